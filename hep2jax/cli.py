@@ -1,0 +1,79 @@
+"""What the commands share: the experiment's flags, the runtime's settings, errors as one line and an exit code."""
+
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+import cv2
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from hep2jax import config as configs
+from hep2jax.errors import DivergedError, UsageError
+
+
+def define_experiment_flags() -> None:
+    """`--config`, with `--config.<section>.<key>` for every key, and `--workdir`."""
+    config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.")
+    flags.DEFINE_string("workdir", None, "Where the run lives; default: runs/<name of the config file>.")
+
+
+def experiment() -> tuple[configs.Config, pathlib.Path]:
+    """The checked configuration and the work directory that the flags name."""
+    holder = flags.FLAGS["config"]
+    if not holder.present:
+        raise UsageError("--config is missing: name a file of configs/, such as --config=configs/fcn.py")
+    path = config_flags.get_config_filename(holder)
+    if not isinstance(holder.value, configs.Config):
+        raise UsageError(f"--config={path}: no such file, or its get_config() returns no hep2jax Config")
+    directory = flags.FLAGS.workdir or f"runs/{pathlib.Path(path).stem}"
+    return configs.validate(holder.value), pathlib.Path(directory)
+
+
+def prepare_runtime() -> None:
+    """Quiet libraries, one OpenCV thread (the pipeline's), and a persistent compilation cache."""
+    logging.set_verbosity(logging.WARNING)
+    cv2.setNumThreads(1)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "hep2jax" / "jax"))
+
+
+def run_app(entry: Callable[[Sequence[str]], None]) -> None:
+    """Run a command: exit 0 when done, 2 with one line on stderr for wrong use, 1 for anything else."""
+    try:
+        app.run(lambda argv: _checked(entry, argv), flags_parser=_parse_flags)
+    except UsageError as error:
+        _fail(error, 2)
+    except DivergedError as error:
+        _fail(error, 1)
+
+
+def _checked(entry: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
+    if len(argv) > 1:
+        raise UsageError(f"unexpected argument '{argv[1]}': options are written --name=value")
+    entry(argv)
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, KeyError, ValueError, TypeError, FileNotFoundError) as error:
+        raise UsageError(_explain(argv, error)) from error
+
+
+def _explain(argv: Sequence[str], error: Exception) -> str:
+    """One line for a flag that did not parse; names the nearest valid key where the key is unknown."""
+    valid = configs.valid_keys()
+    for argument in argv:
+        key = argument.lstrip("-").split("=")[0]
+        if key.startswith("config.") and key.removeprefix("config.") not in valid:
+            unknown = key.removeprefix("config.")
+            return f"unknown configuration key '{unknown}': did you mean '{configs.nearest_key(unknown)}'?"
+    return " ".join(str(error).split())
+
+
+def _fail(error: Exception, code: int) -> None:
+    print(f"hep2jax: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(code)

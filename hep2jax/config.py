@@ -1,0 +1,276 @@
+"""Typed configuration: every key a user can set, its unit and its limits. Imports nothing of ours but errors.
+
+A file in `configs/` returns a `Config`; `--config.<section>.<key>=<value>` overrides single keys.
+"""
+
+import dataclasses
+import difflib
+import json
+import pathlib
+from typing import Any
+
+from hep2jax.errors import UsageError
+
+DATA_SETS = ("hep2_synthetic", "icpr2012")
+PROTOCOLS = ("contest", "kfold", "loso")
+MODELS = ("fcn", "fcrn", "dsfcn", "unet")
+CHANNELS = ("grey", "green")
+WARPS = ("host",)
+NORMALISATIONS = ("field", "none")
+COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
+OPTIMIZERS = ("adamw", "sgd")
+SCHEDULES = ("cosine", "constant")
+
+
+@dataclasses.dataclass(kw_only=True)
+class DataConfig:
+    """Which images, where they are, who trains on which, and how crops are drawn."""
+
+    name: str = "hep2_synthetic"
+    """TFDS name of the data set, one of `DATA_SETS`."""
+    builder_config: str = ""
+    """Named configuration of the builder (`cells`, `specimens`, ...); empty: the one for specimens."""
+    data_dir: str | None = None
+    """Where prepared data sets are kept; None: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    manual_dir: str | None = None
+    """The owner's directory tree, for sets that need a licence."""
+    protocol: str = "contest"
+    """contest: the data set's own split; kfold, loso: see hep2jax.data.protocols."""
+    fold: int = 0
+    """Which fold of `kfold` (0 to num_folds-1) or which specimen of `loso` is held out for testing."""
+    num_folds: int = 7
+    """Number of folds of `kfold`."""
+    validation_fraction: float = 0.0
+    """Share of the training specimens set aside for validation by `kfold` and `loso`, and by `contest`
+    where the data set has no validation split."""
+    channel: str = "grey"
+    """grey: mean of the channels; green: the channel that carries the FITC signal of colour images."""
+    scale: float = 1.0
+    """Working resolution: images are shrunk by this factor (area average) before anything else."""
+    normalise: str = "field"
+    """field: the median of each image (background) to 0 and its 99.5th percentile to 1; none: grey / 255."""
+    crop_size: int = 128
+    """Side of the square training crop, in pixels at working resolution."""
+    warp: str = "host"
+    """Where the crop-mirror-rotate matrix is executed."""
+    foreground_crops: float = 0.75
+    """Share of the crops centred on a cell pixel; the rest lie anywhere in the image."""
+    balance: str = "pattern"
+    """pattern: every pattern is drawn equally often, then its specimens, then their fields;
+    specimen: every specimen equally often."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class AugmentConfig:
+    """Crop-mirror-rotate (CMR, survey section 3.2.2) and photometric jitter of training crops."""
+
+    mirror: bool = True
+    rotate: bool = True
+    """Rotation by any angle; False: none."""
+    scale_min: float = 0.9
+    scale_max: float = 1.1
+    """Range of the random zoom (log-uniform)."""
+    gain: float = 0.25
+    """Half-width of the log-uniform gain on the normalised intensity: factor in [e^-gain, e^gain]."""
+    gamma: float = 0.25
+    """Half-width of the log-uniform exponent on the normalised intensity."""
+    offset: float = 0.05
+    """Half-width of the uniform offset on the normalised intensity."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class ModelConfig:
+    """Which network and how wide."""
+
+    name: str = "fcn"
+    width: float = 1.0
+    """Multiplier on every channel count of the published network (rounded to a multiple of 8, at least 8)."""
+    dropout: float = 0.0
+    """Drop rate before the heads, where the network has one."""
+    init_from: str | None = None
+    """A work directory: start from its parameters wherever path and shape agree (pre-training)."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class LossConfig:
+    """Pixel cross-entropy, side heads and Dice."""
+
+    class_balance: float = 0.5
+    """Exponent b of the class weights (1/frequency)^b, mean weight over pixels 1; 0: no weights."""
+    side_weight: float = 0.4
+    """Weight of each side head's loss (hierarchical supervision)."""
+    dice_weight: float = 0.0
+    """Weight of the soft foreground Dice loss."""
+    label_smoothing: float = 0.0
+
+
+@dataclasses.dataclass(kw_only=True)
+class OptimizerConfig:
+    """Optimizer and schedule."""
+
+    name: str = "adamw"
+    learning_rate: float = 2e-3
+    schedule: str = "cosine"
+    warmup_steps: int = 20
+    weight_decay: float = 1e-4
+    momentum: float = 0.9
+    clip_norm: float = 1.0
+    """Global gradient norm above which gradients are scaled down; 0: off."""
+    ema_decay: float = 0.99
+    """Decay of the averaged parameters that are evaluated; 0: no average."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class TrainConfig:
+    """Length, batch, precision and rhythm of a run."""
+
+    num_steps: int = 400
+    global_batch_size: int = 8
+    """Crops in a step over all devices and processes."""
+    compute_dtype: str = "auto"
+    """bfloat16 on TPU and GPU, float32 on CPU (auto), or named."""
+    log_every: int = 20
+    eval_every: int = 0
+    """Steps between evaluations on the validation split; 0: only at the end."""
+    checkpoint_every: int = 100
+    keep_latest: int = 2
+    keep_best: int = 1
+    prefetch: int = 3
+    """Batches made ahead of the step by the pipeline's thread."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class EvaluationConfig:
+    """Tiling and figures of an evaluation. None of these changes what is measured, but `tile_*`."""
+
+    batch_size: int = 8
+    """Tiles in a forward pass over all devices."""
+    tile_size: int = 192
+    """Side of a tile at working resolution."""
+    tile_overlap: int = 48
+    """Overlap of neighbouring tiles, blended with a raised-cosine window."""
+    min_object_pixels: int = 30
+    """Predicted objects smaller than this many native pixels are not counted as cells."""
+    baseline_nuclear_diameter: float = 0.0
+    """Typical nuclear diameter in native pixels: measures Otsu + watershed on the same pixels too; 0: does not."""
+    bootstrap_samples: int = 2000
+    gallery_specimens: int = 24
+    """Specimens shown in the report."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class Config:
+    """One experiment."""
+
+    seed: int = 0
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain nested dictionary of every key, ready for JSON."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """Inverse of `to_dict`; UsageError names an unknown key and its nearest valid one."""
+    config = Config()
+    for section, value in values.items():
+        _check_known(config, section)
+        current = getattr(config, section)
+        if not dataclasses.is_dataclass(current):
+            setattr(config, section, value)
+            continue
+        for key, leaf in value.items():
+            _check_known(current, key, prefix=f"{section}.")
+            setattr(current, key, leaf)
+    return config
+
+
+def save(config: Config, path: pathlib.Path) -> None:
+    """Write the configuration as JSON."""
+    path.write_text(json.dumps(to_dict(config), indent=2, sort_keys=True) + "\n")
+
+
+def load(path: pathlib.Path) -> Config:
+    """Read what `save` wrote."""
+    return from_dict(json.loads(path.read_text()))
+
+
+def valid_keys() -> list[str]:
+    """Every dotted key, for messages and completion."""
+    keys = []
+    for section, value in to_dict(Config()).items():
+        keys += [f"{section}.{key}" for key in value] if isinstance(value, dict) else [section]
+    return keys
+
+
+def nearest_key(key: str) -> str:
+    """The valid dotted key that looks most like `key`."""
+    keys = valid_keys()
+    by_leaf = {name.rsplit(".", 1)[-1]: name for name in keys}
+    whole = difflib.get_close_matches(key, keys, n=1, cutoff=0.6)
+    leaf = difflib.get_close_matches(key.rsplit(".", 1)[-1], by_leaf, n=1, cutoff=0.6)
+    return whole[0] if whole else by_leaf[leaf[0]] if leaf else keys[0]
+
+
+def _check_known(holder: Any, key: str, prefix: str = "") -> None:
+    if key not in {field.name for field in dataclasses.fields(holder)}:
+        raise UsageError(f"unknown configuration key '{prefix}{key}': did you mean '{nearest_key(prefix + key)}'?")
+
+
+def validate(config: Config) -> Config:
+    """Return the configuration if its values are usable; raise UsageError naming the first bad key."""
+    data, model, train = config.data, config.model, config.train
+    _one_of("data.name", data.name, DATA_SETS)
+    _one_of("data.protocol", data.protocol, PROTOCOLS)
+    _one_of("data.channel", data.channel, CHANNELS)
+    _one_of("data.warp", data.warp, WARPS)
+    _one_of("data.normalise", data.normalise, NORMALISATIONS)
+    _one_of("data.balance", data.balance, ("pattern", "specimen"))
+    _one_of("model.name", model.name, MODELS)
+    _one_of("train.compute_dtype", train.compute_dtype, COMPUTE_DTYPES)
+    _one_of("optimizer.name", config.optimizer.name, OPTIMIZERS)
+    _one_of("optimizer.schedule", config.optimizer.schedule, SCHEDULES)
+    for key in ("num_steps", "global_batch_size", "log_every", "checkpoint_every", "keep_latest", "prefetch"):
+        _at_least(f"train.{key}", getattr(train, key), 1)
+    for key in ("batch_size", "bootstrap_samples"):
+        _at_least(f"evaluation.{key}", getattr(config.evaluation, key), 1)
+    for key, value in (("eval_every", train.eval_every), ("keep_best", train.keep_best)):
+        _at_least(f"train.{key}", value, 0)
+    _at_least("data.fold", data.fold, 0)
+    _at_least("data.num_folds", data.num_folds, 2)
+    _between("data.scale", data.scale, 1e-3, 1.0)
+    _between("data.validation_fraction", data.validation_fraction, 0.0, 0.9)
+    _between("data.foreground_crops", data.foreground_crops, 0.0, 1.0)
+    _between("model.width", model.width, 1e-3, 16.0)
+    _between("model.dropout", model.dropout, 0.0, 0.95)
+    _between("optimizer.ema_decay", config.optimizer.ema_decay, 0.0, 0.99999)
+    _between("augment.scale_min", config.augment.scale_min, 0.1, config.augment.scale_max)
+    tiles = config.evaluation
+    _between("evaluation.tile_overlap", tiles.tile_overlap, 0, tiles.tile_size // 2)
+    for key, size in (("data.crop_size", data.crop_size), ("evaluation.tile_size", tiles.tile_size)):
+        if size < 32 or size % 32:
+            raise UsageError(f"{key}={size}: must be a positive multiple of 32, the networks' total stride")
+    return config
+
+
+def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        near = difflib.get_close_matches(str(value), allowed, n=1, cutoff=0.0)
+        raise UsageError(f"{key}='{value}': must be one of {', '.join(allowed)}; nearest is '{near[0]}'")
+
+
+def _at_least(key: str, value: float, low: float) -> None:
+    if value < low:
+        raise UsageError(f"{key}={value}: must be at least {low}")
+
+
+def _between(key: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise UsageError(f"{key}={value}: must lie between {low} and {high}")

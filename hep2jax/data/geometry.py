@@ -1,0 +1,57 @@
+"""Crop-mirror-rotate as one affine matrix, and its execution on the host.
+
+A matrix maps a pixel of the crop to a pixel of the image: `image_xy = matrix @ (crop_x, crop_y, 1)`, with
+pixel centres at whole numbers. Images and masks take the same matrix, bilinear and nearest.
+"""
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from hep2jax.config import AugmentConfig
+
+
+def sample_cmr(
+    rng: np.random.Generator, centre_yx: tuple[float, float], crop_size: int, augment: AugmentConfig
+) -> Float32[np.ndarray, "2 3"]:
+    """Draw a crop-mirror-rotate-zoom matrix for a square crop around `centre_yx` (pixels).
+
+    The same number of random values is drawn whatever the options are, so that switching one option off
+    leaves the others' draws as they were. Augmentation CMR: survey section 3.2.2 (Xie et al. 2019).
+    """
+    uniform, coin = rng.uniform(size=2), rng.uniform()
+    angle = 2 * np.pi * uniform[0] if augment.rotate else 0.0
+    low, high = np.log(augment.scale_min), np.log(augment.scale_max)
+    zoom = np.exp(low + (high - low) * uniform[1])
+    flip = -1.0 if augment.mirror and coin < 0.5 else 1.0
+    return cmr_matrix(centre_yx, crop_size, angle=angle, zoom=zoom, flip=flip)
+
+
+def cmr_matrix(
+    centre_yx: tuple[float, float],
+    crop_size: int,
+    *,
+    angle: float = 0.0,
+    zoom: float = 1.0,
+    flip: float = 1.0,
+) -> Float32[np.ndarray, "2 3"]:
+    """The matrix of a crop around `centre_yx`: mirror (flip = -1), then rotate by `angle` (radians), then zoom."""
+    cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
+    linear = np.array([[cos * flip, -sin], [sin * flip, cos]])
+    middle = (crop_size - 1) / 2
+    shift = np.array(centre_yx[::-1]) - linear @ np.array([middle, middle])
+    return np.concatenate([linear, shift[:, None]], axis=1).astype(np.float32)
+
+
+def warp_host(
+    image: UInt8[np.ndarray, "height width"],
+    classes: UInt8[np.ndarray, "height width"],
+    matrix: Float32[np.ndarray, "2 3"],
+    crop_size: int,
+) -> tuple[UInt8[np.ndarray, "crop crop"], UInt8[np.ndarray, "crop crop"]]:
+    """Execute the matrix with OpenCV: image bilinear, class mask nearest, mirrored beyond the border."""
+    size = (crop_size, crop_size)
+    border = cv2.BORDER_REFLECT_101
+    crop = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=border)
+    mask = cv2.warpAffine(classes, matrix, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, borderMode=border)
+    return crop, mask

@@ -1,0 +1,146 @@
+"""The training stream: a batch is a pure function of (seed, step).
+
+The position of the pipeline is the step number, so a restart continues bit for bit, and process p of P takes
+its rows of the same global batch.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import grain
+import numpy as np
+
+from hep2jax.config import Config
+from hep2jax.data import geometry
+from hep2jax.data.sources import VOID, Field, FieldSet
+from hep2jax.errors import UsageError
+
+Batch = dict[str, np.ndarray]
+
+_MAX_FOREGROUND_POINTS = 4096  # a field's sample of cell pixels that crops are centred on; bounds the memory
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One example before any pixel is touched."""
+
+    field: int
+    matrix: np.ndarray
+    """[2, 3] crop to image, see `geometry`."""
+    greys: np.ndarray
+    """[4] float32: grey offset, gain, exponent, shift; see `steps.normalise`."""
+
+
+class TrainingStream:
+    """Makes batches: `stream.batch(step)` has
+
+    image    uint8   [rows, crop, crop]
+    labels   uint8   [rows, crop, crop]   0 background, 1+i pattern, 255 void
+    greys    float32 [rows, 4]            grey-level map of each example
+
+    for the rows of this process. Raises UsageError where an image is smaller than the crop.
+    """
+
+    def __init__(self, config: Config, fields: FieldSet, indices: Sequence[int], *, rows: slice | None = None) -> None:
+        self._config = config
+        self._fields = [fields.fields[i] for i in indices]
+        self._rows = rows or slice(0, config.train.global_batch_size)
+        if not self._fields:
+            raise UsageError(f"{fields.name}: no field to train on under data.protocol={config.data.protocol}")
+        for field in self._fields:
+            _check_size(field, config.data.crop_size)
+        self._points = [_foreground_points(field) for field in self._fields]
+        self._tree = _sampling_tree(self._fields, config.data.balance)
+
+    def batch(self, step: int) -> Batch:
+        """The rows of this process in the batch of `step`."""
+        rng = np.random.default_rng((self._config.seed, step))
+        rows = [self._draw(rng) for _ in range(self._config.train.global_batch_size)][self._rows]
+        size = self._config.data.crop_size
+        crops = [self._warp(row, size) for row in rows]
+        return {
+            "image": np.stack([image for image, _ in crops]),
+            "labels": np.stack([labels for _, labels in crops]),
+            "greys": np.stack([row.greys for row in rows]),
+        }
+
+    def dataset(self, first_step: int, num_steps: int) -> grain.MapDataset:
+        """The batches of steps first_step … num_steps-1 in order."""
+        return grain.MapDataset.range(first_step, num_steps).map(self.batch)
+
+    def _draw(self, rng: np.random.Generator) -> Row:
+        index = _draw_field(rng, self._tree)
+        field = self._fields[index]
+        centre = self._draw_centre(rng, field, self._points[index])
+        matrix = geometry.sample_cmr(rng, centre, self._config.data.crop_size, self._config.augment)
+        return Row(field=index, matrix=matrix, greys=self._draw_greys(rng, field))
+
+    def _draw_centre(self, rng: np.random.Generator, field: Field, points: np.ndarray) -> tuple[float, float]:
+        """On a cell (shifted by up to a quarter crop) or anywhere; the crop stays inside where it can."""
+        shape = np.array(field.working_image.shape, float)
+        size = self._config.data.crop_size
+        on_cell, pick = rng.uniform() < self._config.data.foreground_crops, rng.uniform()
+        place, jitter = rng.uniform(size=2), rng.uniform(-0.25, 0.25, size=2)
+        centre = place * shape
+        if on_cell and len(points):
+            centre = points[int(pick * len(points))] + jitter * size
+        centre = np.clip(centre, size / 2, np.maximum(shape - size / 2, size / 2))
+        return float(centre[0]), float(centre[1])
+
+    def _draw_greys(self, rng: np.random.Generator, field: Field) -> np.ndarray:
+        augment = self._config.augment
+        gain, gamma, shift = rng.uniform(-1, 1, size=3)
+        return np.array(
+            [
+                field.grey_offset,
+                field.grey_gain * np.exp(augment.gain * gain),
+                np.exp(augment.gamma * gamma),
+                augment.offset * shift,
+            ],
+            np.float32,
+        )
+
+    def _warp(self, row: Row, size: int) -> tuple[np.ndarray, np.ndarray]:
+        field = self._fields[row.field]
+        return geometry.warp_host(field.working_image, field.working_classes, row.matrix, size)
+
+
+def class_frequencies(fields: FieldSet, indices: Sequence[int]) -> np.ndarray:
+    """Share of each class (0 background, 1+i pattern) in the fields' pixels that are not void, float64 [K+1]."""
+    counts = np.zeros(len(fields.classes) + 1)
+    for i in indices:
+        classes = fields.fields[i].working_classes
+        counts += np.bincount(classes[classes != VOID], minlength=len(counts))[: len(counts)]
+    return counts / max(counts.sum(), 1)
+
+
+def _check_size(field: Field, crop_size: int) -> None:
+    height, width = field.working_image.shape
+    if min(height, width) < crop_size:
+        raise UsageError(
+            f"{field.name}: {width}x{height} pixels at working resolution is smaller than data.crop_size={crop_size}; "
+            "take a smaller crop or a larger data.scale"
+        )
+
+
+def _foreground_points(field: Field) -> np.ndarray:
+    """An even sample of the cell pixels' (y, x), int [n, 2]; empty for a field without cells."""
+    classes = field.working_classes
+    points = np.argwhere((classes > 0) & (classes != VOID))
+    step = max(1, len(points) // _MAX_FOREGROUND_POINTS)
+    return points[::step]
+
+
+def _sampling_tree(fields: Sequence[Field], balance: str) -> list[list[list[int]]]:
+    """Pattern → specimen → fields; one pattern for all where only specimens are balanced."""
+    tree: dict[int, dict[str, list[int]]] = {}
+    for index, field in enumerate(fields):
+        pattern = field.pattern if balance == "pattern" else 0
+        tree.setdefault(pattern, {}).setdefault(field.specimen_id, []).append(index)
+    return [[tree[p][s] for s in sorted(tree[p])] for p in sorted(tree)]
+
+
+def _draw_field(rng: np.random.Generator, tree: list[list[list[int]]]) -> int:
+    specimens = tree[rng.integers(len(tree))]
+    fields = specimens[rng.integers(len(specimens))]
+    return fields[rng.integers(len(fields))]

@@ -1,0 +1,110 @@
+"""Whole images by overlapping tiles with smooth blending."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tile:
+    """Where a tile lies: image number, top-left corner in the (padded) image, and whether it is the image's last."""
+
+    image: int
+    top: int
+    left: int
+    last: bool
+
+
+def starts(length: int, tile: int, overlap: int) -> list[int]:
+    """Evenly spread first pixels of tiles that cover `length` pixels with at least `overlap` in common."""
+    if length <= tile:
+        return [0]
+    count = int(np.ceil((length - overlap) / (tile - overlap)))
+    return [int(v) for v in np.linspace(0, length - tile, count).round()]
+
+
+def plan(image: int, shape: tuple[int, int], tile: int, overlap: int) -> list[Tile]:
+    """The tiles of one image, row by row."""
+    corners = [(y, x) for y in starts(shape[0], tile, overlap) for x in starts(shape[1], tile, overlap)]
+    return [Tile(image=image, top=y, left=x, last=i == len(corners) - 1) for i, (y, x) in enumerate(corners)]
+
+
+def pad_to_tile(image: UInt8[np.ndarray, "height width"], tile: int) -> UInt8[np.ndarray, "padded padded"]:
+    """The image, mirrored at bottom and right where it is smaller than a tile."""
+    short = [max(0, tile - n) for n in image.shape]
+    return np.pad(image, [(0, short[0]), (0, short[1])], mode="symmetric") if any(short) else image
+
+
+def window(tile: int, overlap: int) -> Float32[np.ndarray, "tile tile"]:
+    """Blending weights: raised cosine over `overlap` pixels at each side, never zero."""
+    ramp = np.ones(tile)
+    if overlap:
+        rise = np.sin(0.5 * np.pi * (np.arange(overlap) + 0.5) / overlap) ** 2
+        ramp[:overlap] = rise
+        ramp[-overlap:] *= rise[::-1]
+    return np.outer(ramp, ramp).astype(np.float32) + np.float32(1e-6)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class TileBatch:
+    """Tiles of any images, padded with zeros to a full batch; `tiles` names the real ones."""
+
+    tiles: tuple[Tile, ...]
+    image: UInt8[np.ndarray, "batch tile tile"]
+    greys: Float32[np.ndarray, "batch 4"]
+
+
+def batches(
+    images: Iterable[tuple[np.ndarray, np.ndarray]], *, batch_size: int, tile: int, overlap: int
+) -> Iterator[TileBatch]:
+    """Cut (image uint8 [H, W], greys float32 [4]) pairs into full batches of tiles, across image borders."""
+    waiting: list[tuple[Tile, np.ndarray, np.ndarray]] = []
+    for number, (image, greys) in enumerate(images):
+        padded = pad_to_tile(image, tile)
+        for t in plan(number, padded.shape, tile, overlap):
+            waiting.append((t, padded[t.top : t.top + tile, t.left : t.left + tile], greys))
+            if len(waiting) == batch_size:
+                yield _stack(waiting, batch_size)
+                waiting = []
+    if waiting:
+        yield _stack(waiting, batch_size)
+
+
+def _stack(rows: list[tuple[Tile, np.ndarray, np.ndarray]], batch_size: int) -> TileBatch:
+    pixels = np.stack([row[1] for row in rows])
+    greys = np.stack([row[2] for row in rows])
+    missing = [(0, batch_size - len(rows))]
+    return TileBatch(
+        tiles=tuple(row[0] for row in rows),
+        image=np.pad(pixels, missing + [(0, 0), (0, 0)]),
+        greys=np.pad(greys, missing + [(0, 0)]),
+    )
+
+
+class Blender:
+    """Collects the tiles of one image at a time and returns its blended probabilities after the last one."""
+
+    def __init__(self, tile: int, overlap: int) -> None:
+        self._window = window(tile, overlap)[..., None]
+        self._tile = tile
+        self._sum: np.ndarray | None = None
+        self._weight: np.ndarray | None = None
+
+    def add(
+        self, tile: Tile, probabilities: np.ndarray, shape: tuple[int, int]
+    ) -> Float32[np.ndarray, "height width class"] | None:
+        """Add one tile's [tile, tile, K] probabilities for an image of `shape`; the image, if it was the last."""
+        padded = (max(shape[0], self._tile), max(shape[1], self._tile))
+        if self._sum is None or self._weight is None:
+            self._sum = np.zeros((*padded, probabilities.shape[-1]), np.float32)
+            self._weight = np.zeros((*padded, 1), np.float32)
+        place = np.s_[tile.top : tile.top + self._tile, tile.left : tile.left + self._tile]
+        self._sum[place] += probabilities * self._window
+        self._weight[place] += self._window
+        if not tile.last:
+            return None
+        blended = (self._sum / self._weight)[: shape[0], : shape[1]]
+        self._sum = self._weight = None
+        return blended

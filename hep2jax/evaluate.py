@@ -1,0 +1,436 @@
+"""Exact evaluation of whole specimens: overlapping tiles, native resolution, counts first and one division last."""
+
+import dataclasses
+import os
+import pathlib
+import platform
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import metadata as packages
+from typing import Any
+
+import cv2
+import jax
+import numpy as np
+
+from hep2jax import classical, metrics, optimizers, report, specimen, steps, workdir
+from hep2jax import config as configs
+from hep2jax import mesh as meshes
+from hep2jax import state as states
+from hep2jax.checkpoints import Checkpoints
+from hep2jax.config import Config
+from hep2jax.data import feeding, protocols, sources, tiles
+from hep2jax.data.sources import VOID, FieldSet
+from hep2jax.errors import UsageError
+from hep2jax.metrics import ImageScore
+from hep2jax.progress import say
+from hep2jax.state import Network, TrainState, Tree
+from hep2jax.timing import StepClock
+
+Parameters = tuple[Tree, Tree]
+"""(params, batch_stats) of the averaged network."""
+
+_DATA_KEYS_OF_EVALUATION = (
+    "name",
+    "builder_config",
+    "data_dir",
+    "manual_dir",
+    "protocol",
+    "fold",
+    "num_folds",
+    "validation_fraction",
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FieldResult:
+    """What one field adds to every figure; everything but the picture goes into `report/fields.json`."""
+
+    number: int
+    truth: int
+    intensity: str
+    score: ImageScore
+    baseline: ImageScore | None
+    votes: np.ndarray
+    """int64 [K], foreground pixels by pattern."""
+    mean_probability: np.ndarray
+    """float64 [K], each pattern's probability averaged over the field."""
+    class_counts: np.ndarray
+    """int64 [K+1, K+1], pixel classes, rows = truth."""
+    predicted: np.ndarray | None = None
+    """uint8 [H, W], 0 background, 1+i pattern; None where read back from JSON."""
+
+
+class Evaluator:
+    """A network's compiled forward pass over tiles, and the figures of fields under it."""
+
+    def __init__(self, config: Config, network: Network, mesh: jax.sharding.Mesh) -> None:
+        self._config = config
+        self._mesh = mesh
+        shared = meshes.replicated(mesh)
+        self._predict = jax.jit(steps.make_predict_step(network), out_shardings=shared)
+
+    def predict(
+        self, parameters: Parameters, images: Iterable[tuple[np.ndarray, np.ndarray]], shapes: Sequence
+    ) -> Iterator[np.ndarray]:
+        """Blended probabilities float32 [h, w, K+1] of each working image, in order.
+
+        Args:
+            parameters: (params, batch_stats).
+            images: (uint8 [h, w], greys float32 [4]) pairs, see `steps.normalise`.
+            shapes: (h, w) of each of them.
+        """
+        tiling = self._config.evaluation
+        rows = meshes.process_rows(tiling.batch_size)
+        blender = tiles.Blender(tiling.tile_size, tiling.tile_overlap)
+        stream = tiles.batches(images, batch_size=tiling.batch_size, tile=tiling.tile_size, overlap=tiling.tile_overlap)
+        for batch in stream:
+            local = {"image": batch.image[rows], "greys": batch.greys[rows]}
+            inputs = feeding.put(local, self._mesh)
+            probabilities = jax.device_get(self._predict(*parameters, inputs["image"], inputs["greys"]))
+            for tile, pixels in zip(batch.tiles, probabilities, strict=False):  # padded rows have no tile
+                blended = blender.add(tile, pixels, shapes[tile.image])
+                if blended is not None:
+                    yield blended
+
+    def measure(self, parameters: Parameters, fields: FieldSet, indices: Sequence[int]) -> list[FieldResult]:
+        """Results of the chosen fields, in order."""
+        chosen = [fields.fields[i] for i in indices]
+        images = ((f.working_image, plain_greys(f)) for f in chosen)
+        predictions = self.predict(parameters, images, [f.working_image.shape for f in chosen])
+        return [self._measure_field(f, p, fields) for f, p in zip(chosen, predictions, strict=True)]
+
+    def _measure_field(self, field: sources.Field, working: np.ndarray, fields: FieldSet) -> FieldResult:
+        probabilities = to_native(working, field.image.shape)
+        foreground, pattern = specimen.decide(probabilities)
+        predicted = np.where(foreground, pattern + 1, 0).astype(np.uint8)
+        valid = field.classes != VOID
+        num_patterns = len(fields.classes)
+        return FieldResult(
+            number=field.number,
+            truth=field.pattern,
+            intensity=field.intensity,
+            score=self._score(field, fields, foreground, None),
+            baseline=self._baseline(field, fields),
+            votes=specimen.pattern_counts(foreground, pattern, num_patterns),
+            mean_probability=probabilities[..., 1:].mean(axis=(0, 1), dtype=np.float64),
+            class_counts=metrics.count_classes(predicted, field.classes, valid, num_patterns),
+            predicted=predicted,
+        )
+
+    def _score(
+        self, field: sources.Field, fields: FieldSet, foreground: np.ndarray, objects: np.ndarray | None
+    ) -> ImageScore:
+        valid = field.classes != VOID
+        return metrics.score_image(
+            field.specimen_id,
+            fields.classes[field.pattern],
+            foreground,
+            (field.classes > 0) & valid,
+            np.where(valid, field.instances, 0).astype(np.int32),
+            valid,
+            min_pixels=self._config.evaluation.min_object_pixels,
+            predicted_instances=objects,
+        )
+
+    def _baseline(self, field: sources.Field, fields: FieldSet) -> ImageScore | None:
+        diameter = self._config.evaluation.baseline_nuclear_diameter
+        if not diameter:
+            return None
+        objects = classical.segment(field.image, variant="otsu_watershed", nuclear_diameter=diameter)
+        return self._score(field, fields, objects > 0, objects)
+
+
+def plain_greys(field: sources.Field) -> np.ndarray:
+    """The grey-level map of a field without augmentation, float32 [4]."""
+    return np.array([field.grey_offset, field.grey_gain, 1.0, 0.0], np.float32)
+
+
+def to_native(probabilities: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Probabilities [h, w, K+1] interpolated bilinearly to `shape`."""
+    if probabilities.shape[:2] == shape:
+        return probabilities
+    return cv2.resize(probabilities, shape[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+# Results → figures
+
+
+def side_metrics(
+    config: Config, classes: Sequence[str], results: Sequence[FieldResult], protocol: str, leakage: bool
+) -> dict[str, Any]:
+    """One side's entry in `report/metrics.json`: images on top, then `pixel`, `specimen` and the baseline."""
+    images = _classification(config, classes, [[r] for r in results])
+    pixel = {**_pixel(config, [r.score for r in results])}
+    pixel["classes"] = metrics.class_pixel_report(np.sum([r.class_counts for r in results], axis=0), classes)
+    figures = {
+        **images,
+        "protocol": protocol,
+        "specimen_leakage": leakage,
+        "pixel": pixel,
+        "specimen": _classification(config, classes, list(_by_specimen(results).values())),
+    }
+    baseline = [r.baseline for r in results if r.baseline is not None]
+    if baseline:
+        figures["baseline"] = {"method": "otsu_watershed", "pixel": _pixel(config, baseline)}
+    return figures
+
+
+def _classification(config: Config, classes: Sequence[str], groups: Sequence[Sequence[FieldResult]]) -> dict[str, Any]:
+    """Every group of fields (one field, or all of a specimen) gets one pattern by the vote of its pixels."""
+    votes = [
+        specimen.vote(np.stack([r.votes for r in group]), np.mean([r.mean_probability for r in group], axis=0))
+        for group in groups
+    ]
+    return metrics.classification_report(
+        [group[0].truth for group in groups],
+        votes,
+        [group[0].score.specimen for group in groups],
+        classes,
+        seed=config.seed,
+        samples=config.evaluation.bootstrap_samples,
+    )
+
+
+def _pixel(config: Config, scores: Sequence[ImageScore]) -> dict[str, Any]:
+    return metrics.pixel_report(scores, seed=config.seed, samples=config.evaluation.bootstrap_samples)
+
+
+def _by_specimen(results: Sequence[FieldResult]) -> dict[Any, list[FieldResult]]:
+    groups: dict[Any, list[FieldResult]] = {}
+    for result in results:
+        groups.setdefault(result.score.specimen, []).append(result)
+    return groups
+
+
+def headline(config: Config, fields: FieldSet, results: Sequence[FieldResult]) -> dict[str, float]:
+    """The few figures that are followed during training."""
+    return summary(side_metrics(config, fields.classes, results, "", False))
+
+
+def summary(figures: dict[str, Any]) -> dict[str, float]:
+    """Foreground Dice, JA, SEG and the patterns of specimens, flat, for `metrics.jsonl`."""
+    flat = {name: figures["pixel"][name] for name in ("Dice", "JA", "SE", "AC", "SEG")}
+    flat |= {"specimen_aca": figures["specimen"]["aca"], "specimen_mca": figures["specimen"]["mca"]}
+    return {name: value for name, value in flat.items() if value is not None}
+
+
+# A whole evaluation
+
+
+def evaluate_and_report(
+    config: Config,
+    directory: pathlib.Path,
+    network: Network,
+    parameters: Parameters,
+    mesh: jax.sharding.Mesh,
+    fields: FieldSet,
+    partition: protocols.Partition,
+    clock: StepClock,
+) -> dict[str, dict[str, Any]]:
+    """Measure every side but the training one (that one where there is no other) and write `report/`."""
+    evaluator = Evaluator(config, network, mesh)
+    sides = {name: indices for name, indices in partition.sides().items() if name != "train"} or partition.sides()
+    results = {name: evaluator.measure(parameters, fields, indices) for name, indices in sides.items()}
+    figures = {
+        name: side_metrics(
+            config,
+            fields.classes,
+            rows,
+            _describe(name, partition),
+            partition.specimen_leakage or name == "train",
+        )
+        for name, rows in results.items()
+    }
+    if jax.process_index() == 0:
+        _write(config, directory, fields, sides, results, figures, clock)
+    return figures
+
+
+def _describe(side: str, partition: protocols.Partition) -> str:
+    seen = "; measured on the specimens that it was trained on" if side == "train" else ""
+    return partition.description + seen
+
+
+def _write(config, directory, fields, sides, results, figures, clock) -> None:
+    folder = directory / "report"
+    workdir.write_json(folder / "metrics.json", figures)
+    records = {name: [to_record(row) for row in rows] for name, rows in results.items()}
+    workdir.write_json(folder / "fields.json", {"classes": list(fields.classes), "sides": records})
+    gallery = {name: _gallery(config, fields, sides[name], rows) for name, rows in results.items()}
+    page = report.write_report(
+        directory, metrics=figures, gallery=gallery, environment=environment(), timings=clock.seconds()
+    )
+    for name, side in figures.items():
+        say(describe_side(name, side))
+    say(f"report: {page}")
+
+
+def describe_side(name: str, figures: dict[str, Any]) -> str:
+    """One line: foreground Dice and specimen MCA with their intervals."""
+    pixel, whole = figures["pixel"], figures["specimen"]
+    return (
+        f"{name}: foreground Dice {_figure(pixel, 'Dice')}, JA {_figure(pixel, 'JA')}, SEG {_figure(pixel, 'SEG')}; "
+        f"{whole['num_specimens']} specimens: MCA {_figure(whole, 'mca')}, ACA {_figure(whole, 'aca')}"
+    )
+
+
+def describe_pixels(name: str, pixel: dict[str, Any]) -> str:
+    """One line: every pixel and object figure with its interval."""
+    return f"{name}: " + ", ".join(f"{key} {_figure(pixel, key)}" for key in (*metrics.PIXEL_FIGURES, "SEG"))
+
+
+def _figure(figures: dict[str, Any], name: str) -> str:
+    value, interval = figures[name], figures.get(f"{name}_ci95")
+    if value is None:
+        return "undefined"
+    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+
+
+def _gallery(config, fields, indices, results) -> list[report.GalleryItem]:
+    """Pictures of the first field of up to `gallery_specimens` specimens, spread evenly over the side."""
+    first = {}
+    for index, result in zip(indices, results, strict=True):
+        first.setdefault(result.score.specimen, (index, result))
+    pairs = list(first.values())
+    count = min(config.evaluation.gallery_specimens, len(pairs))
+    chosen = np.linspace(0, len(pairs) - 1, count).round().astype(int)
+    return [_gallery_item(fields, *pairs[i]) for i in chosen]
+
+
+def _gallery_item(fields: FieldSet, index: int, result: FieldResult) -> report.GalleryItem:
+    field = fields.fields[index]
+    shares = specimen.vote_shares(result.votes)
+    predicted = specimen.vote(result.votes, result.mean_probability)
+    assert result.predicted is not None
+    return report.GalleryItem(
+        specimen_id=field.specimen_id,
+        field=field.number,
+        truth=fields.classes[field.pattern],
+        prediction="none" if predicted is None else fields.classes[predicted],
+        intensity=field.intensity,
+        dice=result.score.counts.figures()["Dice"],
+        votes={name: float(share) for name, share in zip(fields.classes, shares, strict=True)},
+        image=field.image,
+        truth_classes=field.classes,
+        predicted_classes=result.predicted,
+    )
+
+
+def to_record(result: FieldResult) -> dict[str, Any]:
+    """A result without its picture, for JSON."""
+    row = {
+        "specimen": result.score.specimen,
+        "field": result.number,
+        "truth": result.truth,
+        "intensity": result.intensity,
+        "pattern": result.score.pattern,
+        "votes": result.votes.tolist(),
+        "mean_probability": result.mean_probability.tolist(),
+        "class_counts": result.class_counts.tolist(),
+        "network": _score_record(result.score),
+    }
+    if result.baseline is not None:
+        row["baseline"] = _score_record(result.baseline)
+    return row
+
+
+def _score_record(score: ImageScore) -> dict[str, Any]:
+    return {
+        "counts": list(dataclasses.astuple(score.counts)),
+        "jaccards": score.jaccards.tolist(),
+        "instance_jaccards": score.instance_jaccards.tolist(),
+    }
+
+
+def from_record(row: dict[str, Any]) -> FieldResult:
+    """Inverse of `to_record`."""
+
+    def score(values: dict[str, Any]) -> ImageScore:
+        return ImageScore(
+            specimen=row["specimen"],
+            pattern=row["pattern"],
+            counts=metrics.PixelCounts(*values["counts"]),
+            jaccards=np.array(values["jaccards"], np.float64),
+            instance_jaccards=np.array(values["instance_jaccards"], np.float64),
+        )
+
+    return FieldResult(
+        number=row["field"],
+        truth=row["truth"],
+        intensity=row["intensity"],
+        score=score(row["network"]),
+        baseline=score(row["baseline"]) if "baseline" in row else None,
+        votes=np.array(row["votes"], np.int64),
+        mean_probability=np.array(row["mean_probability"]),
+        class_counts=np.array(row["class_counts"], np.int64),
+    )
+
+
+def environment() -> dict[str, Any]:
+    """What the figures were made with."""
+    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+    return {
+        "python": platform.python_version(),
+        "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "devices": [str(device.device_kind) for device in jax.devices()],
+        "backend": jax.default_backend(),
+        "packages": {name: packages.version(name) for name in (*names, "hep2jax")},
+    }
+
+
+# A finished work directory
+
+
+def run(config: Config, directory: pathlib.Path) -> None:
+    """Measure the network of a work directory on the data that `config` names, and write its report."""
+    saved = workdir.open_for_reading(directory)
+    workdir.check_same_network(directory, saved, config)
+    config = _evaluation_config(saved, config)
+    meshes.check_divides("evaluation.batch_size", config.evaluation.batch_size)
+    clock = StepClock()
+    with clock.phase("init"):
+        fields = sources.load(config.data)
+        trained = workdir.read_classes(directory)
+        if trained != fields.classes:
+            raise UsageError(
+                f"--workdir={directory}: was trained on the patterns {', '.join(trained)}; {fields.name} has "
+                f"{', '.join(fields.classes)}"
+            )
+        partition = protocols.partition(config.data, fields)
+        network = states.make_network(config, len(fields.classes) + 1)
+        mesh = meshes.make_mesh()
+        state, step = restore(config, directory, network, mesh)
+    say(f"checkpoint of step {step}")
+    with clock.phase("evaluation"):
+        parameters = (state.ema_params, state.ema_batch_stats)
+        evaluate_and_report(config, directory, network, parameters, mesh, fields, partition, clock)
+
+
+def _evaluation_config(saved: Config, given: Config) -> Config:
+    """The trained configuration, but with the data to measure and the way of measuring from the command line."""
+    data = dataclasses.replace(saved.data, **{key: getattr(given.data, key) for key in _DATA_KEYS_OF_EVALUATION})
+    return configs.validate(dataclasses.replace(saved, data=data, evaluation=given.evaluation))
+
+
+def restore(
+    config: Config, directory: pathlib.Path, network: Network, mesh: jax.sharding.Mesh
+) -> tuple[TrainState, int]:
+    """The best checkpoint of a work directory (the newest where none was scored) and its step."""
+    optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
+    like = states.initial_state(network, optimizer, config.seed, meshes.replicated(mesh))
+    checkpoints = Checkpoints(directory / "checkpoints", config.train)
+    try:
+        step = checkpoints.best_step
+        if step is None:
+            raise UsageError(f"--workdir={directory}: no finished checkpoint there yet; train longer")
+        return checkpoints.restore(step, like), step
+    finally:
+        checkpoints.close()
+
+
+def load_parameters(directory: pathlib.Path) -> Parameters:
+    """The averaged parameters of another work directory, whatever its patterns are."""
+    saved = workdir.open_for_reading(directory)
+    network = states.make_network(saved, len(workdir.read_classes(directory)) + 1)
+    state, _ = restore(saved, directory, network, meshes.make_mesh())
+    return state.ema_params, state.ema_batch_stats

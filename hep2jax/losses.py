@@ -1,0 +1,115 @@
+"""Pixel losses, one value per example: no reduction over the batch, so that the caller decides what a mean is.
+
+Everything is float32. A pixel is void, and has no influence on any value or gradient, if its label is 255 (or any
+other number that is no class).
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from hep2jax.config import LossConfig
+from hep2jax.models.segmenter import SegmenterOutput
+
+VOID = 255
+"""Label of pixels that are neither trained nor measured on."""
+
+
+class LossTerms(NamedTuple):
+    """Sums over the pixels of each example; `combine` makes the scalar.
+
+    Attributes:
+        nll: class-weighted negative log-likelihood of the main head, summed over pixels.
+        side_nll: the same, summed over the side heads too; 0 without side heads.
+        weight: sum of the class weights of the pixels that are not void, one per example and the same for each head.
+        dice: soft foreground Dice loss, in [0, 1].
+    """
+
+    nll: Float[Array, " batch"]
+    side_nll: Float[Array, " batch"]
+    weight: Float[Array, " batch"]
+    dice: Float[Array, " batch"]
+
+
+def segmentation_loss(
+    output: SegmenterOutput,
+    labels: Int[Array, "batch height width"],
+    class_weights: Float[Array, " output"],
+    config: LossConfig,
+) -> LossTerms:
+    """Terms of the loss for each example of a batch.
+
+    Args:
+        output: what a network returned, float32 logits [B, H, W, K].
+        labels: any integer type; 0 is background, 1 + i is pattern i, 255 is void.
+        class_weights: float32 [K], positive.
+        config: smoothing, and whether Dice is needed (it is computed only if its weight is not 0).
+    """
+    smoothing = config.label_smoothing
+    nll, weight = pixel_cross_entropy(output.logits, labels, class_weights, smoothing)
+    side = [pixel_cross_entropy(logits, labels, class_weights, smoothing)[0] for logits in output.side_logits]
+    dice = soft_dice(output.logits, labels) if config.dice_weight else jnp.zeros_like(nll)
+    return LossTerms(nll, sum(side, jnp.zeros_like(nll)), weight, dice)
+
+
+def combine(terms: LossTerms, config: LossConfig) -> Float[Array, ""]:
+    """The scalar to minimise: means over the pixels and examples of the whole (global, sharded) batch.
+
+    `sum(nll) / sum(weight) + side_weight * sum(side_nll) / sum(weight) + dice_weight * mean(dice)`: pixels count
+    alike whichever example and device holds them. A batch of void pixels only gives 0.
+    """
+    weight = terms.weight.sum()
+    nll = (terms.nll + config.side_weight * terms.side_nll).sum()
+    return nll / jnp.where(weight > 0, weight, 1.0) + config.dice_weight * terms.dice.mean()
+
+
+def pixel_cross_entropy(
+    logits: Float[Array, "batch height width output"],
+    labels: Int[Array, "batch height width"],
+    class_weights: Float[Array, " output"],
+    label_smoothing: float = 0.0,
+) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
+    """Softmax cross-entropy, each pixel weighted by the weight of its class.
+
+    Args:
+        logits: float32 [B, H, W, K].
+        labels: as in `segmentation_loss`.
+        class_weights: float32 [K].
+        label_smoothing: share s of the target that is spread evenly over the K classes (Szegedy et al. 2016).
+
+    Returns:
+        Sum over the pixels of weight times loss and sum of the weights, float32 [B] each. Their quotient, after
+        summing each over examples, is the weighted mean.
+    """
+    one_hot = _one_hot(labels, logits.shape[-1])
+    pixel_weights = jnp.where(one_hot, class_weights, 0.0).sum(-1)
+    target = jnp.where(one_hot, 1.0 - label_smoothing, 0.0) + label_smoothing / logits.shape[-1]
+    logits = logits.astype(jnp.float32)
+    # Not target * log_softmax(logits): its gradient takes 2.5 times as long on CPU (15 against 6 ms, 8 x 192 x 192 x 9).
+    nll = jax.nn.logsumexp(logits, axis=-1) - (target * logits).sum(-1)
+    return (nll * pixel_weights).sum((1, 2)), pixel_weights.sum((1, 2))
+
+
+def soft_dice(
+    logits: Float[Array, "batch height width output"], labels: Int[Array, "batch height width"]
+) -> Float[Array, " batch"]:
+    """1 - soft Dice of the foreground: its probability is 1 - p(background) (Milletari et al. 2016).
+
+    One pixel is added to numerator and denominator, so that a crop without foreground (or without any valid pixel)
+    is defined: with nothing predicted, its loss is 0.
+
+    Returns:
+        float32 [B] in [0, 1].
+    """
+    valid = labels < logits.shape[-1]
+    foreground = jnp.where(valid, 1.0 - jax.nn.softmax(logits.astype(jnp.float32))[..., 0], 0.0)
+    truth = (valid & (labels > 0)).astype(jnp.float32)
+    overlap, total = (foreground * truth).sum((1, 2)), (foreground + truth).sum((1, 2))
+    return 1.0 - (2.0 * overlap + 1.0) / (total + 1.0)
+
+
+def _one_hot(labels: Array, num_classes: int) -> Array:
+    # Comparison, not a gather of log-probabilities: gathers and their scatter gradients are slow on TPU.
+    return labels[..., None].astype(jnp.int32) == jnp.arange(num_classes)

@@ -1,0 +1,70 @@
+"""U-Net baseline (Ronneberger, Fischer, Brox 2015)."""
+
+from typing import ClassVar
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array
+
+from hep2jax.models.layers import ConvNorm, DenseUp, Head, dropout, max_pool, scale_channels
+from hep2jax.models.segmenter import Segmenter, SegmenterOutput
+
+CHANNELS = (64, 128, 256, 512, 1024)
+"""Channels of the five levels: Ronneberger et al. 2015, figure 1."""
+
+
+class UNet(Segmenter):
+    """Encoder and decoder of five levels with concatenated skips.
+
+    Sourced (Ronneberger et al. 2015): two 3x3 convolutions a level, 64 to 1024 channels, 2x2 max pools, 2x2
+    up-convolutions that halve the channels, concatenation, 1x1 head, dropout at the end of the contracting path.
+
+    Changed: SAME padding instead of valid, so that the output has the size of the image, and BatchNorm after each
+    convolution; both are what practically every later U-Net does.
+    """
+
+    stride: ClassVar[int] = 16
+
+    def __init__(
+        self,
+        *,
+        width: float,
+        num_outputs: int,
+        in_channels: int,
+        dropout: float,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        """Published size at `width=1`; the other arguments as in `hep2jax.models.build`."""
+        super().__init__(in_channels=in_channels, dtype=dtype, dropout=dropout)
+        levels = [scale_channels(channels, width) for channels in CHANNELS]
+        inputs = [in_channels, *levels[:-1]]
+        self.down = nnx.List([DoubleConv(a, b, dtype=dtype, rngs=rngs) for a, b in zip(inputs, levels, strict=True)])
+        steps = list(zip(levels[:0:-1], levels[-2::-1], strict=True))
+        self.lift = nnx.List([DenseUp(a, b, factor=2, dtype=dtype, rngs=rngs) for a, b in steps])
+        self.up = nnx.List([DoubleConv(2 * b, b, dtype=dtype, rngs=rngs) for _, b in steps])
+        self.head = Head(levels[0], num_outputs, dtype=dtype, rngs=rngs)
+
+    def forward(self, image: Array, *, train: bool, rngs: nnx.Rngs | None) -> SegmenterOutput:
+        """Down to stride 16 and up again."""
+        x, skips = image, []
+        for index, block in enumerate(self.down):
+            x = block(max_pool(x) if index else x, train=train)
+            skips.append(x)
+        x = dropout(skips.pop(), self.dropout, train=train, rngs=rngs)
+        for lift, block in zip(self.lift, self.up, strict=True):
+            x = block(jnp.concatenate([skips.pop(), lift(x)], axis=-1), train=train)
+        return SegmenterOutput(self.head(x))
+
+
+class DoubleConv(nnx.Module):
+    """Two 3x3 convolutions with BatchNorm and ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        """Both convolutions give `out_channels`."""
+        self.first = ConvNorm(in_channels, out_channels, dtype=dtype, rngs=rngs)
+        self.second = ConvNorm(out_channels, out_channels, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """Same height and width."""
+        return self.second(self.first(x, train=train), train=train)

@@ -1,0 +1,34 @@
+"""Configuration → learning-rate schedule and optax transform."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from hep2jax.config import OptimizerConfig
+
+
+def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
+    """Learning rate as a function of the step: linear warm-up, then constant or cosine to 1 % of the peak."""
+    peak = config.learning_rate
+    warmup = min(config.warmup_steps, num_steps)
+    if config.schedule == "constant":
+        rest = optax.constant_schedule(peak)
+    else:
+        rest = optax.cosine_decay_schedule(peak, max(num_steps - warmup, 1), alpha=0.01)
+    return optax.join_schedules([optax.linear_schedule(peak / max(warmup, 1), peak, warmup), rest], [warmup])
+
+
+def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
+    """Gradient clipping, then AdamW or SGD with momentum; kernels alone decay, not biases and norms."""
+    schedule = make_schedule(config, num_steps)
+    clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    if config.name == "adamw":
+        rule = optax.adamw(schedule, weight_decay=config.weight_decay, mask=_kernels)
+    else:
+        decay = optax.add_decayed_weights(config.weight_decay, mask=_kernels)
+        rule = optax.chain(decay, optax.sgd(schedule, momentum=config.momentum))
+    return optax.chain(clip, rule)
+
+
+def _kernels(params: optax.Params) -> optax.Params:
+    return jax.tree.map(lambda leaf: jnp.ndim(leaf) > 1, params)

@@ -1,0 +1,96 @@
+"""How patterns were read, of specimens or of images: confusion matrix and figures of each pattern."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hep2jax.report.figures import bar
+from hep2jax.report.markup import Html, count, element, figure, interval, percent, table
+from hep2jax.report.terms import name_of, pattern_label, pattern_name
+
+
+def classification(title: str, unit: str, figures: dict[str, Any], classes: Sequence[str]) -> Html:
+    """Panel with confusion matrix and table for each pattern; empty where neither was measured.
+
+    Args:
+        title: heading.
+        unit: what is counted, `specimen` or `image`.
+        figures: `confusion`, `per_class`, `aca`, `mca` and what goes with them; any may be absent.
+        classes: pattern names in class order, where `figures` does not name its own.
+    """
+    confusion, per_class = figures.get("confusion") or [], figures.get("per_class") or {}
+    classes = _named(figures.get("classes") or classes, len(confusion))
+    parts = []
+    if confusion:
+        parts.append(_matrix(confusion, classes, unit))
+    if per_class:
+        parts.append(_per_class_table(per_class, classes, unit))
+    if not parts:
+        return Html("")
+    summary = " · ".join(_summarised(figures, key) for key in ("mca", "aca") if key in figures)
+    heading = element("h3", title, " ", element("small", summary))
+    return element("section", heading, *parts, _notes(figures, unit), class_="panel")
+
+
+def _named(classes: Sequence[str], number: int) -> list[str]:
+    """A name for every row of the matrix, even where the names are missing."""
+    return [*classes, *(f"class {index}" for index in range(len(classes), number))]
+
+
+def _summarised(figures: dict[str, Any], key: str) -> str:
+    bounds = interval(figures.get(f"{key}_ci95"))
+    return f"{name_of(key)} {figure(figures[key])}" + (f" ({bounds})" if bounds else "")
+
+
+def _notes(figures: dict[str, Any], unit: str) -> Html | None:
+    undecided, method = figures.get("num_undecided"), figures.get("ci_method")
+    notes = [f"Intervals: {method}."] if method else []
+    if undecided:
+        notes.append(f"{count(undecided, unit)} without a decision: wrong, and in no column of the matrix.")
+    return element("p", " ".join(notes), class_="muted note") if notes else None
+
+
+def _matrix(confusion: Sequence[Sequence[float]], classes: Sequence[str], unit: str) -> Html:
+    """Rows are the truth; a cell is shaded by its share of its row, errors in another hue than hits."""
+    header = [
+        element("span", "truth ↓\u2002read as →", class_="corner"),
+        *(element("span", pattern_name(name), class_="upright") for name in [*classes, "all"]),
+    ]
+    rows = [_matrix_row(index, row, classes, unit) for index, row in enumerate(confusion)]
+    return table(header, rows, class_="confusion")
+
+
+def _matrix_row(truth: int, row: Sequence[float], classes: Sequence[str], unit: str) -> list[Html]:
+    total = element("span", figure(sum(row)), class_="sum")
+    cells = [_matrix_cell(truth, read, row, classes, unit) for read in range(len(row))]
+    return [pattern_label(truth, classes[truth]), *cells, total]
+
+
+def _matrix_cell(truth: int, read: int, row: Sequence[float], classes: Sequence[str], unit: str) -> Html:
+    number, total = row[read], sum(row)
+    share = number / total if total else 0.0
+    kinds = ["cell", "hit" if truth == read else "miss"]
+    kinds += ["strong"] if share > 0.5 else []
+    kinds += ["empty"] if not number else []
+    title = (
+        f"{figure(number)} of {figure(total)} {unit}s of {pattern_name(classes[truth])} "
+        f"read as {pattern_name(classes[read])} ({percent(share)})"
+    )
+    style = f"--share:{100 * share:.0f}%"
+    return element("span", figure(number), class_=" ".join(kinds), style=style, title=title)
+
+
+def _per_class_table(per_class: dict[str, dict[str, Any]], classes: Sequence[str], unit: str) -> Html:
+    names = [*classes, *(name for name in per_class if name not in classes)]
+    rows = [_per_class_row(i, name, per_class[name]) for i, name in enumerate(names) if name in per_class]
+    header = [
+        "pattern",
+        element("abbr", "recall", title="Of those of the pattern, the share that was read as it"),
+        element("abbr", "precision", title="Of those read as the pattern, the share that is of it"),
+        f"{unit}s",
+    ]
+    return table(header, rows, class_="figures")
+
+
+def _per_class_row(index: int, name: str, figures: dict[str, Any]) -> list[Any]:
+    rates = (bar(figures.get(key)) for key in ("recall", "precision"))
+    return [pattern_label(index, name), *rates, figure(figures.get("support"))]

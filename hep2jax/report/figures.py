@@ -1,0 +1,139 @@
+"""Key figures and the figures of pixels and objects as HTML."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from hep2jax.report.markup import Html, element, figure, interval, is_figure, is_interval, join, table
+from hep2jax.report.terms import definition_of, name_of, pattern_label, term
+
+TILES = (
+    ("Specimens, ", "specimen", ("mca", "aca")),
+    ("Images, ", None, ("mca", "aca")),
+    ("Foreground ", "pixel", ("Dice", "JA")),
+    ("Objects, ", "pixel", ("SEG",)),
+)
+"""Prefix of the label, section that holds the figures (None: the top), names."""
+
+PIXEL_ORDER = ("Dice", "Dice_mean_per_image", "JA", "SE", "SP", "AC", "SEG", "SEG_instances")
+ALIASES = ("pixel_accuracy",)
+"""Keys that repeat another one's figure."""
+
+
+def tiles(section: dict[str, Any]) -> Html:
+    """The key figures of a split, each with its interval; figures that are absent are left out."""
+    label, baseline = baseline_of(section)
+    made = []
+    for prefix, part, keys in TILES:
+        values = section if part is None else section.get(part) or {}
+        beside = baseline if part == "pixel" else {}
+        made += [_tile(prefix, key, values, label, beside) for key in keys if key in values]
+    return element("div", *made, class_="tiles")
+
+
+def _tile(prefix: str, key: str, values: dict[str, Any], baseline_label: str, baseline: dict[str, Any]) -> Html:
+    value, bounds = values[key], values.get(f"{key}_ci95")
+    lines = [
+        element("span", prefix, name_of(key), class_="label"),
+        element("strong", figure(value)),
+        _range_bar(value, bounds, baseline.get(key)),
+        element("span", f"95\u202f%: {interval(bounds)}" if is_interval(bounds) else "no interval", class_="bounds"),
+    ]
+    if is_figure(baseline.get(key)):
+        lines.append(element("span", f"{baseline_label}: {figure(baseline[key])}", class_="bounds"))
+    return element("div", *lines, class_="tile", title=definition_of(key))
+
+
+def _range_bar(value: Any, bounds: Any, baseline: Any) -> Html:
+    """A rule from 0 to 1: the interval a band, the figure a tick, the baseline a hollow mark."""
+    marks = []
+    if is_interval(bounds):
+        low, high = _position(bounds[0]), _position(bounds[1])
+        marks.append(element("i", class_="band", style=f"left:{low:.1f}%;width:{high - low:.1f}%"))
+    if is_figure(baseline):
+        marks.append(element("i", class_="mark", style=f"left:{_position(baseline):.1f}%"))
+    if is_figure(value):
+        marks.append(element("i", class_="tick", style=f"left:{_position(value):.1f}%"))
+    return element("span", *marks, class_="range", aria_hidden="true")
+
+
+def _position(value: float) -> float:
+    return 100 * min(max(value, 0.0), 1.0)
+
+
+def bar(value: Any) -> Html:
+    """A figure in [0, 1] with a bar of that length."""
+    length = _position(value) if is_figure(value) else 0.0
+    filled = element("i", element("i", style=f"width:{length:.1f}%"), class_="bar", aria_hidden="true")
+    return element("span", figure(value), filled, class_="barred")
+
+
+def baseline_of(section: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Name and pixel figures of the classical baseline of a split; empty figures where it was not run."""
+    baseline = section.get("baseline") or {}
+    label = str(baseline.get("method", baseline.get("name", "baseline"))).replace("_", " + ").capitalize()
+    return label, baseline.get("pixel") or {}
+
+
+def pixel_panel(section: dict[str, Any]) -> Html:
+    """Pixel and object figures with intervals, the baseline beside them, and what each one means."""
+    pixel = _with_pattern_figures(section.get("pixel") or {})
+    keys = [key for key in PIXEL_ORDER if key in pixel] + _further_figures(pixel)
+    if not keys:
+        return Html("")
+    label, baseline = baseline_of(section)
+    header = ["figure", "value", "95\u202f% interval", *([label] if baseline else []), "what it says"]
+    rows = [_pixel_row(key, pixel, baseline) for key in keys]
+    heading = element("h3", "Pixels and objects ", element("small", "cell against background, artefacts left out"))
+    method = pixel.get("ci_method")
+    note = element("p", f"Intervals: {method}.", class_="muted note") if method else None
+    return element("section", heading, table(header, rows, class_="figures pixels"), note, class_="panel")
+
+
+def _with_pattern_figures(pixel: dict[str, Any]) -> dict[str, Any]:
+    classes = pixel.get("classes")
+    return {**classes, **pixel} if isinstance(classes, dict) else pixel
+
+
+def _further_figures(pixel: dict[str, Any]) -> list[str]:
+    """Figures that the page has no fixed place for: shown all the same, counts and repeats left out."""
+    known = (*PIXEL_ORDER, *ALIASES)
+    return [key for key, value in pixel.items() if key not in known and isinstance(value, float)]
+
+
+def _pixel_row(key: str, pixel: dict[str, Any], baseline: dict[str, Any]) -> list[Any]:
+    return [
+        term(key),
+        element("b", figure(pixel.get(key))),
+        interval(pixel.get(f"{key}_ci95")),
+        *([figure(baseline.get(key))] if baseline else []),
+        element("span", definition_of(key), class_="definition"),
+    ]
+
+
+def pattern_pixels_panel(section: dict[str, Any], classes: Sequence[str]) -> Html:
+    """Dice and intersection over union of every pattern; empty where neither was measured."""
+    pixel = section.get("pixel") or {}
+    dice = pixel.get("Dice_per_pattern") or {}
+    iou = (pixel.get("classes") or {}).get("iou") or {}
+    if not (dice or iou):
+        return Html("")
+    names = _in_class_order({**dice, **iou}, classes)
+    rows = [[pattern_label(i, name), bar(dice.get(name)), bar(iou.get(name))] for i, name in names]
+    header = [
+        "pattern",
+        element("abbr", "Dice", title="Cell against background on the images of this pattern"),
+        element("abbr", "IoU", title="Pixels given this pattern against pixels of this pattern, over all images"),
+    ]
+    return element("section", element("h3", "Pixels by pattern"), table(header, rows, class_="figures barred-rows"), class_="panel")
+
+
+def _in_class_order(names: Iterable[str], classes: Sequence[str]) -> list[tuple[int, str]]:
+    present = set(names)
+    extra = sorted(present - set(classes))
+    return [(i, name) for i, name in enumerate([*classes, *extra]) if name in present]
+
+
+def side_by_side(*panels: Html, class_: str = "") -> Html:
+    """The panels that are not empty, in columns where there is room."""
+    shown = [panel for panel in panels if panel]
+    return element("div", *shown, class_=f"panels-of-split {class_}".strip()) if shown else join([])

@@ -1,0 +1,65 @@
+"""Reads `metrics.jsonl`, what a run wrote while it went: one object per line."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from hep2jax.report.markup import is_figure
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class History:
+    """The curves of a run and how it ended."""
+
+    series: dict[tuple[str, str], dict[int, float]]
+    """(split, name) → step → value, finite values only; names of nested objects are joined by a dot."""
+    not_finite: dict[tuple[str, str], list[int]]
+    """(split, name) → the steps whose value was NaN or infinite."""
+    last_step: int | None
+    params_digest: str | None
+
+
+def read_history(path: pathlib.Path) -> History:
+    """Read the file, or an empty history if there is none.
+
+    A line that is not a JSON object is skipped: a killed run leaves its last one cut. Where a step occurs twice (a run
+    that was continued repeats the steps after its checkpoint) the later line counts.
+    """
+    series: dict[tuple[str, str], dict[int, float]] = {}
+    not_finite: dict[tuple[str, str], list[int]] = {}
+    last_step = params_digest = None
+    for record in _records(path):
+        params_digest = record.get("params_digest", params_digest)
+        step, split = record.get("step"), str(record.get("split", "train"))
+        if not isinstance(step, int) or isinstance(step, bool):
+            continue
+        last_step = step if last_step is None else max(step, last_step)
+        for name, value in _numbers(record):
+            if is_figure(value):
+                series.setdefault((split, name), {})[step] = float(value)
+            else:
+                not_finite.setdefault((split, name), []).append(step)
+    ordered = {key: dict(sorted(points.items())) for key, points in series.items()}
+    return History(series=ordered, not_finite=not_finite, last_step=last_step, params_digest=params_digest)
+
+
+def _records(path: pathlib.Path) -> Iterator[dict[str, Any]]:
+    if not path.is_file():
+        return
+    for line in path.read_text(errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(record, dict):
+            yield record
+
+
+def _numbers(record: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for name, value in record.items():
+        if isinstance(value, dict):
+            yield from _numbers(value, prefix=f"{prefix}{name}.")
+        elif isinstance(value, int | float) and not isinstance(value, bool) and prefix + name != "step":
+            yield prefix + name, value

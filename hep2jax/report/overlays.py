@@ -1,0 +1,179 @@
+"""A field at the size at which the page shows it: contrast, annotation, prediction and errors as drawing layers."""
+
+import base64
+import dataclasses
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from hep2jax.report.markup import Html, element
+from hep2jax.report.palette import FALSE_NEGATIVE, FALSE_POSITIVE, WRONG_PATTERN, pattern_colour, rgb
+
+VOID = 255
+FILL_ALPHA = 105
+ERROR_ALPHA = 225
+JPEG_QUALITY = 80
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GalleryItem:
+    """One field (image) of one specimen with its annotation and what was read from it."""
+
+    specimen_id: str
+    field: int
+    """0-based number of the image within its specimen."""
+    truth: str
+    """Annotated pattern of the specimen."""
+    prediction: str
+    """Pattern that was read."""
+    intensity: str
+    """`positive` or `intermediate`."""
+    dice: float | None
+    """Foreground Dice of this field, None where it is not defined."""
+    votes: dict[str, float]
+    """Pattern → share of the predicted foreground pixels."""
+    image: np.ndarray
+    """uint8 [height, width], grey, native resolution."""
+    truth_classes: np.ndarray
+    """uint8 [height, width]: 0 background, 1+i pattern i, 255 void."""
+    predicted_classes: np.ndarray
+    """uint8 [height, width]: 0 background, 1+i pattern i."""
+
+    @property
+    def wrong(self) -> bool:
+        """Whether another pattern was read than the annotated one."""
+        return self.truth != self.prediction
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Display:
+    """A field shrunk for the page and the prefix of its element ids."""
+
+    item: GalleryItem
+    key: str
+    image: np.ndarray
+    truth: np.ndarray
+    predicted: np.ndarray
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        height, width = self.image.shape
+        return width, height
+
+
+def display(item: GalleryItem, width: int, key: str) -> Display:
+    """Shrink a field to at most `width` pixels across: area average for the image, nearest for classes.
+
+    Args:
+        item: the field.
+        width: of the result in pixels; narrower fields keep their size.
+        key: letters, digits and hyphens, unique on the page.
+    """
+    height, native = item.image.shape
+    scale = min(1.0, width / native)
+    size = max(1, round(native * scale)), max(1, round(height * scale))
+    return Display(
+        item=item,
+        key=key,
+        image=cv2.resize(stretch_contrast(item.image), size, interpolation=cv2.INTER_AREA),
+        truth=cv2.resize(item.truth_classes, size, interpolation=cv2.INTER_NEAREST_EXACT),
+        predicted=cv2.resize(item.predicted_classes, size, interpolation=cv2.INTER_NEAREST_EXACT),
+    )
+
+
+def stretch_contrast(image: np.ndarray) -> np.ndarray:
+    """Grey values between the 1st and 99.8th percentile spread over 0..255, with a mild gamma for dim cells.
+
+    Args:
+        image: uint8 [height, width].
+
+    Returns:
+        uint8 of the same shape; an even image comes out black.
+    """
+    low, high = np.percentile(image, (1.0, 99.8))
+    unit = np.clip((image.astype(np.float32) - low) / max(high - low, 1.0), 0.0, 1.0)
+    return np.round(255.0 * unit**0.8).astype(np.uint8)
+
+
+def image_layer(field: Display) -> Html:
+    """The grey image, embedded; other drawings show it again through `reuse(field, "image")`."""
+    return _embedded(field, "image", _jpeg(field.image))
+
+
+def prediction_layer(field: Display) -> Html:
+    """The predicted patterns in translucent colour, embedded."""
+    return _embedded(field, "read", _png(prediction_overlay(field.predicted)))
+
+
+def error_layer(field: Display) -> Html:
+    """The errors, embedded."""
+    return _embedded(field, "errors", _png(error_overlay(field.truth, field.predicted)))
+
+
+def reuse(field: Display, layer: str) -> Html:
+    """A layer that is embedded elsewhere on the page: `image`, `read` or `errors`."""
+    return element("use", href=f"#{field.key}-{layer}")
+
+
+def _embedded(field: Display, layer: str, source: str) -> Html:
+    width, height = field.size
+    return element("image", id=f"{field.key}-{layer}", href=source, width=width, height=height)
+
+
+def truth_contours(classes: np.ndarray) -> list[Html]:
+    """Outlines of the annotated regions as SVG paths, one for each class; void has the class `void`."""
+    paths = []
+    for value in np.unique(classes[classes > 0]).tolist():
+        style = {"class_": "void"} if value == VOID else {"stroke": pattern_colour(value - 1)}
+        paths.append(element("path", d=_outline(classes == value), **style))
+    return paths
+
+
+def _outline(mask: np.ndarray) -> str:
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    polygons = (cv2.approxPolyDP(contour, 0.6, True)[:, 0].tolist() for contour in contours)
+    return "".join("M" + "L".join(f"{x + 0.5:g} {y + 0.5:g}" for x, y in points) + "Z" for points in polygons)
+
+
+def prediction_overlay(classes: np.ndarray) -> np.ndarray:
+    """Predicted classes as translucent colour with an opaque edge, uint8 BGRA [height, width, 4]."""
+    overlay = np.zeros((*classes.shape, 4), np.uint8)
+    for value in np.unique(classes[classes > 0]).tolist():
+        overlay[classes == value] = (*_bgr(pattern_colour(value - 1)), FILL_ALPHA)
+    eroded = cv2.erode(classes, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)
+    overlay[(classes != eroded) & (classes > 0), 3] = 255
+    return overlay
+
+
+def error_overlay(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Where truth and prediction differ, one colour for each kind of error, uint8 BGRA; void stays clear."""
+    measured = truth != VOID
+    kinds = (
+        (FALSE_POSITIVE, (truth == 0) & (predicted > 0)),
+        (FALSE_NEGATIVE, (truth > 0) & (predicted == 0)),
+        (WRONG_PATTERN, (truth > 0) & (predicted > 0) & (truth != predicted)),
+    )
+    overlay = np.zeros((*truth.shape, 4), np.uint8)
+    for colour, where in kinds:
+        overlay[where & measured] = (*_bgr(colour), ERROR_ALPHA)
+    return overlay
+
+
+def _bgr(colour: str) -> tuple[int, int, int]:
+    red, green, blue = rgb(colour)
+    return blue, green, red
+
+
+def _jpeg(image: np.ndarray) -> str:
+    return _data_uri(image, ".jpg", "image/jpeg", (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
+
+
+def _png(image: np.ndarray) -> str:
+    return _data_uri(image, ".png", "image/png", (cv2.IMWRITE_PNG_COMPRESSION, 9))
+
+
+def _data_uri(image: np.ndarray, suffix: str, mime: str, options: Sequence[int]) -> str:
+    encoded = cv2.imencode(suffix, image, options)[1]
+    return f"data:{mime};base64,{base64.b64encode(encoded.tobytes()).decode()}"

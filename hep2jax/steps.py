@@ -1,0 +1,88 @@
+"""Train and predict steps: pure functions of (state, batch), compiled once, no I/O."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, UInt8
+
+from hep2jax import losses
+from hep2jax.config import Config
+from hep2jax.state import Network, TrainState
+
+Metrics = dict[str, jax.Array]
+
+_NORMALISED_RANGE = (-1.0, 4.0)  # bounds what a hot pixel can do to a batch
+
+
+def normalise(
+    image: UInt8[Array, "batch height width"], greys: Float[Array, "batch 4"]
+) -> Float[Array, "batch height width 1"]:
+    """Grey levels → about [0, 1]: ((grey - offset) * gain), then the exponent on its positive part, then the shift.
+
+    `greys` rows are (offset in grey levels, gain per grey level, exponent, shift).
+    """
+    offset, gain, exponent, shift = (greys[:, i, None, None] for i in range(4))
+    value = jnp.clip((image.astype(jnp.float32) - offset) * gain, *_NORMALISED_RANGE)
+    bright = value > 0
+    curved = jnp.where(bright, jnp.where(bright, value, 1.0) ** exponent, value)
+    return (curved + shift)[..., None]
+
+
+def make_train_step(
+    config: Config, network: Network, optimizer: optax.GradientTransformation, schedule: optax.Schedule
+) -> Callable[[TrainState, dict[str, jax.Array], jax.Array], tuple[TrainState, Metrics]]:
+    """`step(state, batch, class_weights [K+1]) -> (state, metrics)`; metrics are scalars over the global batch."""
+
+    def loss_fn(params, batch_stats, batch, class_weights, key):
+        model = nnx.merge(network.graphdef, params, batch_stats)
+        rngs = nnx.Rngs(dropout=key) if config.model.dropout else None
+        output = model(normalise(batch["image"], batch["greys"]), train=True, rngs=rngs)
+        terms = losses.segmentation_loss(output, batch["labels"], class_weights, config.loss)
+        loss = losses.combine(terms, config.loss)
+        return loss, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+    def step(state, batch, class_weights):
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+        (loss, stats), grads = grad_fn(state.params, state.batch_stats, batch, class_weights, key)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        new = dataclasses.replace(state, step=state.step + 1, params=params, batch_stats=stats, opt_state=opt_state)
+        metrics = {
+            "loss": loss,
+            "grad_norm": optax.global_norm(grads),
+            "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
+        }
+        return _average(new, config.optimizer.ema_decay), metrics
+
+    return step
+
+
+def _average(state: TrainState, decay: float) -> TrainState:
+    """Move the averages towards the new values; early steps average less, so that the start is forgotten."""
+    count = state.step.astype(jnp.float32)
+    rate = 1.0 - jnp.minimum(decay, count / (count + 10.0))
+
+    def mix(new, old):
+        return optax.incremental_update(new, old, rate)
+
+    return dataclasses.replace(
+        state,
+        ema_params=mix(state.params, state.ema_params),
+        ema_batch_stats=mix(state.batch_stats, state.ema_batch_stats),
+    )
+
+
+def make_predict_step(network: Network) -> Callable[..., jax.Array]:
+    """`predict(params, batch_stats, image, greys) -> probabilities float32 [batch, height, width, K+1]`."""
+
+    def predict(params, batch_stats, image, greys):
+        model = nnx.merge(network.graphdef, params, batch_stats)
+        output = model(normalise(image, greys), train=False)
+        return jax.nn.softmax(output.logits.astype(jnp.float32), axis=-1)
+
+    return predict

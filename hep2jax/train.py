@@ -1,0 +1,243 @@
+"""The training run, phase by phase."""
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from hep2jax import evaluate, optimizers, steps, workdir
+from hep2jax import mesh as meshes
+from hep2jax import state as states
+from hep2jax.checkpoints import Checkpoints
+from hep2jax.config import Config
+from hep2jax.data import feeding, pipeline, protocols, sources
+from hep2jax.errors import DivergedError, UsageError
+from hep2jax.progress import TrainingDisplay, say
+from hep2jax.state import Network, TrainState
+from hep2jax.timing import StepClock
+
+
+@dataclasses.dataclass(kw_only=True)
+class Run:
+    """What the phases of a training run share."""
+
+    config: Config
+    directory: pathlib.Path
+    clock: StepClock
+    mesh: jax.sharding.Mesh
+    fields: sources.FieldSet
+    partition: protocols.Partition
+    network: Network
+    state: TrainState
+    checkpoints: Checkpoints
+    writer: workdir.MetricsWriter
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return jax.process_index() == 0
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return int(jax.device_get(self.state.step))
+
+
+def run(config: Config, directory: pathlib.Path) -> None:
+    """Train where the work directory stopped, then evaluate and report."""
+    meshes.check_divides("train.global_batch_size", config.train.global_batch_size)
+    meshes.check_divides("evaluation.batch_size", config.evaluation.batch_size)
+    clock = StepClock()
+    with clock.phase("init"):
+        if jax.process_index() == 0:
+            workdir.open_for_training(directory, config)
+        this = _prepare(config, directory, clock)
+    try:
+        _announce(this)
+        _train(this)
+        _finish(this)
+    finally:
+        this.checkpoints.close()
+        this.writer.close()
+
+
+def _prepare(config: Config, directory: pathlib.Path, clock: StepClock) -> Run:
+    fields = sources.load(config.data)
+    partition = protocols.partition(config.data, fields)
+    if jax.process_index() == 0:
+        workdir.write_classes(directory, fields.classes)
+    mesh = meshes.make_mesh()
+    network = states.make_network(config, len(fields.classes) + 1)
+    optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
+    state = states.initial_state(network, optimizer, config.seed, meshes.replicated(mesh))
+    checkpoints = Checkpoints(directory / "checkpoints", config.train)
+    state = _starting_state(config, state, checkpoints)
+    first_step = int(jax.device_get(state.step))
+    writer = workdir.MetricsWriter(directory, first_step, enabled=jax.process_index() == 0)
+    return Run(
+        config=config,
+        directory=directory,
+        clock=clock,
+        mesh=mesh,
+        fields=fields,
+        partition=partition,
+        network=network,
+        state=state,
+        checkpoints=checkpoints,
+        writer=writer,
+    )
+
+
+def _starting_state(config: Config, fresh: TrainState, checkpoints: Checkpoints) -> TrainState:
+    """The newest checkpoint; else the pre-trained parameters; else the fresh ones."""
+    if checkpoints.latest_step is not None:
+        return checkpoints.restore(checkpoints.latest_step, fresh)
+    if config.model.init_from is None:
+        return fresh
+    params, stats = evaluate.load_parameters(pathlib.Path(config.model.init_from))
+    state, taken, total = states.graft(fresh, params, stats)
+    if not taken:
+        raise UsageError(f"model.init_from={config.model.init_from}: no parameter of that network fits this one")
+    say(f"pre-trained: {taken} of {total} parameter arrays taken from {config.model.init_from}")
+    return state
+
+
+def _announce(this: Run) -> None:
+    if not this.is_chief:
+        return
+    sides = ", ".join(
+        f"{len({this.fields.fields[i].specimen_id for i in indices})} {name}"
+        for name, indices in this.partition.sides().items()
+    )
+    number = states.num_parameters(this.state.params)
+    say(f"{this.config.data.name}: {this.partition.description} ({sides} specimens)")
+    say(f"{this.config.model.name}: {number:,} parameters, {jax.device_count()} {jax.default_backend()} device(s)")
+    if this.step:
+        say(f"continuing at step {this.step} of {this.config.train.num_steps}")
+
+
+def _train(this: Run) -> None:
+    first, last = this.step, this.config.train.num_steps
+    if first >= last:
+        return
+    stream = pipeline.TrainingStream(
+        this.config,
+        this.fields,
+        this.partition.train,
+        rows=meshes.process_rows(this.config.train.global_batch_size),
+    )
+    batches = feeding.prefetched(stream.dataset(first, last), this.mesh, this.config.train.prefetch)
+    weights = class_weights(this)
+    display = TrainingDisplay(first, last, enabled=this.is_chief)
+    try:
+        with display:
+            _loop(this, batches, weights, display)
+    finally:
+        batches.close()  # ends the thread that makes batches
+
+
+def _loop(this: Run, batches: Iterator, weights: jax.Array, display: TrainingDisplay) -> None:
+    train, compiled = this.config.train, None
+    window: list[steps.Metrics] = []
+    for step in range(this.step + 1, train.num_steps + 1):
+        with this.clock.phase("data_wait"):
+            batch = next(batches)
+        if compiled is None:
+            with this.clock.phase("compile"):
+                compiled = _compile(this, batch, weights)
+            this.clock.window(0)
+        with this.clock.phase("step"):
+            this.state, metrics = compiled(this.state, batch, weights)
+        window.append(metrics)
+        display.advance(step)
+        ends = step == train.num_steps
+        saves = ends or step % train.checkpoint_every == 0
+        evaluates = bool(train.eval_every) and (ends or step % train.eval_every == 0)
+        if ends or saves or evaluates or step % train.log_every == 0:
+            _close_window(this, step, window, display)
+            window = []
+        score = _validate(this, step) if evaluates else None
+        if saves or evaluates:
+            with this.clock.phase("checkpoint"):
+                this.checkpoints.save(step, this.state, score)
+
+
+def _compile(this: Run, batch: feeding.DeviceBatch, weights: jax.Array):
+    optimizer = optimizers.make_optimizer(this.config.optimizer, this.config.train.num_steps)
+    schedule = optimizers.make_schedule(this.config.optimizer, this.config.train.num_steps)
+    step = steps.make_train_step(this.config, this.network, optimizer, schedule)
+    shared = meshes.replicated(this.mesh)
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(shared, shared))
+    return jitted.lower(this.state, batch, weights).compile()
+
+
+def _close_window(this: Run, step: int, window: list[steps.Metrics], display: TrainingDisplay) -> None:
+    """Fetch the window's metrics (the one place that waits for the device), check, log."""
+    with this.clock.phase("step"):
+        rows = jax.device_get(window)
+    _check_finite(step - len(rows) + 1, rows)
+    figures = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    figures |= this.clock.window(len(rows) * this.config.train.global_batch_size)
+    this.writer.write(step, "train", figures)
+    display.window(step, figures, this.config.train.global_batch_size)
+
+
+def _check_finite(first_step: int, rows: list[dict[str, np.ndarray]]) -> None:
+    for step, row in enumerate(rows, first_step):
+        if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
+            raise DivergedError(
+                f"step {step}: loss {row['loss']}, gradient norm {row['grad_norm']}; checkpoints before it are kept; "
+                "lower optimizer.learning_rate or optimizer.clip_norm and start in a new work directory"
+            )
+
+
+def _validate(this: Run, step: int) -> float | None:
+    """Figures on the validation side; its score (mean of Dice and specimen MCA) ranks checkpoints."""
+    if not this.partition.validation:
+        return None
+    with this.clock.phase("evaluation"):
+        parameters = (this.state.ema_params, this.state.ema_batch_stats)
+        evaluator = evaluate.Evaluator(this.config, this.network, this.mesh)
+        results = evaluator.measure(parameters, this.fields, this.partition.validation)
+        figures = evaluate.headline(this.config, this.fields, results)
+    this.writer.write(step, "validation", figures)
+    return (figures["Dice"] + figures["specimen_mca"]) / 2
+
+
+def class_weights(this: Run) -> jax.Array:
+    """(1/frequency)^b for each class of the training side, so that the mean over pixels is 1; float32 [K+1]."""
+    share = pipeline.class_frequencies(this.fields, this.partition.train)
+    present = share > 0
+    weights = np.where(present, np.where(present, share, 1.0) ** -this.config.loss.class_balance, 0.0)
+    weights /= (weights * share).sum()
+    return jax.device_put(weights.astype(np.float32), meshes.replicated(this.mesh))
+
+
+def _finish(this: Run) -> None:
+    """Evaluate every side but the training one, write the report and the digest of the parameters."""
+    digest = states.params_digest(this.state.params)
+    best = this.checkpoints.best_step
+    if best is not None and best != this.step:
+        say(f"evaluating the best checkpoint, step {best}")
+        this.state = this.checkpoints.restore(best, this.state)
+    with this.clock.phase("evaluation"):
+        parameters = (this.state.ema_params, this.state.ema_batch_stats)
+        metrics = evaluate.evaluate_and_report(
+            this.config,
+            this.directory,
+            this.network,
+            parameters,
+            this.mesh,
+            this.fields,
+            this.partition,
+            this.clock,
+        )
+    if not this.is_chief:
+        return
+    for split, figures in metrics.items():
+        this.writer.write(this.step, split, evaluate.summary(figures))
+    this.writer.write(this.step, "final", {"params_digest": digest, "seconds": this.clock.seconds()["total"]})
+    say(f"params_digest {digest}")

@@ -1,0 +1,170 @@
+"""A work directory: is it ours, does it fit the configuration, and the files written into it."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+from hep2jax import config as configs
+from hep2jax.config import Config
+from hep2jax.errors import UsageError
+
+CONFIG = "config.json"
+CLASSES = "classes.json"
+METRICS = "metrics.jsonl"
+
+# Keys that change neither the parameters of a run nor what its checkpoints are: free to differ on a restart.
+_FREE_SECTIONS = ("evaluation",)
+_FREE_KEYS = {
+    "data": ("data_dir", "manual_dir"),
+    "train": ("log_every", "eval_every", "checkpoint_every", "keep_latest", "keep_best", "prefetch"),
+}
+
+
+def open_for_training(directory: pathlib.Path, config: Config) -> None:
+    """Make the work directory or check that it belongs to this very run; then write `config.json`.
+
+    UsageError where it cannot be written, holds somebody else's files or another experiment.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        strangers = sorted(p.name for p in directory.iterdir())
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise UsageError(f"--workdir={directory}: cannot be written ({error.strerror}); choose another") from error
+    if (directory / CONFIG).exists():
+        _check_same_run(directory, config)
+    elif strangers:
+        raise UsageError(
+            f"--workdir={directory}: holds files that are not ours ({strangers[0]}, ...); choose an empty directory"
+        )
+    configs.save(config, directory / CONFIG)
+
+
+def open_for_reading(directory: pathlib.Path) -> Config:
+    """The configuration of a finished or unfinished run."""
+    if not (directory / CONFIG).is_file():
+        raise UsageError(f"--workdir={directory}: no {CONFIG} there, so no run of ours; train first or name another")
+    try:
+        return configs.load(directory / CONFIG)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"{directory / CONFIG}: not readable as JSON ({error}); the file is damaged") from error
+
+
+def write_classes(directory: pathlib.Path, classes: Sequence[str]) -> None:
+    """Keep the patterns' names in the order of the network's output channels 1, 2, ..."""
+    write_json(directory / CLASSES, list(classes))
+
+
+def read_classes(directory: pathlib.Path) -> tuple[str, ...]:
+    """What `write_classes` kept."""
+    try:
+        return tuple(json.loads((directory / CLASSES).read_text()))
+    except (OSError, json.JSONDecodeError) as error:
+        raise UsageError(f"{directory / CLASSES}: cannot be read ({error}); train in a new directory") from error
+
+
+def check_same_network(directory: pathlib.Path, saved: Config, config: Config) -> None:
+    """UsageError where `config` asks for another network than the work directory holds."""
+    for field in ("name", "width"):
+        here, there = getattr(config.model, field), getattr(saved.model, field)
+        if here != there:
+            raise UsageError(
+                f"--workdir={directory}: its checkpoint is of another architecture: model.{field} is {there} there "
+                f"and {here} in the configuration"
+            )
+
+
+def _check_same_run(directory: pathlib.Path, config: Config) -> None:
+    saved = open_for_reading(directory)
+    check_same_network(directory, saved, config)
+    different = _different_keys(configs.to_dict(saved), configs.to_dict(config))
+    if different:
+        key, old, new = different[0]
+        raise UsageError(
+            f"--workdir={directory}: belongs to another run: {key} was {old!r} and is now {new!r}"
+            f"{f' ({len(different)} keys differ)' if len(different) > 1 else ''}; choose another work directory"
+        )
+
+
+def _different_keys(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    rows = []
+    for section, value in new.items():
+        if section in _FREE_SECTIONS:
+            continue
+        if not isinstance(value, dict):
+            rows += [(section, old.get(section), value)] if old.get(section) != value else []
+            continue
+        free = _FREE_KEYS.get(section, ())
+        before = old.get(section, {})
+        rows += [
+            (f"{section}.{key}", before.get(key), leaf)
+            for key, leaf in value.items()
+            if key not in free and _plain(before.get(key)) != _plain(leaf)
+        ]
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Write JSON whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    os.replace(temporary, path)
+
+
+@dataclasses.dataclass
+class MetricsWriter:
+    """Appends to `metrics.jsonl` and TensorBoard. Lines after `first_step`, left by a killed run, are dropped."""
+
+    directory: pathlib.Path
+    first_step: int
+    enabled: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.enabled:
+            return
+        path = self.directory / METRICS
+        kept = [line for line in _complete_lines(path) if json.loads(line).get("step", 0) <= self.first_step]
+        path.write_text("".join(line + "\n" for line in kept))
+        self._file = path.open("a")
+        self._board = SummaryWriter(str(self.directory), purge_step=self.first_step, flush_secs=10)
+
+    def write(self, step: int, split: str, values: dict[str, Any]) -> None:
+        """One line, and one TensorBoard point for each number in it."""
+        if not self.enabled:
+            return
+        self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self._board.add_scalar(f"{split}/{name}", value, step)
+
+    def close(self) -> None:
+        """Flush both."""
+        if self.enabled:
+            self._file.close()
+            self._board.close()
+
+
+def _complete_lines(path: pathlib.Path) -> list[str]:
+    """The lines that parse; a run killed while writing leaves half a line."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    complete = []
+    for line in lines:
+        try:
+            json.loads(line)
+        except json.JSONDecodeError:
+            break
+        complete.append(line)
+    return complete

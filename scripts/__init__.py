@@ -1,0 +1,1 @@
+"""Commands beside the main program: preparation of data, benchmarks, tables."""

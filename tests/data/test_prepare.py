@@ -1,0 +1,187 @@
+import importlib
+import json
+import pathlib
+import shutil
+
+import pytest
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from hep2jax.data import prepare
+from hep2jax.errors import UsageError
+from tests.tfds_builders import icpr2012_layout as made_up
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """Specimens 1 and 2 of the training half."""
+    return made_up.write_archive(tmp_path / "archive", numbers=(1, 2)).parent
+
+
+def add_test_half(archive):
+    """The same archive, but with specimens 4 and 10, too."""
+    shutil.rmtree(archive / made_up.ROOT_NAME)
+    made_up.write_archive(archive, numbers=(1, 2, 4, 10))
+
+
+def records(builder):
+    return sorted(pathlib.Path(builder.data_dir).glob("*.array_record*"))
+
+
+def stamps(builder):
+    return [path.stat().st_ino for path in records(builder)]
+
+
+def say_nothing_else(err):
+    return [line for line in err.splitlines() if line]
+
+
+def test_data_dir_is_the_given_one_else_the_environment_s_else_tfds_s(monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", "/somewhere")
+    monkeypatch.setenv("HOME", "/home/reader")
+    assert prepare.resolve_data_dir("~/data") == pathlib.Path("/home/reader/data")
+    assert prepare.resolve_data_dir(None) == pathlib.Path("/somewhere")
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    assert prepare.resolve_data_dir(None) == pathlib.Path("/home/reader/tensorflow_datasets")
+
+
+@pytest.mark.parametrize("name", prepare.BUILDERS)
+def test_every_builder_can_be_loaded_and_has_specimens(name):
+    builder = importlib.import_module(prepare.BUILDERS[name]).Builder
+    assert builder.name == name
+    assert prepare.DEFAULT_BUILDER_CONFIG in [config.name for config in builder.BUILDER_CONFIGS]
+
+
+def test_builds_once_with_one_line_and_then_reuses(tmp_path, archive, capfd):
+    data_dir = tmp_path / "data"
+    first = prepare.prepare("icpr2012", "", str(data_dir), str(archive))
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert f"preparing icpr2012/specimens from {archive} into {data_dir}\n" in err
+    assert not [line for line in err.splitlines() if not line.startswith(("preparing", "WARNING:absl:icpr2012", "W"))]
+    before = stamps(first)
+    for manual_dir in (str(archive), str(archive / made_up.ROOT_NAME), None):
+        again = prepare.prepare("icpr2012", "specimens", str(data_dir), manual_dir)
+        assert stamps(again) == before
+        assert prepare.count(again) == {"train": (2, 2)}
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_is_missing_is_kept_with_the_data(tmp_path, archive):
+    prepare.prepare("icpr2012", "", str(tmp_path / "data"), str(archive))
+    builder = prepare.prepare("icpr2012", "", str(tmp_path / "data"))
+    assert "split test: 0 of 14 specimens found, not built" in prepare.missing(builder)
+
+
+def test_configurations_stand_side_by_side(tmp_path, archive):
+    data_dir = str(tmp_path / "data")
+    specimens = prepare.prepare("icpr2012", "specimens", data_dir, str(archive))
+    cells = prepare.prepare("icpr2012", "cells", data_dir, str(archive))
+    assert prepare.count(specimens) == {"train": (2, 2)}
+    assert prepare.count(cells) == {"train": (4, 2)}
+
+
+def test_a_second_half_is_built_in(tmp_path, archive):
+    data_dir = str(tmp_path / "data")
+    before = stamps(prepare.prepare("icpr2012", "", data_dir, str(archive)))
+    add_test_half(archive)
+    assert stamps(prepare.prepare("icpr2012", "", data_dir)) == before  # no manual_dir: as it is
+    builder = prepare.prepare("icpr2012", "", data_dir, str(archive))
+    assert prepare.count(builder) == {"train": (2, 2), "test": (2, 2)}
+
+
+def test_a_changed_table_is_built_in_and_a_copy_is_not(tmp_path, archive):
+    data_dir = str(tmp_path / "data")
+    before = stamps(prepare.prepare("icpr2012", "", data_dir, str(archive)))
+    copy = tmp_path / "copy"
+    shutil.copytree(archive, copy, copy_function=shutil.copyfile)
+    assert stamps(prepare.prepare("icpr2012", "", data_dir, str(copy))) == before
+    table = copy / made_up.ROOT_NAME / "Main_Dataset" / "Images" / "01" / "01.csv"
+    table.write_bytes(table.read_bytes().replace(b"cell_ID", b"CELL_id").replace(b"CELL_id", b"cell_ID"))
+    assert stamps(prepare.prepare("icpr2012", "", data_dir, str(copy))) == before
+    table.write_bytes(table.read_bytes().replace(b"homogeneous", b"centromeric"))  # of equal length
+    builder = prepare.prepare("icpr2012", "", data_dir, str(copy))
+    assert stamps(builder) != before
+    assert {example["pattern"] for example in builder.as_data_source("train")} == {4, 1}
+
+
+def test_old_data_stay_until_new_ones_are_whole(tmp_path, archive):
+    data_dir = tmp_path / "data"
+    before = stamps(prepare.prepare("icpr2012", "", str(data_dir), str(archive)))
+    add_test_half(archive)
+    damaged = archive / made_up.ROOT_NAME / "Main_Dataset" / "Images" / "10" / "10.bmp"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    with pytest.raises(UsageError, match="10.bmp: damaged"):
+        prepare.prepare("icpr2012", "", str(data_dir), str(archive))
+    builder = prepare.prepare("icpr2012", "", str(data_dir))
+    assert stamps(builder) == before
+    assert prepare.count(builder) == {"train": (2, 2)}
+    assert sorted(path.name for path in data_dir.iterdir()) == [".icpr2012-specimens.lock", "icpr2012"]
+
+
+def test_a_failed_first_build_leaves_no_data(tmp_path, archive):
+    (archive / made_up.ROOT_NAME / "Main_Dataset" / "Images" / "02" / "02.csv").write_text("x;y\n1;2")
+    with pytest.raises(UsageError, match="02.csv has no column 'intensity'"):
+        prepare.prepare("icpr2012", "", str(tmp_path / "data"), str(archive))
+    assert [path.name for path in (tmp_path / "data").iterdir()] == [".icpr2012-specimens.lock"]
+
+
+def test_leftovers_of_a_killed_run_are_replaced(tmp_path, archive):
+    data_dir = tmp_path / "data"
+    left = data_dir / ".preparing-icpr2012-specimens" / "icpr2012" / "specimens" / "1.0.0"
+    left.mkdir(parents=True)
+    (left / "dataset_info.json").write_text("{")
+    unfinished = data_dir / "icpr2012" / "specimens" / "1.0.0"
+    unfinished.mkdir(parents=True)
+    builder = prepare.prepare("icpr2012", "", str(data_dir), str(archive))
+    assert pathlib.Path(builder.data_dir) == unfinished
+    assert prepare.count(builder) == {"train": (2, 2)}
+    assert not (data_dir / ".preparing-icpr2012-specimens").exists()
+
+
+def test_the_source_is_recorded_without_the_machine_s_paths(tmp_path, archive):
+    builder = prepare.prepare("icpr2012", "", str(tmp_path / "data"), str(archive))
+    source = json.loads((pathlib.Path(builder.data_dir) / "source.json").read_text())
+    assert source["files"] == 2 * (1 + 1 + 4)
+    for path in pathlib.Path(builder.data_dir).glob("*.json"):
+        assert str(tmp_path) not in path.read_text()
+
+
+def test_neither_data_nor_manual_dir(tmp_path):
+    with pytest.raises(UsageError, match="not prepared in .* no manual_dir .* https://mivia") as caught:
+        prepare.prepare("icpr2012", "", str(tmp_path / "data"))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "data").exists()
+
+
+def test_an_empty_manual_dir_is_named(tmp_path):
+    with pytest.raises(UsageError, match=f"no specimens found in '{tmp_path}'") as caught:
+        prepare.prepare("icpr2012", "", str(tmp_path / "data"), str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_names(tmp_path):
+    with pytest.raises(UsageError, match="unknown data set 'icpr': must be one of hep2_synthetic, icpr2012"):
+        prepare.prepare("icpr", "", str(tmp_path))
+    with pytest.raises(UsageError, match="no configuration 'specimen': .* nearest is 'specimens'"):
+        prepare.prepare("icpr2012", "specimen", str(tmp_path))
+
+
+def test_a_data_dir_that_cannot_be_written(tmp_path, archive):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=f"cannot read or write '{tmp_path}/file"):
+        prepare.prepare("icpr2012", "", str(tmp_path / "file"), str(archive))
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="needs the device that is always full")
+def test_a_full_disk_is_one_line(tmp_path):
+    with pytest.raises(UsageError, match="no space left"), prepare._as_usage_errors(tmp_path):
+        pathlib.Path("/dev/full").write_text("x")
+    with pytest.raises(UsageError, match="no space left"), prepare._as_usage_errors(tmp_path):
+        writer = ArrayRecordWriter("/dev/full", "group_size:1")
+        writer.write(b"x" * 100_000)
+        writer.close()
+
+
+def test_other_errors_keep_their_kind(tmp_path):
+    with pytest.raises(RuntimeError, match="of ours"), prepare._as_usage_errors(tmp_path):
+        raise RuntimeError("a mistake of ours")

@@ -1,0 +1,1 @@
+"""Synthetic HEp-2 specimens: the embedded default data set."""

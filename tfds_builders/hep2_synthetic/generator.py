@@ -1,0 +1,175 @@
+"""Generates the fields of synthetic HEp-2 specimens with their masks, as a pure function of a seed."""
+
+import dataclasses
+import zlib
+
+import cv2
+import numpy as np
+
+from tfds_builders.hep2_synthetic.artefacts import draw_artefact, draw_specks
+from tfds_builders.hep2_synthetic.geometry import Window, overlap
+from tfds_builders.hep2_synthetic.layout import Cell, draw_cells
+from tfds_builders.hep2_synthetic.optics import photograph
+from tfds_builders.hep2_synthetic.parameters import (
+    INTENSITIES,
+    PATTERNS,
+    SpecimenParameters,
+    draw_specimen,
+)
+from tfds_builders.hep2_synthetic.patterns import mask_outline, reach, stain_cell
+from tfds_builders.hep2_synthetic.textures import grain, smooth
+
+__all__ = ["INTENSITIES", "KINDS", "PATTERNS", "VOID", "Field", "generate_specimen", "specimen_parameters"]
+
+KINDS = ("cell", "mitotic_cell", "artefact")
+"""The kinds of objects in the order of their class labels."""
+
+VOID = 255
+"""Value of artefacts in the class mask: neither trained nor measured on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CellObject:
+    """One annotated object of a field: its value in the instance mask (from 1) and its kind (of `KINDS`)."""
+
+    instance: int
+    kind: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """One image of a specimen with its annotation.
+
+    Attributes:
+      image: uint8 [height, width], grey levels 0 to 254.
+      instance_mask: uint16 [height, width], 0 background, k = the object with `instance` k.
+      class_mask: uint8 [height, width], 0 background, 1 + index of the pattern, `VOID` = artefact.
+      objects: the objects that have pixels in the masks, by rising instance.
+    """
+
+    image: np.ndarray
+    instance_mask: np.ndarray
+    class_mask: np.ndarray
+    objects: tuple[CellObject, ...]
+
+
+def specimen_parameters(
+    seed: int, pattern: str, intensity: str, *, nuclear_diameter: float = 48.0
+) -> SpecimenParameters:
+    """Returns the parameters of the specimen that `generate_specimen` draws from the same arguments."""
+    return draw_specimen(_generator(seed, pattern, intensity, 0), pattern, intensity, nuclear_diameter)
+
+
+def generate_specimen(
+    seed: int,
+    pattern: str,
+    intensity: str,
+    *,
+    height: int,
+    width: int,
+    fields: int,
+    nuclear_diameter: float = 48.0,
+) -> list[Field]:
+    """Generates all fields of one specimen.
+
+    The result is a pure function of the arguments: the same bytes on every call (on one machine with one
+    version of NumPy and OpenCV). Field k is the same whatever the number of fields.
+
+    Args:
+      seed: the specimen's own seed, >= 0.
+      pattern: one of `PATTERNS`.
+      intensity: one of `INTENSITIES`.
+      height, width: size of a field in pixels.
+      fields: number of fields.
+      nuclear_diameter: median diameter of nuclei over specimens in pixels; 48 is a 20x objective, 77 a 40x
+        one. Textures and blur scale with it.
+
+    Raises:
+      ValueError: a pattern or intensity that is unknown, or a size, number or seed out of range.
+    """
+    if seed < 0 or fields < 1 or min(height, width) < 16:
+        raise ValueError(
+            f"seed {seed}, fields {fields}, size {height}x{width}: need seed >= 0, fields >= 1, sides >= 16 px"
+        )
+    specimen = specimen_parameters(seed, pattern, intensity, nuclear_diameter=nuclear_diameter)
+    return [
+        generate_field(_generator(seed, pattern, intensity, 1 + index), specimen, height, width)
+        for index in range(fields)
+    ]
+
+
+def _generator(seed: int, pattern: str, intensity: str, stream: int) -> np.random.Generator:
+    """Returns an independent random generator for each combination of the arguments."""
+    name = zlib.crc32(f"{pattern}/{intensity}".encode())
+    return np.random.default_rng(np.random.SeedSequence((seed, name, stream)))
+
+
+def generate_field(
+    rng: np.random.Generator, specimen: SpecimenParameters, height: int, width: int
+) -> Field:
+    """Draws one field of a specimen; density, brightness and focus differ a little from field to field."""
+    cells = draw_cells(rng, specimen, (height, width), density=float(rng.lognormal(0, 0.12)))
+    stain = _cytoplasm(rng, cells, specimen, (height, width))
+    instances = np.zeros((height, width), np.uint16)
+    kinds: list[str] = []
+    for cell in cells:
+        _add_cell(rng, stain, instances, len(kinds) + 1, cell, specimen)
+        kinds.append("mitotic_cell" if cell.mitotic else "cell")
+    for _ in range(rng.poisson(specimen.artefact_fraction * len(cells))):
+        draw_artefact(rng, stain, instances, len(kinds) + 1, specimen)
+        kinds.append("artefact")
+    draw_specks(rng, stain, specimen)
+    stain *= np.float32(rng.lognormal(0, 0.05))
+    image = photograph(rng, stain, specimen, focus=float(rng.lognormal(0, 0.12)))
+    return _annotate(image, instances, kinds, PATTERNS.index(specimen.pattern))
+
+
+def _add_cell(
+    rng: np.random.Generator,
+    stain: np.ndarray,
+    instances: np.ndarray,
+    instance: int,
+    cell: Cell,
+    specimen: SpecimenParameters,
+) -> None:
+    """Adds the light of one cell to `stain` and writes its mask into `instances`, over those drawn before."""
+    window = Window.around(cell.centre, reach(cell, specimen.pattern))
+    there, here = overlap(window, stain.shape)
+    if not stain[there].size:
+        return
+    stain[there] += stain_cell(rng, cell, window, specimen)[here]
+    inside = window.depth(mask_outline(cell, specimen.pattern))[here] >= 0
+    instances[there][inside] = instance
+
+
+def _cytoplasm(
+    rng: np.random.Generator, cells: list[Cell], specimen: SpecimenParameters, shape: tuple[int, int]
+) -> np.ndarray:
+    """Draws the dim, slightly grainy bodies of all interphase cells, float32 [height, width] (at half resolution)."""
+    small = np.zeros((-(-shape[0] // 2), -(-shape[1] // 2)), np.float32)
+    if specimen.pattern in ("golgi", "cytoplasmic"):
+        return np.zeros(shape, np.float32)  # those patterns draw the body with the stain
+    for cell in cells:
+        if not cell.mitotic:
+            _add_body(small, cell, specimen.cytoplasm * specimen.net * cell.brightness)
+    small = smooth(small, 0.035 * specimen.diameter) * (1 + 0.12 * grain(rng, small.shape, 0.02 * specimen.diameter))
+    return cv2.resize(small, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
+
+
+def _add_body(small: np.ndarray, cell: Cell, level: float) -> None:
+    """Adds a cell body in two steps of thickness to an image at half resolution."""
+    layer = np.zeros(small.shape, np.uint8)
+    for step, scale in ((1, 1.0), (2, 0.72)):
+        points = (cell.body.points(scale) + np.array(cell.centre[::-1])) / 2
+        cv2.fillPoly(layer, [np.round(points * 16).astype(np.int32)], step, shift=4)
+    small += layer * np.float32(level / 2)
+
+
+def _annotate(image: np.ndarray, instances: np.ndarray, kinds: list[str], pattern: int) -> Field:
+    """Renumbers the objects that kept pixels from 1 without gaps and derives the class mask."""
+    present = [k for k in np.unique(instances) if k]
+    number = np.zeros(len(kinds) + 1, np.uint16)
+    number[present] = np.arange(1, len(present) + 1)
+    classes = np.array([0] + [VOID if kind == "artefact" else 1 + pattern for kind in kinds], np.uint8)
+    objects = tuple(CellObject(int(number[k]), kinds[k - 1]) for k in present)
+    return Field(image, number[instances], classes[instances], objects)

@@ -1,0 +1,100 @@
+"""The elements stains are made of: smooth noise, sums of spots, soft discs."""
+
+import cv2
+import numpy as np
+
+
+def smooth(image: np.ndarray, sigma: float | tuple[float, float]) -> np.ndarray:
+    """Gaussian blur with `sigma` pixels (one, or across and down); returns the image itself below 0.2 px."""
+    sigma_x, sigma_y = sigma if isinstance(sigma, tuple) else (sigma, sigma)
+    if max(sigma_x, sigma_y) < 0.2:
+        return image
+    return cv2.GaussianBlur(image, (0, 0), max(sigma_x, 0.1), sigmaY=max(sigma_y, 0.1), borderType=cv2.BORDER_REFLECT)
+
+
+def grain(
+    rng: np.random.Generator, shape: tuple[int, int], sigma: float | tuple[float, float], drift: float = 4.0
+) -> np.ndarray:
+    """Draws band-passed Gaussian noise: grains of about `sigma` px without slow drifts.
+
+    Args:
+      rng: source of randomness.
+      shape: height and width.
+      sigma: blur of the grains in pixels (one, or across and down).
+      drift: scales beyond `drift` times sigma are removed.
+
+    Returns:
+      float32 [height, width], mean 0 and standard deviation 1.
+    """
+    noise = rng.standard_normal(shape, dtype=np.float32)
+    fine = smooth(noise, sigma)
+    coarse = tuple(drift * s for s in sigma) if isinstance(sigma, tuple) else drift * sigma
+    band = fine - smooth(fine, coarse)
+    return band / np.float32(band.std() + 1e-6)
+
+
+def spots(
+    x: np.ndarray, y: np.ndarray, centres: np.ndarray, sigma: np.ndarray, amplitude: np.ndarray
+) -> np.ndarray:
+    """Adds up Gaussian spots, as a product of two thin matrices (each spot is separable).
+
+    Args:
+      x, y: float32 [h, w] pixel coordinates of a window (x varies along rows only, y along columns only).
+      centres: [n, 2] spot centres (x, y) in the same coordinates.
+      sigma: [n] standard deviations in pixels.
+      amplitude: [n] heights.
+
+    Returns:
+      float32 [h, w].
+    """
+    width = 2 * np.square(sigma)[:, None]
+    across = np.exp(-np.square(x[:1] - centres[:, :1]) / width) * amplitude[:, None]
+    down = np.exp(-np.square(y[:, 0][None] - centres[:, 1:]) / width)
+    return (down.T @ across).astype(np.float32)
+
+
+def discs(x: np.ndarray, y: np.ndarray, centres: np.ndarray, radii: np.ndarray, edge: float) -> np.ndarray:
+    """Returns the union [h, w] in [0, 1] of soft discs of `radii` [n] px, with edges about `edge` px wide."""
+    if not len(centres):
+        return np.zeros(x.shape, np.float32)
+    dx = np.square(x[:1] - centres[:, :1])[:, None, :]
+    dy = np.square(y[:, 0][None] - centres[:, 1:])[:, :, None]
+    signed = (radii[:, None, None] - np.sqrt(dx + dy)) / edge
+    return np.clip(0.5 + signed.max(axis=0), 0, 1).astype(np.float32)
+
+
+def scatter(rng: np.random.Generator, count: int, radii: np.ndarray, low: float, high: float, gap: float) -> np.ndarray:
+    """Draws points inside an outline that keep apart from one another where there is room.
+
+    Args:
+      rng: source of randomness.
+      count: number of points.
+      radii: [directions] outline in pixels.
+      low, high: limits of the distance from the centre, as shares of the outline's radius; uniform in area.
+      gap: wanted distance between points in pixels.
+
+    Returns:
+      float32 [count, 2], (x, y) relative to the outline's centre.
+    """
+    candidates = max(4 * count, 8)
+    turn = rng.integers(0, len(radii), candidates)
+    length = radii[turn] * np.sqrt(rng.uniform(low**2, high**2, candidates))
+    angle = turn * (2 * np.pi / len(radii))
+    points = np.stack([length * np.cos(angle), length * np.sin(angle)], axis=1).astype(np.float32)
+    return _spread(points, count, gap)
+
+
+def _spread(points: np.ndarray, count: int, gap: float) -> np.ndarray:
+    """Picks `count` of the points, first those at least `gap` px from those picked before."""
+    distances = np.hypot(*(points[:, None] - points[None]).transpose(2, 0, 1))
+    close = distances < gap
+    chosen: list[int] = []
+    blocked = np.zeros(len(points), bool)
+    for index in range(len(points)):
+        if len(chosen) == count:
+            break
+        if not blocked[index]:
+            chosen.append(index)
+            blocked |= close[index]
+    rest = [i for i in range(len(points)) if i not in set(chosen)]
+    return points[(chosen + rest)[:count]]

@@ -1,0 +1,200 @@
+"""TFDS builder of the MIVIA HEp-2 images dataset (ICPR 2012 contest), from the owner's directory tree."""
+
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+from tfds_builders.icpr2012 import layout, pixels
+
+_VOID = 255
+_KeyedExamples = Iterator[tuple[str, dict[str, Any]]]
+
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+    """Whole specimens (`specimens`) or the contest's cells (`cells`), split by specimen as in the contest.
+
+    Builds what is there: a split without any specimen is left out. `info.metadata["missing"]` is a list of lines
+    that say what was not there.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "Contest split; union of the per-object masks; artefacts void."}
+    BUILDER_CONFIGS = [
+        tfds.core.BuilderConfig(name="specimens", description="28 whole images with a mask of every object."),
+        tfds.core.BuilderConfig(name="cells", description="The contest's 721 + 734 cell crops."),
+    ]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        f"Obtain the MIVIA HEp-2 images dataset from {layout.HOME_PAGE} (register and accept the licence agreement), "
+        f"unpack it, and name the directory that holds {layout.ROOT_NAME}/."
+    )
+
+    def __init__(self, *, file_format: str | None = "array_record", **kwargs: Any):
+        # TFDS's own default, TFRecord, cannot be written without TensorFlow.
+        super().__init__(file_format=file_format, **kwargs)
+
+    def source_files(self, manual_dir: str | os.PathLike) -> dict[str, pathlib.Path]:
+        """Every file that would be read, by its path relative to the owner's tree."""
+        root = layout.find_root(pathlib.Path(manual_dir))
+        sources = _specimen_sources if self.builder_config.name == "specimens" else _cell_sources
+        return {path.relative_to(root).as_posix(): path for path in sources(root)}
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = _specimen_features() if self.builder_config.name == "specimens" else _cell_features()
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(features),
+            homepage=layout.HOME_PAGE,
+            disable_shuffling=True,  # the owner's order: train[:3] means the same everywhere
+            metadata=tfds.core.MetadataDict(missing=[]),
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, _KeyedExamples]:
+        root = layout.find_root(_manual_dir(dl_manager))
+        self._missing().clear()
+        if self.builder_config.name == "specimens":
+            found: dict[str, list] = dict(layout.find_specimens(root))
+        else:
+            found = {split: self._whole_cells(split, rows) for split, rows in layout.find_cells(root).items()}
+        if not any(found.values()):
+            raise FileNotFoundError(layout.absence(root))
+        for split, items in found.items():
+            self._say_missing_specimens(split, {item.specimen for item in items})
+        return {split: self._generate_examples(items) for split, items in found.items() if items}
+
+    def _generate_examples(self, items: Sequence[layout.SpecimenFiles | layout.CellRow]) -> _KeyedExamples:
+        for item in items:
+            yield item.key, self._specimen(item) if isinstance(item, layout.SpecimenFiles) else _cell(item)
+
+    def _specimen(self, files: layout.SpecimenFiles) -> dict[str, Any]:
+        """One whole image with its objects in the order of the owner's table."""
+        rows = layout.read_objects(files.table)
+        pattern, intensity = layout.specimen_labels(files.table, rows)
+        image = pixels.read_image(files.image)
+        rows = self._rows_with_mask(files, rows)
+        masks = [pixels.read_mask(files.masks[row.number], image.shape[:2]) for row in rows]
+        instances = pixels.paint_objects(masks, image.shape[:2])
+        return {
+            "image": pixels.encode_png(image),
+            "instance_mask": pixels.encode_png(instances),
+            "class_mask": pixels.encode_png(_class_mask(instances, rows, pattern)),
+            "pattern": pattern,
+            "intensity": intensity,
+            "specimen_id": layout.specimen_id(files.specimen),
+            "field": 0,
+            "objects": [{"instance": 1 + index, "kind": row.kind} for index, row in enumerate(rows)],
+        }
+
+    def _rows_with_mask(self, files: layout.SpecimenFiles, rows: list[layout.ObjectRow]) -> list[layout.ObjectRow]:
+        """Objects of the table that have a mask file; the others, and masks without a row, are said and left out."""
+        listed = {row.number for row in rows}
+        self._say_left_out(files, "have no mask file", listed - files.masks.keys())
+        self._say_left_out(files, f"have no row in {files.table.name}", files.masks.keys() - listed)
+        return [row for row in rows if row.number in files.masks]
+
+    def _whole_cells(self, split: str, rows: list[layout.CellRow]) -> list[layout.CellRow]:
+        """Cells whose image and mask are there; single ones that lack a file are said and left out."""
+        whole = [row for row in rows if row.complete]
+        lacking = [row.key for row in rows if not row.complete]
+        if whole and lacking:
+            self._say(f"split {split}: {len(lacking)} of {len(rows)} cells lack image or mask: {_shorten(lacking)}")
+        return whole
+
+    def _say_missing_specimens(self, split: str, found: set[int]) -> None:
+        expected = layout.SPECIMENS[split]
+        lacking = [f"{number:02d}" for number in expected if number not in found]
+        said = f"split {split}: {len(expected) - len(lacking)} of {len(expected)} specimens found"
+        if len(lacking) == len(expected):
+            self._say(f"{said}, not built")
+        elif lacking:
+            self._say(f"{said}, missing {', '.join(lacking)}")
+
+    def _say_left_out(self, files: layout.SpecimenFiles, why: str, numbers: Iterable[int]) -> None:
+        if numbers := sorted(numbers):
+            names = _shorten([f"{number:03d}" for number in numbers])
+            self._say(f"{layout.specimen_id(files.specimen)}: {len(numbers)} objects {why}, left out: {names}")
+
+    def _say(self, line: str) -> None:
+        """Keep a line about what is missing with the data set, and log it."""
+        self._missing().append(line)
+        logging.warning("icpr2012/%s: %s", self.builder_config.name, line)
+
+    def _missing(self) -> list[str]:
+        metadata = self.info.metadata
+        assert isinstance(metadata, dict)
+        return metadata["missing"]
+
+
+def _specimen_features() -> dict[str, Any]:
+    return {
+        "image": tfds.features.Image(shape=(None, None, 3), dtype=np.uint8, encoding_format="png"),
+        "instance_mask": tfds.features.Image(shape=(None, None, 1), dtype=np.uint16, encoding_format="png"),
+        "class_mask": tfds.features.Image(shape=(None, None, 1), dtype=np.uint8, encoding_format="png"),
+        "pattern": tfds.features.ClassLabel(names=layout.PATTERNS),
+        "intensity": tfds.features.ClassLabel(names=layout.INTENSITIES),
+        "specimen_id": tfds.features.Text(),
+        "field": np.int32,
+        "objects": tfds.features.Sequence({"instance": np.int32, "kind": tfds.features.ClassLabel(names=layout.KINDS)}),
+    }
+
+
+def _cell_features() -> dict[str, Any]:
+    return {
+        "image": tfds.features.Image(shape=(None, None, 3), dtype=np.uint8, encoding_format="png"),
+        "mask": tfds.features.Image(shape=(None, None, 1), dtype=np.uint8, encoding_format="png"),
+        "pattern": tfds.features.ClassLabel(names=layout.PATTERNS),
+        "intensity": tfds.features.ClassLabel(names=layout.INTENSITIES),
+        "specimen_id": tfds.features.Text(),
+        "cell_id": np.int32,
+        "set": tfds.features.ClassLabel(names=tuple(layout.CONTEST_SETS.values())),
+    }
+
+
+def _class_mask(instances: np.ndarray, rows: Sequence[layout.ObjectRow], pattern: str) -> np.ndarray:
+    """uint8 [height, width]: 1 + index of the pattern on cells and mitotic cells, void on artefacts, else 0."""
+    cell = 1 + layout.PATTERNS.index(pattern)
+    classes = [0] + [_VOID if row.kind == "artefact" else cell for row in rows]
+    return np.array(classes, np.uint8)[instances]
+
+
+def _cell(row: layout.CellRow) -> dict[str, Any]:
+    """One contest cell: the crop and its mask, 255 on the cell."""
+    assert row.image is not None
+    assert row.mask is not None
+    image = pixels.read_image(row.image)
+    mask = pixels.read_mask(row.mask, image.shape[:2])
+    return {
+        "image": pixels.encode_png(image),
+        "mask": pixels.encode_png(np.where(mask, np.uint8(255), np.uint8(0))),
+        "pattern": row.pattern,
+        "intensity": row.intensity,
+        "specimen_id": layout.specimen_id(row.specimen),
+        "cell_id": row.number,
+        "set": row.contest_set,
+    }
+
+
+def _specimen_sources(root: pathlib.Path) -> Iterator[pathlib.Path]:
+    for found in layout.find_specimens(root).values():
+        for files in found:
+            yield from (files.image, files.table, *files.masks.values())
+
+
+def _cell_sources(root: pathlib.Path) -> Iterator[pathlib.Path]:
+    yield layout.contest_table(root)
+    for rows in layout.find_cells(root).values():
+        yield from (path for row in rows for path in (row.image, row.mask) if path is not None)
+
+
+def _manual_dir(dl_manager: tfds.download.DownloadManager) -> pathlib.Path:
+    try:
+        return pathlib.Path(os.fspath(dl_manager.manual_dir))
+    except AssertionError as error:  # TFDS's own way to say that it is absent or empty
+        raise FileNotFoundError(layout.absence(pathlib.Path(os.fspath(dl_manager._manual_dir)))) from error
+
+
+def _shorten(names: list[str], limit: int = 12) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
