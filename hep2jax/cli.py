@@ -1,5 +1,7 @@
 """What the commands share: the experiment's flags, the runtime's settings, errors as one line and an exit code."""
 
+import errno
+import logging as python_logging
 import os
 import pathlib
 import sys
@@ -35,9 +37,13 @@ def experiment() -> tuple[configs.Config, pathlib.Path]:
 def prepare_runtime() -> None:
     """Quiet libraries, one OpenCV thread (the pipeline's), and a persistent compilation cache."""
     logging.set_verbosity(logging.WARNING)
+    logging.get_absl_handler().setFormatter(python_logging.Formatter("hep2jax: %(message)s"))
+    # Orbax logs whole stack traces of what it also raises; the exception is enough.
+    logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
     cv2.setNumThreads(1)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "hep2jax" / "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # ours are small programs
 
 
 def run_app(entry: Callable[[Sequence[str]], None]) -> None:
@@ -53,7 +59,18 @@ def run_app(entry: Callable[[Sequence[str]], None]) -> None:
 def _checked(entry: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise UsageError(f"unexpected argument '{argv[1]}': options are written --name=value")
-    entry(argv)
+    try:
+        entry(argv)
+    except (OSError, ValueError, RuntimeError) as error:
+        if not _is_disk_full(error):
+            raise
+        text = " ".join(str(error).split())
+        raise UsageError(f"no space left on the device: free some, then run the same command again ({text})") from error
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    """Whether a write failed for want of space; Orbax passes the system's word on in messages of its own."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

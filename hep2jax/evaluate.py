@@ -49,7 +49,8 @@ class FieldResult:
     truth: int
     intensity: str
     score: ImageScore
-    baseline: ImageScore | None
+    baselines: dict[str, ImageScore]
+    """By variant of `classical.segment`, on the same pixels; empty where not asked for."""
     votes: np.ndarray
     """int64 [K], foreground pixels by pattern."""
     mean_probability: np.ndarray
@@ -110,7 +111,7 @@ class Evaluator:
             truth=field.pattern,
             intensity=field.intensity,
             score=self._score(field, fields, foreground, None),
-            baseline=self._baseline(field, fields),
+            baselines=self._baselines(field, fields),
             votes=specimen.pattern_counts(foreground, pattern, num_patterns),
             mean_probability=probabilities[..., 1:].mean(axis=(0, 1), dtype=np.float64),
             class_counts=metrics.count_classes(predicted, field.classes, valid, num_patterns),
@@ -132,12 +133,11 @@ class Evaluator:
             predicted_instances=objects,
         )
 
-    def _baseline(self, field: sources.Field, fields: FieldSet) -> ImageScore | None:
+    def _baselines(self, field: sources.Field, fields: FieldSet) -> dict[str, ImageScore]:
         diameter = self._config.evaluation.baseline_nuclear_diameter
-        if not diameter:
-            return None
-        objects = classical.segment(field.image, variant="otsu_watershed", nuclear_diameter=diameter)
-        return self._score(field, fields, objects > 0, objects)
+        variants = classical.VARIANTS if diameter else ()
+        objects = {name: classical.segment(field.image, variant=name, nuclear_diameter=diameter) for name in variants}
+        return {name: self._score(field, fields, found > 0, found) for name, found in objects.items()}
 
 
 def plain_greys(field: sources.Field) -> np.ndarray:
@@ -158,7 +158,7 @@ def to_native(probabilities: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 def side_metrics(
     config: Config, classes: Sequence[str], results: Sequence[FieldResult], protocol: str, leakage: bool
 ) -> dict[str, Any]:
-    """One side's entry in `report/metrics.json`: images on top, then `pixel`, `specimen` and the baseline."""
+    """One side's entry in `report/metrics.json`: images on top, then `pixel`, `specimen` and the baselines."""
     images = _classification(config, classes, [[r] for r in results])
     pixel = {**_pixel(config, [r.score for r in results])}
     pixel["classes"] = metrics.class_pixel_report(np.sum([r.class_counts for r in results], axis=0), classes)
@@ -169,18 +169,16 @@ def side_metrics(
         "pixel": pixel,
         "specimen": _classification(config, classes, list(_by_specimen(results).values())),
     }
-    baseline = [r.baseline for r in results if r.baseline is not None]
-    if baseline:
-        figures["baseline"] = {"method": "otsu_watershed", "pixel": _pixel(config, baseline)}
+    if results and results[0].baselines:
+        figures["baselines"] = {
+            name: {"pixel": _pixel(config, [r.baselines[name] for r in results])} for name in results[0].baselines
+        }
     return figures
 
 
 def _classification(config: Config, classes: Sequence[str], groups: Sequence[Sequence[FieldResult]]) -> dict[str, Any]:
     """Every group of fields (one field, or all of a specimen) gets one pattern by the vote of its pixels."""
-    votes = [
-        specimen.vote(np.stack([r.votes for r in group]), np.mean([r.mean_probability for r in group], axis=0))
-        for group in groups
-    ]
+    votes = [_vote(group) for group in groups]
     return metrics.classification_report(
         [group[0].truth for group in groups],
         votes,
@@ -189,6 +187,11 @@ def _classification(config: Config, classes: Sequence[str], groups: Sequence[Seq
         seed=config.seed,
         samples=config.evaluation.bootstrap_samples,
     )
+
+
+def _vote(group: Sequence[FieldResult]) -> int | None:
+    """The pattern that the foreground pixels of these fields name together."""
+    return specimen.vote(np.stack([r.votes for r in group]), np.mean([r.mean_probability for r in group], axis=0))
 
 
 def _pixel(config: Config, scores: Sequence[ImageScore]) -> dict[str, Any]:
@@ -217,33 +220,35 @@ def summary(figures: dict[str, Any]) -> dict[str, float]:
 # A whole evaluation
 
 
-def evaluate_and_report(
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What was measured, side by side: indices of fields, their results and the figures of `report/metrics.json`."""
+
+    fields: FieldSet
+    indices: dict[str, tuple[int, ...]]
+    results: dict[str, list[FieldResult]]
+    figures: dict[str, dict[str, Any]]
+
+
+def measure_sides(
     config: Config,
-    directory: pathlib.Path,
     network: Network,
     parameters: Parameters,
     mesh: jax.sharding.Mesh,
     fields: FieldSet,
     partition: protocols.Partition,
-    clock: StepClock,
-) -> dict[str, dict[str, Any]]:
-    """Measure every side but the training one (that one where there is no other) and write `report/`."""
+) -> Evaluation:
+    """Measure every side but the training one; that one where there is no other, and then it is said."""
     evaluator = Evaluator(config, network, mesh)
-    sides = {name: indices for name, indices in partition.sides().items() if name != "train"} or partition.sides()
-    results = {name: evaluator.measure(parameters, fields, indices) for name, indices in sides.items()}
+    sides = {name: rows for name, rows in partition.sides().items() if name != "train"} or partition.sides()
+    results = {name: evaluator.measure(parameters, fields, rows) for name, rows in sides.items()}
     figures = {
         name: side_metrics(
-            config,
-            fields.classes,
-            rows,
-            _describe(name, partition),
-            partition.specimen_leakage or name == "train",
+            config, fields.classes, rows, _describe(name, partition), partition.specimen_leakage or name == "train"
         )
         for name, rows in results.items()
     }
-    if jax.process_index() == 0:
-        _write(config, directory, fields, sides, results, figures, clock)
-    return figures
+    return Evaluation(fields=fields, indices=sides, results=results, figures=figures)
 
 
 def _describe(side: str, partition: protocols.Partition) -> str:
@@ -251,17 +256,23 @@ def _describe(side: str, partition: protocols.Partition) -> str:
     return partition.description + seen
 
 
-def _write(config, directory, fields, sides, results, figures, clock) -> None:
+def write_report(
+    config: Config, directory: pathlib.Path, evaluation: Evaluation, clock: StepClock, evaluated_step: int
+) -> None:
+    """Write `report/` (the process that writes files calls this) and say the headline of every side."""
     folder = directory / "report"
-    workdir.write_json(folder / "metrics.json", figures)
-    records = {name: [to_record(row) for row in rows] for name, rows in results.items()}
-    workdir.write_json(folder / "fields.json", {"classes": list(fields.classes), "sides": records})
-    gallery = {name: _gallery(config, fields, sides[name], rows) for name, rows in results.items()}
+    workdir.write_json(folder / "metrics.json", evaluation.figures)
+    records = {name: [to_record(row) for row in rows] for name, rows in evaluation.results.items()}
+    workdir.write_json(folder / "fields.json", {"classes": list(evaluation.fields.classes), "sides": records})
     page = report.write_report(
-        directory, metrics=figures, gallery=gallery, environment=environment(), timings=clock.seconds()
+        directory,
+        metrics=evaluation.figures,
+        gallery={name: _gallery(config, evaluation, name) for name in evaluation.results},
+        environment={"evaluated_step": evaluated_step, **environment()},
+        timings=clock.seconds(),
     )
-    for name, side in figures.items():
-        say(describe_side(name, side))
+    for name, figures in evaluation.figures.items():
+        say(describe_side(name, figures))
     say(f"report: {page}")
 
 
@@ -286,27 +297,31 @@ def _figure(figures: dict[str, Any], name: str) -> str:
     return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
 
 
-def _gallery(config, fields, indices, results) -> list[report.GalleryItem]:
+def _gallery(config: Config, evaluation: Evaluation, side: str) -> list[report.GalleryItem]:
     """Pictures of the first field of up to `gallery_specimens` specimens, spread evenly over the side."""
+    results = evaluation.results[side]
+    groups = _by_specimen(results)
     first = {}
-    for index, result in zip(indices, results, strict=True):
+    for index, result in zip(evaluation.indices[side], results, strict=True):
         first.setdefault(result.score.specimen, (index, result))
     pairs = list(first.values())
     count = min(config.evaluation.gallery_specimens, len(pairs))
-    chosen = np.linspace(0, len(pairs) - 1, count).round().astype(int)
-    return [_gallery_item(fields, *pairs[i]) for i in chosen]
+    chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, count).round().astype(int)]
+    return [
+        _gallery_item(evaluation.fields, index, result, _vote(groups[result.score.specimen]))
+        for index, result in chosen
+    ]
 
 
-def _gallery_item(fields: FieldSet, index: int, result: FieldResult) -> report.GalleryItem:
+def _gallery_item(fields: FieldSet, index: int, result: FieldResult, prediction: int | None) -> report.GalleryItem:
     field = fields.fields[index]
     shares = specimen.vote_shares(result.votes)
-    predicted = specimen.vote(result.votes, result.mean_probability)
     assert result.predicted is not None
     return report.GalleryItem(
         specimen_id=field.specimen_id,
         field=field.number,
         truth=fields.classes[field.pattern],
-        prediction="none" if predicted is None else fields.classes[predicted],
+        prediction="none" if prediction is None else fields.classes[prediction],
         intensity=field.intensity,
         dice=result.score.counts.figures()["Dice"],
         votes={name: float(share) for name, share in zip(fields.classes, shares, strict=True)},
@@ -329,8 +344,7 @@ def to_record(result: FieldResult) -> dict[str, Any]:
         "class_counts": result.class_counts.tolist(),
         "network": _score_record(result.score),
     }
-    if result.baseline is not None:
-        row["baseline"] = _score_record(result.baseline)
+    row["baselines"] = {name: _score_record(score) for name, score in result.baselines.items()}
     return row
 
 
@@ -359,7 +373,7 @@ def from_record(row: dict[str, Any]) -> FieldResult:
         truth=row["truth"],
         intensity=row["intensity"],
         score=score(row["network"]),
-        baseline=score(row["baseline"]) if "baseline" in row else None,
+        baselines={name: score(values) for name, values in row["baselines"].items()},
         votes=np.array(row["votes"], np.int64),
         mean_probability=np.array(row["mean_probability"]),
         class_counts=np.array(row["class_counts"], np.int64),
@@ -403,7 +417,9 @@ def run(config: Config, directory: pathlib.Path) -> None:
     say(f"checkpoint of step {step}")
     with clock.phase("evaluation"):
         parameters = (state.ema_params, state.ema_batch_stats)
-        evaluate_and_report(config, directory, network, parameters, mesh, fields, partition, clock)
+        evaluation = measure_sides(config, network, parameters, mesh, fields, partition)
+    if jax.process_index() == 0:
+        write_report(config, directory, evaluation, clock, step)
 
 
 def _evaluation_config(saved: Config, given: Config) -> Config:

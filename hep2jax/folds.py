@@ -5,7 +5,8 @@ import json
 import pathlib
 from typing import Any
 
-from hep2jax import evaluate, train, workdir
+from hep2jax import config as configs
+from hep2jax import evaluate, report, train, workdir
 from hep2jax.config import Config
 from hep2jax.data import protocols, sources
 from hep2jax.errors import UsageError
@@ -29,6 +30,9 @@ def run(config: Config, directory: pathlib.Path) -> dict[str, Any]:
     protocol = f"{config.data.protocol}, by specimen, {len(groups)} folds pooled"
     figures = evaluate.side_metrics(config, fields.classes, results, protocol, leakage=False)
     workdir.write_json(directory / "report" / "metrics.json", {"test": figures})
+    configs.save(config, directory / workdir.CONFIG)
+    environment = evaluate.environment()
+    report.write_report(directory, metrics={"test": figures}, gallery={}, environment=environment, timings={})
     say(evaluate.describe_side("pooled test", figures))
     return figures
 

@@ -87,7 +87,7 @@ def pixel_cross_entropy(
     pixel_weights = jnp.where(one_hot, class_weights, 0.0).sum(-1)
     target = jnp.where(one_hot, 1.0 - label_smoothing, 0.0) + label_smoothing / logits.shape[-1]
     logits = logits.astype(jnp.float32)
-    # Not target * log_softmax(logits): its gradient takes 2.5 times as long on CPU (15 against 6 ms, 8 x 192 x 192 x 9).
+    # Not target * log_softmax(logits): its gradient takes 2.5 times as long on CPU.
     nll = jax.nn.logsumexp(logits, axis=-1) - (target * logits).sum(-1)
     return (nll * pixel_weights).sum((1, 2)), pixel_weights.sum((1, 2))
 

@@ -13,6 +13,9 @@ from hep2jax import cli, evaluate, train
 cli.define_experiment_flags()
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "train (then evaluate), or evaluate alone.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the processes of a TPU slice, Slurm or MPI job.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, where no cluster tells it.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many processes.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: number of this process, from 0.")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -20,8 +23,8 @@ def main(argv: Sequence[str]) -> None:
     del argv
     config, directory = cli.experiment()
     cli.prepare_runtime()
-    if _DISTRIBUTED.value:
-        jax.distributed.initialize()
+    if _DISTRIBUTED.value or _COORDINATOR.value:
+        jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     {"train": train.run, "evaluate": evaluate.run}[_MODE.value](config, directory)
 
 

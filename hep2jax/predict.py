@@ -50,14 +50,18 @@ class Reading:
 def run(argv: Sequence[str]) -> None:
     """Read every image; one that cannot be read is named and the rest goes on."""
     del argv
-    for name, value in (("workdir", _WORKDIR.value), ("images", _IMAGES.value), ("output", _OUTPUT.value)):
-        if not value:
-            raise UsageError(f"--{name} is missing: predict needs --workdir=DIR --images='PATTERN' --output=DIR")
+    directory, pattern, output = (_required(flag) for flag in (_WORKDIR, _IMAGES, _OUTPUT))
     cli.prepare_runtime()
-    paths = sorted(path for path in glob.glob(_IMAGES.value, recursive=True) if pathlib.Path(path).is_file())
+    paths = sorted(path for path in glob.glob(pattern, recursive=True) if pathlib.Path(path).is_file())
     if not paths:
-        raise UsageError(f"--images={_IMAGES.value}: no file matches; quote the pattern so that the shell leaves it")
-    predict(pathlib.Path(_WORKDIR.value), paths, pathlib.Path(_OUTPUT.value))
+        raise UsageError(f"--images={pattern}: no file matches; quote the pattern so that the shell leaves it")
+    predict(pathlib.Path(directory), paths, pathlib.Path(output))
+
+
+def _required(flag: flags.FlagHolder) -> str:
+    if not flag.value:
+        raise UsageError(f"--{flag.name} is missing: predict needs --workdir=DIR --images='PATTERN' --output=DIR")
+    return flag.value
 
 
 def predict(directory: pathlib.Path, paths: Sequence[str], output: pathlib.Path) -> list[Reading]:
@@ -123,9 +127,7 @@ def _output_names(paths: Sequence[str]) -> list[str]:
     return [str(pathlib.Path(path).with_suffix("")).strip("/").replace("/", "_") for path in paths]
 
 
-def _reading(
-    path: str, foreground: np.ndarray, pattern: np.ndarray, classes: Sequence[str], config: Config
-) -> Reading:
+def _reading(path: str, foreground: np.ndarray, pattern: np.ndarray, classes: Sequence[str], config: Config) -> Reading:
     votes = specimen.pattern_counts(foreground, pattern, len(classes))
     winner = specimen.vote(votes)
     return Reading(

@@ -70,7 +70,8 @@ def initial_state(
         average = jax.tree.map(jnp.copy, (params, stats))
         return TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params), *average)
 
-    return jax.jit(init, out_shardings=sharding)(jax.random.key(seed))
+    # rbg compiles in a third of threefry's time (2 against 6 s for `fcn` on CPU); its draws differ between backends.
+    return jax.jit(init, out_shardings=sharding)(jax.random.key(seed, impl="rbg"))
 
 
 def leaves_by_path(tree: Tree) -> dict[str, Any]:

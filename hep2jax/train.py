@@ -217,27 +217,20 @@ def class_weights(this: Run) -> jax.Array:
 
 
 def _finish(this: Run) -> None:
-    """Evaluate every side but the training one, write the report and the digest of the parameters."""
-    digest = states.params_digest(this.state.params)
+    """Evaluate every side but the training one, write the last lines, then the report."""
+    digest, trained = states.params_digest(this.state.params), this.step
     best = this.checkpoints.best_step
-    if best is not None and best != this.step:
-        say(f"evaluating the best checkpoint, step {best}")
+    if best is not None and best != trained:
         this.state = this.checkpoints.restore(best, this.state)
     with this.clock.phase("evaluation"):
         parameters = (this.state.ema_params, this.state.ema_batch_stats)
-        metrics = evaluate.evaluate_and_report(
-            this.config,
-            this.directory,
-            this.network,
-            parameters,
-            this.mesh,
-            this.fields,
-            this.partition,
-            this.clock,
+        evaluation = evaluate.measure_sides(
+            this.config, this.network, parameters, this.mesh, this.fields, this.partition
         )
     if not this.is_chief:
         return
-    for split, figures in metrics.items():
-        this.writer.write(this.step, split, evaluate.summary(figures))
-    this.writer.write(this.step, "final", {"params_digest": digest, "seconds": this.clock.seconds()["total"]})
+    for split, figures in evaluation.figures.items():
+        this.writer.write(trained, split, evaluate.summary(figures))
+    this.writer.write(trained, "final", {"params_digest": digest, "seconds": this.clock.seconds()["total"]})
+    evaluate.write_report(this.config, this.directory, evaluation, this.clock, this.step)
     say(f"params_digest {digest}")

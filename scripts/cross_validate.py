@@ -17,8 +17,8 @@ def main(argv: Sequence[str]) -> None:
     config, directory = cli.experiment()
     cli.prepare_runtime()
     figures = folds.run(config, directory)
-    if "baseline" in figures:
-        print(evaluate.describe_pixels("Otsu + watershed", figures["baseline"]["pixel"]))
+    for name, baseline in figures.get("baselines", {}).items():
+        print(evaluate.describe_pixels(name, baseline["pixel"]))
     print(evaluate.describe_pixels(config.model.name, figures["pixel"]))
     print(json.dumps({"model": config.model.name, "protocol": figures["protocol"], **evaluate.summary(figures)}))
 

@@ -1,6 +1,5 @@
 """Host batches → sharded global arrays, made ahead of the step by a thread."""
 
-
 import grain
 import jax
 import numpy as np

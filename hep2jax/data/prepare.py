@@ -84,11 +84,13 @@ def missing(builder: tfds.core.DatasetBuilder) -> list[str]:
 
 def count(builder: tfds.core.DatasetBuilder) -> dict[str, tuple[int, int]]:
     """Numbers of examples and of specimens of each split, counted by reading the records."""
-    features = builder.info.features.items()
-    raw = {key: tfds.decode.SkipDecoding() for key, value in features if isinstance(value, tfds.features.Image)}
+    features: Any = builder.info.features
+    images = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
+    raw = dict.fromkeys(images, tfds.decode.SkipDecoding())
+    open_split: Any = builder.as_data_source  # TFDS's decorator hides its signature
     counts = {}
     for split in builder.info.splits:
-        specimens = [example["specimen_id"] for example in builder.as_data_source(split, decoders=raw)]
+        specimens = [example["specimen_id"] for example in open_split(split, decoders=raw)]
         counts[split] = (len(specimens), len(set(specimens)))
     return counts
 

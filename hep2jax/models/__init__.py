@@ -1,23 +1,25 @@
 """The networks: `build` makes the one that a configuration names."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from flax import nnx
 
 from hep2jax.config import ModelConfig
 from hep2jax.errors import UsageError
+from hep2jax.models.dsfcn import Dsfcn
 from hep2jax.models.fcn import Fcn
+from hep2jax.models.fcrn import Fcrn
 from hep2jax.models.segmenter import Segmenter, SegmenterOutput
 from hep2jax.models.unet import UNet
 
 __all__ = ["SEGMENTERS", "Segmenter", "SegmenterOutput", "build"]
 
-SEGMENTERS: dict[str, type[Segmenter]] = {"fcn": Fcn, "unet": UNet}
+SEGMENTERS: dict[str, Callable[..., Segmenter]] = {"fcn": Fcn, "fcrn": Fcrn, "dsfcn": Dsfcn, "unet": UNet}
 """Network of each `model.name`."""
 
 
-def build(
-    config: ModelConfig, *, num_outputs: int, in_channels: int, rngs: nnx.Rngs, dtype: jnp.dtype
-) -> Segmenter:
+def build(config: ModelConfig, *, num_outputs: int, in_channels: int, rngs: nnx.Rngs, dtype: jnp.dtype) -> Segmenter:
     """Make a network with fresh parameters.
 
     Args:

@@ -1,5 +1,7 @@
 """Residual trunks shared by `fcrn` and `dsfcn` (He, Zhang, Ren, Sun 2016)."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
@@ -8,33 +10,58 @@ from hep2jax.models.layers import ConvNorm, max_pool, scale_channels
 
 STEM_CHANNELS = 64
 STAGE_CHANNELS = (256, 512, 1024, 2048)
-"""Channels after conv2_x to conv5_x, at strides 4, 8, 16 and 32."""
+"""Channels after conv2_x to conv5_x, at strides 4, 8, 16 and 32, of the published ResNet-50 and deeper."""
+
+Profile = tuple[tuple[int, int], ...]
+"""(channels, side of the kernel) of each convolution of a residual module; the last is the module's output."""
+
+
+def bottleneck(channels: int) -> Profile:
+    """ResNet's module: 1x1 to a quarter, 3x3, 1x1 back (He et al. 2016, figure 5)."""
+    return (channels // 4, 1), (channels // 4, 3), (channels, 1)
+
+
+def sand_clock(channels: int) -> Profile:
+    """Wide, narrow in the middle, wide: 1x1 to a quarter, 3x3 to an eighth, 3x3 to a quarter, 1x1 back.
+
+    Li, Shen, Yu 2017 name the module so and say that it improves FCRN "effectively and economically"; its wiring is
+    not public. Our reading: the two 3x3 convolutions through an eighth hold exactly as many weights as the single
+    one of the bottleneck, so the module is one layer deeper, and its field of view wider, at the same cost.
+    """
+    return (channels // 4, 1), (channels // 8, 3), (channels // 4, 3), (channels, 1)
 
 
 class ResidualModule(nnx.Module):
-    """1x1 reduce, 3x3, 1x1 expand, added to the input: wide, narrow in the middle, wide.
+    """Convolutions of a profile, added to the input.
 
     The scale of the last norm starts at 0, so that each module starts as the identity (Goyal et al. 2017): deep trunks
-    then train from scratch without a special schedule. The 3x3 convolution carries the stride. The shortcut is
+    then train from scratch without a special schedule. The first 3x3 convolution carries the stride. The shortcut is
     the identity, or a 1x1 projection where the shape changes.
     """
 
-    def __init__(
-        self, in_channels: int, middle: int, out_channels: int, *, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs
-    ):
-        """Channels of the input, of the narrow middle and of the output."""
-        self.reduce = ConvNorm(in_channels, middle, 1, dtype=dtype, rngs=rngs)
-        self.middle = ConvNorm(middle, middle, 3, stride=stride, dtype=dtype, rngs=rngs)
-        self.expand = ConvNorm(middle, out_channels, 1, relu=False, zero_scale=True, dtype=dtype, rngs=rngs)
-        self.projection = None
-        if stride != 1 or in_channels != out_channels:
-            self.projection = ConvNorm(in_channels, out_channels, 1, stride=stride, relu=False, dtype=dtype, rngs=rngs)
+    def __init__(self, in_channels: int, profile: Profile, *, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs):
+        """A module from `in_channels` to the channels of the profile's last convolution."""
+        channels, out_channels, pending = in_channels, profile[-1][0], stride
+        branch = []
+        for index, (out, kernel) in enumerate(profile):
+            last, step = index == len(profile) - 1, pending if kernel > 1 else 1
+            conv = ConvNorm(channels, out, kernel, stride=step, relu=not last, zero_scale=last, dtype=dtype, rngs=rngs)
+            branch.append(conv)
+            channels, pending = out, pending // step
+        self.branch = nnx.List(branch)
+        changes = stride != 1 or in_channels != out_channels
+        self.projection = (
+            ConvNorm(in_channels, out_channels, 1, stride=stride, relu=False, dtype=dtype, rngs=rngs)
+            if changes
+            else None
+        )
 
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Height and width divided by the stride."""
         shortcut = x if self.projection is None else self.projection(x, train=train)
-        x = self.middle(self.reduce(x, train=train), train=train)
-        return nnx.relu(shortcut + self.expand(x, train=train))
+        for conv in self.branch:
+            x = conv(x, train=train)
+        return nnx.relu(shortcut + x)
 
 
 class ResidualTrunk(nnx.Module):
@@ -42,24 +69,36 @@ class ResidualTrunk(nnx.Module):
 
     The pool is 2x2 instead of the published overlapping 3x3: same size, no parameters, and a gradient that is an
     order of magnitude faster on CPU (`layers.max_pool`).
+
+    Attributes:
+        channels: of the four feature maps.
     """
 
     def __init__(
-        self, depths: tuple[int, ...], *, width: float, in_channels: int, dtype: jnp.dtype, rngs: nnx.Rngs
+        self,
+        depths: tuple[int, ...],
+        profile: Callable[[int], Profile],
+        *,
+        width: float,
+        in_channels: int,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
     ):
-        """`depths`: number of modules of each stage; the middle of a module has a quarter of its stage's channels."""
+        """`depths`: modules in each stage; `profile`: `bottleneck` or `sand_clock`."""
         channels = scale_channels(STEM_CHANNELS, width)
         self.stem = ConvNorm(in_channels, channels, 7, stride=2, dtype=dtype, rngs=rngs)
-        stages = []
-        for index, depth in enumerate(depths):
-            out, middle = (scale_channels(STAGE_CHANNELS[index] // part, width) for part in (1, 4))
+        stages, outputs = [], []
+        for index, (depth, published) in enumerate(zip(depths, STAGE_CHANNELS, strict=True)):
+            scaled = tuple((scale_channels(count, width), kernel) for count, kernel in profile(published))
             modules = []
             for position in range(depth):
-                stride = 2 if index > 0 and position == 0 else 1
-                modules.append(ResidualModule(channels, middle, out, stride=stride, dtype=dtype, rngs=rngs))
-                channels = out
+                stride = 2 if index and not position else 1
+                modules.append(ResidualModule(channels, scaled, stride=stride, dtype=dtype, rngs=rngs))
+                channels = scaled[-1][0]
             stages.append(nnx.List(modules))
+            outputs.append(channels)
         self.stages = nnx.List(stages)
+        self.channels = tuple(outputs)
 
     def __call__(self, x: Array, *, train: bool) -> list[Array]:
         """Feature maps of the four stages, fine to coarse."""

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from hep2jax.report.history import History
 from hep2jax.report.markup import Html, count, element, escape, join
 
-WIDTH, HEIGHT = 420, 200
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 10, 28
+WIDTH, HEIGHT = 350, 180
+LEFT, RIGHT, TOP, BOTTOM = 40, 10, 8, 30
 MAX_POINTS = 300
 MAX_SERIES = 6
 FIGURES = ("mca", "dice", "aca", "seg", "ja")
@@ -42,9 +42,10 @@ class Axis:
 
 def curves(history: History) -> Html:
     """All charts that the history has points for, in a grid; empty if there is none."""
+    title, held_out = _held_out_figures(history)
     charts = [
         _chart("Loss", _named(history, "loss")),
-        _chart("Figures on held-out data", _held_out_figures(history), top=1.0),
+        _chart(title, held_out, top=1.0),
         _chart("Learning rate", _named(history, "learning_rate")),
         _chart("Images per second", _named(history, "images_per_second")),
         _chart("Share of the time waiting for data", _named(history, "data_wait_share")),
@@ -59,21 +60,30 @@ def _named(history: History, name: str) -> list[Series]:
     return [_series(history, key, label=key[0]) for key in keys if key[1] == name]
 
 
-def _held_out_figures(history: History) -> list[Series]:
+def _held_out_figures(history: History) -> tuple[str, list[Series]]:
+    """Title and lines of the chart of what was measured on specimens that were not trained on."""
     ranked = []
     for split, name in history.series:
-        words = re.split(r"[._/]", name)
-        if split != "train" and words[-1].lower() in FIGURES:
-            ranked.append((FIGURES.index(words[-1].lower()), split, name))
+        last_word = _words(name)[-1].lower()
+        if split != "train" and last_word in FIGURES:
+            ranked.append((FIGURES.index(last_word), split, name))
     chosen = sorted(ranked)[:MAX_SERIES]
-    return [_series(history, (split, name), label=_label(split, name)) for _, split, name in chosen]
+    splits = {split for _, split, _ in chosen}
+    if len(splits) == 1:
+        title, labels = f"Figures on {splits.pop()}", [_label(name) for _, _, name in chosen]
+    else:
+        title, labels = "Figures on held-out data", [f"{split}, {_label(name)}" for _, split, name in chosen]
+    keys = [(split, name) for _, split, name in chosen]
+    return title, [_series(history, key, label) for key, label in zip(keys, labels, strict=True)]
 
 
-def _label(split: str, name: str) -> str:
-    """`specimen.mca` on validation → `validation, specimen MCA`."""
-    words = re.split(r"[._/]", name)
-    words = [word.upper() if word in ("aca", "mca") else word for word in words]
-    return f"{split}, {' '.join(words)}"
+def _words(name: str) -> list[str]:
+    return re.split(r"[._/]", name)
+
+
+def _label(name: str) -> str:
+    """`specimen_mca` → `specimen MCA`."""
+    return " ".join(word.upper() if word in ("aca", "mca") else word for word in _words(name))
 
 
 def _series(history: History, key: tuple[str, str], label: str) -> Series:
@@ -140,7 +150,7 @@ def _drawing(title: str, series: list[Series], x: Axis, y: Axis) -> Html:
     parts = [_y_tick(y, tick) for tick in y.ticks] + [_x_tick(x, tick) for tick in x.ticks]
     parts.append(_text("step", x=WIDTH - RIGHT, y=HEIGHT - 2, text_anchor="end", class_="unit"))
     parts += [_line(index, line, x, y) for index, line in enumerate(series)]
-    parts.append(element("line", class_="crosshair", y1=TOP, y2=HEIGHT - BOTTOM, x1=-9, x2=-9))
+    parts.append(element("line", class_="crosshair", y1=TOP, y2=HEIGHT - BOTTOM))
     return element("svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=f"{title} over steps")
 
 

@@ -24,9 +24,9 @@ def classification(title: str, unit: str, figures: dict[str, Any], classes: Sequ
         parts.append(_matrix(confusion, classes, unit))
     if per_class:
         parts.append(_per_class_table(per_class, classes, unit))
-    if not parts:
-        return Html("")
     summary = " · ".join(_summarised(figures, key) for key in ("mca", "aca") if key in figures)
+    if not (parts or summary):
+        return Html("")
     heading = element("h3", title, " ", element("small", summary))
     return element("section", heading, *parts, _notes(figures, unit), class_="panel")
 

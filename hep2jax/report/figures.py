@@ -21,7 +21,7 @@ ALIASES = ("pixel_accuracy",)
 
 def tiles(section: dict[str, Any]) -> Html:
     """The key figures of a split, each with its interval; figures that are absent are left out."""
-    label, baseline = baseline_of(section)
+    label, baseline = _strongest(baselines_of(section))
     made = []
     for prefix, part, keys in TILES:
         values = section if part is None else section.get(part) or {}
@@ -67,11 +67,15 @@ def bar(value: Any) -> Html:
     return element("span", figure(value), filled, class_="barred")
 
 
-def baseline_of(section: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Name and pixel figures of the classical baseline of a split; empty figures where it was not run."""
-    baseline = section.get("baseline") or {}
-    label = str(baseline.get("method", baseline.get("name", "baseline"))).replace("_", " + ").capitalize()
-    return label, baseline.get("pixel") or {}
+def baselines_of(section: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Pixel figures of the classical baselines of a split, by the name to show; empty where none was run."""
+    baselines = section.get("baselines") or {}
+    return {name.replace("_", " + ").capitalize(): values.get("pixel") or {} for name, values in baselines.items()}
+
+
+def _strongest(baselines: dict[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """The baseline of the highest Dice: the one that a network has to beat."""
+    return max(baselines.items(), key=lambda item: item[1].get("Dice") or 0.0, default=("", {}))
 
 
 def pixel_panel(section: dict[str, Any]) -> Html:
@@ -80,9 +84,9 @@ def pixel_panel(section: dict[str, Any]) -> Html:
     keys = [key for key in PIXEL_ORDER if key in pixel] + _further_figures(pixel)
     if not keys:
         return Html("")
-    label, baseline = baseline_of(section)
-    header = ["figure", "value", "95\u202f% interval", *([label] if baseline else []), "what it says"]
-    rows = [_pixel_row(key, pixel, baseline) for key in keys]
+    baselines = baselines_of(section)
+    header = ["figure", "value", "95\u202f% interval", *baselines, "what it says"]
+    rows = [_pixel_row(key, pixel, baselines) for key in keys]
     heading = element("h3", "Pixels and objects ", element("small", "cell against background, artefacts left out"))
     method = pixel.get("ci_method")
     note = element("p", f"Intervals: {method}.", class_="muted note") if method else None
@@ -100,12 +104,16 @@ def _further_figures(pixel: dict[str, Any]) -> list[str]:
     return [key for key, value in pixel.items() if key not in known and isinstance(value, float)]
 
 
-def _pixel_row(key: str, pixel: dict[str, Any], baseline: dict[str, Any]) -> list[Any]:
+def _pixel_row(key: str, pixel: dict[str, Any], baselines: dict[str, dict[str, Any]]) -> list[Any]:
+    beside = [
+        element("span", figure(values[key]), class_="baseline", data_label=label) if key in values else ""
+        for label, values in baselines.items()
+    ]
     return [
         term(key),
         element("b", figure(pixel.get(key))),
         interval(pixel.get(f"{key}_ci95")),
-        *([figure(baseline.get(key))] if baseline else []),
+        *beside,
         element("span", definition_of(key), class_="definition"),
     ]
 
@@ -124,7 +132,9 @@ def pattern_pixels_panel(section: dict[str, Any], classes: Sequence[str]) -> Htm
         element("abbr", "Dice", title="Cell against background on the images of this pattern"),
         element("abbr", "IoU", title="Pixels given this pattern against pixels of this pattern, over all images"),
     ]
-    return element("section", element("h3", "Pixels by pattern"), table(header, rows, class_="figures barred-rows"), class_="panel")
+    return element(
+        "section", element("h3", "Pixels by pattern"), table(header, rows, class_="figures barred-rows"), class_="panel"
+    )
 
 
 def _in_class_order(names: Iterable[str], classes: Sequence[str]) -> list[tuple[int, str]]:

@@ -5,6 +5,7 @@ Also the one place that says how a figure, an interval and a missing value look.
 
 import html
 import math
+import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -60,15 +61,16 @@ def _row(cells: Sequence[Any]) -> Html:
 
 def is_figure(value: Any) -> bool:
     """True for a finite number; False for None, NaN, infinities, booleans and everything else."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value)
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def figure(value: Any, digits: int = 3) -> str:
     """A figure with `digits` decimals, integers as they are, a dash for what is absent or not finite."""
     if not is_figure(value):
         return MISSING
-    return f"{value:,}".replace(",", "\u202f") if isinstance(value, int) else f"{value:.{digits}f}"
+    if isinstance(value, numbers.Integral):
+        return f"{int(value):,}".replace(",", "\u202f")
+    return f"{value:.{digits}f}"
 
 
 def percent(share: float) -> str:

@@ -77,7 +77,7 @@ def display(item: GalleryItem, width: int, key: str) -> Display:
     return Display(
         item=item,
         key=key,
-        image=cv2.resize(stretch_contrast(item.image), size, interpolation=cv2.INTER_AREA),
+        image=stretch_contrast(cv2.resize(item.image, size, interpolation=cv2.INTER_AREA)),
         truth=cv2.resize(item.truth_classes, size, interpolation=cv2.INTER_NEAREST_EXACT),
         predicted=cv2.resize(item.predicted_classes, size, interpolation=cv2.INTER_NEAREST_EXACT),
     )
@@ -171,7 +171,7 @@ def _jpeg(image: np.ndarray) -> str:
 
 
 def _png(image: np.ndarray) -> str:
-    return _data_uri(image, ".png", "image/png", (cv2.IMWRITE_PNG_COMPRESSION, 9))
+    return _data_uri(image, ".png", "image/png", (cv2.IMWRITE_PNG_COMPRESSION, 6))
 
 
 def _data_uri(image: np.ndarray, suffix: str, mime: str, options: Sequence[int]) -> str:

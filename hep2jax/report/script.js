@@ -51,8 +51,10 @@ for (const drawing of document.querySelectorAll(".chart svg")) {
     steps: (line.dataset.steps || "").split(" "),
     values: (line.dataset.values || "").split(" "),
   }));
-  const clear = () => { crosshair.setAttribute("x1", -9); crosshair.setAttribute("x2", -9); readings.forEach((r) => { r.textContent = ""; }); };
-  drawing.addEventListener("pointerleave", clear);
+  drawing.addEventListener("pointerleave", () => {
+    crosshair.classList.remove("on");
+    for (const reading of readings) reading.textContent = "";
+  });
   drawing.addEventListener("pointermove", (event) => {
     const box = drawing.getBoundingClientRect();
     const x = (event.clientX - box.left) / box.width * drawing.viewBox.baseVal.width;
@@ -60,10 +62,8 @@ for (const drawing of document.querySelectorAll(".chart svg")) {
       if (line.xs.some(Number.isNaN)) return;
       const near = line.xs.reduce((best, at, i) => Math.abs(at - x) < Math.abs(line.xs[best] - x) ? i : best, 0);
       readings[index].textContent = `${line.values[near]} at ${line.steps[near]}`;
-      if (index === 0) { crosshair.setAttribute("x1", line.xs[near]); crosshair.setAttribute("x2", line.xs[near]); }
+      for (const end of ["x1", "x2"]) crosshair.setAttribute(end, line.xs[near]);
+      crosshair.classList.add("on");
     });
   });
 }
-
-// Printing shows every field.
-addEventListener("beforeprint", () => { for (const more of document.querySelectorAll("details")) more.open = true; });

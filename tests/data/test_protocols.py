@@ -23,7 +23,7 @@ def test_no_specimen_on_two_sides(protocol: str, shape: tuple[int, int, int], sh
         config.fold = fold
         sides = protocols.partition(config, fields)
         train, validation, test = (_specimens(fields, s) for s in (sides.train, sides.validation, sides.test))
-        assert not (train & validation or train & test or validation & test)
+        assert len(train | validation | test) == len(train) + len(validation) + len(test)
         assert not sides.specimen_leakage
         assert bool(validation) == bool(round(share * len(train | validation)))
         tested += test

@@ -104,9 +104,7 @@ def _generator(seed: int, pattern: str, intensity: str, stream: int) -> np.rando
     return np.random.default_rng(np.random.SeedSequence((seed, name, stream)))
 
 
-def generate_field(
-    rng: np.random.Generator, specimen: SpecimenParameters, height: int, width: int
-) -> Field:
+def generate_field(rng: np.random.Generator, specimen: SpecimenParameters, height: int, width: int) -> Field:
     """Draws one field of a specimen; density, brightness and focus differ a little from field to field."""
     cells = draw_cells(rng, specimen, (height, width), density=float(rng.lognormal(0, 0.12)))
     stain = _cytoplasm(rng, cells, specimen, (height, width))
@@ -147,8 +145,8 @@ def _cytoplasm(
 ) -> np.ndarray:
     """Draws the dim, slightly grainy bodies of all interphase cells, float32 [height, width] (at half resolution)."""
     small = np.zeros((-(-shape[0] // 2), -(-shape[1] // 2)), np.float32)
-    if specimen.pattern in ("golgi", "cytoplasmic"):
-        return np.zeros(shape, np.float32)  # those patterns draw the body with the stain
+    if specimen.cytoplasm == 0:
+        return np.zeros(shape, np.float32)
     for cell in cells:
         if not cell.mitotic:
             _add_body(small, cell, specimen.cytoplasm * specimen.net * cell.brightness)
@@ -158,16 +156,22 @@ def _cytoplasm(
 
 def _add_body(small: np.ndarray, cell: Cell, level: float) -> None:
     """Adds a cell body in two steps of thickness to an image at half resolution."""
-    layer = np.zeros(small.shape, np.uint8)
+    centre = np.array(cell.centre[::-1]) / 2
+    reach = int(cell.body.reach / 2) + 2
+    left, top = (max(int(c) - reach, 0) for c in centre)
+    part = small[top : max(int(centre[1]) + reach, 0), left : max(int(centre[0]) + reach, 0)]
+    if not part.size:
+        return
+    layer = np.zeros(part.shape, np.uint8)
     for step, scale in ((1, 1.0), (2, 0.72)):
-        points = (cell.body.points(scale) + np.array(cell.centre[::-1])) / 2
+        points = cell.body.points(scale) / 2 + centre - (left, top)
         cv2.fillPoly(layer, [np.round(points * 16).astype(np.int32)], step, shift=4)
-    small += layer * np.float32(level / 2)
+    part += layer * np.float32(level / 2)
 
 
 def _annotate(image: np.ndarray, instances: np.ndarray, kinds: list[str], pattern: int) -> Field:
     """Renumbers the objects that kept pixels from 1 without gaps and derives the class mask."""
-    present = [k for k in np.unique(instances) if k]
+    present = np.flatnonzero(np.bincount(instances.ravel(), minlength=len(kinds) + 1)[1:]) + 1
     number = np.zeros(len(kinds) + 1, np.uint16)
     number[present] = np.arange(1, len(present) + 1)
     classes = np.array([0] + [VOID if kind == "artefact" else 1 + pattern for kind in kinds], np.uint8)

@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+from scipy import ndimage
 
 DIRECTIONS = 1024
 """Number of equally spaced directions in which an outline is tabulated (a power of two)."""
@@ -87,6 +88,7 @@ def body_outline(rng: np.random.Generator, nucleus: Outline, angle: float, diame
     radii = np.full(DIRECTIONS, 1.0)
     for direction in directions:
         radii = np.maximum(radii, _process(rng, direction))
+    radii = ndimage.gaussian_filter1d(radii, DIRECTIONS / 64, mode="wrap", truncate=2.5)
     waves = sum(rng.normal(0, 0.025) * np.cos(k * _ANGLES + rng.uniform(0, 6.28)) for k in (3, 5, 7, 9))
     scaled = Outline((radii * (1 + waves)).astype(np.float32)).with_area(np.pi * diameter**2 / 4)
     return Outline(np.maximum(scaled.radii, 1.1 * nucleus.radii))
@@ -95,7 +97,7 @@ def body_outline(rng: np.random.Generator, nucleus: Outline, angle: float, diame
 def _process(rng: np.random.Generator, direction: float) -> np.ndarray:
     """Returns the radii [DIRECTIONS] of a triangle with hollow sides that points in `direction` (waist 1)."""
     turned = _ANGLES - direction
-    length, waist, power = rng.uniform(1.6, 4.5), rng.uniform(0.95, 1.2), rng.uniform(0.75, 1.05)
+    length, waist, power = rng.uniform(1.6, 4.8), rng.uniform(0.95, 1.25), rng.uniform(0.8, 1.3)
     ahead = np.maximum(np.cos(turned), 0) / length
     radii = ((np.abs(np.sin(turned)) / waist) ** power + ahead**power) ** (-1 / power)
     return np.where(np.cos(turned) > 0, radii, 0.0)

@@ -45,6 +45,16 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     BUILDER_CONFIGS = [
         SyntheticConfig(name="specimens", description="Small fields: 416 x 416 px, 2 a specimen."),
         SyntheticConfig(
+            name="specimens_tiny",
+            description="For tests: one field of 160 x 160 px, 2 + 1 + 1 specimens of a pattern.",
+            height=160,
+            width=160,
+            fields=1,
+            train=2,
+            validation=1,
+            test=1,
+        ),
+        SyntheticConfig(
             name="specimens_large",
             description="Fields of a whole camera frame: 1040 x 1388 px, 4 a specimen.",
             height=1040,
@@ -54,16 +64,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     ]
 
     def __init__(self, *, file_format: str | None = "array_record", **kwargs: Any):
-        """Makes a builder that writes ArrayRecord, which needs no TensorFlow, unless told otherwise."""
+        """Makes a builder of ArrayRecord: TFDS's own default, TFRecord, cannot be written without TensorFlow."""
         super().__init__(file_format=file_format, **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         features = tfds.features.FeaturesDict(
             {
                 "image": tfds.features.Image(shape=(None, None, 1), dtype=np.uint8, encoding_format="png"),
-                "instance_mask": tfds.features.Image(
-                    shape=(None, None, 1), dtype=np.uint16, encoding_format="png"
-                ),
+                "instance_mask": tfds.features.Image(shape=(None, None, 1), dtype=np.uint16, encoding_format="png"),
                 "class_mask": tfds.features.Image(shape=(None, None, 1), dtype=np.uint8, encoding_format="png"),
                 "pattern": tfds.features.ClassLabel(names=generator.PATTERNS),
                 "intensity": tfds.features.ClassLabel(names=generator.INTENSITIES),
@@ -82,6 +90,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         config = self.builder_config
+        assert isinstance(config, SyntheticConfig)
         for pattern in generator.PATTERNS:
             for number in range(getattr(config, split)):
                 yield from _specimen_examples(config, split, pattern, number)

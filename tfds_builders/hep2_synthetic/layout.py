@@ -14,6 +14,12 @@ PHASES = ("prometaphase", "metaphase", "metaphase", "anaphase")
 MITOTIC_DIAMETER = 1.2
 """Diameter of a rounded mitotic cell, in d (MIVIA: 92 px beside 77 px)."""
 
+MITOTIC_LEVEL = {"homogeneous": 0.8, "nucleolar": 0.6, "nuclear_membrane": 0.9}
+"""Mean level of a mitotic cell relative to an interphase nucleus; 1.3 for the other patterns (MIVIA: 31 beside 24).
+
+Lower where the stain leaves most of the cell: onto the plate (homogeneous) or altogether (nucleoli, membrane).
+"""
+
 BODY_DIAMETER = 1.58
 """Equivalent diameter of a cell body, in d (MIVIA cytoplasmic cells: 122 px beside 77 px)."""
 
@@ -63,7 +69,7 @@ def draw_cells(
     spacing = specimen.diameter * (BODY_DIAMETER if whole_cells else 1.0)
     extended = (shape[0] + 1.2 * spacing) * (shape[1] + 1.2 * spacing)
     expected = specimen.foreground_fraction * density * extended / (np.pi / 4 * spacing**2)
-    cells = [_draw_cell(rng, specimen) for _ in range(max(rng.poisson(expected), 2))]
+    cells = [_draw_cell(rng, specimen) for _ in range(int(expected + 1.5))]
     outlines = np.stack([cell.body.radii if whole_cells else cell.nucleus.radii for cell in cells])
     centres = _place(rng, outlines, shape, spacing, specimen.clumping)
     pairs = zip(cells, centres, strict=True)
@@ -125,7 +131,7 @@ def _cover(rng: np.random.Generator, spacing: float, low: np.ndarray, high: np.n
     cell = 2.0 * spacing
     size = tuple(int(s) for s in np.ceil((high - low) / cell) + 1)
     noise = smooth(rng.standard_normal(size, dtype=np.float32), 0.8)
-    chance = np.clip(0.55 + 0.4 * noise / (noise.std() + 1e-6), 0.1, 1.0)
+    chance = np.clip(0.55 + 0.4 * noise / (noise.std() + 1e-6), 0.2, 1.0)
 
     def probability(point: np.ndarray) -> float:
         row, column = ((point - low) / cell).astype(int)
@@ -154,7 +160,8 @@ def _draw_cell(rng: np.random.Generator, specimen: SpecimenParameters) -> Cell:
         angle=angle,
         nucleus=nucleus,
         body=body,
-        brightness=float(np.exp(rng.normal(0, specimen.net_spread))) * (1.3 if mitotic else 1.0),
+        brightness=float(np.exp(rng.normal(0, specimen.net_spread)))
+        * (MITOTIC_LEVEL.get(specimen.pattern, 1.3) if mitotic else 1.0),
         defocus=float(specimen.defocus_spread * diameter * rng.exponential()),
         phase=str(rng.choice(PHASES)) if mitotic else "interphase",
     )

@@ -26,16 +26,16 @@ def chromatin(rng: np.random.Generator, cell: Cell, window: Window) -> np.ndarra
     """
     d = cell.diameter
     along, across = window.axes(cell.angle)
-    ragged = 0.035 * d * grain(rng, window.shape, 0.05 * d)
+    ragged = 0.024 * d * grain(rng, window.shape, 0.06 * d)
     if cell.phase == "prometaphase":
         inside = 0.3 * d - window.radius
-        ragged = 1.6 * ragged
+        ragged = 1.2 * ragged
     else:
         apart = rng.uniform(0.17, 0.3) * d if cell.phase == "anaphase" else 0.0
-        length, width = rng.uniform(0.38, 0.46) * d, rng.uniform(0.09, 0.13) * d
+        length, width = rng.uniform(0.38, 0.46) * d, rng.uniform(0.1, 0.14) * d
         bend = np.square(along) / (2.2 * d) if apart else 0.0
         inside = np.minimum(width - np.abs(np.abs(across) + bend - apart), length - np.abs(along))
-    return np.clip(0.5 + (inside + ragged) / (0.06 * d), 0, 1).astype(np.float32)
+    return np.clip(0.5 + (inside + ragged) / (0.09 * d), 0, 1).astype(np.float32)
 
 
 def rounded_body(cell: Cell, window: Window) -> np.ndarray:
@@ -53,7 +53,7 @@ def negative_plate(rng: np.random.Generator, cell: Cell, window: Window, texture
     """Speckled, nucleolar, nuclear membrane, cytoplasmic: diffuse grains around a dark plate."""
     contrast = min(texture.contrast, 0.35)
     speckles = np.exp(contrast * grain(rng, window.shape, texture.grain * cell.diameter))
-    dark = 1 - 0.7 * chromatin(rng, cell, window)
+    dark = 1 - 0.62 * chromatin(rng, cell, window)
     return rounded_body(cell, window) ** 0.6 * speckles * dark
 
 
@@ -66,16 +66,16 @@ def aligned_dots(rng: np.random.Generator, cell: Cell, window: Window, texture: 
     chosen = rng.choice(inside, count) if len(inside) else np.zeros(0, int)
     centres = np.stack([window.x.ravel()[chosen], window.y.ravel()[chosen]], axis=1)
     centres = centres + rng.uniform(-0.5, 0.5, centres.shape)
-    peak = texture.dot_level * rng.lognormal(0, 0.35, len(chosen))
+    peak = 0.5 * texture.dot_level * rng.lognormal(0, 0.35, len(chosen))
     dots = spots(window.x, window.y, centres, np.full(len(chosen), texture.dot_sigma * d), peak)
-    return rounded_body(cell, window) * 0.8 + 0.8 * plate + dots
+    return rounded_body(cell, window) + 0.8 * plate + dots
 
 
 def dispersed_fragments(rng: np.random.Generator, cell: Cell, window: Window, texture: Texture) -> np.ndarray:
     """Golgi: the apparatus falls apart into small fragments all over the cell but not on the plate."""
     d = cell.diameter
     count = int(rng.integers(25, 60))
-    centres = scatter(rng, count, cell.nucleus.radii, 0.1, 0.95, 0.05 * d)
+    centres = scatter(rng, count, cell.nucleus, 0.95, 0.05 * d)
     peak = 0.35 * texture.patch_level * rng.gamma(2.0, 0.5, count)
     fragments = spots(window.x, window.y, centres, d * rng.uniform(0.016, 0.035, count), peak)
     plate = smooth(chromatin(rng, cell, window), 0.02 * d)

@@ -51,7 +51,7 @@ def _illumination(rng: np.random.Generator, shape: tuple[int, int], fall: float)
 def _camera(rng: np.random.Generator, level: np.ndarray, shot_noise: float, read_noise: float) -> np.ndarray:
     """Adds shot and read noise and quantises.
 
-    A grey level is about 1 / `shot_noise` = 42 photo-electrons, so that the Poisson distribution of the shot
+    A grey level is about 1 / `shot_noise` = 45 photo-electrons, so that the Poisson distribution of the shot
     noise is indistinguishable from a normal one here, and sampling that is several times faster.
     """
     sigma = np.sqrt(np.maximum(level, 0) * np.float32(shot_noise) + np.float32(read_noise**2))

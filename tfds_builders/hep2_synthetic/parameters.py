@@ -42,6 +42,7 @@ class Texture:
     """How the stain of one specimen looks inside its cells. A pattern uses the entries that it needs.
 
     Attributes:
+      margin: radius at which the nucleus's light ends, relative to the outline that annotators draw.
       grain: size (sigma) of the speckles, in d.
       contrast: standard deviation of the speckles, relative to the local level.
       nucleoli: mean number of nucleoli of a nucleus.
@@ -60,6 +61,7 @@ class Texture:
       fibres: elongation of cytoplasmic grains along the cell, 1 = round.
     """
 
+    margin: float
     grain: float
     contrast: float
     nucleoli: float
@@ -94,7 +96,7 @@ class SpecimenParameters:
       foreground_fraction: share of the field wanted under the cells' masks.
       clumping: share of the cells put down touching another.
       mitotic_fraction, artefact_fraction: share of the objects.
-      cytoplasm: level of the cell body relative to the nucleus.
+      cytoplasm: level of the cell body relative to the nucleus; 0 where the pattern itself draws the body.
       point_spread: sigma of the point spread function, in d.
       haze: share of the light that is out of focus.
       haze_sigma: how far that light spreads (sigma), in d.
@@ -154,13 +156,13 @@ def draw_specimen(
     return SpecimenParameters(
         pattern=pattern,
         intensity=intensity,
-        net=max(log_normal(rng, MEDIAN_NET[pattern][level], 0.12 if pattern == "nuclear_membrane" else 0.28), 3.0),
-        net_spread=rng.uniform(0.12, 0.2),
-        background=float(np.clip(log_normal(rng, 19.0, 0.25), 12.0, 40.0)),
-        diameter=log_normal(rng, nuclear_diameter, 0.085),
-        diameter_spread=rng.uniform(0.04, 0.06),
+        net=max(log_normal(rng, MEDIAN_NET[pattern][level], 0.32), 3.0),
+        net_spread=rng.uniform(0.1, 0.18),
+        background=float(np.clip(log_normal(rng, 19.0, 0.3), 12.0, 40.0)),
+        diameter=log_normal(rng, 1.02 * nuclear_diameter, 0.085),
+        diameter_spread=rng.uniform(0.035, 0.055),
         axis_ratio=rng.uniform(0.76, 0.83),
-        foreground_fraction=rng.uniform(0.11, 0.27),
+        foreground_fraction=rng.uniform(*((0.14, 0.26) if pattern == "cytoplasmic" else (0.11, 0.24))),
         clumping=rng.uniform(0.05, 0.3),
         mitotic_fraction=0.044,
         artefact_fraction=0.035,
@@ -168,11 +170,11 @@ def draw_specimen(
         point_spread=log_normal(rng, 0.02, 0.3),
         haze=rng.uniform(0.2, 0.45),
         haze_sigma=rng.uniform(0.1, 0.16),
-        defocus_spread=rng.uniform(0.0, 0.03),
+        defocus_spread=rng.uniform(0.0, 0.02),
         illumination=rng.uniform(0.03, 0.2),
         specks=rng.gamma(1.0, 3.0),
-        shot_noise=0.024,
-        read_noise=0.15,
+        shot_noise=0.022,
+        read_noise=0.1,
         texture=_draw_texture(rng, pattern, level),
     )
 
@@ -188,6 +190,8 @@ def _check(pattern: str, intensity: str, nuclear_diameter: float) -> None:
 
 def _cytoplasm(rng: np.random.Generator, pattern: str) -> float:
     """Level of the cell body relative to the nucleus; nuclear membrane specimens often stain it strongly."""
+    if pattern in ("golgi", "cytoplasmic"):
+        return 0.0  # these patterns draw the body with the stain
     low, high = {"nuclear_membrane": (0.2, 0.6), "nucleolar": (0.08, 0.35)}.get(pattern, (0.03, 0.16))
     return rng.uniform(low, high)
 
@@ -199,6 +203,7 @@ def _draw_texture(rng: np.random.Generator, pattern: str, level: int) -> Texture
 
 
 _COMMON = {
+    "margin": (1.03, 1.08),
     "grain": (0.02, 0.03),
     "contrast": (0.05, 0.1),
     "nucleoli": (1.5, 3.5),
@@ -206,54 +211,62 @@ _COMMON = {
     "nucleolus_level": (0.8, 1.0),
     "clumpiness": (0.0, 0.0),
     "dots": (34, 58),
-    "dot_sigma": (0.02, 0.027),
+    "dot_sigma": (0.013, 0.019),
     "dot_level": (5.0, 11.0),
     "rim_level": (0.5, 1.2),
     "rim_sigma": (0.02, 0.035),
-    "rim_breaks": (0.0, 0.25),
+    "rim_breaks": (0.05, 0.35),
     "nucleus_level": (0.4, 0.8),
-    "patch_level": (2.2, 4.5),
-    "patch_spread": (0.9, 2.6),
+    "patch_level": (2.6, 5.0),
+    "patch_spread": (1.0, 2.8),
     "fibres": (1.0, 3.0),
 }
 
 _PATTERN_RANGES = {
-    "homogeneous": {"contrast": (0.04, 0.14), "nucleolus_level": (0.7, 1.0), "grain": (0.018, 0.035)},
+    "homogeneous": {
+        "margin": (1.02, 1.07),
+        "contrast": (0.07, 0.24),
+        "nucleolus_level": (0.7, 1.0),
+        "grain": (0.018, 0.03),
+    },
     "fine_speckled": {
-        "grain": (0.014, 0.02),
-        "contrast": (0.2, 0.32),
-        "nucleolus_level": (0.3, 0.6),
-        "nucleolus_radius": (0.05, 0.075),
+        "grain": (0.012, 0.017),
+        "contrast": (0.24, 0.38),
+        "margin": (1.0, 1.05),
+        "nucleolus_level": (0.25, 0.55),
+        "nucleolus_radius": (0.05, 0.08),
     },
     "coarse_speckled": {
         "grain": (0.022, 0.032),
-        "contrast": (0.3, 0.48),
+        "contrast": (0.34, 0.52),
+        "margin": (0.99, 1.04),
         "nucleolus_level": (0.15, 0.4),
-        "nucleolus_radius": (0.065, 0.1),
+        "nucleolus_radius": (0.075, 0.11),
         "nucleoli": (2.0, 4.5),
     },
     "nucleolar": {
         "nucleoli": (2.5, 5.5),
         "nucleolus_radius": (0.045, 0.09),
-        "nucleolus_level": (2.5, 5.0),
-        "contrast": (0.08, 0.18),
+        "nucleolus_level": (3.0, 7.0),
+        "contrast": (0.12, 0.28),
         "clumpiness": (0.0, 1.0),
     },
-    "centromere": {"contrast": (0.08, 0.16), "dot_level": (8.0, 16.0)},
+    "centromere": {"contrast": (0.1, 0.25), "dot_level": (18.0, 38.0)},
     "nuclear_membrane": {
-        "contrast": (0.08, 0.18),
-        "nucleolus_level": (0.9, 1.2),
-        "rim_level": (0.8, 1.6),
+        "contrast": (0.2, 0.42),
+        "grain": (0.016, 0.028),
+        "nucleolus_level": (0.9, 1.3),
+        "rim_level": (1.0, 1.8),
         "rim_sigma": (0.026, 0.042),
     },
-    "golgi": {"contrast": (0.1, 0.22), "nucleus_level": (0.7, 1.1)},
-    "cytoplasmic": {"grain": (0.014, 0.024), "contrast": (0.3, 0.6)},
+    "golgi": {"contrast": (0.12, 0.28), "nucleus_level": (0.7, 1.1)},
+    "cytoplasmic": {"grain": (0.012, 0.02), "contrast": (0.3, 0.6)},
 }
 
 _POSITIVE_RANGES = {
-    "nucleolar": {"nucleolus_level": (8.0, 24.0)},
-    "centromere": {"dot_level": (12.0, 26.0)},
+    "nucleolar": {"nucleolus_level": (10.0, 32.0)},
+    "centromere": {"dot_level": (26.0, 60.0)},
     "nuclear_membrane": {"rim_level": (1.0, 2.2)},
-    "golgi": {"patch_level": (2.5, 5.5)},
-    "cytoplasmic": {"contrast": (0.4, 0.8), "nucleus_level": (0.25, 0.6)},
+    "golgi": {"patch_level": (3.0, 6.5)},
+    "cytoplasmic": {"contrast": (0.35, 0.7), "nucleus_level": (0.25, 0.5)},
 }

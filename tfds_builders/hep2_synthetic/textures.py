@@ -3,6 +3,8 @@
 import cv2
 import numpy as np
 
+from tfds_builders.hep2_synthetic.geometry import DIRECTIONS, Outline
+
 
 def smooth(image: np.ndarray, sigma: float | tuple[float, float]) -> np.ndarray:
     """Gaussian blur with `sigma` pixels (one, or across and down); returns the image itself below 0.2 px."""
@@ -28,14 +30,12 @@ def grain(
     """
     noise = rng.standard_normal(shape, dtype=np.float32)
     fine = smooth(noise, sigma)
-    coarse = tuple(drift * s for s in sigma) if isinstance(sigma, tuple) else drift * sigma
+    coarse = (drift * sigma[0], drift * sigma[1]) if isinstance(sigma, tuple) else drift * sigma
     band = fine - smooth(fine, coarse)
     return band / np.float32(band.std() + 1e-6)
 
 
-def spots(
-    x: np.ndarray, y: np.ndarray, centres: np.ndarray, sigma: np.ndarray, amplitude: np.ndarray
-) -> np.ndarray:
+def spots(x: np.ndarray, y: np.ndarray, centres: np.ndarray, sigma: np.ndarray, amplitude: np.ndarray) -> np.ndarray:
     """Adds up Gaussian spots, as a product of two thin matrices (each spot is separable).
 
     Args:
@@ -63,38 +63,40 @@ def discs(x: np.ndarray, y: np.ndarray, centres: np.ndarray, radii: np.ndarray, 
     return np.clip(0.5 + signed.max(axis=0), 0, 1).astype(np.float32)
 
 
-def scatter(rng: np.random.Generator, count: int, radii: np.ndarray, low: float, high: float, gap: float) -> np.ndarray:
+def scatter(
+    rng: np.random.Generator, count: int, outline: Outline, limit: float, gap: float, power: float = 0.5
+) -> np.ndarray:
     """Draws points inside an outline that keep apart from one another where there is room.
 
     Args:
       rng: source of randomness.
       count: number of points.
-      radii: [directions] outline in pixels.
-      low, high: limits of the distance from the centre, as shares of the outline's radius; uniform in area.
+      outline: the outline.
+      limit: greatest distance from the centre, as a share of the outline's radius.
       gap: wanted distance between points in pixels.
+      power: 0.5 spreads the points evenly over the area, more crowds them in the centre.
 
     Returns:
       float32 [count, 2], (x, y) relative to the outline's centre.
     """
-    candidates = max(4 * count, 8)
-    turn = rng.integers(0, len(radii), candidates)
-    length = radii[turn] * np.sqrt(rng.uniform(low**2, high**2, candidates))
-    angle = turn * (2 * np.pi / len(radii))
+    candidates = max(2 * count, 8)
+    turn = rng.integers(0, DIRECTIONS, candidates)
+    length = outline.radii[turn] * limit * rng.random(candidates) ** power
+    angle = turn * (2 * np.pi / DIRECTIONS)
     points = np.stack([length * np.cos(angle), length * np.sin(angle)], axis=1).astype(np.float32)
     return _spread(points, count, gap)
 
 
 def _spread(points: np.ndarray, count: int, gap: float) -> np.ndarray:
     """Picks `count` of the points, first those at least `gap` px from those picked before."""
-    distances = np.hypot(*(points[:, None] - points[None]).transpose(2, 0, 1))
-    close = distances < gap
-    chosen: list[int] = []
+    close = np.square(points[:, None] - points[None]).sum(axis=2) < gap**2
     blocked = np.zeros(len(points), bool)
-    for index in range(len(points)):
-        if len(chosen) == count:
-            break
-        if not blocked[index]:
-            chosen.append(index)
-            blocked |= close[index]
-    rest = [i for i in range(len(points)) if i not in set(chosen)]
-    return points[(chosen + rest)[:count]]
+    chosen = np.zeros(len(points), bool)
+    left = count
+    for index, near in enumerate(close):
+        if left and not blocked[index]:
+            chosen[index] = True
+            blocked |= near
+            left -= 1
+    rest = np.flatnonzero(~chosen)[:left]
+    return points[np.concatenate([np.flatnonzero(chosen), rest])]

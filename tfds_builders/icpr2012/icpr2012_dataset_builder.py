@@ -37,14 +37,19 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         # TFDS's own default, TFRecord, cannot be written without TensorFlow.
         super().__init__(file_format=file_format, **kwargs)
 
+    @property
+    def _config_name(self) -> str:
+        assert self.builder_config is not None  # TFDS takes the first of BUILDER_CONFIGS where none is named
+        return self.builder_config.name
+
     def source_files(self, manual_dir: str | os.PathLike) -> dict[str, pathlib.Path]:
         """Every file that would be read, by its path relative to the owner's tree."""
         root = layout.find_root(pathlib.Path(manual_dir))
-        sources = _specimen_sources if self.builder_config.name == "specimens" else _cell_sources
+        sources = _specimen_sources if self._config_name == "specimens" else _cell_sources
         return {path.relative_to(root).as_posix(): path for path in sources(root)}
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = _specimen_features() if self.builder_config.name == "specimens" else _cell_features()
+        features = _specimen_features() if self._config_name == "specimens" else _cell_features()
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(features),
             homepage=layout.HOME_PAGE,
@@ -55,7 +60,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, _KeyedExamples]:
         root = layout.find_root(_manual_dir(dl_manager))
         self._missing().clear()
-        if self.builder_config.name == "specimens":
+        if self._config_name == "specimens":
             found: dict[str, list] = dict(layout.find_specimens(root))
         else:
             found = {split: self._whole_cells(split, rows) for split, rows in layout.find_cells(root).items()}
@@ -120,7 +125,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
     def _say(self, line: str) -> None:
         """Keep a line about what is missing with the data set, and log it."""
         self._missing().append(line)
-        logging.warning("icpr2012/%s: %s", self.builder_config.name, line)
+        logging.warning("icpr2012/%s: %s", self._config_name, line)
 
     def _missing(self) -> list[str]:
         metadata = self.info.metadata
@@ -193,7 +198,7 @@ def _manual_dir(dl_manager: tfds.download.DownloadManager) -> pathlib.Path:
     try:
         return pathlib.Path(os.fspath(dl_manager.manual_dir))
     except AssertionError as error:  # TFDS's own way to say that it is absent or empty
-        raise FileNotFoundError(layout.absence(pathlib.Path(os.fspath(dl_manager._manual_dir)))) from error
+        raise FileNotFoundError(layout.absence(pathlib.Path(str(dl_manager._manual_dir)))) from error
 
 
 def _shorten(names: list[str], limit: int = 12) -> str:

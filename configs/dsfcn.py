@@ -1,0 +1,10 @@
+"""DSFCN (Xie et al. 2019), an eighth as wide as published, on the embedded synthetic specimens."""
+
+from configs import fcn
+from hep2jax.config import Config
+
+
+def get_config() -> Config:
+    config = fcn.get_config()
+    config.model.name = "dsfcn"
+    return config

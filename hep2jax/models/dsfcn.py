@@ -1,0 +1,84 @@
+"""DSFCN: dense deconvolution layers and hierarchical supervision (Xie, Lei, He, Lei 2019)."""
+
+from typing import ClassVar
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array
+
+from hep2jax.models.layers import BatchNorm, ConvNorm, DenseUp, Head, dropout, scale_channels, upsample
+from hep2jax.models.resnet import ResidualTrunk, bottleneck
+from hep2jax.models.segmenter import Segmenter, SegmenterOutput
+
+DEPTHS = (3, 4, 6, 3)
+"""ResNet-50."""
+DECODER_CHANNELS = 256
+SIDE_STRIDES = (4, 8, 16)
+
+
+class Dsfcn(Segmenter):
+    """ResNet-50, a decoder of dense deconvolution layers, side heads on the shallow stages.
+
+    Sourced (Neurocomputing 351:77-86, abstract): a very deep network with dense deconvolution layers (DDL), which
+    up-sample to the resolution of the image in place of the traditional deconvolution, and with hierarchical
+    supervision (HS) of the shallow layers; trained end to end.
+
+    Our reading, as backbone, wiring and weights are not public:
+    * the backbone is ResNet-50;
+    * a DDL is a 3x3 convolution to r*r times the channels, then depth to space (dense up-sampling, Shi et al. 2016);
+    * three DDLs of factor 2 with 256 channels, each joined by the 1x1 projection of the trunk's map of that size,
+      normalised and rectified; the last DDL gives the logits in one step of factor 4, so that nothing wide is ever
+      computed at full size;
+    * HS: 1x1 heads on the trunk's maps at strides 4, 8 and 16, up-sampled bilinearly to full size, in training only;
+      their weight is `loss.side_weight`.
+    """
+
+    stride: ClassVar[int] = 32
+
+    def __init__(
+        self,
+        *,
+        width: float,
+        num_outputs: int,
+        in_channels: int,
+        dropout: float,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        """Published size at `width=1`; the other arguments as in `hep2jax.models.build`."""
+        super().__init__(in_channels=in_channels, dtype=dtype, dropout=dropout)
+        self.trunk = ResidualTrunk(DEPTHS, bottleneck, width=width, in_channels=in_channels, dtype=dtype, rngs=rngs)
+        *shallow, deepest = self.trunk.channels
+        channels = scale_channels(DECODER_CHANNELS, width)
+        self.top = ConvNorm(deepest, channels, 1, dtype=dtype, rngs=rngs)
+        self.steps = nnx.List([DecoderStep(channels, c, dtype=dtype, rngs=rngs) for c in reversed(shallow)])
+        self.head = DenseUp(channels, num_outputs, factor=4, kernel_size=3, use_bias=True, dtype=dtype, rngs=rngs)
+        self.side_heads = nnx.List([Head(c, num_outputs, dtype=dtype, rngs=rngs) for c in shallow])
+
+    def forward(self, image: Array, *, train: bool, rngs: nnx.Rngs | None) -> SegmenterOutput:
+        """Side logits in the order of `SIDE_STRIDES`."""
+        *shallow, deepest = self.trunk(image, train=train)
+        x = self.top(deepest, train=train)
+        for step, feature in zip(self.steps, reversed(shallow), strict=True):
+            x = step(x, feature, train=train)
+        x = dropout(x, self.dropout, train=train, rngs=rngs)
+        logits = self.head(x).astype(jnp.float32)
+        return SegmenterOutput(logits, self._side_logits(shallow) if train else ())
+
+    def _side_logits(self, features: list[Array]) -> tuple[Array, ...]:
+        scaled = zip(self.side_heads, features, SIDE_STRIDES, strict=True)
+        return tuple(upsample(head(feature), stride) for head, feature, stride in scaled)
+
+
+class DecoderStep(nnx.Module):
+    """A dense deconvolution layer of factor 2 and the projected map of the trunk, added, normalised, rectified."""
+
+    def __init__(self, channels: int, skip_channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        """`channels` in and out, `skip_channels` of the trunk's map."""
+        self.dense = DenseUp(channels, channels, factor=2, kernel_size=3, dtype=dtype, rngs=rngs)
+        self.lateral = nnx.Conv(skip_channels, channels, (1, 1), use_bias=False, dtype=dtype, rngs=rngs)
+        self.norm = BatchNorm(channels)
+
+    def __call__(self, x: Array, skip: Array, *, train: bool) -> Array:
+        """Twice the height and width of `x`, those of `skip`."""
+        return nnx.relu(self.norm(self.dense(x) + self.lateral(skip), train=train))

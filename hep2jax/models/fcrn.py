@@ -1,0 +1,52 @@
+"""FCRN-88, the fully convolutional residual network for HEp-2 specimens (Li, Shen, Yu 2017)."""
+
+from typing import ClassVar
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array
+
+from hep2jax.models.fcn import fuse_scores
+from hep2jax.models.layers import Head, dropout
+from hep2jax.models.resnet import ResidualTrunk, sand_clock
+from hep2jax.models.segmenter import Segmenter, SegmenterOutput
+
+DEPTHS = (3, 4, 11, 3)
+
+
+class Fcrn(Segmenter):
+    """A residual trunk of sand-clock modules, made fully convolutional.
+
+    Sourced (IEEE TMI 36(7):1561-1572, abstract, and lists of abbreviations that name FCRN-88): ResNet turned into a
+    fully convolutional network, sand-clock shape residual modules, 88 layers.
+
+    Our reading, as the layer table is not public:
+    * the wiring of the module (`resnet.sand_clock`);
+    * 88 = 1 stem + 4 layers in each of 3 + 4 + 11 + 3 modules + 3 score layers, counted as ResNet counts: layers
+      with weights, without the projections of shortcuts. 3, 4 and 3 are the depths of every large ResNet's conv2_x,
+      conv3_x and conv5_x; conv4_x takes what is left;
+    * channels of the stages as in ResNet-50, and the skips of the same group's FCN (strides 8, 16, 32, FCN-8s).
+    """
+
+    stride: ClassVar[int] = 32
+
+    def __init__(
+        self,
+        *,
+        width: float,
+        num_outputs: int,
+        in_channels: int,
+        dropout: float,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        """Published size at `width=1`; the other arguments as in `hep2jax.models.build`."""
+        super().__init__(in_channels=in_channels, dtype=dtype, dropout=dropout)
+        self.trunk = ResidualTrunk(DEPTHS, sand_clock, width=width, in_channels=in_channels, dtype=dtype, rngs=rngs)
+        self.heads = nnx.List([Head(c, num_outputs, dtype=dtype, rngs=rngs) for c in self.trunk.channels[1:]])
+
+    def forward(self, image: Array, *, train: bool, rngs: nnx.Rngs | None) -> SegmenterOutput:
+        """Scores at strides 32, 16 and 8 are added from coarse to fine, then brought to full size."""
+        _, fine, middle, coarse = self.trunk(image, train=train)
+        coarse = dropout(coarse, self.dropout, train=train, rngs=rngs)
+        return SegmenterOutput(fuse_scores(self.heads, (fine, middle, coarse)))

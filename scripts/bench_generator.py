@@ -1,0 +1,48 @@
+"""How many fields of each pattern the synthetic generator makes in a second on one core.
+
+Usage: python -m scripts.bench_generator [--seconds=1.5]
+"""
+
+import argparse
+import json
+import platform
+import time
+
+import cv2
+
+from tfds_builders.hep2_synthetic import generator
+
+SIZES = ((416, 416), (520, 694), (1040, 1388))
+"""Heights and widths measured: the default fields, half and a whole I3A camera frame."""
+
+
+def fields_per_second(pattern: str, height: int, width: int, seconds: float) -> float:
+    """Generates positive specimens of two fields for about `seconds` and returns fields per second of CPU time."""
+    options = {"height": height, "width": width, "fields": 2}
+    generator.generate_specimen(0, pattern, "positive", **options)  # warm up
+    start, fields, seed = time.process_time(), 0, 1
+    while time.process_time() - start < seconds:
+        fields += len(generator.generate_specimen(seed, pattern, "positive", **options))
+        seed += 1
+    return fields / (time.process_time() - start)
+
+
+def main() -> None:
+    """Prints a table of patterns by field sizes and, as the last line, the same figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=1.5, help="CPU seconds spent on each figure")
+    seconds = parser.parse_args().seconds
+    cv2.setNumThreads(1)
+    print(f"{'fields/s per core':20s}" + "".join(f"{f'{h} x {w}':>14s}" for h, w in SIZES))
+    rates: dict[str, dict[str, float]] = {}
+    for pattern in generator.PATTERNS:
+        rates[pattern] = {f"{h}x{w}": round(fields_per_second(pattern, h, w, seconds), 2) for h, w in SIZES}
+        print(f"{pattern:20s}" + "".join(f"{rate:14.2f}" for rate in rates[pattern].values()), flush=True)
+    slowest = {f"{h}x{w}": min(rate[f"{h}x{w}"] for rate in rates.values()) for h, w in SIZES}
+    print(f"{'slowest':20s}" + "".join(f"{rate:14.2f}" for rate in slowest.values()))
+    figures = {"benchmark": "generator", "machine": platform.machine(), "unit": "fields per CPU second"}
+    print(json.dumps(figures | {"slowest": slowest, "patterns": rates}))
+
+
+if __name__ == "__main__":
+    main()

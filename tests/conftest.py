@@ -1,0 +1,77 @@
+"""A tiny synthetic data set, prepared once a session, and settings for runs on it."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+from absl import flags
+
+from hep2jax.config import Config, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
+from hep2jax.data import prepare
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+
+flags.FLAGS.mark_as_parsed()  # grain reads a flag of its own outside absl's app
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory) -> pathlib.Path:
+    """The folder of prepared data sets; `hep2_synthetic/specimens_tiny` is in it."""
+    directory = tmp_path_factory.mktemp("tfds")
+    prepare.prepare("hep2_synthetic", "specimens_tiny", str(directory))
+    return directory
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory) -> pathlib.Path:
+    """One cache for this process and the commands that tests start."""
+    directory = tmp_path_factory.mktemp("xla")
+    jax.config.update("jax_compilation_cache_dir", str(directory))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    return directory
+
+
+@pytest.fixture
+def tiny_config(data_dir) -> Config:
+    """A run of seconds: the smallest U-Net on 32-pixel crops of the tiny specimens."""
+    return Config(
+        data=DataConfig(builder_config="specimens_tiny", data_dir=str(data_dir), scale=0.5, crop_size=32),
+        model=ModelConfig(name="unet", width=0.01),
+        train=TrainConfig(num_steps=6, global_batch_size=8, log_every=2, checkpoint_every=3),
+        evaluation=EvaluationConfig(tile_size=64, tile_overlap=16, batch_size=4, bootstrap_samples=50),
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_flags(data_dir) -> list[str]:
+    """The same run for the command line."""
+    return [
+        "--config=configs/unet.py",
+        "--config.data.builder_config=specimens_tiny",
+        f"--config.data.data_dir={data_dir}",
+        "--config.data.crop_size=32",
+        "--config.model.width=0.01",
+        "--config.train.global_batch_size=8",
+        "--config.evaluation.tile_size=64",
+        "--config.evaluation.tile_overlap=16",
+        "--config.evaluation.batch_size=8",
+        "--config.evaluation.bootstrap_samples=50",
+    ]
+
+
+@pytest.fixture(scope="session")
+def command(compilation_cache):
+    """Runs `python -m <module> <flags>` in the repository: `command(module, *flags, env=...)`."""
+
+    def run(module: str, *arguments: str, env: dict[str, str] | None = None, start: bool = False):
+        settings = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(compilation_cache), **(env or {})}
+        line = [sys.executable, "-m", module, *arguments]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        if start:
+            return subprocess.Popen(line, cwd=REPOSITORY, env=settings, **pipes)
+        return subprocess.run(line, cwd=REPOSITORY, env=settings, timeout=300, **pipes)
+
+    return run

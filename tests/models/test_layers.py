@@ -1,0 +1,157 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+
+from hep2jax.models import layers
+
+
+def normal(*shape: int, seed: int = 0) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("channels", "width", "expected"),
+    [(64, 1.0, 64), (64, 0.125, 8), (64, 0.01, 8), (100, 1.0, 96), (512, 0.3, 152), (64, 2.0, 128)],
+)
+def test_scaled_channels_are_multiples_of_8(channels, width, expected):
+    assert layers.scale_channels(channels, width) == expected
+
+
+@pytest.fixture
+def norm() -> layers.BatchNorm:
+    norm = layers.BatchNorm(16)
+    norm.mean[...] = 3.0 + normal(16, seed=1)
+    norm.var[...] = jnp.exp(normal(16, seed=2))
+    norm.scale[...] = 1.0 + 0.3 * normal(16, seed=3)
+    norm.bias[...] = normal(16, seed=4)
+    return norm
+
+
+def exact_norm(x, mean, var, norm) -> np.ndarray:
+    x, mean, var, scale, bias = (np.asarray(a, np.float64) for a in (x, mean, var, norm.scale[...], norm.bias[...]))
+    return (x - mean) / np.sqrt(var + 1e-5) * scale + bias
+
+
+@pytest.mark.parametrize(("dtype", "relative"), [(jnp.float32, 1e-6), (jnp.bfloat16, 2.0**-8)])
+def test_evaluation_with_bfloat16_errs_by_the_rounding_of_its_output_only(norm, dtype, relative):
+    x = (3.0 + normal(4, 6, 6, 16)).astype(dtype)
+    exact = exact_norm(x, norm.mean[...], norm.var[...], norm)
+    got = norm(x, train=False)
+    assert got.dtype == dtype
+    assert np.max(np.abs(np.asarray(got, np.float64) - exact) - relative * np.abs(exact)) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_training_statistics_are_float32_and_exact(norm, dtype):
+    x = (3.0 + normal(4, 6, 6, 16)).astype(dtype)
+    before = np.asarray(norm.mean[...]), np.asarray(norm.var[...])
+    values = np.asarray(x, np.float64)
+    mean, var = values.mean((0, 1, 2)), values.var((0, 1, 2))
+    got = norm(x, train=True)
+    np.testing.assert_allclose(np.asarray(got, np.float64), exact_norm(x, mean, var, norm), rtol=2**-8, atol=1e-4)
+    np.testing.assert_allclose(norm.mean[...], 0.9 * before[0] + 0.1 * mean, rtol=1e-5)
+    np.testing.assert_allclose(norm.var[...], 0.9 * before[1] + 0.1 * var, rtol=1e-4)
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(norm))} == {jnp.dtype(jnp.float32)}
+
+
+def test_a_constant_channel_has_a_finite_gradient():
+    graphdef, state = nnx.split(layers.BatchNorm(8))
+    values = nnx.to_pure_dict(state)
+
+    def loss(x):
+        return (nnx.merge(graphdef, values)(x, train=True) * normal(2, 4, 4, 8)).sum()
+
+    assert np.isfinite(jax.grad(loss)(jnp.full((2, 4, 4, 8), 5.0))).all()
+
+
+def reduce_window_pool(x: jax.Array) -> jax.Array:
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+
+def test_max_pool_and_its_gradient_match_reduce_window():
+    x, weights = normal(2, 6, 10, 3), normal(2, 3, 5, 3, seed=1)
+    np.testing.assert_array_equal(layers.max_pool(x), reduce_window_pool(x))
+    ours, theirs = (jax.grad(lambda x, f=f: (f(x) * weights).sum())(x) for f in (layers.max_pool, reduce_window_pool))
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_equal_maxima_share_the_gradient_of_a_pool():
+    gradient = jax.grad(lambda x: layers.max_pool(x).sum())
+    np.testing.assert_array_equal(gradient(jnp.ones((1, 2, 2, 1)))[0, :, :, 0], np.full((2, 2), 0.25))
+    block = jnp.array([[1.0, 0.0], [1.0, 0.0]]).reshape(1, 2, 2, 1)
+    np.testing.assert_array_equal(gradient(block)[0, :, :, 0], [[0.5, 0], [0.5, 0]])
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_upsampling_is_bilinear_with_half_pixel_centres(factor):
+    x = normal(2, 3, 5, 4)
+    expected = jax.image.resize(x, (2, 3 * factor, 5 * factor, 4), "bilinear")
+    np.testing.assert_allclose(layers.upsample(x, factor), expected, atol=2e-6)
+
+
+def test_upsampling_keeps_constants_and_dtype():
+    x = jnp.full((1, 4, 4, 2), 1.5, jnp.bfloat16)
+    assert layers.upsample(x, 8).dtype == jnp.bfloat16
+    np.testing.assert_array_equal(np.asarray(layers.upsample(x, 8), np.float32), 1.5)
+
+
+def test_depth_to_space_lays_channels_out_row_by_row():
+    x = jnp.arange(2 * 3 * 8.0).reshape(1, 2, 3, 8)
+    got = layers.depth_to_space(x, 2)
+    assert got.shape == (1, 4, 6, 2)
+    np.testing.assert_array_equal(got[0, 2:4, 4:6], np.asarray(x[0, 1, 2]).reshape(2, 2, 2))
+
+
+def test_dense_up_with_a_unit_kernel_is_a_transposed_convolution():
+    dense = layers.DenseUp(6, 5, factor=2, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    x = normal(2, 4, 3, 6)
+    kernel = dense.conv.kernel[...].reshape(6, 2, 2, 5).transpose(1, 2, 0, 3)[::-1, ::-1]  # lax does not flip
+    expected = lax.conv_transpose(x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    np.testing.assert_allclose(dense(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("side", "stride"), [(3, 1), (7, 2), (3, 2)])
+def test_grey_convolution_matches_xla(side, stride):
+    image, kernel = normal(2, 9, 12, 1), normal(side, side, 1, 8, seed=1)
+
+    @jax.jit
+    def xla(image, kernel):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(image, kernel, (stride, stride), "SAME", dimension_numbers=numbers)
+
+    @jax.jit
+    def ours(image, kernel):
+        return layers.grey_convolution(image, kernel, stride)
+
+    np.testing.assert_allclose(ours(image, kernel), xla(image, kernel), atol=1e-5)
+    weights = normal(*xla(image, kernel).shape, seed=2)
+    gradients = [jax.grad(lambda i, k, f=f: (f(i, k) * weights).sum(), (0, 1))(image, kernel) for f in (ours, xla)]
+    for got, expected in zip(*gradients, strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_grey_convolution_sums_bfloat16_in_float32():
+    image, kernel = normal(1, 8, 8, 1).astype(jnp.bfloat16), normal(7, 7, 1, 8, seed=1).astype(jnp.bfloat16)
+    convolve = jax.jit(layers.grey_convolution, static_argnums=2)
+    exact = convolve(image.astype(jnp.float32), kernel.astype(jnp.float32), 1)
+    got = convolve(image, kernel, 1)
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(got, np.float32), exact, rtol=2**-8, atol=1e-6)
+
+
+def test_dropout_keeps_the_mean_and_follows_its_key():
+    x = jnp.ones((64, 64))
+
+    def drop(seed):
+        return layers.dropout(x, 0.25, train=True, rngs=nnx.Rngs(dropout=seed))
+
+    assert np.mean(drop(0) == 0) == pytest.approx(0.25, abs=0.03)
+    np.testing.assert_allclose(drop(0)[drop(0) > 0], 1 / 0.75, rtol=1e-6)
+    np.testing.assert_array_equal(drop(0), drop(0))
+    assert (drop(0) != drop(1)).any()
+    np.testing.assert_array_equal(layers.dropout(x, 0.25, train=False, rngs=None), x)
+    with pytest.raises(ValueError, match="rngs"):
+        layers.dropout(x, 0.25, train=True, rngs=None)

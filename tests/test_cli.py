@@ -1,0 +1,106 @@
+"""Bad input gets one clear line on stderr, exit code 2, and leaves nothing behind."""
+
+import json
+import os
+
+import pytest
+
+
+def _refused(done) -> str:
+    assert done.returncode == 2, done.stdout + done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("hep2jax: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config.data.crop_sise=64"], "unknown configuration key 'data.crop_sise': did you mean 'data.crop_size'?"),
+        (["--config.train.num_steps=many"], "num_steps"),
+        (["--config.model.name=unett"], "nearest is 'unet'"),
+        (["--confg=x"], "Unknown command line flag 'confg'"),
+        (["--mode=trian"], "should be one of"),
+        (["stray"], "unexpected argument 'stray'"),
+    ],
+)
+def test_wrong_flags(flags, message, command, tiny_flags, tmp_path):
+    line = _refused(command("hep2jax.main", *tiny_flags, *flags, f"--workdir={tmp_path / 'w'}"))
+    assert message in line
+    assert not (tmp_path / "w").exists()
+
+
+def test_no_configuration_and_no_such_file(command):
+    assert "--config is missing" in _refused(command("hep2jax.main"))
+    assert "configs/nothing.py" in _refused(command("hep2jax.main", "--config=configs/nothing.py"))
+
+
+def test_missing_licensed_data_names_the_directory_and_how_to_get_it(command, tmp_path):
+    flags = ["--config=configs/icpr2012_fcn.py", f"--config.data.data_dir={tmp_path / 'data'}"]
+    line = _refused(command("hep2jax.main", *flags, f"--workdir={tmp_path / 'w'}"))
+    assert "mivia.unisa.it" in line
+    assert "manual_dir" in line
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    line = _refused(command("hep2jax.main", *flags, f"--config.data.manual_dir={empty}", f"--workdir={tmp_path / 'w'}"))
+    assert str(empty) in line
+    assert "MIVIA_HEp-2_Images_Dataset" in line
+
+
+def test_a_foreign_work_directory(command, tiny_flags, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    line = _refused(command("hep2jax.main", *tiny_flags, f"--workdir={tmp_path}"))
+    assert "thesis.tex" in line
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["thesis.tex"]
+
+
+def test_an_unwritable_work_directory(command, tiny_flags, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    line = _refused(command("hep2jax.main", *tiny_flags, f"--workdir={blocked / 'w'}"))
+    assert "cannot be written" in line
+
+
+def test_another_run_in_the_same_directory(command, tiny_flags, tmp_path):
+    workdir = tmp_path / "w"
+    flags = [*tiny_flags, f"--workdir={workdir}", "--config.train.num_steps=1"]
+    assert command("hep2jax.main", *flags).returncode == 0
+    line = _refused(command("hep2jax.main", *flags, "--config.seed=7"))
+    assert "belongs to another run: seed was 0 and is now 7" in line
+    line = _refused(command("hep2jax.main", *flags, "--config.model.width=0.5"))
+    assert "another architecture: model.width is 0.01 there and 0.5" in line
+    line = _refused(command("hep2jax.main", *flags, "--mode=evaluate", "--config.model.name=fcn"))
+    assert "another architecture: model.name is unet there and fcn" in line
+    assert json.loads((workdir / "config.json").read_text())["seed"] == 0
+
+
+def test_evaluating_nothing(command, tiny_flags, tmp_path):
+    line = _refused(command("hep2jax.main", *tiny_flags, "--mode=evaluate", f"--workdir={tmp_path / 'none'}"))
+    assert "no run of ours" in line
+
+
+def test_a_diverging_run_stops_with_the_steps_number(command, tiny_flags, tmp_path):
+    flags = ["--config.optimizer.learning_rate=1e38", "--config.optimizer.name=sgd", "--config.optimizer.clip_norm=0"]
+    flags += ["--config.optimizer.warmup_steps=1", "--config.train.num_steps=8", f"--workdir={tmp_path / 'w'}"]
+    done = command("hep2jax.main", *tiny_flags, *flags)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith("hep2jax: step ")
+    assert "loss" in done.stderr
+    assert not (tmp_path / "w" / "report").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk(command, tiny_flags, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.system(f"mount -t tmpfs -o size=1m tmpfs {disk} 2>/dev/null"):
+        pytest.skip("this machine does not mount tmpfs")
+    try:
+        flags = ["--config.model.width=0.125", "--config.train.checkpoint_every=2", "--config.train.num_steps=4"]
+        done = command("hep2jax.main", *tiny_flags, f"--workdir={disk / 'w'}", *flags)
+        line = _refused(done)
+        assert "no space left" in line
+        assert str(disk) in line
+    finally:
+        os.system(f"umount {disk}")

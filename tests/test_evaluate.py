@@ -1,0 +1,74 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from hep2jax import evaluate, optimizers
+from hep2jax import mesh as meshes
+from hep2jax import state as states
+from hep2jax.config import Config
+from hep2jax.data import sources
+
+
+@pytest.fixture(scope="module")
+def world(data_dir):
+    """Tiny fields and a network whose parameters are stirred, so that its predictions have structure."""
+    config = Config()
+    config.data.builder_config, config.data.data_dir, config.data.scale = "specimens_tiny", str(data_dir), 0.5
+    config.model.name, config.model.width = "unet", 0.01
+    config.evaluation.tile_size, config.evaluation.tile_overlap = 64, 16
+    config.evaluation.bootstrap_samples = 50
+    config.evaluation.min_object_pixels = 1
+    fields = sources.load(config.data)
+    mesh = meshes.make_mesh()
+    network = states.make_network(config, len(fields.classes) + 1)
+    optimizer = optimizers.make_optimizer(config.optimizer, 10)
+    state = states.initial_state(network, optimizer, 0, meshes.replicated(mesh))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: x + 0.2 * rng.standard_normal(x.shape).astype(np.float32), state.params)
+    return config, fields, mesh, network, (params, state.batch_stats)
+
+
+def _figures(world, batch_size: int) -> dict:
+    config, fields, mesh, network, parameters = world
+    config.evaluation.batch_size = batch_size
+    indices = range(0, len(fields), 3)
+    results = evaluate.Evaluator(config, network, mesh).measure(parameters, fields, indices)
+    return evaluate.side_metrics(config, fields.classes, results, "made up", False)
+
+
+def _numbers(value) -> list[float]:
+    if isinstance(value, dict):
+        return [n for key in sorted(value) for n in _numbers(value[key])]
+    if isinstance(value, list):
+        return [n for item in value for n in _numbers(item)]
+    return [float(value)] if isinstance(value, int | float) else []
+
+
+def test_figures_do_not_depend_on_the_batch_size(world):
+    one = _numbers(_figures(world, 1))
+    assert len(one) > 100
+    for batch_size in (7, 200):
+        np.testing.assert_allclose(_numbers(_figures(world, batch_size)), one, atol=1e-6)
+
+
+def test_records_survive_json(world):
+    config, fields, mesh, network, parameters = world
+    config.evaluation.baseline_nuclear_diameter = 48.0
+    results = evaluate.Evaluator(config, network, mesh).measure(parameters, fields, range(4))
+    back = [evaluate.from_record(json.loads(json.dumps(evaluate.to_record(row)))) for row in results]
+    config.evaluation.baseline_nuclear_diameter = 0.0
+    first = evaluate.side_metrics(config, fields.classes, results, "p", False)
+    assert evaluate.side_metrics(config, fields.classes, back, "p", False) == first
+    assert set(first["baselines"]) == {"otsu_watershed", "otsu_log_watershed"}
+
+
+def test_native_resolution_is_what_is_measured(world):
+    config, fields, mesh, network, parameters = world
+    result = evaluate.Evaluator(config, network, mesh).measure(parameters, fields, [0])[0]
+    assert result.predicted.shape == fields.fields[0].image.shape
+    valid = np.count_nonzero(fields.fields[0].classes != sources.VOID)
+    counts = result.score.counts
+    assert counts.tp + counts.fp + counts.fn + counts.tn == valid
+    assert result.class_counts.sum() == valid
