@@ -9,6 +9,6 @@ def get_config() -> Config:
         augment=AugmentConfig(),
         model=ModelConfig(name="fcn", width=0.125),
         optimizer=OptimizerConfig(learning_rate=3e-3),
-        train=TrainConfig(num_steps=600, global_batch_size=16),
+        train=TrainConfig(num_steps=1200, global_batch_size=16),
         evaluation=EvaluationConfig(tile_size=224, tile_overlap=32, batch_size=8),
     )

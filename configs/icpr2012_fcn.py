@@ -1,4 +1,4 @@
-"""The FCN on real specimens: ICPR 2012 at 40x, leave-specimens-out inside the training half, two specimens at a time."""
+"""The FCN on real specimens: ICPR 2012 (40x), leave-specimens-out inside the training half, two at a time."""
 
 from configs import fcn
 from hep2jax.config import Config
@@ -10,7 +10,7 @@ def get_config() -> Config:
     data.name, data.channel, data.protocol, data.num_folds = "icpr2012", "green", "kfold", 7
     # The nuclei (77 px) get the size that those of the synthetic specimens have at their working resolution.
     data.scale = 0.3125
-    config.train.num_steps = 400
+    config.train.num_steps = 300
     config.evaluation.baseline_nuclear_diameter = 77.0
     config.evaluation.min_object_pixels = 450  # a tenth of a nucleus, as in the classical baseline
     return config

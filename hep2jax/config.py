@@ -95,7 +95,7 @@ class ModelConfig:
 class LossConfig:
     """Pixel cross-entropy, side heads and Dice."""
 
-    class_balance: float = 0.5
+    class_balance: float = 0.0
     """Exponent b of the class weights (1/frequency)^b, mean weight over pixels 1; 0: no weights."""
     side_weight: float = 0.4
     """Weight of each side head's loss (hierarchical supervision)."""

@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -75,7 +75,7 @@ def _read_split(builder: tfds.core.DatasetBuilder, split: str, config: DataConfi
     raw: Any = {name: tfds.decode.SkipDecoding() for name in ("image", "instance_mask", "class_mask")}
     features: Any = builder.info.features
     intensities = features["intensity"]
-    examples: Any = builder.as_data_source(split, decoders=raw)
+    examples: Any = cast(Any, builder).as_data_source(split, decoders=raw)
     for example in examples:
         yield make_field(
             image=select_channel(decode(example["image"]), config.channel),

@@ -11,7 +11,7 @@ from hep2jax.models.resnet import ResidualTrunk, bottleneck
 from hep2jax.models.segmenter import Segmenter, SegmenterOutput
 
 DEPTHS = (3, 4, 6, 3)
-"""ResNet-50."""
+"""Residual modules of each stage: ResNet-50."""
 DECODER_CHANNELS = 256
 SIDE_STRIDES = (4, 8, 16)
 
@@ -44,10 +44,11 @@ class Dsfcn(Segmenter):
         dropout: float,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
+        depths: tuple[int, ...] = DEPTHS,
     ):
-        """Published size at `width=1`; the other arguments as in `hep2jax.models.build`."""
+        """Published size at `width=1` and these depths; the other arguments as in `hep2jax.models.build`."""
         super().__init__(in_channels=in_channels, dtype=dtype, dropout=dropout)
-        self.trunk = ResidualTrunk(DEPTHS, bottleneck, width=width, in_channels=in_channels, dtype=dtype, rngs=rngs)
+        self.trunk = ResidualTrunk(depths, bottleneck, width=width, in_channels=in_channels, dtype=dtype, rngs=rngs)
         *shallow, deepest = self.trunk.channels
         channels = scale_channels(DECODER_CHANNELS, width)
         self.top = ConvNorm(deepest, channels, 1, dtype=dtype, rngs=rngs)

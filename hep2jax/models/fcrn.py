@@ -12,6 +12,7 @@ from hep2jax.models.resnet import ResidualTrunk, sand_clock
 from hep2jax.models.segmenter import Segmenter, SegmenterOutput
 
 DEPTHS = (3, 4, 11, 3)
+"""Residual modules of each stage."""
 
 
 class Fcrn(Segmenter):
@@ -39,10 +40,11 @@ class Fcrn(Segmenter):
         dropout: float,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
+        depths: tuple[int, ...] = DEPTHS,
     ):
-        """Published size at `width=1`; the other arguments as in `hep2jax.models.build`."""
+        """Published size at `width=1` and these depths; the other arguments as in `hep2jax.models.build`."""
         super().__init__(in_channels=in_channels, dtype=dtype, dropout=dropout)
-        self.trunk = ResidualTrunk(DEPTHS, sand_clock, width=width, in_channels=in_channels, dtype=dtype, rngs=rngs)
+        self.trunk = ResidualTrunk(depths, sand_clock, width=width, in_channels=in_channels, dtype=dtype, rngs=rngs)
         self.heads = nnx.List([Head(c, num_outputs, dtype=dtype, rngs=rngs) for c in self.trunk.channels[1:]])
 
     def forward(self, image: Array, *, train: bool, rngs: nnx.Rngs | None) -> SegmenterOutput:
