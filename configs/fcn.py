@@ -1,6 +1,14 @@
 """The main job: a VGG-16 FCN, an eighth as wide as published, on the embedded synthetic specimens; minutes on a CPU."""
 
-from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, ModelConfig, OptimizerConfig, TrainConfig
+from hep2jax.config import (
+    AugmentConfig,
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 
 
 def get_config() -> Config:

@@ -103,6 +103,12 @@ def split_touching(mask: Mask, nuclear_diameter: float) -> Int[np.ndarray, "heig
     return watershed(-distance, seeds, mask=mask, connectivity=2).astype(np.int32)
 
 
+def drop_cut_cells(cells: Int[np.ndarray, "height width"]) -> Int[np.ndarray, "height width"]:
+    """The objects without those that touch the frame of the image; labels stay as they are."""
+    frame = np.concatenate([cells[0], cells[-1], cells[:, 0], cells[:, -1]])
+    return np.where(np.isin(cells, frame), 0, cells)
+
+
 def _log_over_background(image: Float[np.ndarray, "height width"], nuclear_diameter: float) -> np.ndarray:
     logarithm = np.log1p(image)
     side = 2 * round(BACKGROUND_WIDTH * nuclear_diameter / 2) + 1

@@ -48,7 +48,12 @@ class DataConfig:
     scale: float = 1.0
     """Working resolution: images are shrunk by this factor (area average) before anything else."""
     normalise: str = "field"
-    """field: the median of each image (background) to 0 and its 99.5th percentile to 1; none: grey / 255."""
+    """field: the median of each image (background) to 0 and its `top_percentile` to 1; none: grey / 255."""
+    top_percentile: float = 95.0
+    """Nearer to 100, bright dots set the scale; lower, down to 100 % less the foreground's share, the cells' level."""
+    cut_cell_margin: int = 0
+    """For sets that do not annotate the cells which the frame cuts (icpr2012): background nearer than this to the
+    frame, in native pixels, is void in training. Figures are measured on every pixel all the same."""
     crop_size: int = 128
     """Side of the square training crop, in pixels at working resolution."""
     warp: str = "host"
@@ -70,9 +75,9 @@ class AugmentConfig:
     scale_min: float = 0.9
     scale_max: float = 1.1
     """Range of the random zoom (log-uniform)."""
-    gain: float = 0.25
+    gain: float = 0.5
     """Half-width of the log-uniform gain on the normalised intensity: factor in [e^-gain, e^gain]."""
-    gamma: float = 0.25
+    gamma: float = 0.5
     """Half-width of the log-uniform exponent on the normalised intensity."""
     offset: float = 0.05
     """Half-width of the uniform offset on the normalised intensity."""
@@ -151,8 +156,14 @@ class EvaluationConfig:
     """Overlap of neighbouring tiles, blended with a raised-cosine window."""
     min_object_pixels: int = 30
     """Predicted objects smaller than this many native pixels are not counted as cells."""
-    baseline_nuclear_diameter: float = 0.0
-    """Typical nuclear diameter in native pixels: measures Otsu + watershed on the same pixels too; 0: does not."""
+    nuclear_diameter: float = 0.0
+    """Typical diameter of a nucleus in native pixels; 0: unknown. Known, touching cells are split for SEG_instances,
+    and the two options below can be had."""
+    baselines: bool = False
+    """Measure Otsu + watershed, in two variants, on the same pixels too."""
+    drop_cut_cells: bool = False
+    """Leave predicted cells that touch the frame out, networks' and baselines' alike: for icpr2012, whose annotators
+    left out every cell that the frame cuts."""
     bootstrap_samples: int = 2000
     gallery_specimens: int = 24
     """Specimens shown in the report."""
@@ -246,6 +257,7 @@ def validate(config: Config) -> Config:
     _at_least("data.fold", data.fold, 0)
     _at_least("data.num_folds", data.num_folds, 2)
     _between("data.scale", data.scale, 1e-3, 1.0)
+    _between("data.top_percentile", data.top_percentile, 60.0, 100.0)
     _between("data.validation_fraction", data.validation_fraction, 0.0, 0.9)
     _between("data.foreground_crops", data.foreground_crops, 0.0, 1.0)
     _between("model.width", model.width, 1e-3, 16.0)
@@ -254,6 +266,9 @@ def validate(config: Config) -> Config:
     _between("augment.scale_min", config.augment.scale_min, 0.1, config.augment.scale_max)
     tiles = config.evaluation
     _between("evaluation.tile_overlap", tiles.tile_overlap, 0, tiles.tile_size // 2)
+    if (tiles.baselines or tiles.drop_cut_cells) and not tiles.nuclear_diameter > 0:
+        raise UsageError("evaluation.nuclear_diameter=0: baselines and drop_cut_cells need it, in native pixels")
+    _at_least("data.cut_cell_margin", data.cut_cell_margin, 0)
     for key, size in (("data.crop_size", data.crop_size), ("evaluation.tile_size", tiles.tile_size)):
         if size < 32 or size % 32:
             raise UsageError(f"{key}={size}: must be a positive multiple of 32, the networks' total stride")

@@ -103,6 +103,7 @@ class Evaluator:
     def _measure_field(self, field: sources.Field, working: np.ndarray, fields: FieldSet) -> FieldResult:
         probabilities = to_native(working, field.image.shape)
         foreground, pattern = specimen.decide(probabilities)
+        foreground, cells = self._cells(foreground)
         predicted = np.where(foreground, pattern + 1, 0).astype(np.uint8)
         valid = field.classes != VOID
         num_patterns = len(fields.classes)
@@ -110,7 +111,7 @@ class Evaluator:
             number=field.number,
             truth=field.pattern,
             intensity=field.intensity,
-            score=self._score(field, fields, foreground, None),
+            score=self._score(field, fields, foreground, cells),
             baselines=self._baselines(field, fields),
             votes=specimen.pattern_counts(foreground, pattern, num_patterns),
             mean_probability=probabilities[..., 1:].mean(axis=(0, 1), dtype=np.float64),
@@ -118,8 +119,18 @@ class Evaluator:
             predicted=predicted,
         )
 
+    def _cells(self, foreground: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """The foreground that counts and its single cells; no cells where the nuclear diameter is unknown."""
+        options = self._config.evaluation
+        if not options.nuclear_diameter:
+            return foreground, None
+        cells = classical.split_touching(foreground, options.nuclear_diameter)
+        if options.drop_cut_cells:
+            cells = classical.drop_cut_cells(cells)
+        return cells > 0, cells
+
     def _score(
-        self, field: sources.Field, fields: FieldSet, foreground: np.ndarray, objects: np.ndarray | None
+        self, field: sources.Field, fields: FieldSet, foreground: np.ndarray, cells: np.ndarray | None
     ) -> ImageScore:
         valid = field.classes != VOID
         return metrics.score_image(
@@ -130,14 +141,17 @@ class Evaluator:
             np.where(valid, field.instances, 0).astype(np.int32),
             valid,
             min_pixels=self._config.evaluation.min_object_pixels,
-            predicted_instances=objects,
+            predicted_instances=cells,
         )
 
     def _baselines(self, field: sources.Field, fields: FieldSet) -> dict[str, ImageScore]:
-        diameter = self._config.evaluation.baseline_nuclear_diameter
-        variants = classical.VARIANTS if diameter else ()
-        objects = {name: classical.segment(field.image, variant=name, nuclear_diameter=diameter) for name in variants}
-        return {name: self._score(field, fields, found > 0, found) for name, found in objects.items()}
+        options = self._config.evaluation
+        scores = {}
+        for name in classical.VARIANTS if options.baselines else ():
+            cells = classical.segment(field.image, variant=name, nuclear_diameter=options.nuclear_diameter)
+            cells = classical.drop_cut_cells(cells) if options.drop_cut_cells else cells
+            scores[name] = self._score(field, fields, cells > 0, cells)
+        return scores
 
 
 def plain_greys(field: sources.Field) -> np.ndarray:

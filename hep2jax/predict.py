@@ -103,9 +103,7 @@ def _read_all(
     network = states.make_network(config, len(classes) + 1)
     state, _ = evaluate.restore(config, directory, network, mesh)
     working = [sources.resize_image(image, config.data.scale) for image in images.values()]
-    greys = [
-        np.array([*sources.grey_normalisation(image, config.data.normalise), 1.0, 0.0], np.float32) for image in working
-    ]
+    greys = [np.array([*sources.grey_normalisation(image, config.data), 1.0, 0.0], np.float32) for image in working]
     evaluator = evaluate.Evaluator(config, network, mesh)
     parameters = (state.ema_params, state.ema_batch_stats)
     pairs = zip(working, greys, strict=True)

@@ -58,20 +58,22 @@ def compute_dtype(config: Config) -> jnp.dtype:
     return jnp.dtype(name)
 
 
+def fresh_state(network: Network, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
+    """The state before the first step; pure, so that it can be traced."""
+    _, params, stats = nnx.split(network.build(key), nnx.Param, nnx.BatchStat)
+    params, stats = nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+    # The averages need buffers of their own: the step donates the state, and a buffer is donated once.
+    average = jax.tree.map(jnp.copy, (params, stats))
+    return TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params), *average)
+
+
 def initial_state(
     network: Network, optimizer: optax.GradientTransformation, seed: int, sharding: jax.sharding.Sharding
 ) -> TrainState:
-    """A fresh state, made by one compiled program directly in its sharding."""
-
-    def init(key: jax.Array) -> TrainState:
-        _, params, stats = nnx.split(network.build(key), nnx.Param, nnx.BatchStat)
-        params, stats = nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
-        # The averages need buffers of their own: the step donates the state, and a buffer is donated once.
-        average = jax.tree.map(jnp.copy, (params, stats))
-        return TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params), *average)
-
+    """`fresh_state`, made by one compiled program directly in its sharding."""
+    init = jax.jit(lambda key: fresh_state(network, optimizer, key), out_shardings=sharding)
     # rbg compiles in a third of threefry's time (2 against 6 s for `fcn` on CPU); its draws differ between backends.
-    return jax.jit(init, out_shardings=sharding)(jax.random.key(seed, impl="rbg"))
+    return init(jax.random.key(seed, impl="rbg"))
 
 
 def leaves_by_path(tree: Tree) -> dict[str, Any]:

@@ -39,7 +39,8 @@ def open_for_training(directory: pathlib.Path, config: Config) -> None:
     except OSError as error:
         raise UsageError(f"--workdir={directory}: cannot be written ({error.strerror}); choose another") from error
     if (directory / CONFIG).exists():
-        _check_same_run(directory, config)
+        if _has_checkpoint(directory):  # else nothing was trained yet, and a mended configuration may take its place
+            _check_same_run(directory, config)
     elif strangers:
         raise UsageError(
             f"--workdir={directory}: holds files that are not ours ({strangers[0]}, ...); choose an empty directory"
@@ -79,6 +80,10 @@ def check_same_network(directory: pathlib.Path, saved: Config, config: Config) -
                 f"--workdir={directory}: its checkpoint is of another architecture: model.{field} is {there} there "
                 f"and {here} in the configuration"
             )
+
+
+def _has_checkpoint(directory: pathlib.Path) -> bool:
+    return any(path.name.isdigit() for path in (directory / "checkpoints").glob("*"))
 
 
 def _check_same_run(directory: pathlib.Path, config: Config) -> None:

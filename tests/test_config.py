@@ -1,8 +1,17 @@
+import importlib
+import pathlib
+
+import jax
+import numpy as np
 import pytest
 
 from hep2jax import config as configs
+from hep2jax import optimizers, steps
+from hep2jax import state as states
 from hep2jax.config import Config
 from hep2jax.errors import UsageError
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def test_json_round_trip(tmp_path):
@@ -54,8 +63,26 @@ def test_a_bad_value_is_refused_by_name(section: str, key: str, value, message: 
     assert f"{section}.{key}" in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["fcn", "fcrn", "dsfcn", "unet", "icpr2012_fcn", "icpr2012_dsfcn"])
-def test_shipped_configurations_are_valid(name: str):
-    module = __import__(f"configs.{name}", fromlist=["get_config"])
-    config = configs.validate(module.get_config())
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("[a-z]*.py")), ids=lambda path: path.stem)
+def test_shipped_configurations_are_valid(path: pathlib.Path):
+    config = configs.validate(importlib.import_module(f"configs.{path.stem}").get_config())
     assert configs.from_dict(configs.to_dict(config)) == config
+
+
+@pytest.mark.parametrize("name", ["fcn", "fcrn", "dsfcn", "unet"])
+def test_published_sizes_lower_to_a_training_step(name: str):
+    """Traces the step of the published network with its published batch; nothing is compiled or allocated."""
+    config = importlib.import_module(f"configs.{name}_published").get_config()
+    network = states.make_network(config, 9)
+    optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
+    schedule = optimizers.make_schedule(config.optimizer, config.train.num_steps)
+    state = jax.eval_shape(lambda: states.fresh_state(network, optimizer, jax.random.key(0)))
+    assert states.num_parameters(state.params) > 2e7
+    rows, size = config.train.global_batch_size, config.data.crop_size
+    batch = {name: jax.ShapeDtypeStruct((rows, size, size), np.uint8) for name in ("image", "labels")}
+    batch["greys"] = jax.ShapeDtypeStruct((rows, 4), np.float32)
+    step = steps.make_train_step(config, network, optimizer, schedule)
+    after, metrics = jax.eval_shape(step, state, batch, jax.ShapeDtypeStruct((9,), np.float32))
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert metrics["loss"].shape == ()

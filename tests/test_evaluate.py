@@ -55,10 +55,10 @@ def test_figures_do_not_depend_on_the_batch_size(world):
 
 def test_records_survive_json(world):
     config, fields, mesh, network, parameters = world
-    config.evaluation.baseline_nuclear_diameter = 48.0
+    config.evaluation.nuclear_diameter, config.evaluation.baselines = 48.0, True
     results = evaluate.Evaluator(config, network, mesh).measure(parameters, fields, range(4))
     back = [evaluate.from_record(json.loads(json.dumps(evaluate.to_record(row)))) for row in results]
-    config.evaluation.baseline_nuclear_diameter = 0.0
+    config.evaluation.nuclear_diameter, config.evaluation.baselines = 0.0, False
     first = evaluate.side_metrics(config, fields.classes, results, "p", False)
     assert evaluate.side_metrics(config, fields.classes, back, "p", False) == first
     assert set(first["baselines"]) == {"otsu_watershed", "otsu_log_watershed"}

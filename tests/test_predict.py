@@ -30,7 +30,7 @@ def test_every_image_gets_a_mask_an_overlay_and_a_row(trained, images, command, 
     out = tmp_path / "out"
     done = command("hep2jax.predict", f"--workdir={trained}", f"--images={images}/*", f"--output={out}")
     assert done.returncode == 0, done.stderr
-    rows = list(csv.DictReader((out / "predictions.csv").open()))
+    rows = list(csv.DictReader((out / "predictions.csv").read_text().splitlines()))
     assert [row["image"].rsplit("/", 1)[1] for row in rows] == ["colour.bmp", "grey.png", "small.tif"]
     for name, shape in (("grey", (150, 210)), ("colour", (150, 210)), ("small", (20, 31))):
         mask = cv2.imread(str(out / f"{name}_classes.png"), cv2.IMREAD_UNCHANGED)

@@ -6,6 +6,7 @@ import re
 import pytest
 
 _DIGEST = re.compile(r"^[0-9a-f]{64}$")
+MEASURES = ("--config.evaluation.nuclear_diameter=48", "--config.evaluation.baselines=true")
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def finished(command, tiny_flags, tmp_path_factory):
         "--config.train.num_steps=6",
         "--config.train.log_every=2",
         "--config.train.eval_every=3",
-        "--config.evaluation.baseline_nuclear_diameter=48",
+        *MEASURES,
     )
     assert done.returncode == 0, done.stderr
     return workdir, done
@@ -71,7 +72,7 @@ def test_the_same_command_again_changes_no_parameter(finished, command, tiny_fla
 def test_evaluate_alone_gives_the_same_figures(finished, command, tiny_flags):
     workdir, _ = finished
     before = json.loads((workdir / "report" / "metrics.json").read_text())
-    done = command("hep2jax.main", *tiny_flags, f"--workdir={workdir}", "--mode=evaluate")
+    done = command("hep2jax.main", *tiny_flags, f"--workdir={workdir}", "--mode=evaluate", *MEASURES)
     assert done.returncode == 0, done.stderr
     after = json.loads((workdir / "report" / "metrics.json").read_text())
     assert after["test"]["pixel"] == before["test"]["pixel"]

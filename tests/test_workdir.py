@@ -24,13 +24,22 @@ def test_rhythm_and_places_may_change_between_restarts(tmp_path):
 def test_what_changes_the_parameters_may_not(section: str, key: str, value, tmp_path):
     config = Config()
     workdir.open_for_training(tmp_path, config)
+    (tmp_path / "checkpoints" / "100").mkdir(parents=True)
     setattr(getattr(config, section), key, value)
     with pytest.raises(UsageError, match=f"{section}.{key} was"):
         workdir.open_for_training(tmp_path, config)
 
 
+def test_a_run_that_never_trained_may_be_mended(tmp_path):
+    workdir.open_for_training(tmp_path, Config())
+    (tmp_path / "checkpoints" / "100.orbax-checkpoint-tmp").mkdir(parents=True)  # a save that was killed
+    workdir.open_for_training(tmp_path, Config(seed=5))
+    assert workdir.open_for_reading(tmp_path).seed == 5
+
+
 def test_a_damaged_configuration_is_said(tmp_path):
     (tmp_path / "config.json").write_text('{"seed": ')
+    (tmp_path / "checkpoints" / "100").mkdir(parents=True)
     with pytest.raises(UsageError, match="not readable as JSON"):
         workdir.open_for_training(tmp_path, Config())
 

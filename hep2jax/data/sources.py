@@ -93,18 +93,25 @@ def _read_split(builder: tfds.core.DatasetBuilder, split: str, config: DataConfi
 def make_field(*, image: np.ndarray, classes: np.ndarray, instances: np.ndarray, config: DataConfig, **truth) -> Field:
     """A field with its working-resolution copies and grey-level normalisation; `image` is uint8 [H, W]."""
     working = resize_image(image, config.scale)
-    size = working.shape[::-1]
-    offset, gain = grey_normalisation(working, config.normalise)
+    small = cv2.resize(classes, working.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    offset, gain = grey_normalisation(working, config)
     return Field(
         image=image,
         classes=classes,
         instances=instances,
         working_image=working,
-        working_classes=cv2.resize(classes, size, interpolation=cv2.INTER_NEAREST_EXACT),
+        working_classes=void_near_frame(small, round(config.cut_cell_margin * config.scale)),
         grey_offset=offset,
         grey_gain=gain,
         **truth,
     )
+
+
+def void_near_frame(classes: UInt8[np.ndarray, "height width"], margin: int) -> UInt8[np.ndarray, "height width"]:
+    """The class mask with background nearer than `margin` pixels to the frame made void."""
+    inside = np.zeros(classes.shape, bool)
+    inside[margin : classes.shape[0] - margin, margin : classes.shape[1] - margin] = True
+    return np.where((classes == 0) & ~inside, np.uint8(VOID), classes)
 
 
 def decode(png: bytes) -> np.ndarray:
@@ -133,9 +140,9 @@ def resize_image(image: UInt8[np.ndarray, "height width"], scale: float) -> UInt
     return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
-def grey_normalisation(image: UInt8[np.ndarray, "height width"], mode: str) -> tuple[float, float]:
+def grey_normalisation(image: UInt8[np.ndarray, "height width"], config: DataConfig) -> tuple[float, float]:
     """Grey level that becomes 0 and 1 / grey span that becomes 1 (see `DataConfig.normalise`)."""
-    if mode == "none":
+    if config.normalise == "none":
         return 0.0, 1 / 255
-    background, top = np.percentile(image, [50, 99.5])
+    background, top = np.percentile(image, [50, config.top_percentile])
     return float(background), float(1 / max(top - background, _MIN_GREY_SPAN))

@@ -1,0 +1,56 @@
+import cv2
+import numpy as np
+import pytest
+
+from hep2jax.config import DataConfig
+from hep2jax.data import sources
+
+
+def test_the_tiny_set_is_loaded_whole(data_dir):
+    config = DataConfig(builder_config="specimens_tiny", data_dir=str(data_dir), scale=0.5)
+    fields = sources.load(config)
+    assert len(fields) == 8 * (2 + 1 + 1)
+    assert len({f.specimen_id for f in fields.fields}) == len(fields)
+    for field in fields.fields:
+        assert field.image.shape == field.classes.shape == field.instances.shape == (160, 160)
+        assert field.working_image.shape == field.working_classes.shape == (80, 80)
+        assert set(np.unique(field.classes)) <= {0, field.pattern + 1, sources.VOID}
+        np.testing.assert_array_equal(field.instances > 0, field.classes > 0)
+
+
+def test_green_or_the_mean_of_the_channels():
+    image = np.zeros((4, 5, 3), np.uint8)
+    image[..., 1] = 90
+    assert (sources.select_channel(image, "green") == 90).all()
+    assert (sources.select_channel(image, "grey") == 30).all()
+    grey = image[..., 1]
+    assert sources.select_channel(grey, "green") is grey
+
+
+def test_decode_gives_rgb_and_sixteen_bits_back():
+    rgb = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    np.testing.assert_array_equal(sources.decode(cv2.imencode(".png", rgb[..., ::-1])[1].tobytes()), rgb)
+    deep = np.array([[0, 300], [65535, 1]], np.uint16)
+    np.testing.assert_array_equal(sources.decode(cv2.imencode(".png", deep)[1].tobytes()), deep)
+
+
+def test_normalisation_maps_background_and_top():
+    rng = np.random.default_rng(0)
+    image = rng.integers(18, 23, (200, 200)).astype(np.uint8)
+    image[:60, :60] = 120
+    offset, gain = sources.grey_normalisation(image, DataConfig())
+    assert offset == pytest.approx(20, abs=1)
+    assert (120 - offset) * gain == pytest.approx(1)
+    assert sources.grey_normalisation(image, DataConfig(normalise="none")) == (0.0, 1 / 255)
+    flat = np.full((50, 50), 30, np.uint8)
+    assert sources.grey_normalisation(flat, DataConfig()) == (30.0, 1 / 4)
+
+
+def test_background_near_the_frame_is_void_but_cells_stay():
+    classes = np.zeros((10, 12), np.uint8)
+    classes[0:2, 3:5] = 2
+    voided = sources.void_near_frame(classes, 3)
+    assert (voided[0:2, 3:5] == 2).all()
+    assert (voided[3:7, 3:9] == 0).all()
+    assert (voided == sources.VOID).sum() == 10 * 12 - 4 * 6 - 4
+    np.testing.assert_array_equal(sources.void_near_frame(classes, 0), classes)
