@@ -1,5 +1,6 @@
 # make train   sets everything up and runs the main job: a fully convolutional network on the embedded specimens
 # make test    sets everything up and runs the tests
+# make icpr2012 MANUAL_DIR=DIR   trains the network that we would send to the ICPR 2012 contest, on its training half
 # Each works alone on a machine with only Python (3.11 or newer) and make.
 
 PYTHON ?= python3
@@ -7,10 +8,16 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 INSTALLED = $(VENV)/.installed
 
-.PHONY: train test test-slow lint setup clean
+.PHONY: train test test-slow lint setup clean icpr2012
 
 train: $(INSTALLED)
 	$(RUN) -m hep2jax.main --config=configs/fcn.py $(ARGS)
+
+icpr2012: $(INSTALLED)
+	@test -n "$(MANUAL_DIR)" || { \
+		echo "hep2jax: name the directory of the images: make icpr2012 MANUAL_DIR=DIR (it holds MIVIA_HEp-2_Images_Dataset/)"; exit 2; }
+	@test -e runs/fcn/report/metrics.json || $(MAKE) --no-print-directory train ARGS=
+	$(RUN) -m hep2jax.main --config=configs/icpr2012.py --config.data.manual_dir=$(MANUAL_DIR) $(ARGS)
 
 test: $(INSTALLED)
 	$(RUN) -m pytest $(ARGS)

@@ -14,6 +14,7 @@ def get_config() -> Config:
     # The annotators left out every cell that the frame cuts: no training on them, and none counted as found.
     data.cut_cell_margin = 77
     config.evaluation.nuclear_diameter = 77.0
+    config.evaluation.dihedral = True
     config.evaluation.drop_cut_cells = config.evaluation.baselines = True
     config.evaluation.min_object_pixels = 450  # a tenth of a nucleus, as in the classical baseline
     return config

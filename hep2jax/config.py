@@ -156,13 +156,15 @@ class EvaluationConfig:
     """Overlap of neighbouring tiles, blended with a raised-cosine window."""
     min_object_pixels: int = 30
     """Predicted objects smaller than this many native pixels are not counted as cells."""
+    dihedral: bool = False
+    """Average the predictions of the eight rotations and mirror images of every tile; eight times the work."""
     nuclear_diameter: float = 0.0
     """Typical diameter of a nucleus in native pixels; 0: unknown. Known, touching cells are split for SEG_instances,
     and the two options below can be had."""
     baselines: bool = False
     """Measure Otsu + watershed, in two variants, on the same pixels too."""
     drop_cut_cells: bool = False
-    """Leave predicted cells that touch the frame out, networks' and baselines' alike: for icpr2012, whose annotators
+    """Leave predicted cells that the frame cuts out, networks' and baselines' alike: for icpr2012, whose annotators
     left out every cell that the frame cuts."""
     bootstrap_samples: int = 2000
     gallery_specimens: int = 24

@@ -68,7 +68,9 @@ class Evaluator:
         self._config = config
         self._mesh = mesh
         shared = meshes.replicated(mesh)
-        self._predict = jax.jit(steps.make_predict_step(network), out_shardings=shared)
+        self._predict = jax.jit(
+            steps.make_predict_step(network, dihedral=config.evaluation.dihedral), out_shardings=shared
+        )
 
     def predict(
         self, parameters: Parameters, images: Iterable[tuple[np.ndarray, np.ndarray]], shapes: Sequence
@@ -126,7 +128,7 @@ class Evaluator:
             return foreground, None
         cells = classical.split_touching(foreground, options.nuclear_diameter)
         if options.drop_cut_cells:
-            cells = classical.drop_cut_cells(cells)
+            cells = classical.drop_cut_cells(cells, options.nuclear_diameter)
         return cells > 0, cells
 
     def _score(
@@ -149,7 +151,7 @@ class Evaluator:
         scores = {}
         for name in classical.VARIANTS if options.baselines else ():
             cells = classical.segment(field.image, variant=name, nuclear_diameter=options.nuclear_diameter)
-            cells = classical.drop_cut_cells(cells) if options.drop_cut_cells else cells
+            cells = classical.drop_cut_cells(cells, options.nuclear_diameter) if options.drop_cut_cells else cells
             scores[name] = self._score(field, fields, cells > 0, cells)
         return scores
 

@@ -77,12 +77,29 @@ def _average(state: TrainState, decay: float) -> TrainState:
     )
 
 
-def make_predict_step(network: Network) -> Callable[..., jax.Array]:
-    """`predict(params, batch_stats, image, greys) -> probabilities float32 [batch, height, width, K+1]`."""
+def make_predict_step(network: Network, *, dihedral: bool = False) -> Callable[..., jax.Array]:
+    """`predict(params, batch_stats, image, greys) -> probabilities float32 [batch, height, width, K+1]`.
+
+    With `dihedral`, the mean over the eight rotations and mirror images of each (square) tile.
+    """
 
     def predict(params, batch_stats, image, greys):
         model = nnx.merge(network.graphdef, params, batch_stats)
-        output = model(normalise(image, greys), train=False)
-        return jax.nn.softmax(output.logits.astype(jnp.float32), axis=-1)
+        pixels = normalise(image, greys)
+        views = _dihedral_views(pixels) if dihedral else [pixels]
+        output = model(jnp.concatenate(views), train=False)
+        probabilities = jax.nn.softmax(output.logits.astype(jnp.float32), axis=-1)
+        views = jnp.split(probabilities, len(views))
+        return _undo_dihedral(views) if dihedral else views[0]
 
     return predict
+
+
+def _dihedral_views(pixels: Float[Array, "batch side side channel"]) -> list[Array]:
+    turned = [jnp.rot90(pixels, quarter, axes=(1, 2)) for quarter in range(4)]
+    return turned + [view[:, :, ::-1] for view in turned]
+
+
+def _undo_dihedral(views: list[Array]) -> Array:
+    upright = views[:4] + [view[:, :, ::-1] for view in views[4:]]
+    return sum((jnp.rot90(view, -(i % 4), axes=(1, 2)) for i, view in enumerate(upright)), jnp.zeros(())) / 8

@@ -151,6 +151,7 @@ def test_wrong_input():
 def test_cells_that_the_frame_cuts_are_dropped():
     cells = np.zeros((20, 30), np.int32)
     cells[0:4, 5:9], cells[8:12, 8:12], cells[17:20, 20:25], cells[5:9, 26:30] = 1, 2, 3, 4
-    kept = classical.drop_cut_cells(cells)
-    np.testing.assert_array_equal(kept, np.where(cells == 2, 2, 0))
-    assert not classical.drop_cut_cells(np.zeros((5, 5), np.int32)).any()
+    cells[12:16, 15:19] = cells[16:20, 16:17] = 5  # grazes the frame with one pixel
+    kept = classical.drop_cut_cells(cells, nuclear_diameter=6)
+    np.testing.assert_array_equal(kept, np.where(np.isin(cells, [2, 5]), cells, 0))
+    assert not classical.drop_cut_cells(np.zeros((5, 5), np.int32), 6).any()

@@ -122,3 +122,21 @@ def test_biases_and_norms_do_not_decay():
         updates, _ = optimizer.update(zeros, optimizer.init(params), params)
         np.testing.assert_allclose(updates["kernel"], -0.5)
         np.testing.assert_allclose(updates["scale"], 0)
+
+
+def test_dihedral_views_are_undone_exactly():
+    pixels = np.random.default_rng(0).random((2, 6, 6, 3)).astype(np.float32)
+    views = steps._dihedral_views(pixels)
+    assert len({np.asarray(view).tobytes() for view in views}) == 8
+    np.testing.assert_allclose(steps._undo_dihedral(views), pixels, rtol=1e-6)
+
+
+def test_dihedral_prediction_turns_with_the_image():
+    _, network, _, state = _make()
+    predict = jax.jit(steps.make_predict_step(network, dihedral=True))
+    image = np.random.default_rng(0).integers(0, 255, (2, 32, 32)).astype(np.uint8)
+    greys = np.tile(np.float32([20, 0.01, 1, 0]), (2, 1))
+    upright = predict(state.params, state.batch_stats, image, greys)
+    turned = predict(state.params, state.batch_stats, np.rot90(image, axes=(1, 2)), greys)
+    np.testing.assert_allclose(np.rot90(upright, axes=(1, 2)), turned, atol=1e-5)
+    np.testing.assert_allclose(upright.sum(-1), 1, atol=1e-5)
