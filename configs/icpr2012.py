@@ -1,6 +1,6 @@
 """What we would send to the ICPR 2012 contest: `fcn`, pre-trained by `make train`, on the whole training half.
 
-Settings as judged by leave-specimens-out inside that half (RESULTS.md). `make icpr2012 MANUAL_DIR=DIR` runs both trainings.
+Settings as judged by leave-specimens-out inside that half (RESULTS.md). `make icpr2012 MANUAL_DIR=DIR` runs both.
 """
 
 from configs import icpr2012_fcn

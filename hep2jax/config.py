@@ -92,8 +92,8 @@ class ModelConfig:
     """Multiplier on every channel count of the published network (rounded to a multiple of 8, at least 8)."""
     dropout: float = 0.0
     """Drop rate before the heads, where the network has one."""
-    init_from: str | None = None
-    """A work directory: start from its parameters wherever path and shape agree (pre-training)."""
+    init_from: str = ""
+    """A work directory (empty: none): start from its parameters wherever path and shape agree (pre-training)."""
 
 
 @dataclasses.dataclass(kw_only=True)

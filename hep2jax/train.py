@@ -95,7 +95,7 @@ def _starting_state(config: Config, fresh: TrainState, checkpoints: Checkpoints)
     """The newest checkpoint; else the pre-trained parameters; else the fresh ones."""
     if checkpoints.latest_step is not None:
         return checkpoints.restore(checkpoints.latest_step, fresh)
-    if config.model.init_from is None:
+    if not config.model.init_from:
         return fresh
     params, stats = evaluate.load_parameters(pathlib.Path(config.model.init_from))
     state, taken, total = states.graft(fresh, params, stats)

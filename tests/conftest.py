@@ -66,12 +66,12 @@ def tiny_flags(data_dir) -> list[str]:
 def command(compilation_cache):
     """Runs `python -m <module> <flags>` in the repository: `command(module, *flags, env=...)`."""
 
-    def run(module: str, *arguments: str, env: dict[str, str] | None = None, start: bool = False):
+    def run(module: str, *arguments: str, env: dict[str, str] | None = None, start: bool = False, limit: int = 300):
         settings = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(compilation_cache), **(env or {})}
         line = [sys.executable, "-m", module, *arguments]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         if start:
             return subprocess.Popen(line, cwd=REPOSITORY, env=settings, **pipes)
-        return subprocess.run(line, cwd=REPOSITORY, env=settings, timeout=300, **pipes)
+        return subprocess.run(line, cwd=REPOSITORY, env=settings, timeout=limit, **pipes)
 
     return run
