@@ -65,6 +65,7 @@ class Checkpoints:
 
         Raises UsageError naming the first leaf that differs where the checkpoint is of another architecture.
         """
+        self.wait()  # the step may be the one that is still being written
         self._check_structure(step, like)
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
         return self._checkpointer.load(step, abstract)

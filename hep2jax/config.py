@@ -156,6 +156,8 @@ class EvaluationConfig:
     """Overlap of neighbouring tiles, blended with a raised-cosine window."""
     min_object_pixels: int = 30
     """Predicted objects smaller than this many native pixels are not counted as cells."""
+    foreground_threshold: float = 0.5
+    """A pixel is cell where its probability of being anything but background exceeds this."""
     dihedral: bool = False
     """Average the predictions of the eight rotations and mirror images of every tile; eight times the work."""
     nuclear_diameter: float = 0.0
@@ -268,6 +270,7 @@ def validate(config: Config) -> Config:
     _between("augment.scale_min", config.augment.scale_min, 0.1, config.augment.scale_max)
     tiles = config.evaluation
     _between("evaluation.tile_overlap", tiles.tile_overlap, 0, tiles.tile_size // 2)
+    _between("evaluation.foreground_threshold", tiles.foreground_threshold, 0.01, 0.99)
     if (tiles.baselines or tiles.drop_cut_cells) and not tiles.nuclear_diameter > 0:
         raise UsageError("evaluation.nuclear_diameter=0: baselines and drop_cut_cells need it, in native pixels")
     _at_least("data.cut_cell_margin", data.cut_cell_margin, 0)

@@ -104,7 +104,7 @@ class Evaluator:
 
     def _measure_field(self, field: sources.Field, working: np.ndarray, fields: FieldSet) -> FieldResult:
         probabilities = to_native(working, field.image.shape)
-        foreground, pattern = specimen.decide(probabilities)
+        foreground, pattern = specimen.decide(probabilities, self._config.evaluation.foreground_threshold)
         foreground, cells = self._cells(foreground)
         predicted = np.where(foreground, pattern + 1, 0).astype(np.uint8)
         valid = field.classes != VOID

@@ -110,7 +110,9 @@ def _read_all(
     predictions = evaluator.predict(parameters, pairs, [image.shape for image in working])
     names = _output_names(list(images))
     for (path, image), name, small in zip(images.items(), names, predictions, strict=True):
-        foreground, pattern = specimen.decide(evaluate.to_native(small, image.shape))
+        foreground, pattern = specimen.decide(
+            evaluate.to_native(small, image.shape), config.evaluation.foreground_threshold
+        )
         mask = np.where(foreground, pattern + 1, 0).astype(np.uint8)
         _save(output / f"{name}_classes.png", mask)
         _save(output / f"{name}_overlay.png", overlay(image, mask))

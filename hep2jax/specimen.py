@@ -3,12 +3,9 @@
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-FOREGROUND_THRESHOLD = 0.5
-"""A pixel is cell where the probability of being anything but background exceeds this."""
-
 
 def decide(
-    probabilities: Float[np.ndarray, "height width classes"],
+    probabilities: Float[np.ndarray, "height width classes"], threshold: float = 0.5
 ) -> tuple[Bool[np.ndarray, "height width"], Int[np.ndarray, "height width"]]:
     """Decide each pixel: is it cell, and if so which pattern.
 
@@ -16,14 +13,14 @@ def decide(
         probabilities: float [height, width, K+1], summing to 1; channel 0 = background, 1+i = pattern i.
 
     Returns:
-        foreground: bool [height, width], where 1 - p(background) > 0.5. A pixel that is torn between patterns
+        foreground: bool [height, width], where 1 - p(background) > `threshold`. A pixel that is torn between patterns
             is still cell, which an argmax over all channels would miss.
         pattern: int32 [height, width] in 0..K-1, the most probable pattern (the first of equals); defined on
             every pixel, meaningful on the foreground.
     """
     if probabilities.ndim != 3 or probabilities.shape[-1] < 2:
         raise ValueError(f"expected probabilities [height, width, 1 + patterns], got {probabilities.shape}")
-    foreground = 1 - probabilities[..., 0] > FOREGROUND_THRESHOLD
+    foreground = 1 - probabilities[..., 0] > threshold
     return foreground, probabilities[..., 1:].argmax(axis=-1).astype(np.int32)
 
 

@@ -76,3 +76,9 @@ def test_from_probabilities_to_pattern():
     counts = specimen.pattern_counts(foreground, pattern, 3)
     assert counts.tolist() == [4, 0, 16]
     assert specimen.vote(counts[None]) == 2
+
+
+def test_a_lower_threshold_finds_more_foreground():
+    probabilities = np.array([[[0.55, 0.45], [0.65, 0.35], [0.45, 0.55]]])
+    assert specimen.decide(probabilities)[0].tolist() == [[False, False, True]]
+    assert specimen.decide(probabilities, 0.4)[0].tolist() == [[True, False, True]]
