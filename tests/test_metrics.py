@@ -343,17 +343,21 @@ class TestClassification:
         expected = stats.binomtest(right, total).proportion_ci(0.95, method="wilson")
         np.testing.assert_allclose(metrics.wilson_interval(right, total), expected, atol=1e-12)
 
-    def test_jeffreys_of_one_class_against_the_beta_quantiles(self):
-        interval = metrics.jeffreys_mean_interval(np.array([14, 0]), np.array([16, 0]), seed=1, samples=200_000)
-        np.testing.assert_allclose(interval, stats.beta(14.5, 2.5).ppf([0.025, 0.975]), atol=0.003)
+    def test_mean_recall_of_equal_classes_is_wilson_of_all_trials(self):
+        interval = metrics.mean_recall_interval(np.array([3, 4, 4, 2]), np.array([4, 4, 4, 4]))
+        np.testing.assert_allclose(interval, metrics.wilson_interval(13, 16), atol=1e-12)
+        with_absent = metrics.mean_recall_interval(np.array([3, 4, 4, 2, 0]), np.array([4, 4, 4, 4, 0]))
+        np.testing.assert_allclose(with_absent, interval)
+        assert metrics.mean_recall_interval(np.zeros(2), np.zeros(2)) is None
 
-    def test_jeffreys_of_six_classes_against_moments(self):
-        """The mean of six Beta variables is nearly normal, with mean and variance known in closed form."""
-        right, total = np.array([30, 28, 33, 25, 29, 27]), np.full(6, 40)
-        posterior = stats.beta(right + 0.5, total - right + 0.5)
-        expected = stats.norm(posterior.mean().mean(), math.sqrt(posterior.var().sum()) / 6).ppf([0.025, 0.975])
-        interval = metrics.jeffreys_mean_interval(right, total, seed=0, samples=100_000)
-        np.testing.assert_allclose(interval, expected, atol=0.003)
+    @pytest.mark.parametrize("recalls", [(0.9,) * 6, (0.95, 0.9, 0.95, 0.9, 0.85, 0.9)])
+    def test_mean_recall_interval_covers_the_truth(self, recalls):
+        """Over many draws of 16/16/16/16/15/4 specimens the interval holds the true mean about 95 % of the time."""
+        total = np.array([16, 16, 16, 16, 15, 4])
+        draws = np.random.default_rng(0).binomial(total, recalls, (4000, 6))
+        intervals = np.array([metrics.mean_recall_interval(draw, total) for draw in draws])
+        covered = (intervals[:, 0] <= np.mean(recalls)) & (np.mean(recalls) <= intervals[:, 1])
+        assert 0.92 < covered.mean() < 0.99
 
     def test_width_remains_at_all_right(self):
         truth = np.repeat(np.arange(6), 4)
