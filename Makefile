@@ -16,7 +16,6 @@ train: $(INSTALLED)
 icpr2012: $(INSTALLED)
 	@test -n "$(MANUAL_DIR)" || { \
 		echo "hep2jax: name the directory of the images: make icpr2012 MANUAL_DIR=DIR (it holds MIVIA_HEp-2_Images_Dataset/)"; exit 2; }
-	@test -e runs/fcn/report/metrics.json || $(MAKE) --no-print-directory train ARGS=
 	$(RUN) -m hep2jax.main --config=configs/icpr2012.py --config.data.manual_dir=$(MANUAL_DIR) $(ARGS)
 
 test: $(INSTALLED)

@@ -1,14 +1,13 @@
-"""What we would send to the ICPR 2012 contest: `fcn`, pre-trained by `make train`, on the whole training half.
+"""What we would send to the ICPR 2012 contest: the U-Net on the whole training half, as many passes as were judged.
 
-Settings as judged by leave-specimens-out inside that half (RESULTS.md). `make icpr2012 MANUAL_DIR=DIR` runs both.
+Chosen among the four by leave-specimens-out inside that half (RESULTS.md). `make icpr2012 MANUAL_DIR=DIR` runs it.
 """
 
-from configs import icpr2012_fcn
+from configs import icpr2012_unet
 from hep2jax.config import Config
 
 
 def get_config() -> Config:
-    config = icpr2012_fcn.get_config()
+    config = icpr2012_unet.get_config()
     config.data.protocol = "contest"
-    config.model.init_from = "runs/fcn"
     return config

@@ -6,7 +6,7 @@ import pathlib
 from typing import Any
 
 from hep2jax import config as configs
-from hep2jax import evaluate, report, train, workdir
+from hep2jax import evaluate, report, results, train, workdir
 from hep2jax.config import Config
 from hep2jax.data import protocols, sources
 from hep2jax.errors import UsageError
@@ -26,14 +26,14 @@ def run(config: Config, directory: pathlib.Path) -> dict[str, Any]:
     for fold in range(len(groups)):
         say(f"fold {fold + 1} of {len(groups)}: {', '.join(groups[fold])} held out")
         records += _run_fold(config, directory / f"fold-{fold:02d}", fold)
-    results = [evaluate.from_record(record) for record in records]
+    rows = [results.from_record(record) for record in records]
     protocol = f"{config.data.protocol}, by specimen, {len(groups)} folds pooled"
-    figures = evaluate.side_metrics(config, fields.classes, results, protocol, leakage=False)
+    figures = results.side_metrics(config, fields.classes, rows, protocol, leakage=False)
     workdir.write_json(directory / "report" / "metrics.json", {"test": figures})
     configs.save(config, directory / workdir.CONFIG)
     environment = evaluate.environment()
     report.write_report(directory, metrics={"test": figures}, gallery={}, environment=environment, timings={})
-    say(evaluate.describe_side("pooled test", figures))
+    say(results.describe_side("pooled test", figures))
     return figures
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from hep2jax import evaluate, optimizers, steps, workdir
+from hep2jax import evaluate, optimizers, results, steps, workdir
 from hep2jax import mesh as meshes
 from hep2jax import state as states
 from hep2jax.checkpoints import Checkpoints
@@ -201,8 +201,8 @@ def _validate(this: Run, step: int) -> float | None:
     with this.clock.phase("evaluation"):
         parameters = (this.state.ema_params, this.state.ema_batch_stats)
         evaluator = evaluate.Evaluator(this.config, this.network, this.mesh)
-        results = evaluator.measure(parameters, this.fields, this.partition.validation)
-        figures = evaluate.headline(this.config, this.fields, results)
+        rows = evaluator.measure(parameters, this.fields, this.partition.validation)
+        figures = results.summary(results.side_metrics(this.config, this.fields.classes, rows, "", leakage=False))
     this.writer.write(step, "validation", figures)
     return (figures["Dice"] + figures["specimen_mca"]) / 2
 
@@ -230,7 +230,7 @@ def _finish(this: Run) -> None:
     if not this.is_chief:
         return
     for split, figures in evaluation.figures.items():
-        this.writer.write(trained, split, evaluate.summary(figures))
+        this.writer.write(trained, split, results.summary(figures))
     this.writer.write(trained, "final", {"params_digest": digest, "seconds": this.clock.seconds()["total"]})
     evaluate.write_report(this.config, this.directory, evaluation, this.clock, this.step)
     say(f"params_digest {digest}")

@@ -6,7 +6,7 @@ python -m scripts.cross_validate --config=configs/icpr2012_fcn.py --config.data.
 import json
 from collections.abc import Sequence
 
-from hep2jax import cli, evaluate, folds
+from hep2jax import cli, folds, results
 
 cli.define_experiment_flags()
 
@@ -18,9 +18,9 @@ def main(argv: Sequence[str]) -> None:
     cli.prepare_runtime()
     figures = folds.run(config, directory)
     for name, baseline in figures.get("baselines", {}).items():
-        print(evaluate.describe_pixels(name, baseline["pixel"]))
-    print(evaluate.describe_pixels(config.model.name, figures["pixel"]))
-    print(json.dumps({"model": config.model.name, "protocol": figures["protocol"], **evaluate.summary(figures)}))
+        print(results.describe_pixels(name, baseline["pixel"]))
+    print(results.describe_pixels(config.model.name, figures["pixel"]))
+    print(json.dumps({"model": config.model.name, "protocol": figures["protocol"], **results.summary(figures)}))
 
 
 if __name__ == "__main__":

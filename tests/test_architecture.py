@@ -13,6 +13,7 @@ ALLOWED = {
     "mesh": {"errors"},
     "metrics": set(),
     "specimen": set(),
+    "results": {"config", "metrics", "specimen"},
     "classical": {"metrics"},
     "models": {"config", "errors"},
     "losses": {"config", "models"},

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from hep2jax import evaluate, optimizers
+from hep2jax import evaluate, optimizers, results
 from hep2jax import mesh as meshes
 from hep2jax import state as states
 from hep2jax.config import Config
@@ -34,8 +34,8 @@ def _figures(world, batch_size: int) -> dict:
     config, fields, mesh, network, parameters = world
     config.evaluation.batch_size = batch_size
     indices = range(0, len(fields), 3)
-    results = evaluate.Evaluator(config, network, mesh).measure(parameters, fields, indices)
-    return evaluate.side_metrics(config, fields.classes, results, "made up", False)
+    rows = evaluate.Evaluator(config, network, mesh).measure(parameters, fields, indices)
+    return results.side_metrics(config, fields.classes, rows, "made up", False)
 
 
 def _numbers(value) -> list[float]:
@@ -56,11 +56,11 @@ def test_figures_do_not_depend_on_the_batch_size(world):
 def test_records_survive_json(world):
     config, fields, mesh, network, parameters = world
     config.evaluation.nuclear_diameter, config.evaluation.baselines = 48.0, True
-    results = evaluate.Evaluator(config, network, mesh).measure(parameters, fields, range(4))
-    back = [evaluate.from_record(json.loads(json.dumps(evaluate.to_record(row)))) for row in results]
+    rows = evaluate.Evaluator(config, network, mesh).measure(parameters, fields, range(4))
+    back = [results.from_record(json.loads(json.dumps(results.to_record(row)))) for row in rows]
     config.evaluation.nuclear_diameter, config.evaluation.baselines = 0.0, False
-    first = evaluate.side_metrics(config, fields.classes, results, "p", False)
-    assert evaluate.side_metrics(config, fields.classes, back, "p", False) == first
+    first = results.side_metrics(config, fields.classes, rows, "p", False)
+    assert results.side_metrics(config, fields.classes, back, "p", False) == first
     assert set(first["baselines"]) == {"otsu_watershed", "otsu_log_watershed"}
 
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from hep2jax import evaluate, folds
+from hep2jax import folds, results
 from hep2jax.errors import UsageError
 
 
@@ -13,7 +13,7 @@ def test_all_folds_are_trained_pooled_and_resumed(tiny_config, tmp_path, capsys)
     figures = folds.run(config, tmp_path / "cv")
     capsys.readouterr()
     parts = [json.loads((tmp_path / "cv" / f"fold-0{k}" / "report" / "fields.json").read_text()) for k in range(2)]
-    rows = [evaluate.from_record(row) for part in parts for row in part["sides"]["test"]]
+    rows = [results.from_record(row) for part in parts for row in part["sides"]["test"]]
     held_out = [row.score.specimen for row in rows]
     assert len(set(held_out)) == len(held_out) == figures["num_specimens"] == 16
     assert figures["specimen_leakage"] is False

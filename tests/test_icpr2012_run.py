@@ -11,7 +11,6 @@ def test_trained_on_one_half_measured_on_both(command, tmp_path):
     workdir = tmp_path / "w"
     flags = [
         "--config=configs/icpr2012.py",
-        "--config.model.init_from=",
         f"--config.data.data_dir={tmp_path / 'data'}",
         "--config.data.scale=1",  # the made-up specimens are tiny
         "--config.data.crop_size=32",
