@@ -164,14 +164,12 @@ class Evaluation:
 
 def measure_sides(
     config: Config,
-    network: Network,
+    evaluator: Evaluator,
     parameters: Parameters,
-    mesh: jax.sharding.Mesh,
     fields: FieldSet,
     partition: protocols.Partition,
 ) -> Evaluation:
     """Measure every side but the training one; that one where there is no other, and then it is said."""
-    evaluator = Evaluator(config, network, mesh)
     sides = {name: rows for name, rows in partition.sides().items() if name != "train"} or partition.sides()
     results = {name: evaluator.measure(parameters, fields, rows) for name, rows in sides.items()}
     figures = {
@@ -278,7 +276,7 @@ def run(config: Config, directory: pathlib.Path) -> None:
     say(f"checkpoint of step {step}")
     with clock.phase("evaluation"):
         parameters = (state.ema_params, state.ema_batch_stats)
-        evaluation = measure_sides(config, network, parameters, mesh, fields, partition)
+        evaluation = measure_sides(config, Evaluator(config, network, mesh), parameters, fields, partition)
     if jax.process_index() == 0:
         write_report(config, directory, evaluation, clock, step)
 

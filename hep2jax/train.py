@@ -32,6 +32,7 @@ class Run:
     partition: protocols.Partition
     network: Network
     state: TrainState
+    evaluator: evaluate.Evaluator
     checkpoints: Checkpoints
     writer: workdir.MetricsWriter
 
@@ -86,6 +87,7 @@ def _prepare(config: Config, directory: pathlib.Path, clock: StepClock) -> Run:
         partition=partition,
         network=network,
         state=state,
+        evaluator=evaluate.Evaluator(config, network, mesh),  # one for the run: its forward pass compiles once
         checkpoints=checkpoints,
         writer=writer,
     )
@@ -200,8 +202,7 @@ def _validate(this: Run, step: int) -> float | None:
         return None
     with this.clock.phase("evaluation"):
         parameters = (this.state.ema_params, this.state.ema_batch_stats)
-        evaluator = evaluate.Evaluator(this.config, this.network, this.mesh)
-        rows = evaluator.measure(parameters, this.fields, this.partition.validation)
+        rows = this.evaluator.measure(parameters, this.fields, this.partition.validation)
         figures = results.summary(results.side_metrics(this.config, this.fields.classes, rows, "", leakage=False))
     this.writer.write(step, "validation", figures)
     return (figures["Dice"] + figures["specimen_mca"]) / 2
@@ -224,9 +225,7 @@ def _finish(this: Run) -> None:
         this.state = this.checkpoints.restore(best, this.state)
     with this.clock.phase("evaluation"):
         parameters = (this.state.ema_params, this.state.ema_batch_stats)
-        evaluation = evaluate.measure_sides(
-            this.config, this.network, parameters, this.mesh, this.fields, this.partition
-        )
+        evaluation = evaluate.measure_sides(this.config, this.evaluator, parameters, this.fields, this.partition)
     if not this.is_chief:
         return
     for split, figures in evaluation.figures.items():
