@@ -11,12 +11,20 @@ from typing import Any
 
 from hep2jax.errors import UsageError
 
-DATA_SETS = ("hep2_synthetic", "icpr2012")
-PROTOCOLS = ("contest", "kfold", "loso")
-MODELS = ("fcn", "fcrn", "dsfcn", "unet")
+DATA_SETS = ("hep2_synthetic", "icpr2012", "icpr2014_task1", "snphep2")
+PROTOCOLS = ("contest", "holdout", "kfold", "loso", "blocked", "random_cells")
+SEGMENTERS = ("fcn", "fcrn", "dsfcn", "unet")
+"""Networks that label the pixels of whole fields."""
+CLASSIFIERS = ("gao", "dacn", "vggcell", "resnet", "dsrn", "dcrnet", "dri", "dcae")
+"""Networks that name the pattern of a single cell."""
+MODELS = SEGMENTERS + CLASSIFIERS
 CHANNELS = ("grey", "green")
 WARPS = ("host",)
-NORMALISATIONS = ("field", "none")
+FIELD_NORMALISATIONS = ("field", "none")
+CELL_NORMALISATIONS = ("none", "contrast_stretch", "equalise", "clahe")
+BALANCES = ("pattern", "specimen", "class", "none")
+CELL_FITS = ("stretch", "keep", "native")
+DEPTHS = (0, 18, 34, 50)
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "constant")
@@ -29,40 +37,60 @@ class DataConfig:
     name: str = "hep2_synthetic"
     """TFDS name of the data set, one of `DATA_SETS`."""
     builder_config: str = ""
-    """Named configuration of the builder (`cells`, `specimens`, ...); empty: the one for specimens."""
+    """Named configuration of the builder (`cells`, `specimens`, ...); empty: the one that fits the network."""
     data_dir: str | None = None
     """Where prepared data sets are kept; None: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
     manual_dir: str | None = None
     """The owner's directory tree, for sets that need a licence."""
     protocol: str = "contest"
-    """contest: the data set's own split; kfold, loso: see hep2jax.data.protocols."""
+    """contest: the data set's own split; the others: see hep2jax.data.protocols."""
     fold: int = 0
-    """Which fold of `kfold` (0 to num_folds-1) or which specimen of `loso` is held out for testing."""
+    """Which fold (0 to num_folds-1) or which specimen of `loso` is held out for testing."""
     num_folds: int = 7
-    """Number of folds of `kfold`."""
+    """Number of folds of `kfold`, `blocked` and `random_cells`."""
+    split_lists: str = ""
+    """Folder with training.csv, validation.csv and test.csv (those that there are), for `holdout`."""
+    block_gap: int = 0
+    """Cells left out of training at each border between the blocks of `blocked`."""
+    protocol_seed: int = 0
+    """Seed of the shuffle of `random_cells`; apart from `seed`, so that runs with other seeds share their folds."""
     validation_fraction: float = 0.0
-    """Share of the training specimens set aside for validation by `kfold` and `loso`, and by `contest`
-    where the data set has no validation split."""
+    """Share of the training specimens (of the cells, where a protocol divides cells) set aside for validation, where
+    the protocol has no validation side of its own."""
     channel: str = "grey"
     """grey: mean of the channels; green: the channel that carries the FITC signal of colour images."""
     scale: float = 1.0
-    """Working resolution: images are shrunk by this factor (area average) before anything else."""
+    """Fields: working resolution; images are shrunk by this factor (area average) before anything else. Cells: input
+    pixels per native pixel where `cell_fit` is native."""
     normalise: str = "field"
-    """field: the median of each image (background) to 0 and its `top_percentile` to 1; none: grey / 255."""
+    """Fields: field (the median of each image, its background, to 0, its `top_percentile` to 1) or none (grey / 255).
+    Cells, by their names in the literature: none (grey / 255), contrast_stretch (minimum to 0, `top_percentile` to 1),
+    equalise (histogram equalisation), clahe (equalisation of 8x8 regions with limited contrast)."""
+    mean_centring: bool = False
+    """Cells: subtract each cell image's mean after the normalisation ("data centralisation")."""
     top_percentile: float = 95.0
     """Nearer to 100, bright dots set the scale; lower, down to 100 % less the foreground's share, the cells' level."""
+    masked: bool = False
+    """Cells: everything outside the cell's mask is made as dark as the background; False: the whole crop."""
+    cell_fit: str = "stretch"
+    """How a cell fills the square input of `crop_size` pixels. stretch: each side by its own factor (Gao 2017);
+    keep: by one factor, the longer side fills the input; native: by `scale`, so that sizes stay comparable."""
+    cell_margin: float = -1.0
+    """Context around the mask's bounding box, as a share of its longer side; -1: the owner's crop as it is. Sets
+    differ in how tightly they were cropped; with a margin >= 0 they become alike."""
     cut_cell_margin: int = 0
     """For sets that do not annotate the cells which the frame cuts (icpr2012): background nearer than this to the
     frame, in native pixels, is void in training. Figures are measured on every pixel all the same."""
     crop_size: int = 128
-    """Side of the square training crop, in pixels at working resolution."""
+    """Side of the square training crop of a field, in pixels at working resolution; side of a cell network's input."""
     warp: str = "host"
     """Where the crop-mirror-rotate matrix is executed."""
     foreground_crops: float = 0.75
     """Share of the crops centred on a cell pixel; the rest lie anywhere in the image."""
     balance: str = "pattern"
-    """pattern: every pattern is drawn equally often, then its specimens, then their fields;
-    specimen: every specimen equally often."""
+    """What is drawn equally often. pattern: every pattern, then its specimens, then their fields or cells;
+    specimen: every specimen; class: every pattern, then its fields or cells, whatever their specimens (class-balanced
+    sampling); none: every field or cell, each once an epoch."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -71,7 +99,11 @@ class AugmentConfig:
 
     mirror: bool = True
     rotate: bool = True
-    """Rotation by any angle; False: none."""
+    """False: no rotation."""
+    rotation_step: float = 0.0
+    """Degrees: angles are drawn from the multiples of it, as in Gao et al. (36, 18, 9); 0: any angle."""
+    shift: float = 0.0
+    """Cells: half-width of the uniform shift in each direction, as a share of the input's side."""
     scale_min: float = 0.9
     scale_max: float = 1.1
     """Range of the random zoom (log-uniform)."""
@@ -90,22 +122,27 @@ class ModelConfig:
     name: str = "fcn"
     width: float = 1.0
     """Multiplier on every channel count of the published network (rounded to a multiple of 8, at least 8)."""
+    depth: int = 0
+    """Layers of `resnet` and `dsrn`: 18, 34 or 50; 0: as published."""
     dropout: float = 0.0
     """Drop rate before the heads, where the network has one."""
     init_from: str = ""
-    """A work directory (empty: none): start from its parameters wherever path and shape agree (pre-training)."""
+    """A work directory (empty: none): start from its parameters wherever path and shape agree (pre-training). Heads
+    start afresh where it was trained on other patterns."""
 
 
 @dataclasses.dataclass(kw_only=True)
 class LossConfig:
-    """Pixel cross-entropy, side heads and Dice."""
+    """Cross-entropy of pixels or cells, side heads, Dice and reconstruction."""
 
     class_balance: float = 0.0
-    """Exponent b of the class weights (1/frequency)^b, mean weight over pixels 1; 0: no weights."""
+    """Exponent b of the class weights (1/frequency)^b, mean weight over pixels or cells 1; 0: no weights."""
     side_weight: float = 0.4
     """Weight of each side head's loss (hierarchical supervision)."""
     dice_weight: float = 0.0
     """Weight of the soft foreground Dice loss."""
+    reconstruction_weight: float = 1.0
+    """Weight of the mean squared error of what `dacn` and `dcae` reconstruct."""
     label_smoothing: float = 0.0
 
 
@@ -149,7 +186,7 @@ class EvaluationConfig:
     """Tiling and figures of an evaluation. None of these changes what is measured, but `tile_*`."""
 
     batch_size: int = 8
-    """Tiles in a forward pass over all devices."""
+    """Tiles or cells in a forward pass over all devices."""
     tile_size: int = 192
     """Side of a tile at working resolution."""
     tile_overlap: int = 48
@@ -159,7 +196,7 @@ class EvaluationConfig:
     foreground_threshold: float = 0.5
     """A pixel is cell where its probability of being anything but background exceeds this."""
     dihedral: bool = False
-    """Average the predictions of the eight rotations and mirror images of every tile; eight times the work."""
+    """Average the predictions of the eight rotations and mirror images of every tile or cell; eight times the work."""
     nuclear_diameter: float = 0.0
     """Typical diameter of a nucleus in native pixels; 0: unknown. Known, touching cells are split for SEG_instances,
     and the two options below can be had."""
@@ -170,7 +207,7 @@ class EvaluationConfig:
     left out every cell that the frame cuts."""
     bootstrap_samples: int = 2000
     gallery_specimens: int = 24
-    """Specimens shown in the report."""
+    """Specimens shown in the report; of cells, as many of each pattern, the errors first."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -246,9 +283,12 @@ def validate(config: Config) -> Config:
     _one_of("data.protocol", data.protocol, PROTOCOLS)
     _one_of("data.channel", data.channel, CHANNELS)
     _one_of("data.warp", data.warp, WARPS)
-    _one_of("data.normalise", data.normalise, NORMALISATIONS)
-    _one_of("data.balance", data.balance, ("pattern", "specimen"))
+    _one_of("data.balance", data.balance, BALANCES)
+    _one_of("data.cell_fit", data.cell_fit, CELL_FITS)
     _one_of("model.name", model.name, MODELS)
+    reads_cells = model.name in CLASSIFIERS
+    _one_of("data.normalise", data.normalise, CELL_NORMALISATIONS if reads_cells else FIELD_NORMALISATIONS)
+    _among("model.depth", model.depth, DEPTHS)
     _one_of("train.compute_dtype", train.compute_dtype, COMPUTE_DTYPES)
     _one_of("optimizer.name", config.optimizer.name, OPTIMIZERS)
     _one_of("optimizer.schedule", config.optimizer.schedule, SCHEDULES)
@@ -273,17 +313,32 @@ def validate(config: Config) -> Config:
     _between("evaluation.foreground_threshold", tiles.foreground_threshold, 0.01, 0.99)
     if (tiles.baselines or tiles.drop_cut_cells) and not tiles.nuclear_diameter > 0:
         raise UsageError("evaluation.nuclear_diameter=0: baselines and drop_cut_cells need it, in native pixels")
-    _at_least("data.cut_cell_margin", data.cut_cell_margin, 0)
-    for key, size in (("data.crop_size", data.crop_size), ("evaluation.tile_size", tiles.tile_size)):
+    for key in ("cut_cell_margin", "block_gap", "protocol_seed"):
+        _at_least(f"data.{key}", getattr(data, key), 0)
+    _between("data.cell_margin", data.cell_margin, -1.0, 2.0)
+    _between("augment.rotation_step", config.augment.rotation_step, 0.0, 360.0)
+    _between("augment.shift", config.augment.shift, 0.0, 0.5)
+    _check_sizes(config, reads_cells)
+    return config
+
+
+def _check_sizes(config: Config, reads_cells: bool) -> None:
+    """A cell network checks its input itself: each takes other sides."""
+    sizes = (("data.crop_size", config.data.crop_size), ("evaluation.tile_size", config.evaluation.tile_size))
+    for key, size in () if reads_cells else sizes:
         if size < 32 or size % 32:
             raise UsageError(f"{key}={size}: must be a positive multiple of 32, the networks' total stride")
-    return config
 
 
 def _one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         near = difflib.get_close_matches(str(value), allowed, n=1, cutoff=0.0)
         raise UsageError(f"{key}='{value}': must be one of {', '.join(allowed)}; nearest is '{near[0]}'")
+
+
+def _among(key: str, value: int, allowed: tuple[int, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{key}={value}: must be one of {', '.join(map(str, allowed))}")
 
 
 def _at_least(key: str, value: float, low: float) -> None:

@@ -3,45 +3,64 @@
 import copy
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from hep2jax import config as configs
-from hep2jax import evaluate, report, results, train, workdir
+from hep2jax import evaluate, report, tasks, train, workdir
 from hep2jax.config import Config
-from hep2jax.data import protocols, sources
+from hep2jax.data import protocols
 from hep2jax.errors import UsageError
 from hep2jax.progress import say
 
 
-def run(config: Config, directory: pathlib.Path) -> dict[str, Any]:
-    """Train and measure every fold in `directory/fold-NN`, finished ones are kept; pooled figures of the test sides.
+def run(config: Config, directory: pathlib.Path) -> tuple[tasks.Task, dict[str, Any]]:
+    """Train and measure every fold in `directory/fold-NN`, finished ones are kept; task and pooled test figures.
 
     Counts are pooled, not averaged: a held-out specimen has one class, so no fold alone has an MCA.
     """
-    if config.data.protocol == "contest":
-        raise UsageError("data.protocol=contest has one fold; take kfold or loso, or train with hep2jax.main")
-    fields = sources.load(config.data)
-    groups = protocols.folds(config.data, fields)
-    records = []
-    for fold in range(len(groups)):
-        say(f"fold {fold + 1} of {len(groups)}: {', '.join(groups[fold])} held out")
-        records += _run_fold(config, directory / f"fold-{fold:02d}", fold)
-    rows = [results.from_record(record) for record in records]
-    protocol = f"{config.data.protocol}, by specimen, {len(groups)} folds pooled"
-    figures = results.side_metrics(config, fields.classes, rows, protocol, leakage=False)
+    task = tasks.load(config)
+    groups = protocols.folds(config.data, task.name, task.items)
+    if len(groups) < 2:
+        raise UsageError(
+            f"data.protocol={config.data.protocol} has one fold on {task.name}; take kfold, loso, blocked or "
+            "random_cells, or train with hep2jax.main"
+        )
+    records, partitions = [], []
+    for fold, held_out in enumerate(groups):
+        say(f"fold {fold + 1} of {len(groups)}: {', '.join(held_out)} held out")
+        folded = _fold_config(config, fold)
+        partitions.append(protocols.partition(folded.data, task.name, task.items, task.classes))
+        records += _run_fold(folded, directory / f"fold-{fold:02d}")
+    rows = [task.from_record(record) for record in records]
+    protocol = f"{config.data.protocol}, {len(groups)} folds pooled"
+    figures = task.figures(rows, protocol, any(part.specimen_leakage for part in partitions))
+    figures["leakage_note"] = leakage_note(partitions)
     workdir.write_json(directory / "report" / "metrics.json", {"test": figures})
     configs.save(config, directory / workdir.CONFIG)
     environment = evaluate.environment()
     report.write_report(directory, metrics={"test": figures}, gallery={}, environment=environment, timings={})
-    say(results.describe_side("pooled test", figures))
-    return figures
+    say(task.describe("pooled test", figures))
+    return task, figures
 
 
-def _run_fold(config: Config, directory: pathlib.Path, fold: int) -> list[dict[str, Any]]:
-    """The records of the fold's held-out fields; training continues where it stopped."""
+def leakage_note(partitions: Sequence[protocols.Partition]) -> str:
+    """What the first leaking fold says, and how many leak."""
+    notes = [part.leakage_note for part in partitions if part.specimen_leakage]
+    if not notes:
+        return partitions[0].leakage_note
+    return f"{notes[0]}; so or alike in {len(notes)} of {len(partitions)} folds"
+
+
+def _fold_config(config: Config, fold: int) -> Config:
     config = copy.deepcopy(config)
     config.data.fold = fold
-    path = directory / "report" / "fields.json"
+    return config
+
+
+def _run_fold(config: Config, directory: pathlib.Path) -> list[dict[str, Any]]:
+    """The records of the fold's held-out examples; training continues where it stopped."""
+    path = directory / "report" / "records.json"
     if path.exists():
         workdir.open_for_training(directory, config)  # refuses a fold of another experiment
     else:

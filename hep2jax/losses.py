@@ -1,4 +1,6 @@
-"""Pixel losses, one value per example: no reduction over the batch, so that the caller decides what a mean is.
+"""Losses of pixels and of cells.
+
+Those of pixels give one value per example: no reduction over the batch, so that the caller decides what a mean is.
 
 Everything is float32. A pixel is void, and has no influence on any value or gradient, if its label is 255 (or any
 other number that is no class).
@@ -8,9 +10,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Int
 
 from hep2jax.config import LossConfig
+from hep2jax.models.classifier import ClassifierOutput
 from hep2jax.models.segmenter import SegmenterOutput
 
 VOID = 255
@@ -108,6 +112,37 @@ def soft_dice(
     truth = (valid & (labels > 0)).astype(jnp.float32)
     overlap, total = (foreground * truth).sum((1, 2)), (foreground + truth).sum((1, 2))
     return 1.0 - (2.0 * overlap + 1.0) / (total + 1.0)
+
+
+def cell_loss(
+    output: ClassifierOutput,
+    labels: Int[Array, " batch"],
+    target: Float[Array, "batch height width channel"],
+    class_weights: Float[Array, " pattern"],
+    config: LossConfig,
+) -> Float[Array, ""]:
+    """The scalar to minimise for single cells: cross-entropy, side heads and reconstruction.
+
+    `(sum(nll) + side_weight * sum(side_nll)) / sum(weight) + reconstruction_weight * mean((reconstruction - target)^2)`
+    over the whole (global, sharded) batch.
+
+    Args:
+        output: what a classifier returned, float32 logits [B, K].
+        labels: pattern of each cell, 0..K-1.
+        target: what is to be reconstructed (`Classifier.target`); unused by networks that reconstruct nothing.
+        class_weights: float32 [K], positive.
+        config: weights and smoothing.
+    """
+    one_hot = _one_hot(labels, output.logits.shape[-1])
+    weight = jnp.where(one_hot, class_weights, 0.0).sum(-1)
+    smoothed = optax.smooth_labels(one_hot.astype(jnp.float32), config.label_smoothing)
+    heads = [(output.logits, 1.0), *((logits, config.side_weight) for logits in output.side_logits)]
+    nll = sum((share * optax.softmax_cross_entropy(logits, smoothed) for logits, share in heads), jnp.zeros(()))
+    loss = (nll * weight).sum() / weight.sum()
+    if output.reconstruction is None:
+        return loss
+    error = jnp.square(output.reconstruction - target.astype(jnp.float32)).mean()
+    return loss + config.reconstruction_weight * error
 
 
 def _one_hot(labels: Array, num_classes: int) -> Array:

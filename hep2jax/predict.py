@@ -9,18 +9,21 @@ import glob
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 from absl import flags
 
-from hep2jax import cli, evaluate, metrics, specimen, workdir
+from hep2jax import cli, evaluate, metrics, specimen, tasks, workdir
 from hep2jax import mesh as meshes
 from hep2jax import state as states
-from hep2jax.config import Config
-from hep2jax.data import sources
+from hep2jax.config import CLASSIFIERS, Config
+from hep2jax.data import cells, sources
 from hep2jax.errors import UsageError
 from hep2jax.progress import say
+from hep2jax.tasks.cell_task import CellEvaluator
+from hep2jax.tasks.field_task import FieldEvaluator, to_native
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A finished run.")
 _IMAGES = flags.DEFINE_string("images", None, "Shell pattern of the images to read, quoted; ** goes into folders.")
@@ -64,18 +67,25 @@ def _required(flag: flags.FlagHolder) -> str:
     return flag.value
 
 
-def predict(directory: pathlib.Path, paths: Sequence[str], output: pathlib.Path) -> list[Reading]:
-    """Write `<image>_classes.png`, `<image>_overlay.png` and `predictions.csv`; returns the readings.
+def predict(directory: pathlib.Path, paths: Sequence[str], output: pathlib.Path) -> list[dict[str, Any]]:
+    """Read every image and write `predictions.csv`; returns its rows.
 
-    Class masks: 0 background, 1+i pattern i of the work directory's `classes.json`.
+    A network for fields also writes `<image>_classes.png` (0 background, 1+i pattern i of the work directory's
+    `classes.json`) and `<image>_overlay.png`. A network for cells takes each image as the crop of one cell; a file
+    `<image>_mask.png` beside it is the cell's mask.
     """
     config, classes = workdir.open_for_reading(directory), workdir.read_classes(directory)
+    reads_cells = config.model.name in CLASSIFIERS
+    paths = [path for path in paths if not (reads_cells and _is_mask(path))]
     images = {path: image for path in paths if (image := _read(path, config)) is not None}
     if not images:
         raise UsageError(f"none of the {len(paths)} images could be read; nothing written")
     try:
         output.mkdir(parents=True, exist_ok=True)
-        readings = list(_read_all(config, directory, classes, images, output))
+        if reads_cells:
+            readings = _read_cells(config, directory, classes, images)
+        else:
+            readings = [dataclasses.asdict(row) for row in _read_all(config, directory, classes, images, output)]
         _write_table(output / "predictions.csv", readings)
     except OSError as error:
         raise UsageError(f"--output={output}: cannot be written ({error.strerror})") from error
@@ -96,23 +106,57 @@ def _read(path: str, config: Config) -> np.ndarray | None:
     return sources.select_channel(pixels if pixels.ndim == 2 else pixels[..., 2::-1], config.data.channel)
 
 
+def _is_mask(path: str) -> bool:
+    return pathlib.Path(path).stem.lower().endswith("_mask")
+
+
+def _mask_beside(path: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The cell's mask, bool [h, w]; all false where there is no file for it."""
+    image = pathlib.Path(path)
+    for ending in ("_mask", "_Mask"):
+        mask = cv2.imread(str(image.with_name(f"{image.stem}{ending}.png")), cv2.IMREAD_GRAYSCALE)
+        if mask is not None and mask.shape == shape:
+            return mask > 0
+    return np.zeros(shape, bool)
+
+
+def _read_cells(
+    config: Config, directory: pathlib.Path, classes: Sequence[str], images: dict[str, np.ndarray]
+) -> list[dict[str, Any]]:
+    mesh = meshes.make_mesh()
+    network = states.make_network(config, len(classes))
+    state, _ = evaluate.restore(config, directory, network, mesh)
+    ready = [
+        cells.make_ready(image, _mask_beside(path, image.shape), config.data, name=path)
+        for path, image in images.items()
+    ]
+    evaluator = CellEvaluator(config, network, mesh)
+    parameters = (state.ema_params, state.ema_batch_stats)
+    probabilities = evaluator.predict(parameters, [image for image, _ in ready], [greys for _, greys in ready])
+    return [_cell_reading(path, row, classes) for path, row in zip(images, probabilities, strict=True)]
+
+
+def _cell_reading(path: str, probabilities: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    best = int(probabilities.argmax())
+    shares = {name: round(float(p), 4) for name, p in zip(classes, probabilities, strict=True)}
+    return {"image": path, "pattern": classes[best], "probability": shares[classes[best]], **shares}
+
+
 def _read_all(
     config: Config, directory: pathlib.Path, classes: Sequence[str], images: dict[str, np.ndarray], output: pathlib.Path
 ) -> Iterator[Reading]:
     mesh = meshes.make_mesh()
-    network = states.make_network(config, len(classes) + 1)
+    network = states.make_network(config, tasks.num_outputs(config, classes))
     state, _ = evaluate.restore(config, directory, network, mesh)
     working = [sources.resize_image(image, config.data.scale) for image in images.values()]
     greys = [np.array([*sources.grey_normalisation(image, config.data), 1.0, 0.0], np.float32) for image in working]
-    evaluator = evaluate.Evaluator(config, network, mesh)
+    evaluator = FieldEvaluator(config, network, mesh)
     parameters = (state.ema_params, state.ema_batch_stats)
     pairs = zip(working, greys, strict=True)
     predictions = evaluator.predict(parameters, pairs, [image.shape for image in working])
     names = _output_names(list(images))
     for (path, image), name, small in zip(images.items(), names, predictions, strict=True):
-        foreground, pattern = specimen.decide(
-            evaluate.to_native(small, image.shape), config.evaluation.foreground_threshold
-        )
+        foreground, pattern = specimen.decide(to_native(small, image.shape), config.evaluation.foreground_threshold)
         mask = np.where(foreground, pattern + 1, 0).astype(np.uint8)
         _save(output / f"{name}_classes.png", mask)
         _save(output / f"{name}_overlay.png", overlay(image, mask))
@@ -156,11 +200,11 @@ def _save(path: pathlib.Path, pixels: np.ndarray) -> None:
         raise OSError(28, f"could not write {path}")
 
 
-def _write_table(path: pathlib.Path, readings: Sequence[Reading]) -> None:
+def _write_table(path: pathlib.Path, readings: Sequence[dict[str, Any]]) -> None:
     with path.open("w", newline="") as file:
-        table = csv.DictWriter(file, [field.name for field in dataclasses.fields(Reading)])
+        table = csv.DictWriter(file, list(readings[0]))
         table.writeheader()
-        table.writerows(dataclasses.asdict(reading) for reading in readings)
+        table.writerows(readings)
 
 
 if __name__ == "__main__":

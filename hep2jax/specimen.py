@@ -57,6 +57,19 @@ def vote(
     return None if mean_probability is None else int(np.argmax(mean_probability))
 
 
+def prevalent(counts: Int[np.ndarray, " patterns"], mean_probability: Float[np.ndarray, " patterns"]) -> int:
+    """The pattern of most of a specimen's cells, as in Cascio, Taormina, Raso, Appl. Sci. 9 (2019).
+
+    Ties go to the tied pattern of the highest mean probability (the paper names no rule: our reading).
+
+    Args:
+        counts: cells read as each pattern, int [K].
+        mean_probability: float [K], averaged over the cells.
+    """
+    tied = counts == counts.max()
+    return int(np.where(tied, mean_probability, -1.0).argmax())
+
+
 def vote_shares(counts: Int[np.ndarray, "fields patterns"]) -> Float[np.ndarray, " patterns"]:
     """Share of the pooled foreground that voted for each pattern, float64 [K]; zeros where there is none."""
     pooled = _pool(counts)

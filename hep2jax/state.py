@@ -39,7 +39,7 @@ class Network:
 
 
 def make_network(config: Config, num_outputs: int) -> Network:
-    """The configured network for grey images and `num_outputs` channels (background first)."""
+    """The configured network for grey images and `num_outputs` channels."""
     dtype = compute_dtype(config)
 
     def build(key: jax.Array) -> nnx.Module:
@@ -97,13 +97,16 @@ def num_parameters(params: Tree) -> int:
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
 
 
-def graft(target: TrainState, source_params: Tree, source_stats: Tree) -> tuple[TrainState, int, int]:
+def graft(
+    target: TrainState, source_params: Tree, source_stats: Tree, *, heads: bool = True
+) -> tuple[TrainState, int, int]:
     """Take every leaf of the source whose path and shape agree; (state, leaves taken, leaves in all).
 
-    The optimizer's state stays fresh.
+    The optimizer's state stays fresh. `heads=False` leaves out what depends on the meaning of the classes: the
+    modules whose names begin with `head`.
     """
-    params, taken, total = _take(target.params, source_params)
-    stats, *_ = _take(target.batch_stats, source_stats)
+    params, taken, total = _take(target.params, source_params, heads)
+    stats, *_ = _take(target.batch_stats, source_stats, heads)
     copies = jax.tree.map(jnp.copy, (params, stats))
     state = dataclasses.replace(
         target, params=params, batch_stats=stats, ema_params=copies[0], ema_batch_stats=copies[1]
@@ -111,8 +114,8 @@ def graft(target: TrainState, source_params: Tree, source_stats: Tree) -> tuple[
     return state, taken, total
 
 
-def _take(target: Tree, source: Tree) -> tuple[Tree, int, int]:
-    offered = leaves_by_path(source)
+def _take(target: Tree, source: Tree, heads: bool) -> tuple[Tree, int, int]:
+    offered = {path: leaf for path, leaf in leaves_by_path(source).items() if heads or not path.startswith("head")}
     taken = 0
 
     def choose(path: Any, leaf: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, UInt8
 
 from hep2jax import losses
 from hep2jax.config import Config
+from hep2jax.models import ClassifierOutput
 from hep2jax.state import Network, TrainState
 
 Metrics = dict[str, jax.Array]
@@ -40,9 +41,13 @@ def make_train_step(
     def loss_fn(params, batch_stats, batch, class_weights, key):
         model = nnx.merge(network.graphdef, params, batch_stats)
         rngs = nnx.Rngs(dropout=key) if config.model.dropout else None
-        output = model(normalise(batch["image"], batch["greys"]), train=True, rngs=rngs)
-        terms = losses.segmentation_loss(output, batch["labels"], class_weights, config.loss)
-        loss = losses.combine(terms, config.loss)
+        image = normalise(batch["image"], batch["greys"])
+        output = model(image, train=True, rngs=rngs)
+        if isinstance(output, ClassifierOutput):
+            loss = losses.cell_loss(output, batch["labels"], model.target(image), class_weights, config.loss)
+        else:
+            terms = losses.segmentation_loss(output, batch["labels"], class_weights, config.loss)
+            loss = losses.combine(terms, config.loss)
         return loss, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
     def step(state, batch, class_weights):
@@ -78,9 +83,10 @@ def _average(state: TrainState, decay: float) -> TrainState:
 
 
 def make_predict_step(network: Network, *, dihedral: bool = False) -> Callable[..., jax.Array]:
-    """`predict(params, batch_stats, image, greys) -> probabilities float32 [batch, height, width, K+1]`.
+    """`predict(params, batch_stats, image, greys) -> probabilities float32`.
 
-    With `dihedral`, the mean over the eight rotations and mirror images of each (square) tile.
+    [batch, height, width, K+1] of a segmenter, [batch, K] of a classifier. With `dihedral`, the mean over the eight
+    rotations and mirror images of each (square) tile or cell.
     """
 
     def predict(params, batch_stats, image, greys):
@@ -90,6 +96,8 @@ def make_predict_step(network: Network, *, dihedral: bool = False) -> Callable[.
         output = model(jnp.concatenate(views), train=False)
         probabilities = jax.nn.softmax(output.logits.astype(jnp.float32), axis=-1)
         views = jnp.split(probabilities, len(views))
+        if isinstance(output, ClassifierOutput):
+            return sum(views[1:], views[0]) / len(views)
         return _undo_dihedral(views) if dihedral else views[0]
 
     return predict

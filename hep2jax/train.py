@@ -3,20 +3,21 @@
 import dataclasses
 import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
 
-from hep2jax import evaluate, optimizers, results, steps, workdir
+from hep2jax import evaluate, optimizers, steps, tasks, workdir
 from hep2jax import mesh as meshes
 from hep2jax import state as states
 from hep2jax.checkpoints import Checkpoints
 from hep2jax.config import Config
-from hep2jax.data import feeding, pipeline, protocols, sources
+from hep2jax.data import feeding, protocols
 from hep2jax.errors import DivergedError, UsageError
 from hep2jax.progress import TrainingDisplay, say
 from hep2jax.state import Network, TrainState
+from hep2jax.tasks import Evaluator, Task
 from hep2jax.timing import StepClock
 
 
@@ -28,11 +29,11 @@ class Run:
     directory: pathlib.Path
     clock: StepClock
     mesh: jax.sharding.Mesh
-    fields: sources.FieldSet
+    task: Task
     partition: protocols.Partition
     network: Network
     state: TrainState
-    evaluator: evaluate.Evaluator
+    evaluator: Evaluator
     checkpoints: Checkpoints
     writer: workdir.MetricsWriter
 
@@ -66,16 +67,18 @@ def run(config: Config, directory: pathlib.Path) -> None:
 
 
 def _prepare(config: Config, directory: pathlib.Path, clock: StepClock) -> Run:
-    fields = sources.load(config.data)
-    partition = protocols.partition(config.data, fields)
+    task = tasks.load(config)
+    partition = protocols.partition(config.data, task.name, task.items, task.classes)
+    if not partition.train:
+        raise UsageError(f"{task.name}: nothing to train on ({partition.description}); --mode=evaluate measures only")
     if jax.process_index() == 0:
-        workdir.write_classes(directory, fields.classes)
+        workdir.write_classes(directory, task.classes)
     mesh = meshes.make_mesh()
-    network = states.make_network(config, len(fields.classes) + 1)
+    network = states.make_network(config, task.num_outputs)
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
     state = states.initial_state(network, optimizer, config.seed, meshes.replicated(mesh))
     checkpoints = Checkpoints(directory / "checkpoints", config.train)
-    state = _starting_state(config, state, checkpoints)
+    state = _starting_state(config, task, state, checkpoints)
     first_step = int(jax.device_get(state.step))
     writer = workdir.MetricsWriter(directory, first_step, enabled=jax.process_index() == 0)
     return Run(
@@ -83,24 +86,24 @@ def _prepare(config: Config, directory: pathlib.Path, clock: StepClock) -> Run:
         directory=directory,
         clock=clock,
         mesh=mesh,
-        fields=fields,
+        task=task,
         partition=partition,
         network=network,
         state=state,
-        evaluator=evaluate.Evaluator(config, network, mesh),  # one for the run: its forward pass compiles once
+        evaluator=task.evaluator(network, mesh),  # one for the run: its forward pass compiles once
         checkpoints=checkpoints,
         writer=writer,
     )
 
 
-def _starting_state(config: Config, fresh: TrainState, checkpoints: Checkpoints) -> TrainState:
+def _starting_state(config: Config, task: Task, fresh: TrainState, checkpoints: Checkpoints) -> TrainState:
     """The newest checkpoint; else the pre-trained parameters; else the fresh ones."""
     if checkpoints.latest_step is not None:
         return checkpoints.restore(checkpoints.latest_step, fresh)
     if not config.model.init_from:
         return fresh
-    params, stats = evaluate.load_parameters(pathlib.Path(config.model.init_from))
-    state, taken, total = states.graft(fresh, params, stats)
+    parameters, classes = evaluate.load_parameters(pathlib.Path(config.model.init_from))
+    state, taken, total = states.graft(fresh, *parameters, heads=classes == task.classes)
     if not taken:
         raise UsageError(f"model.init_from={config.model.init_from}: no parameter of that network fits this one")
     say(f"pre-trained: {taken} of {total} parameter arrays taken from {config.model.init_from}")
@@ -110,27 +113,25 @@ def _starting_state(config: Config, fresh: TrainState, checkpoints: Checkpoints)
 def _announce(this: Run) -> None:
     if not this.is_chief:
         return
-    sides = ", ".join(
-        f"{len({this.fields.fields[i].specimen_id for i in indices})} {name}"
-        for name, indices in this.partition.sides().items()
-    )
+    sides = ", ".join(f"{name} {_size(this, rows)}" for name, rows in this.partition.sides().items())
     number = states.num_parameters(this.state.params)
-    say(f"{this.config.data.name}: {this.partition.description} ({sides} specimens)")
+    say(f"{this.config.data.name}: {this.partition.description}; {this.partition.leakage_note} ({sides})")
     say(f"{this.config.model.name}: {number:,} parameters, {jax.device_count()} {jax.default_backend()} device(s)")
     if this.step:
         say(f"continuing at step {this.step} of {this.config.train.num_steps}")
+
+
+def _size(this: Run, rows: Sequence[int]) -> str:
+    """`96 of 48 specimens`; the number alone where specimens are unknown."""
+    specimens = {this.task.items[i].specimen for i in rows}
+    return f"{len(rows)}" if "" in specimens else f"{len(rows)} of {len(specimens)} specimens"
 
 
 def _train(this: Run) -> None:
     first, last = this.step, this.config.train.num_steps
     if first >= last:
         return
-    stream = pipeline.TrainingStream(
-        this.config,
-        this.fields,
-        this.partition.train,
-        rows=meshes.process_rows(this.config.train.global_batch_size),
-    )
+    stream = this.task.stream(this.partition.train, meshes.process_rows(this.config.train.global_batch_size))
     batches = feeding.prefetched(stream.dataset(first, last), this.mesh, this.config.train.prefetch)
     weights = class_weights(this)
     display = TrainingDisplay(first, last, enabled=this.is_chief)
@@ -197,20 +198,20 @@ def _check_finite(first_step: int, rows: list[dict[str, np.ndarray]]) -> None:
 
 
 def _validate(this: Run, step: int) -> float | None:
-    """Figures on the validation side; its score (mean of Dice and specimen MCA) ranks checkpoints."""
+    """Figures on the validation side; its score ranks checkpoints."""
     if not this.partition.validation:
         return None
     with this.clock.phase("evaluation"):
         parameters = (this.state.ema_params, this.state.ema_batch_stats)
-        rows = this.evaluator.measure(parameters, this.fields, this.partition.validation)
-        figures = results.summary(results.side_metrics(this.config, this.fields.classes, rows, "", leakage=False))
-    this.writer.write(step, "validation", figures)
-    return (figures["Dice"] + figures["specimen_mca"]) / 2
+        rows = this.evaluator.measure(parameters, this.partition.validation)
+        figures = this.task.figures(rows, this.partition.description, this.partition.specimen_leakage)
+    this.writer.write(step, "validation", this.task.summary(figures))
+    return this.task.score(figures)
 
 
 def class_weights(this: Run) -> jax.Array:
-    """(1/frequency)^b for each class of the training side, so that the mean over pixels is 1; float32 [K+1]."""
-    share = pipeline.class_frequencies(this.fields, this.partition.train)
+    """(1/frequency)^b for each class of the training side, so that the mean over pixels or cells is 1; float32."""
+    share = this.task.frequencies(this.partition.train)
     present = share > 0
     weights = np.where(present, np.where(present, share, 1.0) ** -this.config.loss.class_balance, 0.0)
     weights /= (weights * share).sum()
@@ -225,11 +226,12 @@ def _finish(this: Run) -> None:
         this.state = this.checkpoints.restore(best, this.state)
     with this.clock.phase("evaluation"):
         parameters = (this.state.ema_params, this.state.ema_batch_stats)
-        evaluation = evaluate.measure_sides(this.config, this.evaluator, parameters, this.fields, this.partition)
+        evaluation = evaluate.measure_sides(this.task, this.evaluator, parameters, this.partition)
     if not this.is_chief:
         return
     for split, figures in evaluation.figures.items():
-        this.writer.write(trained, split, results.summary(figures))
-    this.writer.write(trained, "final", {"params_digest": digest, "seconds": this.clock.seconds()["total"]})
-    evaluate.write_report(this.config, this.directory, evaluation, this.clock, this.step)
+        this.writer.write(trained, split, this.task.summary(figures))
+    number, seconds = states.num_parameters(this.state.params), this.clock.seconds()["total"]
+    this.writer.write(trained, "final", {"params_digest": digest, "num_parameters": number, "seconds": seconds})
+    evaluate.write_report(this.task, this.directory, evaluation, this.clock, this.step)
     say(f"params_digest {digest}")

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 import jax
 from absl import flags
 
-from hep2jax import cli, optimizers, steps
+from hep2jax import cli, optimizers, steps, tasks
 from hep2jax import mesh as meshes
 from hep2jax import state as states
-from hep2jax.config import Config
-from hep2jax.data import feeding, pipeline, protocols, sources
+from hep2jax.data import feeding, protocols
+from hep2jax.tasks import Task
 
 cli.define_experiment_flags()
 _SECONDS = flags.DEFINE_float("seconds", 5.0, "How long each stage is measured.")
@@ -26,41 +26,39 @@ def main(argv: Sequence[str]) -> None:
     config, _ = cli.experiment()
     cli.prepare_runtime()
     started = time.perf_counter()
-    fields = sources.load(config.data)
-    rates: dict[str, float] = {"load_seconds": time.perf_counter() - started, "fields": len(fields.fields)}
-    rates |= measure(config, fields, _SECONDS.value)
+    task = tasks.load(config)
+    rates: dict[str, float] = {"load_seconds": time.perf_counter() - started, "examples": len(task.items)}
+    rates |= measure(task, _SECONDS.value)
     for name, value in rates.items():
         print(f"{name:32s} {value:12.1f}")
     print(json.dumps({"config": config.data.name, "model": config.model.name, **rates}))
 
 
-def measure(config: Config, fields: sources.FieldSet, seconds: float) -> dict[str, float]:
+def measure(task: Task, seconds: float) -> dict[str, float]:
     """Images/s of the stream alone, with prefetching and transfer, and of the training step alone."""
-    mesh = meshes.make_mesh()
-    train = protocols.partition(config.data, fields).train
-    stream = pipeline.TrainingStream(config, fields, train)
+    config, mesh = task.config, meshes.make_mesh()
+    train = protocols.partition(config.data, task.name, task.items, task.classes).train
     size = config.train.global_batch_size
+    stream = task.stream(train, slice(0, size))
     made = iter(range(10**9))
     rates = {"stream_images_per_second": size * _per_second(lambda: stream.batch(next(made)), seconds)}
     batches = feeding.prefetched(stream.dataset(0, 10**6), mesh, config.train.prefetch)
     rates["prefetched_images_per_second"] = size * _per_second(lambda: jax.block_until_ready(next(batches)), seconds)
     batch = next(batches)
     batches.close()
-    rates["step_images_per_second"] = size * _per_second(_stepper(config, fields, mesh, batch), seconds)
+    rates["step_images_per_second"] = size * _per_second(_stepper(task, mesh, batch), seconds)
     rates["stream_over_step"] = rates["stream_images_per_second"] / rates["step_images_per_second"]
     return rates
 
 
-def _stepper(
-    config: Config, fields: sources.FieldSet, mesh: jax.sharding.Mesh, batch: feeding.DeviceBatch
-) -> Callable[[], None]:
+def _stepper(task: Task, mesh: jax.sharding.Mesh, batch: feeding.DeviceBatch) -> Callable[[], None]:
     """A function that runs one training step on `batch` and waits for its end."""
-    num_outputs = len(fields.classes) + 1
-    network = states.make_network(config, num_outputs)
+    config = task.config
+    network = states.make_network(config, task.num_outputs)
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
     schedule = optimizers.make_schedule(config.optimizer, config.train.num_steps)
     state = states.initial_state(network, optimizer, config.seed, meshes.replicated(mesh))
-    weights = jax.device_put(jax.numpy.ones(num_outputs), meshes.replicated(mesh))
+    weights = jax.device_put(jax.numpy.ones(task.num_outputs), meshes.replicated(mesh))
     step = jax.jit(steps.make_train_step(config, network, optimizer, schedule), donate_argnums=0)
 
     def run() -> None:

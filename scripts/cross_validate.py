@@ -1,12 +1,14 @@
-"""Train and measure every fold of data.protocol (kfold or loso) and pool the figures.
+"""Train and measure every fold of data.protocol (kfold, loso, blocked, random_cells) and pool the figures.
 
 python -m scripts.cross_validate --config=configs/icpr2012_fcn.py --config.data.manual_dir=DIR --workdir=DIR
+
+Run again after an interruption, it goes on where it stopped.
 """
 
 import json
 from collections.abc import Sequence
 
-from hep2jax import cli, folds, results
+from hep2jax import cli, folds
 
 cli.define_experiment_flags()
 
@@ -16,11 +18,11 @@ def main(argv: Sequence[str]) -> None:
     del argv
     config, directory = cli.experiment()
     cli.prepare_runtime()
-    figures = folds.run(config, directory)
-    for name, baseline in figures.get("baselines", {}).items():
-        print(results.describe_pixels(name, baseline["pixel"]))
-    print(results.describe_pixels(config.model.name, figures["pixel"]))
-    print(json.dumps({"model": config.model.name, "protocol": figures["protocol"], **results.summary(figures)}))
+    task, figures = folds.run(config, directory)
+    for line in task.details(figures):
+        print(line)
+    said = {name: figures[name] for name in ("protocol", "specimen_leakage")}
+    print(json.dumps({"model": config.model.name, **said, **task.summary(figures)}))
 
 
 if __name__ == "__main__":

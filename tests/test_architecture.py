@@ -13,7 +13,6 @@ ALLOWED = {
     "mesh": {"errors"},
     "metrics": set(),
     "specimen": set(),
-    "results": {"config", "metrics", "specimen"},
     "classical": {"metrics"},
     "models": {"config", "errors"},
     "losses": {"config", "models"},
@@ -24,7 +23,8 @@ ALLOWED = {
     "report": {"config", "errors"},
     "workdir": {"config", "errors"},
     "state": {"config", "models"},
-    "steps": {"config", "losses", "state"},
+    "steps": {"config", "losses", "models", "state"},
+    "tasks": {"classical", "config", "data", "mesh", "metrics", "report", "specimen", "state", "steps"},
     "checkpoints": {"config", "errors", "state"},
     "cli": {"config", "errors"},
 }

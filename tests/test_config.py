@@ -70,19 +70,31 @@ def test_shipped_configurations_are_valid(path: pathlib.Path):
 
 
 @pytest.mark.parametrize("name", ["fcn", "fcrn", "dsfcn", "unet"])
-def test_published_sizes_lower_to_a_training_step(name: str):
+def test_published_segmenters_lower_to_a_training_step(name: str):
+    state = _trace_step(name, labels_per_row=(None, None))
+    assert states.num_parameters(state.params) > 2e7
+
+
+@pytest.mark.parametrize("name", ["cnn", *configs.CLASSIFIERS[1:]])
+def test_published_classifiers_lower_to_a_training_step(name: str):
+    state = _trace_step(name, labels_per_row=())
+    assert states.num_parameters(state.params) > (50_000 if name == "cnn" else 1e6)
+
+
+def _trace_step(name: str, labels_per_row: tuple) -> states.TrainState:
     """Traces the step of the published network with its published batch; nothing is compiled or allocated."""
     config = importlib.import_module(f"configs.{name}_published").get_config()
     network = states.make_network(config, 9)
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
     schedule = optimizers.make_schedule(config.optimizer, config.train.num_steps)
     state = jax.eval_shape(lambda: states.fresh_state(network, optimizer, jax.random.key(0)))
-    assert states.num_parameters(state.params) > 2e7
     rows, size = config.train.global_batch_size, config.data.crop_size
-    batch = {name: jax.ShapeDtypeStruct((rows, size, size), np.uint8) for name in ("image", "labels")}
+    batch = {"image": jax.ShapeDtypeStruct((rows, size, size), np.uint8)}
+    batch["labels"] = jax.ShapeDtypeStruct((rows, *(size for _ in labels_per_row)), np.uint8)
     batch["greys"] = jax.ShapeDtypeStruct((rows, 4), np.float32)
     step = steps.make_train_step(config, network, optimizer, schedule)
     after, metrics = jax.eval_shape(step, state, batch, jax.ShapeDtypeStruct((9,), np.float32))
     assert jax.tree.structure(after) == jax.tree.structure(state)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
     assert metrics["loss"].shape == ()
+    return state

@@ -20,7 +20,7 @@ from hep2jax.report.history import read_history
 CLASSES = ["homogeneous", "fine_speckled", "nucleolar", "golgi", "cytoplasmic", "centromere"]
 DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 HOSTILE = "<script>alert(1)</script>\"'&{$title}"
-WITHOUT_END_TAG = {"meta", "input"}
+WITHOUT_END_TAG = {"meta", "input", "img"}
 
 
 class Page(html.parser.HTMLParser):

@@ -44,6 +44,30 @@ def test_graft_takes_all_but_what_does_not_fit():
     np.testing.assert_array_equal(jax.tree.leaves(state.ema_params)[0], jax.tree.leaves(state.params)[0])
 
 
+@pytest.mark.parametrize("name", ["unet", "fcn", "dsfcn", "gao", "dsrn", "dcae"])
+def test_graft_leaves_fresh_heads_where_the_patterns_differ(name: str):
+    """Shapes alone cannot tell that six patterns of one set are not the six of another."""
+    config = Config()
+    config.model.name, config.model.width, config.model.depth = name, 0.01, 18
+    network = states.make_network(config, 4)
+    optimizer = optimizers.make_optimizer(config.optimizer, 10)
+    target, source = (
+        jax.eval_shape(lambda: states.fresh_state(network, optimizer, jax.random.key(0))) for _ in range(2)
+    )
+    target, source = (
+        jax.tree.map(lambda x, v=v: np.full(x.shape, v, x.dtype), t) for v, t in ((1, target), (2, source))
+    )
+    target = jax.device_put(target)
+    state, taken, total = states.graft(target, source.params, source.batch_stats, heads=False)
+    leaves = states.leaves_by_path(state.params)
+    heads = {path for path in leaves if path.startswith("head")}
+    assert 0 < len(heads) == total - taken
+    for path, leaf in leaves.items():
+        assert (np.asarray(leaf) == (1 if path in heads else 2)).all(), path
+    assert any(4 in leaf.shape for path, leaf in leaves.items() if path in heads)
+    assert not any(leaf.shape[-1:] == (4,) for path, leaf in leaves.items() if path not in heads)
+
+
 def test_checkpoints_come_back_bit_for_bit(tmp_path):
     config, _, _, state = _make()
     checkpoints = Checkpoints(tmp_path / "c", config.train)

@@ -6,7 +6,7 @@ pixel centres at whole numbers. Images and masks take the same matrix, bilinear 
 
 import cv2
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
 
 from hep2jax.config import AugmentConfig
 
@@ -20,7 +20,7 @@ def sample_cmr(
     leaves the others' draws as they were. Augmentation CMR: survey section 3.2.2 (Xie et al. 2019).
     """
     uniform, coin = rng.uniform(size=2), rng.uniform()
-    angle = 2 * np.pi * uniform[0] if augment.rotate else 0.0
+    angle = float(_angles(uniform[:1], augment)[0])
     low, high = np.log(augment.scale_min), np.log(augment.scale_max)
     zoom = np.exp(low + (high - low) * uniform[1])
     flip = -1.0 if augment.mirror and coin < 0.5 else 1.0
@@ -55,3 +55,30 @@ def warp_host(
     crop = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=border)
     mask = cv2.warpAffine(classes, matrix, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, borderMode=border)
     return crop, mask
+
+
+def sample_cell_warps(
+    rng: np.random.Generator, count: int, size: int, augment: AugmentConfig
+) -> Float32[np.ndarray, "count 2 3"]:
+    """Draw mirror-rotate-zoom-shift matrices that map an input of `size` pixels a side to itself, about its centre."""
+    draws = rng.uniform(size=(5, count))
+    angles = _angles(draws[0], augment)
+    low, high = np.log(augment.scale_min), np.log(augment.scale_max)
+    zoom = np.exp(low + (high - low) * draws[1])
+    flip = np.where(augment.mirror & (draws[2] < 0.5), -1.0, 1.0)
+    cos, sin = np.cos(angles) / zoom, np.sin(angles) / zoom
+    linear = np.array([[cos * flip, -sin], [sin * flip, cos]]).transpose(2, 0, 1)
+    middle = (size - 1) / 2
+    moved = middle + augment.shift * size * (2 * draws[3:].T - 1)
+    offset = moved - linear @ np.array([middle, middle])
+    return np.concatenate([linear, offset[..., None]], axis=2).astype(np.float32)
+
+
+def _angles(uniform: Float[np.ndarray, " count"], augment: AugmentConfig) -> Float[np.ndarray, " count"]:
+    """Radians: any angle, or the multiples of `rotation_step` degrees."""
+    if not augment.rotate:
+        return np.zeros_like(uniform)
+    if not augment.rotation_step:
+        return 2 * np.pi * uniform
+    steps = max(1, round(360 / augment.rotation_step))
+    return np.deg2rad(np.floor(uniform * steps) * augment.rotation_step)

@@ -12,6 +12,7 @@ import numpy as np
 
 from hep2jax.config import Config
 from hep2jax.data import geometry
+from hep2jax.data.sampling import Sampler
 from hep2jax.data.sources import VOID, Field, FieldSet
 from hep2jax.errors import UsageError
 
@@ -50,12 +51,13 @@ class TrainingStream:
         for field in self._fields:
             _check_size(field, config.data.crop_size)
         self._points = [_foreground_points(field) for field in self._fields]
-        self._tree = _sampling_tree(self._fields, config.data.balance)
+        self._sampler = Sampler([field.item for field in self._fields], config.data.balance, config.seed)
 
     def batch(self, step: int) -> Batch:
         """The rows of this process in the batch of `step`."""
         rng = np.random.default_rng((self._config.seed, step))
-        rows = [self._draw(rng) for _ in range(self._config.train.global_batch_size)][self._rows]
+        count = self._config.train.global_batch_size
+        rows = [self._draw(rng, step * count + row) for row in range(count)][self._rows]
         size = self._config.data.crop_size
         crops = [self._warp(row, size) for row in rows]
         return {
@@ -68,8 +70,8 @@ class TrainingStream:
         """The batches of steps first_step … num_steps-1 in order."""
         return grain.MapDataset.range(first_step, num_steps).map(self.batch)
 
-    def _draw(self, rng: np.random.Generator) -> Row:
-        index = _draw_field(rng, self._tree)
+    def _draw(self, rng: np.random.Generator, position: int) -> Row:
+        index = self._sampler.draw(rng, position)
         field = self._fields[index]
         centre = self._draw_centre(rng, field, self._points[index])
         matrix = geometry.sample_cmr(rng, centre, self._config.data.crop_size, self._config.augment)
@@ -129,18 +131,3 @@ def _foreground_points(field: Field) -> np.ndarray:
     points = np.argwhere((classes > 0) & (classes != VOID))
     step = max(1, len(points) // _MAX_FOREGROUND_POINTS)
     return points[::step]
-
-
-def _sampling_tree(fields: Sequence[Field], balance: str) -> list[list[list[int]]]:
-    """Pattern → specimen → fields; one pattern for all where only specimens are balanced."""
-    tree: dict[int, dict[str, list[int]]] = {}
-    for index, field in enumerate(fields):
-        pattern = field.pattern if balance == "pattern" else 0
-        tree.setdefault(pattern, {}).setdefault(field.specimen_id, []).append(index)
-    return [[tree[p][s] for s in sorted(tree[p])] for p in sorted(tree)]
-
-
-def _draw_field(rng: np.random.Generator, tree: list[list[list[int]]]) -> int:
-    specimens = tree[rng.integers(len(tree))]
-    fields = specimens[rng.integers(len(specimens))]
-    return fields[rng.integers(len(fields))]

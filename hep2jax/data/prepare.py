@@ -26,9 +26,10 @@ from hep2jax.errors import UsageError
 BUILDERS = {
     "hep2_synthetic": "tfds_builders.hep2_synthetic.hep2_synthetic_dataset_builder",
     "icpr2012": "tfds_builders.icpr2012.icpr2012_dataset_builder",
+    "icpr2014_task1": "tfds_builders.icpr2014_task1.icpr2014_task1_dataset_builder",
+    "snphep2": "tfds_builders.snphep2.snphep2_dataset_builder",
 }
 """Module of each data set's `Builder`, by TFDS name."""
-DEFAULT_BUILDER_CONFIG = "specimens"
 
 _SOURCE_FILE = "source.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -52,7 +53,7 @@ def prepare(
 
     Args:
         name: One of `BUILDERS`.
-        builder_config: Named configuration of the builder; empty: `DEFAULT_BUILDER_CONFIG`.
+        builder_config: Named configuration of the builder; empty: its first.
         data_dir: See `resolve_data_dir`.
         manual_dir: The owner's directory tree, for sets that need a licence.
 
@@ -60,7 +61,7 @@ def prepare(
         UsageError: Unknown name or configuration; missing or damaged files of the owner's (naming the file);
             a `data_dir` that cannot be written or is full.
     """
-    make, config = _load_builder(name, builder_config or DEFAULT_BUILDER_CONFIG)
+    make, config = _load_builder(name, builder_config)
     root = resolve_data_dir(data_dir)
     with _as_usage_errors(root), _quiet():
         builder = make(config=config, data_dir=root)
@@ -74,6 +75,13 @@ def prepare(
             if not _is_current(make(config=config, data_dir=root), source):
                 _build(make, config, root, manual, source)
         return make(config=config, data_dir=root)
+
+
+def configurations(name: str) -> list[str]:
+    """Names of a data set's configurations; the first is the one that is taken where none is named."""
+    if name not in BUILDERS:
+        raise UsageError(f"unknown data set '{name}': must be one of {', '.join(BUILDERS)}")
+    return [config.name for config in importlib.import_module(BUILDERS[name]).Builder.BUILDER_CONFIGS]
 
 
 def missing(builder: tfds.core.DatasetBuilder) -> list[str]:
@@ -97,10 +105,9 @@ def count(builder: tfds.core.DatasetBuilder) -> dict[str, tuple[int, int]]:
 
 def _load_builder(name: str, config: str) -> tuple[Any, str]:
     """The builder's class, writing ArrayRecord, and the checked name of its configuration."""
-    if name not in BUILDERS:
-        raise UsageError(f"unknown data set '{name}': must be one of {', '.join(BUILDERS)}")
+    known = configurations(name)
     builder_class = importlib.import_module(BUILDERS[name]).Builder
-    known = [known.name for known in builder_class.BUILDER_CONFIGS]
+    config = config or known[0]
     if config not in known:
         near = difflib.get_close_matches(config, known, n=1, cutoff=0.0)[0]
         raise UsageError(

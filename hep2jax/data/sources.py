@@ -13,6 +13,7 @@ from jaxtyping import UInt8, UInt16
 
 from hep2jax.config import DataConfig
 from hep2jax.data import prepare
+from hep2jax.data.items import Item
 from hep2jax.errors import UsageError
 
 VOID = 255
@@ -48,6 +49,17 @@ class Field:
         """For messages: the specimen's id and the number of the field."""
         return f"{self.specimen_id}, field {self.number}"
 
+    @property
+    def item(self) -> Item:
+        """The field as protocols see it."""
+        return Item(
+            identifier=f"{self.specimen_id}-{self.number}",
+            specimen=self.specimen_id,
+            group=self.specimen_id,
+            pattern=self.pattern,
+            split=self.split,
+        )
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class FieldSet:
@@ -56,6 +68,11 @@ class FieldSet:
     name: str
     classes: tuple[str, ...]
     fields: tuple[Field, ...]
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """The fields as protocols see them."""
+        return tuple(field.item for field in self.fields)
 
     def __len__(self) -> int:
         return len(self.fields)

@@ -7,24 +7,62 @@ from flax import nnx
 
 from hep2jax.config import ModelConfig
 from hep2jax.errors import UsageError
+from hep2jax.models.classifier import Classifier, ClassifierOutput
+from hep2jax.models.dacn import Dacn
+from hep2jax.models.dcae import Dcae
+from hep2jax.models.dcrnet import DcrNet
+from hep2jax.models.dri import Dri
 from hep2jax.models.dsfcn import Dsfcn
 from hep2jax.models.fcn import Fcn
 from hep2jax.models.fcrn import Fcrn
+from hep2jax.models.gao import Gao
+from hep2jax.models.network import Settings
+from hep2jax.models.resnet import Dsrn, ResNet
 from hep2jax.models.segmenter import Segmenter, SegmenterOutput
 from hep2jax.models.unet import UNet
+from hep2jax.models.vggcell import VggCell
 
-__all__ = ["SEGMENTERS", "Segmenter", "SegmenterOutput", "build"]
+__all__ = [
+    "CLASSIFIERS",
+    "SEGMENTERS",
+    "Classifier",
+    "ClassifierOutput",
+    "Segmenter",
+    "SegmenterOutput",
+    "Settings",
+    "build",
+    "is_classifier",
+]
 
 SEGMENTERS: dict[str, Callable[..., Segmenter]] = {"fcn": Fcn, "fcrn": Fcrn, "dsfcn": Dsfcn, "unet": UNet}
-"""Network of each `model.name`."""
+"""Network of each `model.name` that labels the pixels of fields."""
+
+CLASSIFIERS: dict[str, Callable[..., Classifier]] = {
+    "gao": Gao,
+    "dacn": Dacn,
+    "vggcell": VggCell,
+    "resnet": ResNet,
+    "dsrn": Dsrn,
+    "dcrnet": DcrNet,
+    "dri": Dri,
+    "dcae": Dcae,
+}
+"""Network of each `model.name` that names the pattern of a cell."""
 
 
-def build(config: ModelConfig, *, num_outputs: int, in_channels: int, rngs: nnx.Rngs, dtype: jnp.dtype) -> Segmenter:
+def is_classifier(name: str) -> bool:
+    """Whether the network of this `model.name` reads single cells."""
+    return name in CLASSIFIERS
+
+
+def build(
+    config: ModelConfig, *, num_outputs: int, in_channels: int, rngs: nnx.Rngs, dtype: jnp.dtype
+) -> Segmenter | Classifier:
     """Make a network with fresh parameters.
 
     Args:
-        config: name, width and drop rate.
-        num_outputs: number of patterns + 1; channel 0 is background.
+        config: name, width, depth and drop rate.
+        num_outputs: of a classifier, the number of patterns; of a segmenter, one more: channel 0 is background.
         in_channels: channels of the image, 1 or 3.
         rngs: needs the stream `params` (or a default one).
         dtype: compute dtype, float32 or bfloat16; parameters and BatchNorm statistics are float32 in either case.
@@ -33,15 +71,17 @@ def build(config: ModelConfig, *, num_outputs: int, in_channels: int, rngs: nnx.
         A module that splits into `nnx.Param` and `nnx.BatchStat` with nothing left over.
 
     Raises:
-        UsageError: unknown name.
+        UsageError: unknown name, or a depth that the network does not come in.
     """
-    if config.name not in SEGMENTERS:
-        raise UsageError(f"model.name='{config.name}': must be one of {', '.join(SEGMENTERS)}")
-    return SEGMENTERS[config.name](
-        width=config.width,
+    networks = SEGMENTERS | CLASSIFIERS
+    if config.name not in networks:
+        raise UsageError(f"model.name='{config.name}': must be one of {', '.join(networks)}")
+    settings = Settings(
         num_outputs=num_outputs,
         in_channels=in_channels,
+        width=config.width,
+        depth=config.depth,
         dropout=config.dropout,
         dtype=dtype,
-        rngs=rngs,
     )
+    return networks[config.name](settings, rngs=rngs)

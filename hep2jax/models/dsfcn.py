@@ -7,7 +7,8 @@ from flax import nnx
 from jaxtyping import Array
 
 from hep2jax.models.layers import BatchNorm, ConvNorm, DenseUp, Head, dropout, scale_channels, upsample
-from hep2jax.models.resnet import ResidualTrunk, bottleneck
+from hep2jax.models.network import Settings
+from hep2jax.models.residual import ResidualTrunk, bottleneck
 from hep2jax.models.segmenter import Segmenter, SegmenterOutput
 
 DEPTHS = (3, 4, 6, 3)
@@ -35,26 +36,19 @@ class Dsfcn(Segmenter):
 
     stride: ClassVar[int] = 32
 
-    def __init__(
-        self,
-        *,
-        width: float,
-        num_outputs: int,
-        in_channels: int,
-        dropout: float,
-        dtype: jnp.dtype,
-        rngs: nnx.Rngs,
-        depths: tuple[int, ...] = DEPTHS,
-    ):
-        """Published size at `width=1` and these depths; the other arguments as in `hep2jax.models.build`."""
-        super().__init__(in_channels=in_channels, dtype=dtype, dropout=dropout)
-        self.trunk = ResidualTrunk(depths, bottleneck, width=width, in_channels=in_channels, dtype=dtype, rngs=rngs)
+    def __init__(self, settings: Settings, *, rngs: nnx.Rngs, depths: tuple[int, ...] = DEPTHS):
+        """Published size at `width=1` and these depths."""
+        super().__init__(settings)
+        width, dtype = settings.width, settings.dtype
+        self.trunk = ResidualTrunk(settings, depths, bottleneck, rngs=rngs)
         *shallow, deepest = self.trunk.channels
         channels = scale_channels(DECODER_CHANNELS, width)
         self.top = ConvNorm(deepest, channels, 1, dtype=dtype, rngs=rngs)
         self.steps = nnx.List([DecoderStep(channels, c, dtype=dtype, rngs=rngs) for c in reversed(shallow)])
-        self.head = DenseUp(channels, num_outputs, factor=4, kernel_size=3, use_bias=True, dtype=dtype, rngs=rngs)
-        self.side_heads = nnx.List([Head(c, num_outputs, dtype=dtype, rngs=rngs) for c in shallow])
+        self.head = DenseUp(
+            channels, settings.num_outputs, factor=4, kernel_size=3, use_bias=True, dtype=dtype, rngs=rngs
+        )
+        self.head_sides = nnx.List([Head(c, settings.num_outputs, dtype=dtype, rngs=rngs) for c in shallow])
 
     def forward(self, image: Array, *, train: bool, rngs: nnx.Rngs | None) -> SegmenterOutput:
         """Side logits in the order of `SIDE_STRIDES`."""
@@ -67,7 +61,7 @@ class Dsfcn(Segmenter):
         return SegmenterOutput(logits, self._side_logits(shallow) if train else ())
 
     def _side_logits(self, features: list[Array]) -> tuple[Array, ...]:
-        scaled = zip(self.side_heads, features, SIDE_STRIDES, strict=True)
+        scaled = zip(self.head_sides, features, SIDE_STRIDES, strict=True)
         return tuple(upsample(head(feature), stride) for head, feature, stride in scaled)
 
 

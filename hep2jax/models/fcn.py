@@ -2,11 +2,11 @@
 
 from typing import ClassVar
 
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
 from hep2jax.models.layers import ConvNorm, Head, dropout, max_pool, scale_channels, upsample
+from hep2jax.models.network import Settings
 from hep2jax.models.segmenter import Segmenter, SegmenterOutput
 
 VGG16_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
@@ -32,19 +32,11 @@ class Fcn(Segmenter):
 
     stride: ClassVar[int] = 32
 
-    def __init__(
-        self,
-        *,
-        width: float,
-        num_outputs: int,
-        in_channels: int,
-        dropout: float,
-        dtype: jnp.dtype,
-        rngs: nnx.Rngs,
-    ):
-        """Published size at `width=1`; the other arguments as in `hep2jax.models.build`."""
-        super().__init__(in_channels=in_channels, dtype=dtype, dropout=dropout)
-        stages, channels = [], in_channels
+    def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
+        """Published size at `width=1`."""
+        super().__init__(settings)
+        width, dtype = settings.width, settings.dtype
+        stages, channels = [], settings.in_channels
         for stage_channels, depth in VGG16_STAGES:
             convs = []
             for _ in range(depth):
@@ -57,7 +49,7 @@ class Fcn(Segmenter):
         self.conv6 = ConvNorm(channels, top, dtype=dtype, rngs=rngs)
         self.conv7 = ConvNorm(top, top, 1, dtype=dtype, rngs=rngs)
         skips = [scale_channels(VGG16_STAGES[index][0], width) for index in (2, 3)]
-        self.heads = nnx.List([Head(c, num_outputs, dtype=dtype, rngs=rngs) for c in (*skips, top)])
+        self.heads = nnx.List([Head(c, settings.num_outputs, dtype=dtype, rngs=rngs) for c in (*skips, top)])
 
     def forward(self, image: Array, *, train: bool, rngs: nnx.Rngs | None) -> SegmenterOutput:
         """Scores at strides 32, 16 and 8 are added from coarse to fine, then brought to full size."""

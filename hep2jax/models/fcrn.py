@@ -2,13 +2,13 @@
 
 from typing import ClassVar
 
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
 from hep2jax.models.fcn import fuse_scores
 from hep2jax.models.layers import Head, dropout
-from hep2jax.models.resnet import ResidualTrunk, sand_clock
+from hep2jax.models.network import Settings
+from hep2jax.models.residual import ResidualTrunk, sand_clock
 from hep2jax.models.segmenter import Segmenter, SegmenterOutput
 
 DEPTHS = (3, 4, 11, 3)
@@ -22,7 +22,7 @@ class Fcrn(Segmenter):
     fully convolutional network, sand-clock shape residual modules, 88 layers.
 
     Our reading, as the layer table is not public:
-    * the wiring of the module (`resnet.sand_clock`);
+    * the wiring of the module (`residual.sand_clock`);
     * 88 = 1 stem + 4 layers in each of 3 + 4 + 11 + 3 modules + 3 score layers, counted as ResNet counts: layers
       with weights, without the projections of shortcuts. 3, 4 and 3 are the depths of every large ResNet's conv2_x,
       conv3_x and conv5_x; conv4_x takes what is left;
@@ -31,21 +31,12 @@ class Fcrn(Segmenter):
 
     stride: ClassVar[int] = 32
 
-    def __init__(
-        self,
-        *,
-        width: float,
-        num_outputs: int,
-        in_channels: int,
-        dropout: float,
-        dtype: jnp.dtype,
-        rngs: nnx.Rngs,
-        depths: tuple[int, ...] = DEPTHS,
-    ):
-        """Published size at `width=1` and these depths; the other arguments as in `hep2jax.models.build`."""
-        super().__init__(in_channels=in_channels, dtype=dtype, dropout=dropout)
-        self.trunk = ResidualTrunk(depths, sand_clock, width=width, in_channels=in_channels, dtype=dtype, rngs=rngs)
-        self.heads = nnx.List([Head(c, num_outputs, dtype=dtype, rngs=rngs) for c in self.trunk.channels[1:]])
+    def __init__(self, settings: Settings, *, rngs: nnx.Rngs, depths: tuple[int, ...] = DEPTHS):
+        """Published size at `width=1` and these depths."""
+        super().__init__(settings)
+        self.trunk = ResidualTrunk(settings, depths, sand_clock, rngs=rngs)
+        heads = [Head(c, settings.num_outputs, dtype=self.dtype, rngs=rngs) for c in self.trunk.channels[1:]]
+        self.heads = nnx.List(heads)
 
     def forward(self, image: Array, *, train: bool, rngs: nnx.Rngs | None) -> SegmenterOutput:
         """Scores at strides 32, 16 and 8 are added from coarse to fine, then brought to full size."""

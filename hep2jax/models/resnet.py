@@ -1,110 +1,72 @@
-"""Residual trunks shared by `fcrn` and `dsfcn` (He, Zhang, Ren, Sun 2016)."""
+"""Residual networks for cells: ResNet (He et al. 2016) and the deeply supervised DSRN (Lei et al. 2018)."""
 
-from collections.abc import Callable
-
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
+from typing_extensions import override
 
-from hep2jax.models.layers import ConvNorm, max_pool, scale_channels
+from hep2jax.errors import UsageError
+from hep2jax.models.classifier import Description, PoolingClassifier
+from hep2jax.models.layers import global_average
+from hep2jax.models.network import Settings
+from hep2jax.models.residual import BASIC_STAGE_CHANNELS, STAGE_CHANNELS, ResidualTrunk, basic, bottleneck
 
-STEM_CHANNELS = 64
-STAGE_CHANNELS = (256, 512, 1024, 2048)
-"""Channels after conv2_x to conv5_x, at strides 4, 8, 16 and 32, of the published ResNet-50 and deeper."""
-
-Profile = tuple[tuple[int, int], ...]
-"""(channels, side of the kernel) of each convolution of a residual module; the last is the module's output."""
-
-
-def bottleneck(channels: int) -> Profile:
-    """ResNet's module: 1x1 to a quarter, 3x3, 1x1 back (He et al. 2016, figure 5)."""
-    return (channels // 4, 1), (channels // 4, 3), (channels, 1)
-
-
-def sand_clock(channels: int) -> Profile:
-    """Wide, narrow in the middle, wide: 1x1 to a quarter, 3x3 to an eighth, 3x3 to a quarter, 1x1 back.
-
-    Li, Shen, Yu 2017 name the module so and say that it improves FCRN "effectively and economically"; its wiring is
-    not public. Our reading: the two 3x3 convolutions through an eighth hold exactly as many weights as the single
-    one of the bottleneck, so the module is one layer deeper, and its field of view wider, at the same cost.
-    """
-    return (channels // 4, 1), (channels // 8, 3), (channels // 4, 3), (channels, 1)
+VARIANTS = {
+    18: ((2, 2, 2, 2), basic, BASIC_STAGE_CHANNELS),
+    34: ((3, 4, 6, 3), basic, BASIC_STAGE_CHANNELS),
+    50: ((3, 4, 6, 3), bottleneck, STAGE_CHANNELS),
+}
+"""Modules of each stage, the module, and the stages' channels, by depth (He et al. 2016, table 1)."""
+PUBLISHED_DEPTH = 50
 
 
-class ResidualModule(nnx.Module):
-    """Convolutions of a profile, added to the input.
+class ResNet(PoolingClassifier):
+    """ResNet-50 (or -34, -18), global average pooling, one linear layer.
 
-    The scale of the last norm starts at 0, so that each module starts as the identity (Goyal et al. 2017): deep trunks
-    then train from scratch without a special schedule. The first 3x3 convolution carries the stride. The shortcut is
-    the identity, or a 1x1 projection where the shape changes.
+    Our reading for cells of about 80 pixels: the stem is one 5x5 convolution of stride 2 without a pool, so that
+    conv2_x works at 40x40 and conv5_x at 5x5. The published stem, made for 224 pixels, would leave 20x20 and 3x3.
     """
 
-    def __init__(self, in_channels: int, profile: Profile, *, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs):
-        """A module from `in_channels` to the channels of the profile's last convolution."""
-        channels, out_channels, pending = in_channels, profile[-1][0], stride
-        branch = []
-        for index, (out, kernel) in enumerate(profile):
-            last, step = index == len(profile) - 1, pending if kernel > 1 else 1
-            conv = ConvNorm(channels, out, kernel, stride=step, relu=not last, zero_scale=last, dtype=dtype, rngs=rngs)
-            branch.append(conv)
-            channels, pending = out, pending // step
-        self.branch = nnx.List(branch)
-        changes = stride != 1 or in_channels != out_channels
-        self.projection = (
-            ConvNorm(in_channels, out_channels, 1, stride=stride, relu=False, dtype=dtype, rngs=rngs)
-            if changes
-            else None
-        )
+    def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
+        """`settings.depth` is 18, 34 or 50; 0 is 50. Published size at `width=1`."""
+        super().__init__(settings)
+        self.trunk = cell_trunk(settings, rngs=rngs)
+        self.make_heads(settings, self.trunk.channels[-1], rngs=rngs)
 
-    def __call__(self, x: Array, *, train: bool) -> Array:
-        """Height and width divided by the stride."""
-        shortcut = x if self.projection is None else self.projection(x, train=train)
-        for conv in self.branch:
-            x = conv(x, train=train)
-        return nnx.relu(shortcut + x)
+    @override
+    def describe(self, image: Array, *, train: bool) -> Description:
+        return Description(global_average(self.trunk(image, train=train)[-1]))
 
 
-class ResidualTrunk(nnx.Module):
-    """7x7 stem of stride 2, max pool, then four stages of residual modules; features at strides 4, 8, 16 and 32.
+class Dsrn(PoolingClassifier):
+    """Deeply supervised residual network (Lei et al., Pattern Recognition 79:290-302, 2018; Xie et al., ICPR 2018).
 
-    The pool is 2x2 instead of the published overlapping 3x3: same size, no parameters, and a gradient that is an
-    order of magnitude faster on CPU (`layers.max_pool`).
+    Sourced: ResNet-50 with deep supervision that directly guides the training of the lower and upper levels.
 
-    Attributes:
-        channels: of the four feature maps.
+    Our reading, as positions and weights of the side heads are not public: global average and a linear layer after
+    conv3_x and after conv4_x, in training only, their weight `loss.side_weight`; the stem as in `ResNet`.
     """
 
-    def __init__(
-        self,
-        depths: tuple[int, ...],
-        profile: Callable[[int], Profile],
-        *,
-        width: float,
-        in_channels: int,
-        dtype: jnp.dtype,
-        rngs: nnx.Rngs,
-    ):
-        """`depths`: modules in each stage; `profile`: `bottleneck` or `sand_clock`."""
-        channels = scale_channels(STEM_CHANNELS, width)
-        self.stem = ConvNorm(in_channels, channels, 7, stride=2, dtype=dtype, rngs=rngs)
-        stages, outputs = [], []
-        for index, (depth, published) in enumerate(zip(depths, STAGE_CHANNELS, strict=True)):
-            scaled = tuple((scale_channels(count, width), kernel) for count, kernel in profile(published))
-            modules = []
-            for position in range(depth):
-                stride = 2 if index and not position else 1
-                modules.append(ResidualModule(channels, scaled, stride=stride, dtype=dtype, rngs=rngs))
-                channels = scaled[-1][0]
-            stages.append(nnx.List(modules))
-            outputs.append(channels)
-        self.stages = nnx.List(stages)
-        self.channels = tuple(outputs)
+    def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
+        """As in `ResNet`."""
+        super().__init__(settings)
+        self.trunk = cell_trunk(settings, rngs=rngs)
+        _, *sides, last = self.trunk.channels
+        self.make_heads(settings, last, sides, rngs=rngs)
 
-    def __call__(self, x: Array, *, train: bool) -> list[Array]:
-        """Feature maps of the four stages, fine to coarse."""
-        x, features = max_pool(self.stem(x, train=train)), []
-        for stage in self.stages:
-            for module in stage:
-                x = module(x, train=train)
-            features.append(x)
-        return features
+    @override
+    def describe(self, image: Array, *, train: bool) -> Description:
+        _, *sides, last = map(global_average, self.trunk(image, train=train))
+        return Description(last, tuple(sides))
+
+
+def cell_trunk(settings: Settings, *, rngs: nnx.Rngs) -> ResidualTrunk:
+    """The residual trunk of the configured depth with the stem for cells.
+
+    Raises:
+        UsageError: unknown depth.
+    """
+    depth = settings.depth or PUBLISHED_DEPTH
+    if depth not in VARIANTS:
+        raise UsageError(f"model.depth={depth}: must be 0 or one of {', '.join(map(str, VARIANTS))}")
+    depths, profile, channels = VARIANTS[depth]
+    return ResidualTrunk(settings, depths, profile, stage_channels=channels, fine=True, rngs=rngs)

@@ -7,6 +7,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from hep2jax.models.layers import ConvNorm, DenseUp, Head, dropout, max_pool, scale_channels
+from hep2jax.models.network import Settings
 from hep2jax.models.segmenter import Segmenter, SegmenterOutput
 
 CHANNELS = (64, 128, 256, 512, 1024)
@@ -25,25 +26,17 @@ class UNet(Segmenter):
 
     stride: ClassVar[int] = 16
 
-    def __init__(
-        self,
-        *,
-        width: float,
-        num_outputs: int,
-        in_channels: int,
-        dropout: float,
-        dtype: jnp.dtype,
-        rngs: nnx.Rngs,
-    ):
-        """Published size at `width=1`; the other arguments as in `hep2jax.models.build`."""
-        super().__init__(in_channels=in_channels, dtype=dtype, dropout=dropout)
+    def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
+        """Published size at `width=1`."""
+        super().__init__(settings)
+        width, dtype = settings.width, settings.dtype
         levels = [scale_channels(channels, width) for channels in CHANNELS]
-        inputs = [in_channels, *levels[:-1]]
+        inputs = [settings.in_channels, *levels[:-1]]
         self.down = nnx.List([DoubleConv(a, b, dtype=dtype, rngs=rngs) for a, b in zip(inputs, levels, strict=True)])
         steps = list(zip(levels[:0:-1], levels[-2::-1], strict=True))
         self.lift = nnx.List([DenseUp(a, b, factor=2, dtype=dtype, rngs=rngs) for a, b in steps])
         self.up = nnx.List([DoubleConv(2 * b, b, dtype=dtype, rngs=rngs) for _, b in steps])
-        self.head = Head(levels[0], num_outputs, dtype=dtype, rngs=rngs)
+        self.head = Head(levels[0], settings.num_outputs, dtype=dtype, rngs=rngs)
 
     def forward(self, image: Array, *, train: bool, rngs: nnx.Rngs | None) -> SegmenterOutput:
         """Down to stride 16 and up again."""

@@ -7,20 +7,22 @@ on the page is loaded from elsewhere, and it reads without its script.
 import contextlib
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from hep2jax.errors import UsageError
+from hep2jax.report.cells import CellItem
 from hep2jax.report.overlays import GalleryItem
-from hep2jax.report.page import render
+from hep2jax.report.page import Gallery, render
 
-__all__ = ["GalleryItem", "write_report"]
+__all__ = ["CellItem", "Gallery", "GalleryItem", "write_report"]
 
 
 def write_report(
     workdir: pathlib.Path,
     *,
     metrics: dict[str, dict[str, Any]],
-    gallery: dict[str, list[GalleryItem]],
+    gallery: Mapping[str, Gallery],
     environment: dict[str, Any],
     timings: dict[str, Any],
 ) -> pathlib.Path:
@@ -32,7 +34,7 @@ def write_report(
     Args:
         workdir: of the run; `report/` is made in it.
         metrics: contents of `report/metrics.json`: split → figures.
-        gallery: split → fields to show.
+        gallery: split → fields or cells to show.
         environment: nested versions and devices.
         timings: phase → seconds; `total` is the wall time that the others are a share of.
 

@@ -40,14 +40,19 @@ class Axis:
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
-def curves(history: History) -> Html:
-    """All charts that the history has points for, in a grid; empty if there is none."""
+def curves(history: History, unit: str = "image") -> Html:
+    """All charts that the history has points for, in a grid; empty if there is none.
+
+    Args:
+        history: of the run.
+        unit: what a training example is called, `image` or `cell`.
+    """
     title, held_out = _held_out_figures(history)
     charts = [
         _chart("Loss", _named(history, "loss")),
         _chart(title, held_out, top=1.0),
         _chart("Learning rate", _named(history, "learning_rate")),
-        _chart("Images per second", _named(history, "images_per_second")),
+        _chart(f"{unit.capitalize()}s per second", _named(history, "images_per_second")),
         _chart("Share of the time waiting for data", _named(history, "data_wait_share")),
         _chart("Gradient norm", _named(history, "grad_norm")),
     ]

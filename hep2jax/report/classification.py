@@ -1,4 +1,4 @@
-"""How patterns were read, of specimens or of images: confusion matrix and figures of each pattern."""
+"""How patterns were read, of specimens, images or cells: confusion matrix and figures of each pattern."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ def classification(title: str, unit: str, figures: dict[str, Any], classes: Sequ
 
     Args:
         title: heading.
-        unit: what is counted, `specimen` or `image`.
+        unit: what is counted, `specimen`, `image` or `cell`.
         figures: `confusion`, `per_class`, `aca`, `mca` and what goes with them; any may be absent.
         classes: pattern names in class order, where `figures` does not name its own.
     """

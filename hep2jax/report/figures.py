@@ -6,24 +6,30 @@ from typing import Any
 from hep2jax.report.markup import Html, element, figure, interval, is_figure, is_interval, join, table
 from hep2jax.report.terms import definition_of, name_of, pattern_label, term
 
-TILES = (
+FIELD_TILES = (
     ("Specimens, ", "specimen", ("mca", "aca")),
     ("Images, ", None, ("mca", "aca")),
     ("Foreground ", "pixel", ("Dice", "JA")),
     ("Objects, ", "pixel", ("SEG",)),
 )
 """Prefix of the label, section that holds the figures (None: the top), names."""
+CELL_TILES = (("Cells, ", None, ("mca", "aca")), ("Specimens, ", "specimen", ("mca", "aca")))
 
 PIXEL_ORDER = ("Dice", "Dice_mean_per_image", "JA", "SE", "SP", "AC", "SEG", "SEG_instances")
 ALIASES = ("pixel_accuracy",)
 """Keys that repeat another one's figure."""
 
 
+def of_cells(section: dict[str, Any]) -> bool:
+    """Whether a split's figures count single cells, not images."""
+    return section.get("examples") == "cell"
+
+
 def tiles(section: dict[str, Any]) -> Html:
     """The key figures of a split, each with its interval; figures that are absent are left out."""
     label, baseline = _strongest(baselines_of(section))
     made = []
-    for prefix, part, keys in TILES:
+    for prefix, part, keys in CELL_TILES if of_cells(section) else FIELD_TILES:
         values = section if part is None else section.get(part) or {}
         beside = baseline if part == "pixel" else {}
         made += [_tile(prefix, key, values, label, beside) for key in keys if key in values]

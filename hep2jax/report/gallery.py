@@ -32,9 +32,7 @@ def prepare(name: str, items: Sequence[GalleryItem], width: int) -> list[list[Di
     specimens = collections.defaultdict(list)
     for item in sorted(items, key=lambda item: (_dice(item), item.field)):
         specimens[item.specimen_id].append(item)
-    groups = sorted(
-        specimens.values(), key=lambda group: (not _any_wrong(group), _dice(group[0]), group[0].specimen_id)
-    )
+    groups = sorted(specimens.values(), key=_badness)
     return [
         [overlays.display(item, width, f"{name}-{row}-{column}") for column, item in enumerate(group)]
         for row, group in enumerate(groups)

@@ -104,12 +104,12 @@ def image_layer(field: Display) -> Html:
 
 def prediction_layer(field: Display) -> Html:
     """The predicted patterns in translucent colour, embedded."""
-    return _embedded(field, "read", _png(prediction_overlay(field.predicted)))
+    return _embedded(field, "read", png(prediction_overlay(field.predicted)))
 
 
 def error_layer(field: Display) -> Html:
     """The errors, embedded."""
-    return _embedded(field, "errors", _png(error_overlay(field.truth, field.predicted)))
+    return _embedded(field, "errors", png(error_overlay(field.truth, field.predicted)))
 
 
 def reuse(field: Display, layer: str) -> Html:
@@ -170,7 +170,8 @@ def _jpeg(image: np.ndarray) -> str:
     return _data_uri(image, ".jpg", "image/jpeg", (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
 
 
-def _png(image: np.ndarray) -> str:
+def png(image: np.ndarray) -> str:
+    """A picture, uint8 grey [height, width] or BGRA [height, width, 4], as a data URI."""
     return _data_uri(image, ".png", "image/png", (cv2.IMWRITE_PNG_COMPRESSION, 6))
 
 

@@ -41,10 +41,11 @@ def test_data_dir_is_the_given_one_else_the_environment_s_else_tfds_s(monkeypatc
 
 
 @pytest.mark.parametrize("name", prepare.BUILDERS)
-def test_every_builder_can_be_loaded_and_has_specimens(name):
+def test_every_builder_can_be_loaded_and_its_first_configuration_is_taken(name):
     builder = importlib.import_module(prepare.BUILDERS[name]).Builder
     assert builder.name == name
-    assert prepare.DEFAULT_BUILDER_CONFIG in [config.name for config in builder.BUILDER_CONFIGS]
+    expected = "specimens" if name in ("hep2_synthetic", "icpr2012") else "cells"
+    assert prepare.configurations(name)[0] == expected
 
 
 def test_builds_once_with_one_line_and_then_reuses(tmp_path, archive, capfd):

@@ -67,22 +67,53 @@ def test_a_constant_channel_has_a_finite_gradient():
     assert np.isfinite(jax.grad(loss)(jnp.full((2, 4, 4, 8), 5.0))).all()
 
 
-def reduce_window_pool(x: jax.Array) -> jax.Array:
-    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+def reduce_window_pool(x: jax.Array, size: int) -> jax.Array:
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, size, size, 1), (1, size, size, 1), "VALID")
 
 
-def test_max_pool_and_its_gradient_match_reduce_window():
-    x, weights = normal(2, 6, 10, 3), normal(2, 3, 5, 3, seed=1)
-    np.testing.assert_array_equal(layers.max_pool(x), reduce_window_pool(x))
-    ours, theirs = (jax.grad(lambda x, f=f: (f(x) * weights).sum())(x) for f in (layers.max_pool, reduce_window_pool))
+@pytest.mark.parametrize("size", [2, 3])
+def test_max_pool_and_its_gradient_match_reduce_window(size):
+    x, weights = normal(2, 3 * size, 5 * size, 3), normal(2, 3, 5, 3, seed=1)
+    pools = (layers.max_pool, reduce_window_pool)
+    np.testing.assert_array_equal(*(pool(x, size) for pool in pools))
+    ours, theirs = (jax.grad(lambda x, pool=pool: (pool(x, size) * weights).sum())(x) for pool in pools)
     np.testing.assert_array_equal(ours, theirs)
 
 
-def test_equal_maxima_share_the_gradient_of_a_pool():
-    gradient = jax.grad(lambda x: layers.max_pool(x).sum())
-    np.testing.assert_array_equal(gradient(jnp.ones((1, 2, 2, 1)))[0, :, :, 0], np.full((2, 2), 0.25))
-    block = jnp.array([[1.0, 0.0], [1.0, 0.0]]).reshape(1, 2, 2, 1)
-    np.testing.assert_array_equal(gradient(block)[0, :, :, 0], [[0.5, 0], [0.5, 0]])
+@pytest.mark.parametrize("size", [2, 3])
+def test_equal_maxima_share_the_gradient_of_a_pool(size):
+    gradient = jax.grad(lambda x: layers.max_pool(x, size).sum())
+    np.testing.assert_array_equal(
+        gradient(jnp.ones((1, size, size, 1))), np.full((1, size, size, 1), 1 / size**2, "f4")
+    )
+    block = jnp.zeros((1, size, size, 1)).at[:, :2, 0].set(1.0)
+    np.testing.assert_array_equal(gradient(block), 0.5 * block)
+
+
+@pytest.mark.parametrize("level", [0, 3])
+def test_no_gradient_is_lost_where_xla_computes_the_input_of_a_pool_twice(level):
+    """Behind a norm and a ReLU, XLA recomputes it in the backward pass, and at level 0 with other roundings."""
+    rngs = nnx.Rngs(0)
+    block = nnx.List([layers.ConvNorm(8, 8, dtype=jnp.float32, rngs=rngs) for _ in range(3)])
+    graphdef, params, stats = nnx.split(block, nnx.Param, nnx.BatchStat)
+    image, weights = normal(4, 4, 4, 8), normal(4, 2, 2, 8, seed=1)
+
+    def gradient(pool):
+        def loss(params):
+            first, second, third = nnx.merge(graphdef, params, nnx.to_pure_dict(stats))
+            x = pool(second(first(image, train=True), train=True), 2)
+            return (third(x, train=True) * weights).sum()
+
+        step = jax.jit(jax.grad(loss), compiler_options={"xla_backend_optimization_level": level})
+        return jax.tree.leaves(step(nnx.to_pure_dict(params)))
+
+    for ours, theirs in zip(gradient(layers.max_pool), gradient(reduce_window_pool), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
+
+
+def test_the_gradient_of_a_pool_keeps_its_dtype():
+    x = normal(1, 4, 4, 2).astype(jnp.bfloat16)
+    assert jax.grad(lambda x: layers.max_pool(x).sum())(x).dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
@@ -131,6 +162,42 @@ def test_grey_convolution_matches_xla(side, stride):
     gradients = [jax.grad(lambda i, k, f=f: (f(i, k) * weights).sum(), (0, 1))(image, kernel) for f in (ours, xla)]
     for got, expected in zip(*gradients, strict=True):
         np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "rows", "columns"), [(78, 78, 7, 7), (12, 9, 3, 5), (9, 14, 4, 2), (7, 7, 7, 7)]
+)
+def test_grey_valid_convolution_matches_xla(height, width, rows, columns):
+    image, kernel = normal(3, height, width, 1), normal(rows, columns, 1, 6, seed=1)
+
+    def xla(image, kernel):
+        return lax.conv_general_dilated(image, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    convolutions = [jax.jit(function) for function in (layers.grey_valid_convolution, xla)]
+    got, expected = (convolve(image, kernel) for convolve in convolutions)
+    assert got.shape == expected.shape
+    np.testing.assert_allclose(got, expected, atol=3e-5)
+    weights = normal(*expected.shape, seed=2)
+    gradients = [jax.grad(lambda i, k, f=f: (f(i, k) * weights).sum(), (0, 1))(image, kernel) for f in convolutions]
+    for ours, theirs in zip(*gradients, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=2e-6 * expected.size**0.5 + 2e-5)
+
+
+def test_grey_valid_convolution_sums_bfloat16_in_float32():
+    image, kernel = normal(1, 16, 16, 1).astype(jnp.bfloat16), normal(7, 7, 1, 6, seed=1).astype(jnp.bfloat16)
+    convolve = jax.jit(layers.grey_valid_convolution)
+    exact, got = convolve(image.astype(jnp.float32), kernel.astype(jnp.float32)), convolve(image, kernel)
+    assert got.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(got, np.float32), exact, rtol=2**-8, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [3, 5])
+def test_a_doubled_convolution_is_the_convolution_of_repeated_pixels(side):
+    x, kernel = normal(2, 5, 6, 4), normal(side, side, 4, 3, seed=1)
+    repeated = x.repeat(2, axis=1).repeat(2, axis=2)
+    numbers = ("NHWC", "HWIO", "NHWC")
+    expected = lax.conv_general_dilated(repeated, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+    np.testing.assert_allclose(layers.doubled_conv_general(x, kernel), expected, atol=3e-5)
 
 
 def test_grey_convolution_sums_bfloat16_in_float32():

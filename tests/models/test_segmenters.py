@@ -12,7 +12,7 @@ from flax import nnx, traverse_util
 from hep2jax import losses
 from hep2jax.config import LossConfig, ModelConfig
 from hep2jax.errors import UsageError
-from hep2jax.models import SEGMENTERS, SegmenterOutput, build
+from hep2jax.models import SEGMENTERS, SegmenterOutput, Settings, build
 
 NAMES = tuple(SEGMENTERS)
 CLASSES = 9
@@ -56,11 +56,11 @@ class Network(NamedTuple):
     predict: object
 
 
-def small(name: str, dtype: jnp.dtype) -> nnx.Module:
+def small(name: str, dtype: jnp.dtype, num_outputs: int = CLASSES) -> nnx.Module:
     """Minimal width, and one residual module in each stage: compiling 88 layers would take most of the time."""
     depths = {"depths": (1, 1, 1, 1)} if name in ("fcrn", "dsfcn") else {}
-    settings = {"width": 0.01, "num_outputs": CLASSES, "in_channels": 1, "dropout": 0.0}
-    return SEGMENTERS[name](**settings, **depths, dtype=dtype, rngs=nnx.Rngs(0))
+    settings = Settings(num_outputs=num_outputs, width=0.01, dtype=dtype)
+    return SEGMENTERS[name](settings, **depths, rngs=nnx.Rngs(0))
 
 
 @functools.cache
@@ -202,6 +202,15 @@ def test_narrow_networks_have_multiples_of_8_channels(name, width):
     assert all(leaf.shape[0] % 8 == 0 and leaf.shape[0] >= 8 for leaf in norms)
     if width == 0.01:
         assert max(leaf.shape[0] for leaf in norms) <= 24
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_depends_on_the_patterns_is_named_head(name):
+    outputs = (CLASSES, CLASSES + 1)
+    some, more = (flat_params(nnx.eval_shape(lambda k=k: small(name, jnp.float32, num_outputs=k))) for k in outputs)
+    differ = {path for path in some if some[path].shape != more[path].shape}
+    assert differ
+    assert all(path[0].startswith("head") for path in differ)
 
 
 # --- Shapes and refusals, at trace time.

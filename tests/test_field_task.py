@@ -1,14 +1,17 @@
+"""Figures, records and evaluation of whole fields; no training."""
+
 import json
 
 import jax
 import numpy as np
 import pytest
 
-from hep2jax import evaluate, optimizers, results
 from hep2jax import mesh as meshes
+from hep2jax import optimizers
 from hep2jax import state as states
 from hep2jax.config import Config
 from hep2jax.data import sources
+from hep2jax.tasks.field_task import FieldTask
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +37,9 @@ def _figures(world, batch_size: int) -> dict:
     config, fields, mesh, network, parameters = world
     config.evaluation.batch_size = batch_size
     indices = range(0, len(fields), 3)
-    rows = evaluate.Evaluator(config, network, mesh).measure(parameters, fields, indices)
-    return results.side_metrics(config, fields.classes, rows, "made up", False)
+    task = FieldTask(config, fields)
+    rows = task.evaluator(network, mesh).measure(parameters, indices)
+    return task.figures(rows, "made up", False)
 
 
 def _numbers(value) -> list[float]:
@@ -56,17 +60,18 @@ def test_figures_do_not_depend_on_the_batch_size(world):
 def test_records_survive_json(world):
     config, fields, mesh, network, parameters = world
     config.evaluation.nuclear_diameter, config.evaluation.baselines = 48.0, True
-    rows = evaluate.Evaluator(config, network, mesh).measure(parameters, fields, range(4))
-    back = [results.from_record(json.loads(json.dumps(results.to_record(row)))) for row in rows]
+    task = FieldTask(config, fields)
+    rows = task.evaluator(network, mesh).measure(parameters, range(4))
+    back = [task.from_record(json.loads(json.dumps(task.to_record(row)))) for row in rows]
     config.evaluation.nuclear_diameter, config.evaluation.baselines = 0.0, False
-    first = results.side_metrics(config, fields.classes, rows, "p", False)
-    assert results.side_metrics(config, fields.classes, back, "p", False) == first
+    first = task.figures(rows, "p", False)
+    assert task.figures(back, "p", False) == first
     assert set(first["baselines"]) == {"otsu_watershed", "otsu_log_watershed"}
 
 
 def test_native_resolution_is_what_is_measured(world):
     config, fields, mesh, network, parameters = world
-    result = evaluate.Evaluator(config, network, mesh).measure(parameters, fields, [0])[0]
+    result = FieldTask(config, fields).evaluator(network, mesh).measure(parameters, [0])[0]
     assert result.predicted.shape == fields.fields[0].image.shape
     valid = np.count_nonzero(fields.fields[0].classes != sources.VOID)
     counts = result.score.counts

@@ -9,11 +9,12 @@ import numpy as np
 from hep2jax import metrics, specimen
 from hep2jax.config import Config
 from hep2jax.metrics import ImageScore
+from hep2jax.tasks.words import figure
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FieldResult:
-    """What one field adds to every figure; everything but the picture goes into `report/fields.json`."""
+    """What one field adds to every figure; everything but the picture goes into `report/records.json`."""
 
     number: int
     truth: int
@@ -93,21 +94,14 @@ def describe_side(name: str, figures: dict[str, Any]) -> str:
     """One line: foreground Dice and specimen MCA with their intervals."""
     pixel, whole = figures["pixel"], figures["specimen"]
     return (
-        f"{name}: foreground Dice {_figure(pixel, 'Dice')}, JA {_figure(pixel, 'JA')}, SEG {_figure(pixel, 'SEG')}; "
-        f"{whole['num_specimens']} specimens: MCA {_figure(whole, 'mca')}, ACA {_figure(whole, 'aca')}"
+        f"{name}: foreground Dice {figure(pixel, 'Dice')}, JA {figure(pixel, 'JA')}, SEG {figure(pixel, 'SEG')}; "
+        f"{whole['num_specimens']} specimens: MCA {figure(whole, 'mca')}, ACA {figure(whole, 'aca')}"
     )
 
 
 def describe_pixels(name: str, pixel: dict[str, Any]) -> str:
     """One line: every pixel and object figure with its interval."""
-    return f"{name}: " + ", ".join(f"{key} {_figure(pixel, key)}" for key in (*metrics.PIXEL_FIGURES, "SEG"))
-
-
-def _figure(figures: dict[str, Any], name: str) -> str:
-    value, interval = figures[name], figures.get(f"{name}_ci95")
-    if value is None:
-        return "undefined"
-    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+    return f"{name}: " + ", ".join(f"{key} {figure(pixel, key)}" for key in (*metrics.PIXEL_FIGURES, "SEG"))
 
 
 def to_record(result: FieldResult) -> dict[str, Any]:

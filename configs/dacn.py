@@ -1,0 +1,11 @@
+"""`dacn` on synthetic cells, narrow enough for a CPU."""
+
+from configs import cnn
+from hep2jax.config import Config
+
+
+def get_config() -> Config:
+    config = cnn.get_config()
+    config.data.crop_size = 80
+    config.model.name, config.model.width = "dacn", 0.5
+    return config

@@ -1,0 +1,85 @@
+"""The training stream of single cells: a batch is a pure function of (seed, step), as in `pipeline`."""
+
+from collections.abc import Sequence
+
+import cv2
+import grain
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from hep2jax.config import AugmentConfig, Config
+from hep2jax.data import geometry
+from hep2jax.data.cells import CellSet
+from hep2jax.data.sampling import Sampler
+from hep2jax.errors import UsageError
+
+Batch = dict[str, np.ndarray]
+
+
+class CellStream:
+    """Makes batches: `stream.batch(step)` has
+
+    image    uint8   [rows, crop, crop]
+    labels   int32   [rows]               pattern
+    greys    float32 [rows, 4]            grey-level map of each example
+
+    for the rows of this process.
+    """
+
+    def __init__(self, config: Config, cells: CellSet, indices: Sequence[int], *, rows: slice | None = None) -> None:
+        self._config = config
+        self._cells = [cells.cells[i] for i in indices]
+        self._rows = rows or slice(0, config.train.global_batch_size)
+        if not self._cells:
+            raise UsageError(f"{cells.name}: no cell to train on under data.protocol={config.data.protocol}")
+        self._sampler = Sampler([cell.item for cell in self._cells], config.data.balance, config.seed)
+        self._patterns = np.array([cell.item.pattern for cell in self._cells], np.int32)
+        self._greys = np.stack([cell.greys for cell in self._cells])
+
+    def batch(self, step: int) -> Batch:
+        """The rows of this process in the batch of `step`."""
+        size, count = self._config.data.crop_size, self._config.train.global_batch_size
+        rng = np.random.default_rng((self._config.seed, step))
+        drawn = np.array([self._sampler.draw(rng, step * count + row) for row in range(count)])
+        warps = geometry.sample_cell_warps(rng, count, size, self._config.augment)
+        greys = _jitter(rng, self._greys[drawn], self._config.augment)
+        drawn, warps, greys = drawn[self._rows], warps[self._rows], greys[self._rows]
+        images = [warp_cell(self._cells[i].ready, warp, size) for i, warp in zip(drawn, warps, strict=True)]
+        return {"image": np.stack(images), "labels": self._patterns[drawn], "greys": greys}
+
+    def dataset(self, first_step: int, num_steps: int) -> grain.MapDataset:
+        """The batches of steps first_step … num_steps-1 in order."""
+        return grain.MapDataset.range(first_step, num_steps).map(self.batch)
+
+
+def _jitter(rng: np.random.Generator, greys: np.ndarray, augment: AugmentConfig) -> Float32[np.ndarray, "batch 4"]:
+    gain, gamma, shift = rng.uniform(-1, 1, size=(3, len(greys)))
+    offset, plain_gain, exponent, plain_shift = greys.T
+    jittered = (
+        offset,
+        plain_gain * np.exp(augment.gain * gain),
+        exponent * np.exp(augment.gamma * gamma),
+        plain_shift + augment.offset * shift,
+    )
+    return np.stack(jittered, axis=1).astype(np.float32)
+
+
+def warp_cell(
+    ready: UInt8[np.ndarray, "height width"], warp: Float32[np.ndarray, "2 3"], size: int
+) -> UInt8[np.ndarray, "size size"]:
+    """The network's input from a ready picture; beyond the picture's border, its mirror image.
+
+    `warp` maps input to input (see `geometry.sample_cell_warps`); the picture lies centred on the input.
+    """
+    height, width = ready.shape
+    matrix = warp.copy()
+    matrix[:, 2] += (width - size) / 2, (height - size) / 2
+    flags, border = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, cv2.BORDER_REFLECT_101
+    return cv2.warpAffine(ready, matrix, (size, size), flags=flags, borderMode=border)
+
+
+def plain_input(ready: UInt8[np.ndarray, "height width"], size: int) -> UInt8[np.ndarray, "size size"]:
+    """The network's input without augmentation."""
+    if ready.shape == (size, size):
+        return ready
+    return warp_cell(ready, np.eye(2, 3, dtype=np.float32), size)

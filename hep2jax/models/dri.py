@@ -1,0 +1,100 @@
+"""DRI, the deep residual inception network (Li and Shen, DLMIA 2017, doi 10.1007/978-3-319-67558-9_2)."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+from typing_extensions import override
+
+from hep2jax.models.classifier import Description, PoolingClassifier
+from hep2jax.models.layers import ConvNorm, global_average, scale_channels
+from hep2jax.models.network import Settings
+from hep2jax.models.residual import STEM_CHANNELS, ResidualModule
+
+STAGES = (256, 512, 1024)
+"""Channels of the shallow, medium and deep stage."""
+MODULES = 2
+"""Residual inception modules of each stage."""
+
+
+SHARES = (1 / 4, 1 / 2, 1 / 8, 1 / 8)
+"""Of a module's channels, by branch: GoogLeNet's first module, 64, 128, 32 and 32 of 256 (Szegedy et al. 2015)."""
+
+
+class Dri(PoolingClassifier):
+    """Inception modules made of residual modules; shallow, medium and deep features decide together.
+
+    Sourced (abstract): a hybrid of ResNet and Inception that replaces the plain convolutions of Inception by residual
+    modules and fuses the features of shallow, medium and deep layers; the auxiliary heads take part in the prediction,
+    while Inception's only regularise.
+
+    Our reading, as the layer table is not public:
+    * the stem of `resnet`, then three stages at strides 4, 8 and 16, each a 3x3 convolution of stride 2 and two
+      modules (`InceptionModule`), 256, 512 and 1024 channels;
+    * the head reads the concatenated global averages of the three stages. That is the sum of one linear head at each
+      depth, so each takes part in the prediction;
+    * in training, side heads on the shallow and the medium average, their weight `loss.side_weight`.
+    """
+
+    def __init__(self, settings: Settings, *, rngs: nnx.Rngs, modules: int = MODULES):
+        """The size above at `width=1` and so many modules in each stage."""
+        super().__init__(settings)
+        channels = scale_channels(STEM_CHANNELS, settings.width)
+        self.stem = ConvNorm(settings.in_channels, channels, 5, stride=2, dtype=self.dtype, rngs=rngs)
+        stages, outputs = [], []
+        for published in STAGES:
+            entry = scale_channels(published / 2, settings.width)
+            layers: list[nnx.Module] = [ConvNorm(channels, entry, stride=2, dtype=self.dtype, rngs=rngs)]
+            channels = entry
+            for _ in range(modules):
+                module = InceptionModule(channels, published, settings, rngs=rngs)
+                layers.append(module)
+                channels = module.channels
+            stages.append(nnx.List(layers))
+            outputs.append(channels)
+        self.stages = nnx.List(stages)
+        self.make_heads(settings, sum(outputs), outputs[:-1], rngs=rngs)
+
+    @override
+    def describe(self, image: Array, *, train: bool) -> Description:
+        x, averages = self.stem(image, train=train), []
+        for stage in self.stages:
+            for layer in stage:
+                x = layer(x, train=train)
+            averages.append(global_average(x))
+        return Description(jnp.concatenate(averages, axis=-1), tuple(averages[:-1]))
+
+
+class InceptionModule(nnx.Module):
+    """Four parallel branches, concatenated: 1x1, residual 3x3, residual 5x5, and pooled.
+
+    The pool averages 3x3 pixels: GoogLeNet's maximum with stride 1 has a gradient that is slow on CPU.
+
+    Attributes:
+        channels: of the result.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, settings: Settings, *, rngs: nnx.Rngs):
+        """`out_channels` at `width=1`."""
+        width, dtype = settings.width, settings.dtype
+        one, three, five, pooled = (
+            scale_channels(out_channels * share, width) for share in (1 / 4, 1 / 2, 1 / 8, 1 / 8)
+        )
+        self.one = ConvNorm(in_channels, one, 1, dtype=dtype, rngs=rngs)
+        self.three = residual_branch(in_channels, three, 3, dtype=dtype, rngs=rngs)
+        self.five = residual_branch(in_channels, five, 5, dtype=dtype, rngs=rngs)
+        self.pooled = ConvNorm(in_channels, pooled, 1, dtype=dtype, rngs=rngs)
+        self.channels = one + three + five + pooled
+
+    def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w k"]:
+        """Same height and width."""
+        average = nnx.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
+        branches = (self.one(x, train=train), self.three(x, train=train), self.five(x, train=train))
+        return jnp.concatenate([*branches, self.pooled(average, train=train)], axis=-1)
+
+
+def residual_branch(
+    in_channels: int, out_channels: int, kernel_size: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
+) -> ResidualModule:
+    """1x1 to half of the output, then `kernel_size` squared, added to a projection of the input."""
+    profile = (scale_channels(out_channels / 2, 1.0), 1), (out_channels, kernel_size)
+    return ResidualModule(in_channels, profile, stride=1, dtype=dtype, rngs=rngs)

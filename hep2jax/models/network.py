@@ -1,0 +1,65 @@
+"""What all networks have in common: their settings, and how an image comes in."""
+
+import dataclasses
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array
+
+from hep2jax.errors import UsageError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What every network is made from; `width=1` is the published size."""
+
+    num_outputs: int
+    """Channels of the logits: the patterns, and background first where pixels are labelled."""
+    dtype: jnp.dtype
+    """Compute dtype, float32 or bfloat16; parameters, statistics and logits are float32 in either case."""
+    in_channels: int = 1
+    """Channels of the image, 1 or 3."""
+    width: float = 1.0
+    """Multiplier on channel counts, see `layers.scale_channels`."""
+    depth: int = 0
+    """Layers of the networks that come in several depths; 0: as published."""
+    dropout: float = 0.0
+    """Drop rate before the heads."""
+
+
+class ImageNetwork(nnx.Module):
+    """Base of the networks: checks the image and casts it once to the compute dtype.
+
+    Every module that depends on the meaning of the classes is an attribute whose name begins with `head`, so that
+    `hep2jax.state.graft` can leave it out.
+
+    Attributes:
+        in_channels: channels of the image.
+        dtype: compute dtype; parameters and statistics are float32.
+        dropout: drop rate before the heads.
+    """
+
+    def __init__(self, settings: Settings):
+        self.in_channels = settings.in_channels
+        self.dtype = settings.dtype
+        self.dropout = settings.dropout
+
+    def side_problem(self, height: int, width: int) -> str:
+        """What is wrong with images of this size, empty if nothing: what they must be and which keys change it."""
+        raise NotImplementedError
+
+    def accept(self, image: Array) -> Array:
+        """The image batch [B, H, W, C] in the compute dtype.
+
+        Raises:
+            UsageError: at trace time, if it does not fit the network.
+        """
+        name, shape = type(self).__name__, image.shape
+        if len(shape) != 4 or shape[3] != self.in_channels:
+            raise UsageError(
+                f"{name}: image batch of shape {shape}: must be (batch, height, width, {self.in_channels})"
+            )
+        problem = self.side_problem(shape[1], shape[2])
+        if problem:
+            raise UsageError(f"{name}: images of {shape[1]}x{shape[2]} pixels: {problem}")
+        return image.astype(self.dtype)

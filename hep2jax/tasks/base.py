@@ -1,0 +1,102 @@
+"""The interface that training, evaluation and folds work on."""
+
+import abc
+from collections.abc import Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+import grain
+import jax
+import numpy as np
+
+from hep2jax import report
+from hep2jax.config import Config
+from hep2jax.data.items import Item
+from hep2jax.state import Network, Tree
+
+Parameters = tuple[Tree, Tree]
+"""(params, batch_stats) of the averaged network."""
+
+Result = TypeVar("Result")
+"""What an evaluation measured of one example."""
+
+
+class Stream(Protocol):
+    """Training batches as a function of the step."""
+
+    def batch(self, step: int) -> dict[str, np.ndarray]:
+        """This process's rows of the batch of a step."""
+        ...
+
+    def dataset(self, first_step: int, num_steps: int) -> grain.MapDataset:
+        """The batches of steps first_step … num_steps-1 in order."""
+        ...
+
+
+class Evaluator(Protocol[Result]):
+    """A network's compiled forward pass, and what it says about examples."""
+
+    def measure(self, parameters: Parameters, indices: Sequence[int]) -> list[Result]:
+        """Results of the chosen examples, in order."""
+        ...
+
+
+class Task(abc.ABC, Generic[Result]):
+    """A data set, read for a kind of network.
+
+    Attributes:
+        config: of the experiment.
+        name: of the data set.
+        classes: patterns in the order of their labels.
+        items: the examples as protocols see them.
+        num_outputs: channels of the network's output.
+    """
+
+    config: Config
+    name: str
+    classes: tuple[str, ...]
+    items: tuple[Item, ...]
+    num_outputs: int
+
+    @abc.abstractmethod
+    def stream(self, indices: Sequence[int], rows: slice) -> Stream:
+        """Training batches of these examples; `rows` of each global batch are made here."""
+
+    @abc.abstractmethod
+    def frequencies(self, indices: Sequence[int]) -> np.ndarray:
+        """Share of each output channel in the truth of these examples, float64 [num_outputs]."""
+
+    @abc.abstractmethod
+    def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> Evaluator[Result]:
+        """A network's forward pass over this data set."""
+
+    @abc.abstractmethod
+    def figures(self, results: Sequence[Result], protocol: str, leakage: bool) -> dict[str, Any]:
+        """One side's entry in `report/metrics.json`."""
+
+    @abc.abstractmethod
+    def summary(self, figures: dict[str, Any]) -> dict[str, float]:
+        """The figures of one line of `metrics.jsonl`."""
+
+    @abc.abstractmethod
+    def score(self, figures: dict[str, Any]) -> float:
+        """What ranks checkpoints by their validation side; more is better."""
+
+    @abc.abstractmethod
+    def describe(self, side: str, figures: dict[str, Any]) -> str:
+        """The headline of a side in one line."""
+
+    @abc.abstractmethod
+    def details(self, figures: dict[str, Any]) -> list[str]:
+        """Further lines about a side, for the terminal."""
+
+    @abc.abstractmethod
+    def to_record(self, result: Result) -> dict[str, Any]:
+        """A result for JSON, complete but for pictures."""
+
+    @abc.abstractmethod
+    def from_record(self, record: dict[str, Any]) -> Result:
+        """Inverse of `to_record`."""
+
+    @abc.abstractmethod
+    def gallery(self, indices: Sequence[int], results: Sequence[Result]) -> report.Gallery:
+        """Pictures of a side for the report."""

@@ -1,0 +1,224 @@
+"""Reading whole fields: overlapping tiles, native resolution, counts first and one division last."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import cv2
+import jax
+import numpy as np
+from typing_extensions import override
+
+from hep2jax import classical, metrics, report, specimen, steps
+from hep2jax import mesh as meshes
+from hep2jax.config import Config
+from hep2jax.data import feeding, pipeline, sources, tiles
+from hep2jax.data.sources import VOID, FieldSet
+from hep2jax.metrics import ImageScore
+from hep2jax.state import Network
+from hep2jax.tasks import field_results
+from hep2jax.tasks.base import Parameters, Task
+from hep2jax.tasks.field_results import FieldResult, by_specimen, vote
+
+
+class FieldEvaluator:
+    """A network's compiled forward pass over tiles, and the figures of fields under it."""
+
+    def __init__(self, config: Config, network: Network, mesh: jax.sharding.Mesh) -> None:
+        self._config = config
+        self._mesh = mesh
+        shared = meshes.replicated(mesh)
+        self._predict = jax.jit(
+            steps.make_predict_step(network, dihedral=config.evaluation.dihedral), out_shardings=shared
+        )
+
+    def predict(
+        self, parameters: Parameters, images: Iterable[tuple[np.ndarray, np.ndarray]], shapes: Sequence
+    ) -> Iterator[np.ndarray]:
+        """Blended probabilities float32 [h, w, K+1] of each working image, in order.
+
+        Args:
+            parameters: (params, batch_stats).
+            images: (uint8 [h, w], greys float32 [4]) pairs, see `steps.normalise`.
+            shapes: (h, w) of each of them.
+        """
+        tiling = self._config.evaluation
+        rows = meshes.process_rows(tiling.batch_size)
+        blender = tiles.Blender(tiling.tile_size, tiling.tile_overlap)
+        stream = tiles.batches(images, batch_size=tiling.batch_size, tile=tiling.tile_size, overlap=tiling.tile_overlap)
+        for batch in stream:
+            local = {"image": batch.image[rows], "greys": batch.greys[rows]}
+            inputs = feeding.put(local, self._mesh)
+            probabilities = jax.device_get(self._predict(*parameters, inputs["image"], inputs["greys"]))
+            for tile, pixels in zip(batch.tiles, probabilities, strict=False):  # padded rows have no tile
+                blended = blender.add(tile, pixels, shapes[tile.image])
+                if blended is not None:
+                    yield blended
+
+    def measure_fields(self, parameters: Parameters, fields: FieldSet, indices: Sequence[int]) -> list[FieldResult]:
+        """Results of the chosen fields, in order."""
+        chosen = [fields.fields[i] for i in indices]
+        images = ((f.working_image, plain_greys(f)) for f in chosen)
+        predictions = self.predict(parameters, images, [f.working_image.shape for f in chosen])
+        return [self._measure_field(f, p, fields) for f, p in zip(chosen, predictions, strict=True)]
+
+    def _measure_field(self, field: sources.Field, working: np.ndarray, fields: FieldSet) -> FieldResult:
+        probabilities = to_native(working, field.image.shape)
+        foreground, pattern = specimen.decide(probabilities, self._config.evaluation.foreground_threshold)
+        foreground, cells = self._cells(foreground)
+        predicted = np.where(foreground, pattern + 1, 0).astype(np.uint8)
+        valid = field.classes != VOID
+        num_patterns = len(fields.classes)
+        return FieldResult(
+            number=field.number,
+            truth=field.pattern,
+            intensity=field.intensity,
+            score=self._score(field, fields, foreground, cells),
+            baselines=self._baselines(field, fields),
+            votes=specimen.pattern_counts(foreground, pattern, num_patterns),
+            mean_probability=probabilities[..., 1:].mean(axis=(0, 1), dtype=np.float64),
+            class_counts=metrics.count_classes(predicted, field.classes, valid, num_patterns),
+            predicted=predicted,
+        )
+
+    def _cells(self, foreground: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """The foreground that counts and its single cells; no cells where the nuclear diameter is unknown."""
+        options = self._config.evaluation
+        if not options.nuclear_diameter:
+            return foreground, None
+        cells = classical.split_touching(foreground, options.nuclear_diameter)
+        if options.drop_cut_cells:
+            cells = classical.drop_cut_cells(cells, options.nuclear_diameter)
+        return cells > 0, cells
+
+    def _score(
+        self, field: sources.Field, fields: FieldSet, foreground: np.ndarray, cells: np.ndarray | None
+    ) -> ImageScore:
+        valid = field.classes != VOID
+        return metrics.score_image(
+            field.specimen_id,
+            fields.classes[field.pattern],
+            foreground,
+            (field.classes > 0) & valid,
+            np.where(valid, field.instances, 0).astype(np.int32),
+            valid,
+            min_pixels=self._config.evaluation.min_object_pixels,
+            predicted_instances=cells,
+        )
+
+    def _baselines(self, field: sources.Field, fields: FieldSet) -> dict[str, ImageScore]:
+        options = self._config.evaluation
+        scores = {}
+        for name in classical.VARIANTS if options.baselines else ():
+            cells = classical.segment(field.image, variant=name, nuclear_diameter=options.nuclear_diameter)
+            cells = classical.drop_cut_cells(cells, options.nuclear_diameter) if options.drop_cut_cells else cells
+            scores[name] = self._score(field, fields, cells > 0, cells)
+        return scores
+
+
+def plain_greys(field: sources.Field) -> np.ndarray:
+    """The grey-level map of a field without augmentation, float32 [4]."""
+    return np.array([field.grey_offset, field.grey_gain, 1.0, 0.0], np.float32)
+
+
+def to_native(probabilities: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Probabilities [h, w, K+1] interpolated bilinearly to `shape`."""
+    if probabilities.shape[:2] == shape:
+        return probabilities
+    return cv2.resize(probabilities, shape[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+class _SetEvaluator:
+    """The evaluator of one data set's fields."""
+
+    def __init__(self, fields: FieldSet, forward: FieldEvaluator) -> None:
+        self._fields = fields
+        self._forward = forward
+
+    def measure(self, parameters: Parameters, indices: Sequence[int]) -> list[FieldResult]:
+        """Results of the chosen fields, in order."""
+        return self._forward.measure_fields(parameters, self._fields, indices)
+
+
+class FieldTask(Task[FieldResult]):
+    """A set of whole fields, read for a segmenter; the first output channel is background."""
+
+    def __init__(self, config: Config, fields: FieldSet) -> None:
+        self.config = config
+        self.fields = fields
+        self.name, self.classes, self.items = fields.name, fields.classes, fields.items
+        self.num_outputs = len(fields.classes) + 1
+
+    @override
+    def stream(self, indices: Sequence[int], rows: slice) -> pipeline.TrainingStream:
+        return pipeline.TrainingStream(self.config, self.fields, indices, rows=rows)
+
+    @override
+    def frequencies(self, indices: Sequence[int]) -> np.ndarray:
+        return pipeline.class_frequencies(self.fields, indices)
+
+    @override
+    def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> _SetEvaluator:
+        return _SetEvaluator(self.fields, FieldEvaluator(self.config, network, mesh))
+
+    @override
+    def figures(self, results: Sequence[FieldResult], protocol: str, leakage: bool) -> dict[str, Any]:
+        return field_results.side_metrics(self.config, self.classes, results, protocol, leakage)
+
+    @override
+    def summary(self, figures: dict[str, Any]) -> dict[str, float]:
+        return field_results.summary(figures)
+
+    @override
+    def score(self, figures: dict[str, Any]) -> float:
+        """The mean of foreground Dice and MCA of the specimens."""
+        return (figures["pixel"]["Dice"] + figures["specimen"]["mca"]) / 2
+
+    @override
+    def describe(self, side: str, figures: dict[str, Any]) -> str:
+        return field_results.describe_side(side, figures)
+
+    @override
+    def details(self, figures: dict[str, Any]) -> list[str]:
+        """Every pixel figure of the baselines and of the network."""
+        measured = {**figures.get("baselines", {}), self.config.model.name: figures}
+        return [field_results.describe_pixels(name, part["pixel"]) for name, part in measured.items()]
+
+    @override
+    def to_record(self, result: FieldResult) -> dict[str, Any]:
+        return field_results.to_record(result)
+
+    @override
+    def from_record(self, record: dict[str, Any]) -> FieldResult:
+        return field_results.from_record(record)
+
+    @override
+    def gallery(self, indices: Sequence[int], results: Sequence[FieldResult]) -> list[report.GalleryItem]:
+        """Pictures of the first field of up to `gallery_specimens` specimens, spread evenly over the side."""
+        groups = by_specimen(results)
+        first = {}
+        for index, result in zip(indices, results, strict=True):
+            first.setdefault(result.score.specimen, (index, result))
+        pairs = list(first.values())
+        count = min(self.config.evaluation.gallery_specimens, len(pairs))
+        chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, count).round().astype(int)]
+        return [
+            _gallery_item(self.fields, index, result, vote(groups[result.score.specimen])) for index, result in chosen
+        ]
+
+
+def _gallery_item(fields: FieldSet, index: int, result: FieldResult, prediction: int | None) -> report.GalleryItem:
+    field = fields.fields[index]
+    shares = specimen.vote_shares(result.votes)
+    assert result.predicted is not None
+    return report.GalleryItem(
+        specimen_id=field.specimen_id,
+        field=field.number,
+        truth=fields.classes[field.pattern],
+        prediction="none" if prediction is None else fields.classes[prediction],
+        intensity=field.intensity,
+        dice=result.score.counts.figures()["Dice"],
+        votes={name: float(share) for name, share in zip(fields.classes, shares, strict=True)},
+        image=field.image,
+        truth_classes=field.classes,
+        predicted_classes=result.predicted,
+    )

@@ -1,0 +1,115 @@
+import json
+import pathlib
+
+import pytest
+
+from hep2jax import config as configs
+from hep2jax.config import Config
+from hep2jax.errors import UsageError
+from scripts import results
+from scripts.results import Place, Published, Row, Table
+from scripts.tables import TABLES
+
+TABLE = Table(
+    name="made_up",
+    title="A made-up table",
+    side="test",
+    common={"data.name": "hep2_synthetic", "data.protocol": "kfold"},
+    rows=(Row(name="first", config="cnn"), Row(name="second", config="cnn", words="`gao`, wider")),
+    published=(Published(method="Somebody 2015", source="abstract", mca="87.1"),),
+)
+
+
+def _finish(directory: pathlib.Path, *, leaks: bool = False, aca: float = 0.5) -> None:
+    """A finished work directory with two folds."""
+    section = {
+        "aca": aca,
+        "aca_ci95": [aca - 0.1, aca + 0.1],
+        "mca": None,
+        "mca_ci95": None,
+        "protocol": "kfold, 2 folds pooled",
+        "specimen_leakage": leaks,
+        "leakage_note": "they leak" if leaks else "no specimen on two sides",
+        "specimen": {"aca": 0.75, "aca_ci95": None, "mca": 0.7, "mca_ci95": None},
+    }
+    (directory / "report").mkdir(parents=True)
+    (directory / "report" / "metrics.json").write_text(json.dumps({"test": section}))
+    configs.save(Config(), directory / "config.json")
+    for fold in ("fold-00", "fold-01"):
+        (directory / fold).mkdir()
+        rows = [{"step": 1, "split": "train"}, {"split": "final", "num_parameters": 1234, "seconds": 90.0}]
+        (directory / fold / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_table_has_a_line_for_each_finished_row_and_each_published_figure(tmp_path):
+    _finish(tmp_path / "made_up" / "second")
+    lines = results.render(TABLE, tmp_path).splitlines()
+    assert lines[0] == "### A made-up table"
+    assert "kfold, 2 folds pooled; no specimen on two sides" in lines[2]
+    assert lines[-2] == "| `gao`, wider | 1,234 | 50.0 [40.0, 60.0] | – | 75.0 | 70.0 | 3 |"
+    assert lines[-1] == "| *Somebody 2015* (abstract) | – | – | 87.1 | – | – | – |"
+    assert len(lines) == 8
+
+
+def test_leaking_and_clean_rows_do_not_stand_in_one_table(tmp_path):
+    _finish(tmp_path / "made_up" / "first", leaks=True)
+    _finish(tmp_path / "made_up" / "second")
+    with pytest.raises(UsageError, match="some rows leak specimens and some do not"):
+        results.render(TABLE, tmp_path)
+
+
+def test_tables_are_written_between_their_marks_and_nothing_else_changes(tmp_path):
+    page = tmp_path / "RESULTS.md"
+    page.write_text("before\n<!-- table made_up -->\nold\n<!-- end made_up -->\nafter\n")
+    results.write(page, {"made_up": "new"})
+    assert page.read_text() == "before\n<!-- table made_up -->\nnew\n<!-- end made_up -->\nafter\n"
+    with pytest.raises(UsageError, match="has no lines"):
+        results.write(page, {"other": "new"})
+
+
+def test_a_row_whose_data_are_not_at_hand_has_no_settings(tmp_path):
+    row = Row(name="r", config="cnn", overrides={"model.init_from": "{runs}/made_up/first"})
+    values = results.settings(TABLE, row, Place(runs=tmp_path))
+    assert values["model.init_from"] == f"{tmp_path}/made_up/first"
+    real = Table(name="t", title="t", side="test", common={"data.name": "icpr2012", "data.protocol": "kfold"}, rows=())
+    assert results.settings(real, row, Place(runs=tmp_path)) is None
+    at_hand = Place(runs=tmp_path, manual={"icpr2012": "somewhere"})
+    assert results.settings(real, row, at_hand)["data.manual_dir"] == "somewhere"
+
+
+def test_the_shipped_tables_name_configurations_and_keys_that_exist():
+    names = [f"{table.name}/{row.name}" for table in TABLES for row in table.rows]
+    assert len(names) == len(set(names)) > 0
+    for table in TABLES:
+        for row in table.rows:
+            assert (results.ROOT / "configs" / f"{row.config}.py").exists()
+            assert {**table.common, **row.overrides}.keys() <= set(configs.valid_keys())
+            assert {"data.name", "data.protocol"} <= table.common.keys()
+            assert not {"data.name", "data.protocol"} & row.overrides.keys()
+    page = (results.ROOT / "RESULTS.md").read_text()
+    for table in TABLES:
+        assert f"<!-- table {table.name} -->" in page
+        assert f"<!-- end {table.name} -->" in page
+
+
+def test_a_missing_row_is_run_once(data_dir, tmp_path):
+    row = Row(
+        name="tiny",
+        config="cnn",
+        overrides={
+            "data.builder_config": "specimens_tiny",
+            "train.num_steps": 1,
+            "train.global_batch_size": 8,
+            "evaluation.batch_size": 8,
+        },
+    )
+    contest = {"data.name": "hep2_synthetic", "data.protocol": "contest"}
+    table = Table(name="t", title="T", side="test", common=contest, rows=(row,))
+    place = Place(runs=tmp_path, data_dir=str(data_dir))
+    results.run_missing([table], place, only="other/*")
+    assert not (tmp_path / "t").exists()
+    results.run_missing([table], place)
+    stamp = (tmp_path / "t" / "tiny" / "report" / "metrics.json").stat().st_mtime_ns
+    results.run_missing([table], place)
+    assert (tmp_path / "t" / "tiny" / "report" / "metrics.json").stat().st_mtime_ns == stamp
+    assert "| `gao` |" in results.render(table, tmp_path)

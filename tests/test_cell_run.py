@@ -1,0 +1,96 @@
+"""The contract of what users type and get when a network reads single cells, on cells cut from tiny specimens."""
+
+import csv
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.data.cell_tables import PATTERNS, picture
+
+
+@pytest.fixture(scope="module")
+def flags(data_dir) -> list[str]:
+    return [
+        "--config=configs/cnn.py",
+        "--config.data.builder_config=specimens_tiny",
+        f"--config.data.data_dir={data_dir}",
+        "--config.train.num_steps=4",
+        "--config.train.global_batch_size=8",
+        "--config.train.log_every=2",
+        "--config.evaluation.batch_size=8",
+        "--config.evaluation.bootstrap_samples=50",
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(command, flags, tmp_path_factory):
+    """A work directory after a run of four steps, and what the run printed."""
+    workdir = tmp_path_factory.mktemp("cells") / "work"
+    done = command("hep2jax.main", *flags, f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    return workdir, done
+
+
+def test_a_run_ends_with_figures_of_cells_and_specimens(finished):
+    workdir, done = finished
+    assert done.stderr == ""
+    assert "gao: 50,900 parameters" in done.stdout or "gao: 51,050 parameters" in done.stdout  # seven or eight patterns
+    figures = json.loads((workdir / "report" / "metrics.json").read_text())
+    side = figures["test"]
+    assert {"aca", "mca", "aca_ci95", "mca_ci95", "per_class", "confusion", "specimen", "specimens"} <= side.keys()
+    assert "pixel" not in side
+    assert side["examples"] == "cell"
+    assert side["num_examples"] == np.sum(side["confusion"])
+    assert side["specimen_leakage"] is False
+    assert side["leakage_note"] == "no specimen on two sides"
+    page = (workdir / "report" / "index.html").read_text()
+    assert "By cell" in page
+    assert "no specimen on two sides" in page
+    records = json.loads((workdir / "report" / "records.json").read_text())
+    assert len(records["sides"]["test"]) == side["num_examples"]
+
+
+def test_evaluate_alone_gives_the_same_figures(finished, command, flags):
+    workdir, _ = finished
+    before = json.loads((workdir / "report" / "metrics.json").read_text())
+    done = command("hep2jax.main", *flags, f"--workdir={workdir}", "--mode=evaluate")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((workdir / "report" / "metrics.json").read_text()) == before
+
+
+def test_predict_reads_a_folder_of_cells(finished, command, tmp_path):
+    workdir, _ = finished
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        image, mask = picture(number, rng)
+        cv2.imwrite(str(tmp_path / f"{PATTERNS[number]}.png"), image)
+        cv2.imwrite(str(tmp_path / f"{PATTERNS[number]}_mask.png"), 255 * mask.astype(np.uint8))
+    (tmp_path / "broken.png").write_bytes(b"not an image")
+    done = command(
+        "hep2jax.predict", f"--workdir={workdir}", f"--images={tmp_path}/*.png", f"--output={tmp_path / 'out'}"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "broken.png: not an image" in done.stderr
+    rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines()))
+    assert len(rows) == 3
+    classes = json.loads((workdir / "classes.json").read_text())
+    for row in rows:
+        shares = {name: float(row[name]) for name in classes}
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
+        assert row["pattern"] == max(shares, key=shares.__getitem__)
+
+
+def test_a_network_for_fields_is_not_mixed_up_with_one_for_cells(finished, command, tiny_flags):
+    workdir, _ = finished
+    done = command("hep2jax.main", *tiny_flags, f"--workdir={workdir}", "--mode=evaluate")
+    assert done.returncode == 2
+    assert "another architecture" in done.stderr
+
+
+def test_a_wrong_input_size_is_one_line(command, flags, tmp_path):
+    done = command("hep2jax.main", *flags, "--config.data.crop_size=80", f"--workdir={tmp_path / 'w'}")
+    assert done.returncode == 2
+    assert "must be 78 (data.crop_size)" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

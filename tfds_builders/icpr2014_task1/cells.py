@@ -1,0 +1,154 @@
+"""What builders of grey cells share: features of an example, reading its files, cells that repeat others."""
+
+import collections
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+from tfds_builders.icpr2014_task1 import pixels, tables
+
+KeyedExamples = Iterator[tuple[str, dict[str, Any]]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One cell with its files and labels."""
+
+    number: int
+    image: pathlib.Path
+    mask: pathlib.Path | None
+    pattern: str
+    intensity: str = tables.UNKNOWN
+    specimen_id: str = ""
+    """Empty where it is not known."""
+    location: int = tables.NO_LOCATION
+    split: str = "train"
+
+    @property
+    def key(self) -> str:
+        """Name of the example; the order of keys is that of the numbers."""
+        return f"{self.number:05d}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Crop:
+    """A cell with its pixels."""
+
+    cell: Cell
+    image: np.ndarray
+    """uint8 [height, width]."""
+    mask: np.ndarray
+    """uint8 [height, width]: 255 on the cell; all 0 where there is no mask."""
+
+    @property
+    def example(self) -> dict[str, Any]:
+        """The features of `features`."""
+        return {
+            "image": pixels.encode_png(self.image),
+            "mask": pixels.encode_png(self.mask),
+            "pattern": self.cell.pattern,
+            "intensity": self.cell.intensity,
+            "specimen_id": self.cell.specimen_id,
+            "location": self.cell.location,
+            "cell_id": self.cell.number,
+        }
+
+
+def features(patterns: Sequence[str]) -> dict[str, Any]:
+    """Features of a cell."""
+    return {
+        "image": tfds.features.Image(shape=(None, None, 1), dtype=np.uint8, encoding_format="png"),
+        "mask": tfds.features.Image(shape=(None, None, 1), dtype=np.uint8, encoding_format="png"),
+        "pattern": tfds.features.ClassLabel(names=patterns),
+        "intensity": tfds.features.ClassLabel(names=tables.INTENSITIES),
+        "specimen_id": tfds.features.Text(),
+        "location": np.int32,
+        "cell_id": np.int32,
+    }
+
+
+def read(cell: Cell) -> Crop:
+    """The pixels of a cell; ValueError names a file that is damaged or does not fit."""
+    image = pixels.read_grey(cell.image)
+    mask = pixels.read_mask(cell.mask, image.shape[:2]) if cell.mask else np.zeros_like(image)
+    return Crop(cell=cell, image=image, mask=mask)
+
+
+def repeats(crops: Sequence[Crop]) -> list[tuple[Cell, Cell]]:
+    """Pairs of an earlier and a later cell whose images are equal pixel for pixel."""
+    first: dict[tuple[Any, bytes], Cell] = {}
+    pairs = ((first.setdefault((crop.image.shape, crop.image.tobytes()), crop.cell), crop.cell) for crop in crops)
+    return [(earlier, later) for earlier, later in pairs if earlier is not later]
+
+
+def repeated_specimens(pairs: Sequence[tuple[Cell, Cell]]) -> dict[tuple[str, str], int]:
+    """How many cells two specimens have in common, by the names of the two in order."""
+    known = (sorted((a.specimen_id, b.specimen_id)) for a, b in pairs if a.specimen_id and b.specimen_id)
+    return dict(collections.Counter((one, other) for one, other in known if one != other))
+
+
+def repeat_notes(pairs: Sequence[tuple[Cell, Cell]]) -> list[str]:
+    """A line for each two specimens that share cells, for other repeated cells, and for those in two splits."""
+    shared = repeated_specimens(pairs)
+    notes = [
+        f"specimens {one} and {other} share {count} cells pixel for pixel: never put them on different sides"
+        for (one, other), count in shared.items()
+    ]
+    if rest := len(pairs) - sum(shared.values()):
+        notes.append(
+            f"{rest} cells repeat another one pixel for pixel: {_shorten([f'{b.key} = {a.key}' for a, b in pairs])}"
+        )
+    if straddling := [(a, b) for a, b in pairs if a.split != b.split]:
+        names = _shorten([f"{b.key} in {b.split} = {a.key} in {a.split}" for a, b in straddling])
+        notes.append(f"{len(straddling)} repeated cells stand in two splits: {names}")
+    return notes
+
+
+def check_specimens(cells: Sequence[Cell], where: object) -> None:
+    """ValueError if a specimen has cells of two patterns: there is one serum, and so one pattern, on a specimen."""
+    owners: dict[str, Cell] = {}
+    for cell in cells:
+        other = owners.setdefault(cell.specimen_id, cell)
+        if cell.specimen_id and other.pattern != cell.pattern:
+            raise ValueError(
+                f"{where}: specimen {cell.specimen_id} has cells of two patterns, {other.pattern} ({other.key}) and "
+                f"{cell.pattern} ({cell.key}); restore the file from the owner's archive"
+            )
+
+
+def record(builder: tfds.core.DatasetBuilder, *, missing: list[str], notes: list[str], crops: Sequence[Crop]) -> None:
+    """Keep with the data set what is missing and what its user must know, and log what is missing.
+
+    Also kept, as `repeated_specimens`, are the pairs of names of specimens that share cells.
+    """
+    pairs = repeats(crops)
+    metadata = builder.info.metadata
+    assert isinstance(metadata, dict)
+    metadata["missing"] = missing
+    metadata["notes"] = [*notes, *repeat_notes(pairs)]
+    metadata["repeated_specimens"] = [list(names) for names in repeated_specimens(pairs)]
+    for line in missing:
+        logging.warning("%s: %s", builder.name, line)
+
+
+def empty_metadata() -> tfds.core.MetadataDict:
+    """The keys that `record` fills."""
+    return tfds.core.MetadataDict(missing=[], notes=[], repeated_specimens=[])
+
+
+def manual_dir(dl_manager: tfds.download.DownloadManager, absence: Callable[[pathlib.Path], str]) -> pathlib.Path:
+    """The owner's directory; FileNotFoundError with the line `absence` if it is absent or empty."""
+    try:
+        return pathlib.Path(os.fspath(dl_manager.manual_dir))
+    except AssertionError as error:  # TFDS's own way to say so
+        raise FileNotFoundError(absence(pathlib.Path(str(dl_manager._manual_dir)))) from error
+
+
+def _shorten(names: list[str], limit: int = 4) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

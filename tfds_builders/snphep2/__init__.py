@@ -1,0 +1,1 @@
+"""SNPHEp-2 cells (Wiliem et al. 2013)."""

@@ -1,0 +1,255 @@
+"""The directory tree in which SNPHEp-2 is read.
+
+Our reading of a layout that nobody here has seen: the archive is not at hand, and no description of its files was
+found. So an index names the files, and whoever has the archive writes that index, should it not hold one:
+
+* one `.csv` with a header that names at least the columns image, class and specimen, and perhaps mask, intensity and
+  cell_id (for other names see `_COLUMNS`); paths of files are relative to the folder of that table;
+* the five published splits, which are random halves of the specimens, as one `.csv` with the header
+  `fold,specimen,side`, or as folders `fold1` … `fold5` with `train.csv` and `test.csv`, a specimen a line.
+
+All stand in the directory that is named, or one folder below. Decodes no pixel.
+"""
+
+import collections
+import dataclasses
+import pathlib
+import re
+from collections.abc import Iterator, Sequence
+
+from tfds_builders.icpr2014_task1 import cells, tables
+
+HOME_PAGE = "http://staff.itee.uq.edu.au/lovell/snphep2"
+PATTERNS = ("centromere", "coarse_speckled", "fine_speckled", "homogeneous", "nucleolar")
+PUBLISHED_CELLS = 1884
+PUBLISHED_SPECIMENS = 40
+NUM_FOLDS = 5
+TRAIN, TEST, NOT_GIVEN = 0, 1, -1
+"""Sides of a fold."""
+SPELLINGS = tables.spellings_of(PATTERNS, {"centromeric": "centromere"})
+
+_COLUMNS = {
+    "image": ("image", "image file", "file", "filename"),
+    "pattern": ("class", "pattern", "label", "image class"),
+    "specimen": ("specimen", "specimen id"),
+    "mask": ("mask", "mask file"),
+    "intensity": ("intensity",),
+    "number": ("cell id", "id", "image id"),
+}
+_NEEDED = ("image", "pattern", "specimen")
+_FOLD_COLUMNS = ("fold", "specimen", "side")
+_SIDES = tables.spellings_of(("train", "test"), {"training": "train", "testing": "test"})
+_FOLD_FOLDER = re.compile(r"fold[ _-]?(\d+)", re.IGNORECASE)
+_IMAGE_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
+
+Sides = dict[tuple[int, str], int]
+"""Side of a specimen in a fold, by the number of the fold and the specimen's name."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Tree:
+    """The tables of one copy of the data set."""
+
+    index: pathlib.Path
+    folds: tuple[pathlib.Path, ...]
+    """The one table of all folds, or two tables a fold; empty if there is none."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contents:
+    """Cells by number, their sides in the folds, and lines on what is missing."""
+
+    cells: tuple[cells.Cell, ...]
+    sides: Sides
+    missing: list[str]
+
+
+def absence(manual_dir: pathlib.Path) -> str:
+    """One line for a directory without the data: what was sought there, and how to obtain it."""
+    return (
+        f"snphep2: no index of cells found in '{manual_dir}' or one folder below: expected a .csv with the columns "
+        "image, class, specimen (and mask, intensity, cell_id where known), and fold,specimen,side in another one; "
+        f"ask the owners for the archive ({HOME_PAGE}), unpack it, write the index if it has none, and name the "
+        "directory that holds it"
+    )
+
+
+def find_tree(manual_dir: pathlib.Path) -> Tree:
+    """The tables of the data set.
+
+    Raises:
+        FileNotFoundError: There is no index.
+        ValueError: There are two, or two lists of the folds.
+    """
+    if not manual_dir.is_dir():
+        raise FileNotFoundError(absence(manual_dir))
+    folders = [manual_dir, *sorted(path for path in manual_dir.iterdir() if path.is_dir())]
+    headers = {path: tables.read_header(path) for folder in folders for path in _csv_files(folder)}
+    indices = [path for path, names in headers.items() if all(_column(names, name) is not None for name in _NEEDED)]
+    lists = [(path,) for path, names in headers.items() if all(name in names for name in _FOLD_COLUMNS)]
+    lists += [files for folder in folders if (files := _fold_files(folder))]
+    if not indices:
+        raise FileNotFoundError(absence(manual_dir))
+    _check_one([str(path) for path in indices], "indices of cells")
+    _check_one([str(files[0]) for files in lists], "lists of the folds")
+    return Tree(index=indices[0], folds=lists[0] if lists else ())
+
+
+def read_contents(tree: Tree) -> Contents:
+    """The cells that are there with their labels and sides; ValueError names file and line of a wrong entry."""
+    listed = read_index(tree.index)
+    there = sorted((cell for cell in listed if cell.image.is_file()), key=lambda cell: cell.number)
+    whole = tuple(
+        dataclasses.replace(cell, mask=cell.mask if cell.mask and cell.mask.is_file() else None) for cell in there
+    )
+    cells.check_specimens(listed, tree.index)
+    sides = read_sides(tree.folds)
+    missing = [*_missing_cells(tree, listed, whole), *_missing_sides(whole, sides)]
+    return Contents(cells=whole, sides=sides, missing=missing)
+
+
+def source_files(tree: Tree) -> Iterator[pathlib.Path]:
+    """Every file that would be read."""
+    yield from (tree.index, *tree.folds)
+    for cell in read_contents(tree).cells:
+        yield from (path for path in (cell.image, cell.mask) if path)
+
+
+def read_index(index: pathlib.Path) -> list[cells.Cell]:
+    """A cell for each row of the index, whether or not its files are there.
+
+    A cell is numbered by the column cell_id, or by the order of rows from 1 if there is none.
+    """
+    rows = tables.read_rows(index)
+    names = tables.header(rows)
+    columns = {name: column for name in _COLUMNS if (column := _column(names, name)) is not None}
+    found: list[cells.Cell] = []
+    for order, (line, row) in enumerate(rows[1:], start=1):
+        entries = {name: row[column] for name, column in columns.items()}
+        found.append(_cell(entries, order, index.parent, f"{index}, line {line}"))
+    for what, values in (("image", [cell.image for cell in found]), ("cell_id", [cell.number for cell in found])):
+        repeated = [value for value, count in collections.Counter(values).items() if count > 1]
+        if repeated:
+            raise ValueError(f"{index}: the {what} {repeated[0]} stands there twice; mend the index")
+    return found
+
+
+def read_sides(files: Sequence[pathlib.Path]) -> Sides:
+    """Sides of specimens from one table of all folds, or from `foldK/train.csv` and `foldK/test.csv`."""
+    sides: Sides = {}
+    for path in files:
+        for where, fold, specimen, side in _side_rows(path):
+            if not 1 <= fold <= NUM_FOLDS:
+                raise ValueError(f"{where}: fold {fold} is none of the {NUM_FOLDS} published ones, which are 1 to 5")
+            if (fold, specimen) in sides:
+                raise ValueError(f"{where}: specimen {specimen} stands twice in fold {fold}; a fold has it on one side")
+            sides[fold, specimen] = side
+    return sides
+
+
+def fold_sides(cell: cells.Cell, sides: Sides) -> list[int]:
+    """Side of a cell in folds 1 to 5: 0 train, 1 test, -1 not given."""
+    return [sides.get((1 + fold, cell.specimen_id), NOT_GIVEN) for fold in range(NUM_FOLDS)]
+
+
+def _csv_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    if _FOLD_FOLDER.fullmatch(folder.name):
+        return []
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() == ".csv" and path.is_file())
+
+
+def _fold_files(folder: pathlib.Path) -> tuple[pathlib.Path, ...]:
+    """The lists `foldK/train.csv` and `foldK/test.csv` below a folder."""
+    tops = sorted(path for path in folder.iterdir() if path.is_dir() and _FOLD_FOLDER.fullmatch(path.name))
+    return tuple(path for top in tops for path in sorted(top.iterdir()) if path.name in ("test.csv", "train.csv"))
+
+
+def _column(names: dict[str, int], name: str) -> int | None:
+    return next((names[spelling] for spelling in _COLUMNS[name] if spelling in names), None)
+
+
+def _check_one(names: list[str], what: str) -> None:
+    if len(names) > 1:
+        raise ValueError(
+            f"snphep2: {len(names)} {what}, '{names[0]}' and '{names[1]}': name the directory of one, or move the "
+            "others away"
+        )
+
+
+def _cell(entries: dict[str, str], order: int, folder: pathlib.Path, where: str) -> cells.Cell:
+    if not entries["specimen"]:
+        raise ValueError(f"{where}: no specimen, without which cells of one could stand on both sides of a split")
+    return cells.Cell(
+        number=tables.cell_number(entries["number"], where) if "number" in entries else order,
+        image=_file(entries["image"], folder, where),
+        mask=_file(entries["mask"], folder, where) if entries.get("mask") else None,
+        pattern=tables.known(entries["pattern"], SPELLINGS, "pattern", where),
+        intensity=tables.intensity(entries.get("intensity", ""), where),
+        specimen_id=tables.specimen_name(entries["specimen"]),
+    )
+
+
+def _file(entry: str, folder: pathlib.Path, where: str) -> pathlib.Path:
+    relative = pathlib.PurePosixPath(entry.replace("\\", "/"))
+    if not entry or relative.is_absolute() or ".." in relative.parts:
+        raise ValueError(f"{where}: '{entry}' is not the path of a file below the folder of the index")
+    return folder / relative
+
+
+def _side_rows(path: pathlib.Path) -> Iterator[tuple[str, int, str, int]]:
+    """Place of the row, fold, specimen and side of each row of a list."""
+    rows = tables.read_rows(path)
+    names = tables.header(rows)
+    if match := _FOLD_FOLDER.fullmatch(path.parent.name):
+        first = 1 if "specimen" in names else 0
+        column = names.get("specimen", 0)
+        side = TRAIN if path.stem == "train" else TEST
+        for line, row in rows[first:]:
+            yield f"{path}, line {line}", int(match[1]), tables.specimen_name(row[column]), side
+        return
+    for line, row in rows[1:]:
+        where = f"{path}, line {line}"
+        fold, specimen, side = (row[names[name]] for name in _FOLD_COLUMNS)
+        if not fold.isdecimal():
+            raise ValueError(f"{where}: fold '{fold}' is not a number")
+        number = TRAIN if tables.known(side, _SIDES, "side", where) == "train" else TEST
+        yield where, int(fold), tables.specimen_name(specimen), number
+
+
+def _missing_cells(tree: Tree, listed: Sequence[cells.Cell], there: Sequence[cells.Cell]) -> Iterator[str]:
+    specimens = {cell.specimen_id for cell in there}
+    if len(there) < PUBLISHED_CELLS or len(specimens) < PUBLISHED_SPECIMENS:
+        counts = collections.Counter(cell.pattern for cell in there)
+        by_pattern = ", ".join(f"{name} {counts[name]}" for name in PATTERNS)
+        yield (
+            f"{len(there)} of {PUBLISHED_CELLS} cells of {len(specimens)} of {PUBLISHED_SPECIMENS} specimens found: "
+            f"{by_pattern}"
+        )
+    if spare := len(listed) - len(there):
+        yield f"{spare} rows of {tree.index.name} have no image"
+    named = {path for cell in listed for path in (cell.image, cell.mask)}
+    if stray := sum(path not in named for path in _images_below(tree.index.parent)):
+        yield f"{stray} images have no row in {tree.index.name}, left out"
+    lacking = {
+        "no mask (their mask is all 0)": sum(cell.mask is None for cell in there),
+        "no intensity": sum(cell.intensity == tables.UNKNOWN for cell in there),
+    }
+    yield from (f"{count} of {len(there)} cells have {what}" for what, count in lacking.items() if count)
+
+
+def _images_below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    return (path for path in folder.rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES and path.is_file())
+
+
+def _missing_sides(there: Sequence[cells.Cell], sides: Sides) -> Iterator[str]:
+    """What the lists of the folds do not say, and specimens that they name in vain."""
+    specimens = {cell.specimen_id for cell in there}
+    if not sides:
+        yield "no list of the five published folds: fold_sides is -1"
+        return
+    for fold in range(1, 1 + NUM_FOLDS):
+        given = {specimen for number, specimen in sides if number == fold}
+        if lacking := len(specimens - given):
+            yield f"fold {fold}: {lacking} of {len(specimens)} specimens have no side"
+        if spare := len(given - specimens):
+            yield f"fold {fold}: {spare} listed specimens have no cell"
