@@ -7,5 +7,5 @@ from hep2jax.config import Config
 def get_config() -> Config:
     config = cnn.get_config()
     config.data.crop_size = 80
-    config.model.name, config.model.width = "dsrn", 0.25
+    config.model.name, config.model.depth, config.model.width = "dsrn", 18, 0.25
     return config
