@@ -31,6 +31,7 @@ ICPR2014_HOLDOUT = Table(
     rows=(
         Row(name="gao_plain", config="icpr2014_gao", overrides=NO_ROTATION, words="`gao`, no augmentation"),
         Row(name="gao", config="icpr2014_gao", words="`gao`, rotation"),
+        Row(name="resnet", config="icpr2014_resnet", words="`resnet`-18, width 0.25, rotation, dihedral averaging"),
     ),
     published=(
         Published(
@@ -54,7 +55,10 @@ ICPR2014_BLOCKED = Table(
     side="test",
     common={"data.name": "icpr2014_task1", "data.protocol": "blocked", "data.num_folds": 5},
     note="The same settings as under the 64/16/20 lists.",
-    rows=(Row(name="gao", config="icpr2014_gao", words="`gao`, rotation"),),
+    rows=(
+        Row(name="gao", config="icpr2014_gao", words="`gao`, rotation"),
+        Row(name="resnet", config="icpr2014_resnet", words="`resnet`-18, width 0.25, rotation, dihedral averaging"),
+    ),
 )
 
 ICPR2014_BY_SPECIMEN = Table(
@@ -76,36 +80,84 @@ ICPR2014_BY_SPECIMEN = Table(
     ),
 )
 
-_PLAIN: dict[str, Any] = {"train.num_steps": 400, "evaluation.dihedral": False}
+# Sets differ in how tightly cells were cropped; around the mask's box they become alike.
+_SAME_FRAME: dict[str, Any] = {"data.cell_margin": 0.1}
 
-ICPR2012_HALF = Table(
-    name="icpr2012_half",
-    title="ICPR 2012 cells, training half, specimens held out",
+SYNTHETIC = Table(
+    name="synthetic_cells",
+    title="Cells cut from the synthetic specimens",
     side="test",
-    common={"data.name": "icpr2012", "data.protocol": "kfold", "data.num_folds": 7, "train.num_steps": 400},
-    note="Seven folds of two of the 14 specimens. The contest's test half was not at hand.",
+    common={"data.name": "hep2_synthetic", "data.protocol": "contest"},
     rows=(
-        Row(name="base", config="icpr2012_gao", overrides=_PLAIN, words="`gao`: contrast stretching, rotation"),
-        Row(name="no_augmentation", config="icpr2012_gao", overrides=_PLAIN | NO_AUGMENTATION, words="no augmentation"),
+        Row(name="gao", config="cnn"),
+        Row(name="gao_same_frame", config="cnn", overrides=_SAME_FRAME, words="`gao`, framed by the mask"),
+    ),
+)
+
+ICPR2014_WHOLE = Table(
+    name="icpr2014_whole",
+    title="I3A Task 1 cells, all of them, for pre-training (measured on what it was trained on)",
+    side="train",
+    common={"data.name": "icpr2014_task1", "data.protocol": "contest"},
+    rows=(
         Row(
-            name="no_normalisation",
-            config="icpr2012_gao",
-            overrides=_PLAIN | {"data.normalise": "none"},
-            words="grey levels as they are",
-        ),
-        Row(
-            name="equalise",
-            config="icpr2012_gao",
-            overrides=_PLAIN | {"data.normalise": "equalise"},
-            words="histogram equalisation",
-        ),
-        Row(
-            name="exposure",
-            config="icpr2012_gao",
-            overrides=_PLAIN | {"augment.gain": 0.3, "augment.gamma": 0.4},
-            words="random gain and gamma",
+            name="gao_same_frame",
+            config="icpr2014_gao",
+            overrides=ACROSS_SPECIMENS | _SAME_FRAME,
+            words="`gao`, framed by the mask",
         ),
     ),
 )
 
-TABLES = (ICPR2014_HOLDOUT, ICPR2014_BLOCKED, ICPR2014_BY_SPECIMEN, ICPR2012_HALF)
+_PLAIN: dict[str, Any] = {"train.num_steps": 400, "evaluation.dihedral": False}
+_FROM_I3A = {"model.init_from": "{runs}/icpr2014_whole/gao_same_frame"}
+_FROM_SYNTHETIC = {"model.init_from": "{runs}/synthetic_cells/gao_same_frame"}
+
+
+def _variant(name: str, words: str, **overrides: Any) -> Row:
+    """`gao` with one thing changed."""
+    keys = {key.replace("__", "."): value for key, value in overrides.items()}
+    return Row(name=name, config="icpr2012_gao", overrides=_PLAIN | keys, words=words)
+
+
+ICPR2012_HALF = Table(
+    name="icpr2012_half",
+    title="ICPR 2012 cells, training half, specimens held out: what helps",
+    side="test",
+    common={"data.name": "icpr2012", "data.protocol": "kfold", "data.num_folds": 7},
+    note="Seven folds of two of the 14 specimens. The contest's test half was not at hand. Each row changes the first.",
+    rows=(
+        _variant("base", "`gao`: contrast stretching, rotation, small zoom and gamma"),
+        Row(
+            name="no_augmentation",
+            config="icpr2012_gao",
+            overrides=_PLAIN | NO_AUGMENTATION,
+            words="no augmentation",
+        ),
+        _variant("no_normalisation", "grey levels as they are", data__normalise="none"),
+        _variant("equalise", "histogram equalisation", data__normalise="equalise"),
+        _variant("exposure", "random gain, more gamma", augment__gain=0.3, augment__gamma=0.4),
+        _variant("dihedral", "test-time dihedral averaging", evaluation__dihedral=True),
+        _variant("native", "cells at their own size, not stretched", data__cell_fit="native", data__scale=1.0),
+        Row(
+            name="same_frame",
+            config="icpr2012_gao",
+            overrides=_PLAIN | _SAME_FRAME,
+            words="framed by the mask and a tenth around it",
+        ),
+        Row(
+            name="from_i3a",
+            config="icpr2012_gao",
+            overrides=_PLAIN | _SAME_FRAME | _FROM_I3A,
+            words="framed, pre-trained on the I3A Task 1 cells",
+        ),
+        Row(
+            name="from_synthetic",
+            config="icpr2012_gao",
+            overrides=_PLAIN | _SAME_FRAME | _FROM_SYNTHETIC,
+            words="framed, pre-trained on synthetic cells",
+        ),
+    ),
+)
+
+TABLES = (ICPR2014_HOLDOUT, ICPR2014_BLOCKED, ICPR2014_BY_SPECIMEN, SYNTHETIC, ICPR2014_WHOLE, ICPR2012_HALF)
