@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 from absl import flags
+from PIL import Image
 
 from hep2jax import cli, evaluate, metrics, specimen, tasks, workdir
 from hep2jax import mesh as meshes
@@ -94,16 +95,23 @@ def predict(directory: pathlib.Path, paths: Sequence[str], output: pathlib.Path)
 
 
 def _read(path: str, config: Config) -> np.ndarray | None:
-    pixels = cv2.imread(path, cv2.IMREAD_UNCHANGED)
-    problem = None
-    if pixels is None:
-        problem = "not an image that can be decoded, or truncated"
-    elif pixels.dtype != np.uint8:
-        problem = f"{pixels.dtype} pixels; convert it to 8 bits a channel"
-    if pixels is None or problem:
-        print(f"hep2jax: {path}: {problem}; left out", file=sys.stderr)
+    try:
+        pixels = _decode(path)
+    except (OSError, SyntaxError, ValueError):  # what Pillow raises for files that are no images, or broken ones
+        print(f"hep2jax: {path}: not an image that can be decoded, or truncated; left out", file=sys.stderr)
         return None
-    return sources.select_channel(pixels if pixels.ndim == 2 else pixels[..., 2::-1], config.data.channel)
+    if pixels.dtype != np.uint8:
+        print(f"hep2jax: {path}: {pixels.dtype} pixels; convert it to 8 bits a channel; left out", file=sys.stderr)
+        return None
+    return sources.select_channel(pixels, config.data.channel)
+
+
+def _decode(path: str | pathlib.Path) -> np.ndarray:
+    """Pixels [H, W] or [H, W, 3], RGB. Not OpenCV: its PNG library writes a warning for every colour profile."""
+    with Image.open(path) as image:
+        plain = image.convert("RGB") if image.mode in ("P", "LA", "RGBA", "CMYK", "YCbCr") else image
+        pixels = np.asarray(plain)
+    return pixels.astype(np.uint8) * 255 if pixels.dtype == np.bool_ else pixels
 
 
 def _is_mask(path: str) -> bool:
@@ -111,12 +119,11 @@ def _is_mask(path: str) -> bool:
 
 
 def _mask_beside(path: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The cell's mask, bool [h, w]; all false where there is no file for it."""
+    """The cell's mask, bool [h, w]; all false where there is no file for it, or one of another size."""
     image = pathlib.Path(path)
-    for ending in ("_mask", "_Mask"):
-        mask = cv2.imread(str(image.with_name(f"{image.stem}{ending}.png")), cv2.IMREAD_GRAYSCALE)
-        if mask is not None and mask.shape == shape:
-            return mask > 0
+    for mask in (image.with_name(f"{image.stem}{ending}.png") for ending in ("_mask", "_Mask")):
+        if mask.is_file() and (pixels := _decode(mask)).shape == shape:
+            return pixels > 127
     return np.zeros(shape, bool)
 
 

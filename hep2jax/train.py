@@ -8,14 +8,14 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
-from hep2jax import evaluate, optimizers, steps, tasks, workdir
+from hep2jax import chips, evaluate, optimizers, steps, tasks, timing, workdir
 from hep2jax import mesh as meshes
 from hep2jax import state as states
 from hep2jax.checkpoints import Checkpoints
 from hep2jax.config import Config
 from hep2jax.data import feeding, protocols
 from hep2jax.errors import DivergedError, UsageError
-from hep2jax.progress import TrainingDisplay, say
+from hep2jax.progress import TrainingDisplay, say, scaled
 from hep2jax.state import Network, TrainState
 from hep2jax.tasks import Evaluator, Task
 from hep2jax.timing import StepClock
@@ -36,6 +36,8 @@ class Run:
     evaluator: Evaluator
     checkpoints: Checkpoints
     writer: workdir.MetricsWriter
+    program: timing.Program = dataclasses.field(init=False, repr=False)
+    """One device's work in a step; there once the step is compiled."""
 
     @property
     def is_chief(self) -> bool:
@@ -146,12 +148,13 @@ def _loop(this: Run, batches: Iterator, weights: jax.Array, display: TrainingDis
     train, compiled = this.config.train, None
     window: list[steps.Metrics] = []
     for step in range(this.step + 1, train.num_steps + 1):
-        with this.clock.phase("data_wait"):
-            batch = next(batches)
+        batch = _next_batch(this, batches, window)
         if compiled is None:
+            with this.clock.phase("host_to_device"):
+                jax.block_until_ready((batch, weights))
             with this.clock.phase("compile"):
                 compiled = _compile(this, batch, weights)
-            this.clock.window(0)
+            this.clock.window()
         with this.clock.phase("step"):
             this.state, metrics = compiled(this.state, batch, weights)
         window.append(metrics)
@@ -168,13 +171,34 @@ def _loop(this: Run, batches: Iterator, weights: jax.Array, display: TrainingDis
                 this.checkpoints.save(step, this.state, score)
 
 
-def _compile(this: Run, batch: feeding.DeviceBatch, weights: jax.Array):
+def _next_batch(this: Run, batches: Iterator, window: list[steps.Metrics]) -> feeding.DeviceBatch:
+    """The next batch; waiting for it is `data_wait`, all of it, unless the devices are still busy when it comes."""
+    with this.clock.phase("data_wait"):
+        batch = next(batches)
+        # The loop runs ahead of the devices: waiting that their queue of steps hides costs nothing.
+        if window and not window[-1]["loss"].is_ready():  # pyright: ignore[reportAttributeAccessIssue]
+            this.clock.recount("step")
+    return batch
+
+
+def _compile(this: Run, batch: feeding.DeviceBatch, weights: jax.Array) -> jax.stages.Compiled:
+    """Compile the training step and keep XLA's analysis of it."""
     optimizer = optimizers.make_optimizer(this.config.optimizer, this.config.train.num_steps)
     schedule = optimizers.make_schedule(this.config.optimizer, this.config.train.num_steps)
     step = steps.make_train_step(this.config, this.network, optimizer, schedule)
     shared = meshes.replicated(this.mesh)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shared, shared))
-    return jitted.lower(this.state, batch, weights).compile()
+    lowered = jitted.lower(this.state, batch, weights)
+    compiled = lowered.compile()
+    this.program = timing.analyse(lowered, compiled)
+    if this.is_chief:
+        say(_describe(this.program))
+    return compiled
+
+
+def _describe(program: timing.Program) -> str:
+    work, traffic = scaled(program.flops, "FLOP"), scaled(program.bytes_accessed, "B")
+    return f"a step on each device: {work}, {traffic} accessed, {scaled(program.memory_bytes, 'B')} of memory"
 
 
 def _close_window(this: Run, step: int, window: list[steps.Metrics], display: TrainingDisplay) -> None:
@@ -183,9 +207,19 @@ def _close_window(this: Run, step: int, window: list[steps.Metrics], display: Tr
         rows = jax.device_get(window)
     _check_finite(step - len(rows) + 1, rows)
     figures = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    figures |= this.clock.window(len(rows) * this.config.train.global_batch_size)
+    figures |= _speed(this, len(rows))
     this.writer.write(step, "train", figures)
     display.window(step, figures, this.config.train.global_batch_size)
+
+
+def _speed(this: Run, num_steps: int) -> dict[str, float]:
+    """Rates and efficiency of the window that ends here."""
+    batch, devices = this.config.train.global_batch_size, jax.device_count()
+    figures = timing.rates(this.clock.window(), steps=num_steps, batch=batch, devices=devices)
+    chip = chips.find(jax.devices()[0].device_kind)
+    dtype = states.compute_dtype(this.config).name
+    efficiency = timing.efficiency(this.program, figures["step_seconds"], devices=devices, chip=chip, dtype=dtype)
+    return figures | efficiency
 
 
 def _check_finite(first_step: int, rows: list[dict[str, np.ndarray]]) -> None:

@@ -72,6 +72,7 @@ def test_predict_reads_a_folder_of_cells(finished, command, tmp_path):
         "hep2jax.predict", f"--workdir={workdir}", f"--images={tmp_path}/*.png", f"--output={tmp_path / 'out'}"
     )
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("\n") == 1  # nothing from the image libraries
     assert "broken.png: not an image" in done.stderr
     rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines()))
     assert len(rows) == 3

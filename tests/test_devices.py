@@ -74,3 +74,30 @@ def test_two_processes_give_the_same_losses(one_device, command, tiny_flags, tmp
     assert "4 cpu device(s)" in outputs[0][0]
     assert "step" not in outputs[1][0]  # one process speaks
     np.testing.assert_allclose(_losses(tmp_path / "w"), _losses(one_device), rtol=2e-5)
+
+
+def test_cells_on_two_processes_give_the_same_figures(command, data_dir, tmp_path):
+    """One device against two processes of two: the same batches, losses and probabilities of every held-out cell."""
+    flags = [
+        "--config=configs/cnn.py",
+        "--config.data.builder_config=specimens_tiny",
+        f"--config.data.data_dir={data_dir}",
+        "--config.train.num_steps=6",
+        "--config.train.log_every=1",
+        "--config.train.global_batch_size=8",
+        "--config.optimizer.learning_rate=1e-4",
+        "--config.evaluation.batch_size=4",
+        "--config.evaluation.bootstrap_samples=50",
+    ]
+    alone = command("hep2jax.main", *flags, f"--workdir={tmp_path / 'one'}", env={"JAX_NUM_CPU_DEVICES": "1"})
+    assert alone.returncode == 0, alone.stderr
+    together = [*flags, f"--workdir={tmp_path / 'two'}", f"--coordinator=127.0.0.1:{_free_port()}", "--num_processes=2"]
+    env = {"JAX_NUM_CPU_DEVICES": "2"}
+    runs = [command("hep2jax.main", *together, f"--process_id={i}", env=env, start=True) for i in range(2)]
+    outputs = [run.communicate(timeout=300) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], outputs[0][1] + outputs[1][1]
+    np.testing.assert_allclose(_losses(tmp_path / "two"), _losses(tmp_path / "one"), rtol=2e-5)
+    records = [json.loads((tmp_path / w / "report" / "records.json").read_text())["sides"] for w in ("one", "two")]
+    for one, two in zip(records[0]["test"], records[1]["test"], strict=True):
+        assert one["identifier"] == two["identifier"]
+        np.testing.assert_allclose(one["probabilities"], two["probabilities"], atol=1e-4)

@@ -11,6 +11,7 @@ PHASES = {
     "init": "start-up",
     "compile": "compilation",
     "data_wait": "waiting for data",
+    "host_to_device": "copying to the devices",
     "step": "training steps",
     "evaluation": "evaluation",
     "checkpoint": "checkpoints",
