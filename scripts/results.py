@@ -24,6 +24,7 @@ from hep2jax import config as configs
 from hep2jax.data import prepare
 from hep2jax.errors import UsageError
 from hep2jax.progress import say
+from scripts.tables import TABLES, Published, Row, Table
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MANY_FOLDS = ("kfold", "loso", "blocked", "random_cells")
@@ -48,51 +49,9 @@ class Place:
     split_lists: str | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Published:
-    """Figures of the literature under the table's protocol, in per cent as they were printed; empty: not given."""
-
-    method: str
-    source: str
-    aca: str = ""
-    mca: str = ""
-    specimen_aca: str = ""
-    specimen_mca: str = ""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Row:
-    """One method of ours."""
-
-    name: str
-    config: str
-    """Stem of a file in `configs/`."""
-    overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Dotted keys of the configuration; `{runs}` in a value is the directory of the rows."""
-    words: str = ""
-    """What the table says; empty: the network's name."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Table:
-    """One data set under one protocol."""
-
-    name: str
-    title: str
-    side: str
-    """Split of `report/metrics.json` that is reported."""
-    common: dict[str, Any]
-    """Dotted keys that every row shares: the data set and the protocol."""
-    rows: tuple[Row, ...]
-    published: tuple[Published, ...] = ()
-    note: str = ""
-
-
 def main(argv: Sequence[str]) -> None:
     """Run the missing rows, then write the tables."""
     del argv
-    from scripts.tables import TABLES
-
     place = Place(
         runs=pathlib.Path(_RUNS.value).absolute(),
         manual=_manual_dirs(),
@@ -163,7 +122,9 @@ def render(table: Table, runs: pathlib.Path) -> str:
     if len(notes) > 1:
         raise UsageError(f"table {table.name}: some rows leak specimens and some do not; they belong in two tables")
     head = [f"### {table.title}", ""]
-    if figures:
+    if not figures:
+        head += ["Not run yet.", ""]
+    else:
         head += [f"Protocol: {figures[0]['protocol']}; {next(iter(notes.values()))}. {table.note}".strip(), ""]
     lines = [
         "| method | parameters | ACA | MCA | ACA of specimens | MCA of specimens | minutes |",

@@ -3,9 +3,49 @@
 Published figures: the papers' abstracts, unless the source says otherwise.
 """
 
+import dataclasses
 from typing import Any
 
-from scripts.results import Published, Row, Table
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Published:
+    """Figures of the literature under the table's protocol, in per cent as they were printed; empty: not given."""
+
+    method: str
+    source: str
+    aca: str = ""
+    mca: str = ""
+    specimen_aca: str = ""
+    specimen_mca: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One method of ours."""
+
+    name: str
+    config: str
+    """Stem of a file in `configs/`."""
+    overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """Dotted keys of the configuration; `{runs}` in a value is the directory of the rows."""
+    words: str = ""
+    """What the table says; empty: the network's name."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+    """One data set under one protocol."""
+
+    name: str
+    title: str
+    side: str
+    """Split of `report/metrics.json` that is reported."""
+    common: dict[str, Any]
+    """Dotted keys that every row shares: the data set and the protocol."""
+    rows: tuple[Row, ...]
+    published: tuple[Published, ...] = ()
+    note: str = ""
+
 
 NO_ROTATION: dict[str, Any] = {"augment.rotate": False, "augment.mirror": False}
 NO_AUGMENTATION = NO_ROTATION | {"augment.scale_min": 1.0, "augment.scale_max": 1.0, "augment.gamma": 0.0}

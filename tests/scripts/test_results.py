@@ -7,8 +7,8 @@ from hep2jax import config as configs
 from hep2jax.config import Config
 from hep2jax.errors import UsageError
 from scripts import results
-from scripts.results import Place, Published, Row, Table
-from scripts.tables import TABLES
+from scripts.results import Place
+from scripts.tables import TABLES, Published, Row, Table
 
 TABLE = Table(
     name="made_up",
@@ -75,6 +75,17 @@ def test_a_row_whose_data_are_not_at_hand_has_no_settings(tmp_path):
     assert results.settings(real, row, Place(runs=tmp_path)) is None
     at_hand = Place(runs=tmp_path, manual={"icpr2012": "somewhere"})
     assert results.settings(real, row, at_hand)["data.manual_dir"] == "somewhere"
+
+
+def test_the_command_prints_what_is_finished_and_names_what_it_cannot_run(command, tmp_path):
+    _finish(tmp_path / "icpr2012_half" / "base")
+    done = command("scripts.results", f"--runs={tmp_path}", "--only=icpr2012_half/*")
+    assert done.returncode == 0, done.stderr
+    assert "icpr2012_half/equalise: left out, its data are not at hand" in done.stdout
+    assert "| 1,234 | 50.0 [40.0, 60.0] |" in done.stdout
+    wrong = command("scripts.results", "--manual_dir=icpr2013=somewhere")
+    assert wrong.returncode == 2
+    assert "write NAME=DIR" in wrong.stderr
 
 
 def test_the_shipped_tables_name_configurations_and_keys_that_exist():
