@@ -6,6 +6,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
+WORKERS ?= 2
 INSTALLED = $(VENV)/.installed
 
 .PHONY: train test test-slow lint setup clean icpr2012
@@ -19,7 +20,7 @@ icpr2012: $(INSTALLED)
 	$(RUN) -m hep2jax.main --config=configs/icpr2012.py --config.data.manual_dir=$(MANUAL_DIR) $(ARGS)
 
 test: $(INSTALLED)
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 test-slow: $(INSTALLED)
 	$(RUN) -m pytest -m slow $(ARGS)

@@ -126,6 +126,8 @@ def render(table: Table, runs: pathlib.Path) -> str:
         head += ["Not run yet.", ""]
     else:
         head += [f"Protocol: {figures[0]['protocol']}; {next(iter(notes.values()))}. {table.note}".strip(), ""]
+    if not figures and not table.published:
+        return "\n".join(head).rstrip()
     lines = [
         "| method | parameters | ACA | MCA | ACA of specimens | MCA of specimens | minutes |",
         "|---|---|---|---|---|---|---|",
@@ -160,7 +162,7 @@ def _percent(section: dict[str, Any], name: str) -> str:
     value, interval = section.get(name), section.get(f"{name}_ci95")
     if value is None:
         return "–"
-    return f"{100 * value:.1f}" + (f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else "")
+    return f"{100 * value:.2f}" + (f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else "")
 
 
 def _effort(directory: pathlib.Path) -> tuple[int, float]:

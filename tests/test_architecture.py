@@ -18,6 +18,7 @@ ALLOWED = {
     "losses": {"config", "models"},
     "optimizers": {"config"},
     "chips": set(),
+    "aot": {"chips", "config", "errors", "mesh", "optimizers", "progress", "report", "state", "steps"},
     "timing": {"chips"},
     "progress": set(),
     "data": {"config", "errors", "mesh"},

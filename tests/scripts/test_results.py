@@ -46,7 +46,7 @@ def test_a_table_has_a_line_for_each_finished_row_and_each_published_figure(tmp_
     lines = results.render(TABLE, tmp_path).splitlines()
     assert lines[0] == "### A made-up table"
     assert "kfold, 2 folds pooled; no specimen on two sides" in lines[2]
-    assert lines[-2] == "| `gao`, wider | 1,234 | 50.0 [40.0, 60.0] | – | 75.0 | 70.0 | 3 |"
+    assert lines[-2] == "| `gao`, wider | 1,234 | 50.00 [40.0, 60.0] | – | 75.00 | 70.00 | 3 |"
     assert lines[-1] == "| *Somebody 2015* (abstract) | – | – | 87.1 | – | – | – |"
     assert len(lines) == 8
 
@@ -82,7 +82,7 @@ def test_the_command_prints_what_is_finished_and_names_what_it_cannot_run(comman
     done = command("scripts.results", f"--runs={tmp_path}", "--only=icpr2012_half/*")
     assert done.returncode == 0, done.stderr
     assert "icpr2012_half/equalise: left out, its data are not at hand" in done.stdout
-    assert "| 1,234 | 50.0 [40.0, 60.0] |" in done.stdout
+    assert "| 1,234 | 50.00 [40.0, 60.0] |" in done.stdout
     wrong = command("scripts.results", "--manual_dir=icpr2013=somewhere")
     assert wrong.returncode == 2
     assert "write NAME=DIR" in wrong.stderr

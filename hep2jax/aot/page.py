@@ -1,0 +1,103 @@
+"""`profile/compile.json` and `profile/compile.html`."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from hep2jax.aot import compiler, tables
+from hep2jax.aot.estimate import NO_OVERLAP, Estimate, Generation, scaling
+from hep2jax.config import CLASSIFIERS, Config, to_dict
+from hep2jax.report.markup import Html, element, join, table
+
+_STYLE = """
+:root { color-scheme: light dark; --rule: light-dark(#e1e3de, #2a3236); --muted: light-dark(#5c666b, #97a3a7); }
+body { font: .9375rem/1.5 system-ui, sans-serif; max-width: 1180px; margin: 0 auto; padding: 1.5rem;
+  font-variant-numeric: tabular-nums; background: light-dark(#f7f7f4, #0f1315); color: light-dark(#1d2326, #e4e8e6); }
+h1, h2 { line-height: 1.2; } section { margin-top: 2rem; } .scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .875rem; }
+th, td { text-align: left; font-weight: 400; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--rule); }
+thead th, .muted { color: var(--muted); font-size: .8125rem; }
+.notice { font-weight: 600; color: light-dark(#b4500f, #f0914a); }
+"""
+
+
+def write(folder: pathlib.Path, config: Config, num_outputs: int, found: Sequence[Generation]) -> None:
+    """Both files, in `folder`, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = _facts(config, num_outputs)
+    values = {
+        "notice": tables.NOTICE,
+        **facts,
+        "assumption": NO_OVERLAP,
+        "config": to_dict(config),
+        "generations": {one.name: _generation(one) for one in found},
+    }
+    (folder / "compile.json").write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
+    (folder / "compile.html").write_text(_page(facts, found))
+
+
+def _facts(config: Config, num_outputs: int) -> dict[str, Any]:
+    kind = "patterns" if config.model.name in CLASSIFIERS else "output channels, background among them"
+    return {
+        "network": config.model.name,
+        "image_side": config.data.crop_size,
+        "outputs": f"{num_outputs} {kind}",
+        "compute_dtype": "bfloat16",
+        "versions": compiler.versions(),
+    }
+
+
+def _generation(found: Generation) -> dict[str, Any]:
+    best = found.recommended
+    failed = [one for one in [*found.sweep, *found.slices] if not one.is_done]
+    return {
+        "recommended_images_per_chip": best.images_per_chip if best else None,
+        "sweep": [_estimate(e) for e in found.sweep_estimates],
+        "slices": [_estimate(e) for e in found.estimates],
+        "scaling": [dataclasses.asdict(point) for point in scaling(found.estimates)],
+        "not_compiled": [
+            {"slice": one.target.name, "images_per_chip": one.images_per_chip, **one.record} for one in failed
+        ],
+    }
+
+
+def _estimate(found: Estimate) -> dict[str, Any]:
+    values = dataclasses.asdict(found)
+    values["memory"]["total"] = found.memory.total
+    for row, padding in zip(values["padding"], found.padding, strict=True):
+        row["waste"] = padding.waste
+    for name in ("step_seconds", "mfu", "images_per_second_per_chip", "fits"):
+        values[name] = getattr(found, name)
+    return values
+
+
+def _page(facts: dict[str, Any], found: Sequence[Generation]) -> str:
+    title = f"{facts['network']} compiled for TPUs"
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    side, outputs, dtype = facts["image_side"], facts["outputs"], facts["compute_dtype"]
+    head = element(
+        "head",
+        element("meta", charset="utf-8"),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", title),
+        element("style", Html(_STYLE)),
+    )
+    body = element(
+        "body",
+        element("h1", title),
+        element("p", f"{tables.NOTICE[0].upper()}{tables.NOTICE[1:]}.", class_="notice"),
+        element("p", f"Training step on images of {side} x {side}, {outputs}, {dtype}. {versions}.", class_="muted"),
+        *(_section(one) for one in found),
+    )
+    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
+
+
+def _section(found: Generation) -> Html:
+    return element("section", element("h2", f"TPU {found.name}"), join(map(_table, tables.of_generation(found))))
+
+
+def _table(one: tables.Table) -> Html:
+    heading, note = element("h3", f"{one.title} ({tables.NOTICE})"), element("p", one.note, class_="muted")
+    return join([heading, table(one.header, one.rows) if one.rows else "", note])

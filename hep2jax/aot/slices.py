@@ -1,0 +1,117 @@
+"""TPU slices by name: their topology and core clock."""
+
+import dataclasses
+import math
+
+from hep2jax.errors import UsageError
+
+_PLANE = {1: (1, 1), 4: (2, 2), 8: (2, 4), 16: (4, 4), 32: (4, 8), 64: (8, 8), 128: (8, 16), 256: (16, 16)}
+_CUBE = {
+    1: (1, 1, 1),
+    4: (2, 2, 1),
+    8: (2, 2, 2),
+    16: (2, 2, 4),
+    32: (2, 4, 4),
+    64: (4, 4, 4),
+    128: (4, 4, 8),
+    256: (4, 8, 8),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Generation:
+    """What is common to all slices of a TPU generation.
+
+    The clocks of v4 (1.05 GHz), v5e (1.5), v5p (1.75) and v6e (1.75) are derived: the published peak bf16 FLOP/s
+    divided by two and by the multiply-adds a cycle, which are 8, 4, 8 arrays of 128 x 128 and 4 of 256 x 256. With
+    these clocks the compiler puts a product of two 8192 x 8192 matrices at 93, 88, 90 and 70 % of peak. (Google's pages
+    name two arrays for v6e; the compiler's cycles for that product are fewer than two could do.)
+    """
+
+    topology: str
+    """Prefix of libtpu's topology names."""
+    chip_config: str
+    """megacore: the chip's two cores work as one device."""
+    device_kind: str
+    """As JAX names the device."""
+    clock_hz: float
+    shapes: dict[int, tuple[int, ...]]
+    """Number of chips → chips along each axis of the interconnect."""
+
+    @property
+    def num_axes(self) -> int:
+        """Of the interconnect: two links of a chip on each."""
+        return len(self.shapes[1])
+
+
+GENERATIONS = {
+    "v4": Generation(
+        topology="v4",
+        chip_config="megacore",
+        device_kind="TPU v4",
+        clock_hz=1.05e9,
+        shapes=_CUBE,
+    ),
+    "v5e": Generation(
+        topology="v5e",
+        chip_config="default",
+        device_kind="TPU v5 lite",
+        clock_hz=1.5e9,
+        shapes=_PLANE,
+    ),
+    "v5p": Generation(
+        topology="v5",
+        chip_config="megacore",
+        device_kind="TPU v5",
+        clock_hz=1.75e9,
+        shapes=_CUBE,
+    ),
+    "v6e": Generation(
+        topology="v6e",
+        chip_config="default",
+        device_kind="TPU v6 lite",
+        clock_hz=1.75e9,
+        shapes=_PLANE,
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Slice:
+    """Some chips of one generation that work together."""
+
+    generation_name: str
+    chips: int
+
+    @property
+    def name(self) -> str:
+        """`v5e:16`: generation and number of chips."""
+        return f"{self.generation_name}:{self.chips}"
+
+    @property
+    def generation(self) -> Generation:
+        """Facts about its chips."""
+        return GENERATIONS[self.generation_name]
+
+    @property
+    def topology_name(self) -> str:
+        """`v5e:4x4`, as libtpu wants it."""
+        return f"{self.generation.topology}:{'x'.join(map(str, self.generation.shapes[self.chips]))}"
+
+    @property
+    def chips_per_host_bounds(self) -> tuple[int, int, int]:
+        """Chips along each axis of a host; four chips a host, but for the single chip."""
+        return (1, 1, 1) if self.chips == 1 else (2, 2, 1)
+
+
+def parse(name: str) -> Slice:
+    """`v5e:16` → slice; UsageError names what there is."""
+    generation, _, number = name.strip().partition(":")
+    if generation not in GENERATIONS:
+        raise UsageError(f"slice '{name}': must be one of {', '.join(GENERATIONS)}, a colon, and the number of chips")
+    chips = int(number) if number.isdigit() else 0
+    shapes = GENERATIONS[generation].shapes
+    if chips not in shapes:
+        raise UsageError(f"slice '{name}': {generation} slices have {', '.join(map(str, shapes))} chips")
+    assert math.prod(shapes[chips]) == chips
+    return Slice(generation_name=generation, chips=chips)

@@ -1,0 +1,214 @@
+"""The tables of an ahead-of-time compilation, for the terminal and the page alike."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from hep2jax.aot.compiler import Compiled
+from hep2jax.aot.estimate import NO_OVERLAP, Estimate, Generation, scaling
+from hep2jax.aot.hlo import SMALLEST_PADDED
+from hep2jax.report.markup import MISSING
+
+NOTICE = "estimated by the TPU compiler; no TPU was used"
+MAX_MODULES = 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Table:
+    """Cells as text, the first column names the row."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+def of_generation(found: Generation) -> list[Table]:
+    """All tables of one TPU generation."""
+    tables = [sweep(found)]
+    if found.estimates:
+        tables += [steps(found), memory(found), collectives(found), scaling_curve(found)]
+    if best := found.recommended:
+        tables += [modules(best), padding(best)]
+    return tables
+
+
+def sweep(found: Generation) -> Table:
+    """Images per chip on the smallest slice, the best batch marked."""
+    best, done = found.recommended, {e.images_per_chip: e for e in found.sweep_estimates}
+    columns: list[tuple[str, Callable[[Estimate], str]]] = [
+        ("HBM", lambda e: f"{_gigabytes(e.memory.total)} ({100 * e.memory.total / e.memory.capacity:.0f} %)"),
+        ("step", lambda e: _milliseconds(e.step_seconds)),
+        ("images/s/chip", lambda e: f"{e.images_per_second_per_chip:,.0f}"),
+        ("MFU", lambda e: _percent(e.mfu)),
+        ("", lambda e: "recommended" if e is best else "" if e.fits else "does not fit"),
+    ]
+    rows = [
+        [str(one.images_per_chip), *_cells(done.get(one.images_per_chip), columns, one.record["status"])]
+        for one in found.sweep
+    ]
+    note = "" if best else "No batch fits in HBM: try smaller ones."
+    header = ["images per chip", *(name for name, _ in columns)]
+    return Table(title=f"Batch sizes on {found.sweep[0].target.name}", header=header, rows=rows, note=note)
+
+
+def steps(found: Generation) -> Table:
+    """Cycles, seconds, FLOPs and MFU by slice."""
+    columns: list[tuple[str, Callable[[Estimate], str]]] = [
+        ("cycles", lambda e: f"{e.cycles / 1e6:,.2f} M"),
+        ("computation", lambda e: _milliseconds(e.compute_seconds)),
+        ("collectives", lambda e: _milliseconds(e.collective_seconds)),
+        ("step", lambda e: _milliseconds(e.step_seconds)),
+        ("GFLOP, model", lambda e: f"{e.model_flops / 1e9:,.1f}"),
+        ("GFLOP, program", lambda e: f"{e.program_flops / 1e9:,.1f}"),
+        ("MFU", lambda e: _percent(e.mfu)),
+        ("compiled in", lambda e: f"{e.compile_seconds:.0f} s"),
+    ]
+    clock = found.slices[0].target.generation.clock_hz / 1e9
+    peak = found.estimates[0].peak_flops / 1e12
+    note = (
+        f"Sum of the compiler's estimated cycles over the operations of a step, at {clock:g} GHz. FLOPs are those of "
+        f"one chip in a step; MFU is model FLOP/s as a share of {peak:,.0f} bf16 TFLOP/s. "
+        "Collectives: as assumed under Scaling."
+    )
+    batch = found.slices[0].images_per_chip
+    return _by_slice(found, f"Step with {batch} images per chip", columns, note)
+
+
+def memory(found: Generation) -> Table:
+    """HBM by category and slice."""
+    columns: list[tuple[str, Callable[[Estimate], str]]] = [
+        ("arguments", lambda e: _megabytes(e.memory.arguments)),
+        ("outputs", lambda e: _megabytes(e.memory.outputs)),
+        ("aliased", lambda e: _megabytes(e.memory.aliased)),
+        ("temporaries", lambda e: _megabytes(e.memory.temporaries)),
+        ("generated code", lambda e: _megabytes(e.memory.generated_code)),
+        ("total", lambda e: _megabytes(e.memory.total)),
+        ("of capacity", lambda e: _percent(e.memory.total / e.memory.capacity)),
+    ]
+    note = f"Aliased outputs lie where arguments lay. Capacity: {_gigabytes(found.estimates[0].memory.capacity)}."
+    return _by_slice(found, "HBM of a chip", columns, note)
+
+
+def collectives(found: Generation) -> Table:
+    """Number and bytes by kind and slice."""
+    rows = [
+        [e.slice_name, row.kind, str(row.count), _megabytes(row.num_bytes)]
+        for e in found.estimates
+        for row in e.collectives
+    ]
+    note = "Bytes of the results on one chip, a step." if rows else "None: a single chip has nothing to exchange."
+    return Table(title="Collectives", header=["slice", "kind", "number", "size"], rows=rows, note=note)
+
+
+def scaling_curve(found: Generation) -> Table:
+    """Weak scaling over the slices."""
+    rows = [
+        [
+            point.slice_name,
+            str(point.chips),
+            f"{point.images_per_second:,.0f}",
+            _percent(point.efficiency),
+            _percent(point.efficiency_overlapped),
+        ]
+        for point in scaling(found.estimates)
+    ]
+    header = ["slice", "chips", "images/s", "efficiency", "if collectives overlapped"]
+    note = f"Against {found.estimates[0].slice_name}, the batch per chip held constant. {NO_OVERLAP}"
+    return Table(title="Scaling", header=header, rows=rows, note=note)
+
+
+def modules(best: Estimate) -> Table:
+    """Where the cycles go."""
+    rows = [
+        [
+            row.module,
+            f"{row.forward / 1e6:,.3f}",
+            f"{row.backward / 1e6:,.3f}",
+            _milliseconds(row.total / best.cycles * best.compute_seconds),
+            _percent(row.total / best.cycles),
+        ]
+        for row in best.modules[:MAX_MODULES]
+    ]
+    header = ["module", "M cycles forward", "M cycles backward", "time", "share"]
+    slowest = best.modules[0]
+    note = f"Slowest: {slowest.module}, {_percent(slowest.total / best.cycles)} of the computation."
+    left = len(best.modules) - len(rows)
+    if left > 0:
+        note += f" {left} faster ones are not shown."
+    note += " A fusion counts for the module of its last operation; in parentheses, what belongs to none."
+    return Table(title=f"Modules on {_where(best)}", header=header, rows=rows, note=note)
+
+
+def padding(best: Estimate) -> Table:
+    """Modules whose tiled layouts waste over a tenth."""
+    rows = [
+        [row.module, _percent(row.waste), _megabytes(row.padded_bytes - row.num_bytes), row.worst]
+        for row in best.padding[:MAX_MODULES]
+    ]
+    note = (
+        f"Share of the bytes of a module's results (of at least {SMALLEST_PADDED >> 10} KiB) that only fill up tiles, "
+        "mostly of 8 sublanes x 128 lanes; those above 10 %, the worst array with its layout."
+    )
+    if not rows:
+        note = f"No module wastes over 10 %. {note}"
+    return Table(
+        title=f"Padded widths on {_where(best)}", header=["module", "wasted", "bytes", "worst"], rows=rows, note=note
+    )
+
+
+def text(tables: Sequence[Table]) -> str:
+    """For the terminal."""
+    return "\n".join(_text(table) for table in tables)
+
+
+def _text(table: Table) -> str:
+    lines = [table.header, *table.rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(table.header))]
+    body = ["  ".join(_aligned(line, widths)).rstrip() for line in lines] if table.rows else []
+    return "\n".join(["", f"{table.title} ({NOTICE})", *body, *([table.note] if table.note else [])])
+
+
+def _aligned(line: Sequence[str], widths: Sequence[int]) -> list[str]:
+    first, *rest = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+    return [first, *rest]
+
+
+def _by_slice(
+    found: Generation, title: str, columns: Sequence[tuple[str, Callable[[Estimate], str]]], note: str
+) -> Table:
+    done = {e.slice_name: e for e in found.estimates}
+    rows = [_slice_row(one, done.get(one.target.name), columns) for one in found.slices]
+    return Table(title=title, header=["slice", *(name for name, _ in columns)], rows=rows, note=note)
+
+
+def _slice_row(
+    one: Compiled, found: Estimate | None, columns: Sequence[tuple[str, Callable[[Estimate], str]]]
+) -> list[str]:
+    return [one.target.name, *_cells(found, columns, one.record["status"])]
+
+
+def _cells(found: Estimate | None, columns: Sequence[tuple[str, Callable[[Estimate], str]]], status: str) -> list[str]:
+    """A row without its name; of a program that there is not, dashes and the reason."""
+    if found is None:
+        return [*[MISSING] * (len(columns) - 1), status]
+    return [cell(found) for _, cell in columns]
+
+
+def _where(best: Estimate) -> str:
+    return f"{best.slice_name}, {best.images_per_chip} images per chip"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:,.2f} ms"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _megabytes(number: float) -> str:
+    return f"{number / 1e6:,.2f} MB"
+
+
+def _gigabytes(number: float) -> str:
+    return f"{number / 1e9:,.2f} GB"

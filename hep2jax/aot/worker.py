@@ -1,0 +1,129 @@
+"""One compilation for a TPU slice, in a process of its own: `python -m hep2jax.aot.worker REQUEST.json FOLDER`.
+
+Writes FOLDER/record.json and, of a program that fits, FOLDER/program.txt.gz, the compiled text. The environment must
+hold `hep2jax.aot.compiler.ENVIRONMENT`.
+"""
+
+import ctypes
+import gzip
+import json
+import pathlib
+import signal
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import topologies
+
+from hep2jax import config as configs
+from hep2jax import mesh as meshes
+from hep2jax import optimizers, steps
+from hep2jax import state as states
+from hep2jax.aot import scopes, slices
+from hep2jax.config import CLASSIFIERS, Config
+
+_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>; libtpu is for Linux alone
+
+
+def make_mesh(target: slices.Slice) -> jax.sharding.Mesh:
+    """A mesh of the slice's chips, which need not be there; its ends are not joined to rings."""
+    topology = topologies.get_topology_desc(
+        platform="tpu",
+        topology_name=target.topology_name,
+        chip_config_name=target.generation.chip_config,
+        chips_per_host_bounds=target.chips_per_host_bounds,
+        num_slices=1,
+        wrap=(False,) * 3,
+    )
+    axis_types = (jax.sharding.AxisType.Auto,)
+    return jax.sharding.Mesh(np.array(topology.devices), (meshes.DATA_AXIS,), axis_types=axis_types)
+
+
+def train_step(config: Config, num_outputs: int) -> tuple[Any, Any]:
+    """(the step that `hep2jax.train` compiles, with module names; the shapes of its state)."""
+    network = scopes.name_modules(states.make_network(config, num_outputs))
+    optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
+    schedule = optimizers.make_schedule(config.optimizer, config.train.num_steps)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = jax.eval_shape(lambda key: states.fresh_state(network, optimizer, key), key)
+    return steps.make_train_step(config, network, optimizer, schedule), state
+
+
+def batch_shapes(config: Config, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """What the pipeline of the configured task makes: fields with a label a pixel, or cells with one label."""
+    side = config.data.crop_size
+    cells = config.model.name in CLASSIFIERS
+    labels = ((batch,), jnp.int32) if cells else ((batch, side, side), jnp.uint8)
+    shapes = {"image": ((batch, side, side), jnp.uint8), "labels": labels, "greys": ((batch, 4), jnp.float32)}
+    return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
+
+
+def compile_step(config: Config, target: slices.Slice, images_per_chip: int, num_outputs: int) -> tuple[dict, str]:
+    """(record, compiled text, empty where the program does not fit in HBM).
+
+    The record's `model_flops` are those of the step before the compiler changes it, for one chip's share of the
+    batch; `program_flops` those of the compiled program of one chip.
+    """
+    config.train.compute_dtype = "bfloat16"
+    step, state = train_step(config, num_outputs)
+    weights = jax.ShapeDtypeStruct((num_outputs,), jnp.float32)
+    alone = jax.jit(step).trace(state, batch_shapes(config, images_per_chip), weights)
+    unchanged = alone.lower(lowering_platforms=("tpu",)).cost_analysis()
+    assert unchanged is not None
+    record = {"model_flops": unchanged["flops"]}
+    mesh = make_mesh(target)
+    shared, divided = meshes.replicated(mesh), meshes.batch_sharding(mesh)
+    state, weights = _placed((state, weights), shared)
+    batch = _placed(batch_shapes(config, images_per_chip * target.chips), divided)
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(shared, shared))
+    lowered = jitted.lower(state, batch, weights)
+    start = time.monotonic()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        message = " ".join(str(error).split())[:300]
+        return {**record, "status": "out of memory", "message": message, "seconds": time.monotonic() - start}, ""
+    record |= {"status": "compiled", "seconds": time.monotonic() - start, **_analysis(compiled)}
+    return record, compiled.as_text() or ""
+
+
+def _placed(tree: Any, sharding: jax.sharding.Sharding) -> Any:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
+def _analysis(compiled: jax.stages.Compiled) -> dict[str, Any]:
+    cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    assert cost is not None
+    assert memory is not None
+    return {
+        "program_flops": cost["flops"],
+        "bytes_accessed": cost["bytes accessed"],
+        "memory": {
+            "arguments": memory.argument_size_in_bytes,
+            "outputs": memory.output_size_in_bytes,
+            "aliased": memory.alias_size_in_bytes,
+            "temporaries": memory.temp_size_in_bytes,
+            "generated_code": memory.generated_code_size_in_bytes,
+        },
+    }
+
+
+def main(argv: list[str]) -> None:
+    """Read the request, compile, write the record."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a compilation nobody waits for holds gigabytes
+    request, folder = json.loads(pathlib.Path(argv[1]).read_text()), pathlib.Path(argv[2])
+    config = configs.from_dict(request["config"])
+    target = slices.parse(request["slice"])
+    record, text = compile_step(config, target, request["images_per_chip"], request["num_outputs"])
+    if text:
+        (folder / "program.txt.gz").write_bytes(gzip.compress(text.encode()))
+    (folder / "record.json").write_text(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main(sys.argv)
