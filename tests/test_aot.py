@@ -246,7 +246,7 @@ def _generation(sweep: list[compiler.Compiled], compiled: list[compiler.Compiled
 def test_tables_and_page_say_that_no_tpu_was_used(tmp_path: pathlib.Path):
     failed = dataclasses.replace(_compiled(images=512), record={"status": "out of memory", "seconds": 9.0}, text="")
     found = _generation([_compiled(images=16), failed], [_compiled("v5e:1", 16), _compiled("v5e:4", 16)])
-    page.write(tmp_path, Config(), 9, [found])
+    page.write(tmp_path, Config(), 9, [found], {"jax": "0.10.2", "libtpu": "0.0.52"})
     values, html = json.loads((tmp_path / "compile.json").read_text()), (tmp_path / "compile.html").read_text()
     printed = tables.text(tables.of_generation(found))
     assert values["notice"] == tables.NOTICE
@@ -256,6 +256,7 @@ def test_tables_and_page_say_that_no_tpu_was_used(tmp_path: pathlib.Path):
         assert text.count(tables.NOTICE) >= 7
         assert "Slowest: second" in text
         assert "out of memory" in text
+    assert "libtpu 0.0.52" in html
     assert "http" not in html
 
 

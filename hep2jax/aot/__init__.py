@@ -62,7 +62,7 @@ def run(config: Config, directory: pathlib.Path, options: Options | None = None)
     found = [_generation(this, targets, options.batches or default) for targets in by_generation.values()]
     for generation in found:
         say(tables.text(tables.of_generation(generation)))
-    page.write(directory / "profile", config, this.num_outputs, found)
+    page.write(directory / "profile", config, this.num_outputs, found, compiler.versions())
     say(f"written: {directory / 'profile' / 'compile.html'}, compile.json")
 
 

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from hep2jax.aot import compiler, tables
+from hep2jax.aot import tables
 from hep2jax.aot.estimate import NO_OVERLAP, Estimate, Generation, scaling
 from hep2jax.config import CLASSIFIERS, Config, to_dict
 from hep2jax.report.markup import Html, element, join, table
@@ -23,10 +23,12 @@ thead th, .muted { color: var(--muted); font-size: .8125rem; }
 """
 
 
-def write(folder: pathlib.Path, config: Config, num_outputs: int, found: Sequence[Generation]) -> None:
-    """Both files, in `folder`, which is made."""
+def write(
+    folder: pathlib.Path, config: Config, num_outputs: int, found: Sequence[Generation], versions: dict[str, str]
+) -> None:
+    """Both files, in `folder`, which is made; `versions` are those of the compiler and of jax."""
     folder.mkdir(parents=True, exist_ok=True)
-    facts = _facts(config, num_outputs)
+    facts = _facts(config, num_outputs) | {"versions": versions}
     values = {
         "notice": tables.NOTICE,
         **facts,
@@ -45,7 +47,6 @@ def _facts(config: Config, num_outputs: int) -> dict[str, Any]:
         "image_side": config.data.crop_size,
         "outputs": f"{num_outputs} {kind}",
         "compute_dtype": "bfloat16",
-        "versions": compiler.versions(),
     }
 
 
