@@ -31,7 +31,7 @@ def run(config: Config, directory: pathlib.Path) -> tuple[tasks.Task, dict[str, 
         say(f"fold {fold + 1} of {len(groups)}: {', '.join(held_out)} held out")
         folded = _fold_config(config, fold)
         partitions.append(protocols.partition(folded.data, task.name, task.items, task.classes))
-        records += _run_fold(folded, directory / f"fold-{fold:02d}")
+        records += _run_fold(folded, directory / f"fold-{fold:02d}", task)
     rows = [task.from_record(record) for record in records]
     protocol = f"{config.data.protocol}, {len(groups)} folds pooled"
     figures = task.figures(rows, protocol, any(part.specimen_leakage for part in partitions))
@@ -58,11 +58,11 @@ def _fold_config(config: Config, fold: int) -> Config:
     return config
 
 
-def _run_fold(config: Config, directory: pathlib.Path) -> list[dict[str, Any]]:
+def _run_fold(config: Config, directory: pathlib.Path, task: tasks.Task) -> list[dict[str, Any]]:
     """The records of the fold's held-out examples; training continues where it stopped."""
     path = directory / "report" / "records.json"
     if path.exists():
         workdir.open_for_training(directory, config)  # refuses a fold of another experiment
     else:
-        train.run(config, directory)
+        train.run(config, directory, task)
     return json.loads(path.read_text())["sides"]["test"]

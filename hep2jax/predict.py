@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
+import jax
 import numpy as np
 from absl import flags
 from PIL import Image
@@ -114,6 +115,15 @@ def _decode(path: str | pathlib.Path) -> np.ndarray:
     return pixels.astype(np.uint8) * 255 if pixels.dtype == np.bool_ else pixels
 
 
+def _trained(
+    config: Config, directory: pathlib.Path, classes: Sequence[str]
+) -> tuple[states.Network, jax.sharding.Mesh, tasks.Parameters]:
+    mesh = meshes.make_mesh()
+    network = states.make_network(config, tasks.num_outputs(config, classes))
+    state, _ = evaluate.restore(config, directory, network, mesh)
+    return network, mesh, (state.ema_params, state.ema_batch_stats)
+
+
 def _is_mask(path: str) -> bool:
     return pathlib.Path(path).stem.lower().endswith("_mask")
 
@@ -130,15 +140,12 @@ def _mask_beside(path: str, shape: tuple[int, ...]) -> np.ndarray:
 def _read_cells(
     config: Config, directory: pathlib.Path, classes: Sequence[str], images: dict[str, np.ndarray]
 ) -> list[dict[str, Any]]:
-    mesh = meshes.make_mesh()
-    network = states.make_network(config, len(classes))
-    state, _ = evaluate.restore(config, directory, network, mesh)
+    network, mesh, parameters = _trained(config, directory, classes)
     ready = [
         cells.make_ready(image, _mask_beside(path, image.shape), config.data, name=path)
         for path, image in images.items()
     ]
     evaluator = CellEvaluator(config, network, mesh)
-    parameters = (state.ema_params, state.ema_batch_stats)
     probabilities = evaluator.predict(parameters, [image for image, _ in ready], [greys for _, greys in ready])
     return [_cell_reading(path, row, classes) for path, row in zip(images, probabilities, strict=True)]
 
@@ -152,13 +159,10 @@ def _cell_reading(path: str, probabilities: np.ndarray, classes: Sequence[str]) 
 def _read_all(
     config: Config, directory: pathlib.Path, classes: Sequence[str], images: dict[str, np.ndarray], output: pathlib.Path
 ) -> Iterator[Reading]:
-    mesh = meshes.make_mesh()
-    network = states.make_network(config, tasks.num_outputs(config, classes))
-    state, _ = evaluate.restore(config, directory, network, mesh)
+    network, mesh, parameters = _trained(config, directory, classes)
     working = [sources.resize_image(image, config.data.scale) for image in images.values()]
     greys = [np.array([*sources.grey_normalisation(image, config.data), 1.0, 0.0], np.float32) for image in working]
     evaluator = FieldEvaluator(config, network, mesh)
-    parameters = (state.ema_params, state.ema_batch_stats)
     pairs = zip(working, greys, strict=True)
     predictions = evaluator.predict(parameters, pairs, [image.shape for image in working])
     names = _output_names(list(images))

@@ -50,15 +50,18 @@ class Run:
         return int(jax.device_get(self.state.step))
 
 
-def run(config: Config, directory: pathlib.Path) -> None:
-    """Train where the work directory stopped, then evaluate and report."""
+def run(config: Config, directory: pathlib.Path, task: Task | None = None) -> None:
+    """Train where the work directory stopped, then evaluate and report.
+
+    `task` is the data set where it is loaded already; it may have been for another fold.
+    """
     meshes.check_divides("train.global_batch_size", config.train.global_batch_size)
     meshes.check_divides("evaluation.batch_size", config.evaluation.batch_size)
     clock = StepClock()
     with clock.phase("init"):
         if jax.process_index() == 0:
             workdir.open_for_training(directory, config)
-        this = _prepare(config, directory, clock)
+        this = _prepare(config, directory, clock, task or tasks.load(config))
     try:
         _announce(this)
         _train(this)
@@ -68,8 +71,7 @@ def run(config: Config, directory: pathlib.Path) -> None:
         this.writer.close()
 
 
-def _prepare(config: Config, directory: pathlib.Path, clock: StepClock) -> Run:
-    task = tasks.load(config)
+def _prepare(config: Config, directory: pathlib.Path, clock: StepClock, task: Task) -> Run:
     partition = protocols.partition(config.data, task.name, task.items, task.classes)
     if not partition.train:
         raise UsageError(f"{task.name}: nothing to train on ({partition.description}); --mode=evaluate measures only")

@@ -7,9 +7,10 @@ import grain
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from hep2jax.config import AugmentConfig, Config
+from hep2jax.config import Config
 from hep2jax.data import geometry
 from hep2jax.data.cells import CellSet
+from hep2jax.data.photometry import jitter_greys
 from hep2jax.data.sampling import Sampler
 from hep2jax.errors import UsageError
 
@@ -42,7 +43,7 @@ class CellStream:
         rng = np.random.default_rng((self._config.seed, step))
         drawn = np.array([self._sampler.draw(rng, step * count + row) for row in range(count)])
         warps = geometry.sample_cell_warps(rng, count, size, self._config.augment)
-        greys = _jitter(rng, self._greys[drawn], self._config.augment)
+        greys = jitter_greys(rng.uniform(-1, 1, size=(3, count)), self._greys[drawn], self._config.augment)
         drawn, warps, greys = drawn[self._rows], warps[self._rows], greys[self._rows]
         images = [warp_cell(self._cells[i].ready, warp, size) for i, warp in zip(drawn, warps, strict=True)]
         return {"image": np.stack(images), "labels": self._patterns[drawn], "greys": greys}
@@ -50,18 +51,6 @@ class CellStream:
     def dataset(self, first_step: int, num_steps: int) -> grain.MapDataset:
         """The batches of steps first_step … num_steps-1 in order."""
         return grain.MapDataset.range(first_step, num_steps).map(self.batch)
-
-
-def _jitter(rng: np.random.Generator, greys: np.ndarray, augment: AugmentConfig) -> Float32[np.ndarray, "batch 4"]:
-    gain, gamma, shift = rng.uniform(-1, 1, size=(3, len(greys)))
-    offset, plain_gain, exponent, plain_shift = greys.T
-    jittered = (
-        offset,
-        plain_gain * np.exp(augment.gain * gain),
-        exponent * np.exp(augment.gamma * gamma),
-        plain_shift + augment.offset * shift,
-    )
-    return np.stack(jittered, axis=1).astype(np.float32)
 
 
 def warp_cell(

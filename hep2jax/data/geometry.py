@@ -10,6 +10,9 @@ from jaxtyping import Float, Float32, UInt8
 
 from hep2jax.config import AugmentConfig
 
+Draws = float | np.ndarray
+"""One value, or one for each example."""
+
 
 def sample_cmr(
     rng: np.random.Generator, centre_yx: tuple[float, float], crop_size: int, augment: AugmentConfig
@@ -20,11 +23,8 @@ def sample_cmr(
     leaves the others' draws as they were. Augmentation CMR: survey section 3.2.2 (Xie et al. 2019).
     """
     uniform, coin = rng.uniform(size=2), rng.uniform()
-    angle = float(_angles(uniform[:1], augment)[0])
-    low, high = np.log(augment.scale_min), np.log(augment.scale_max)
-    zoom = np.exp(low + (high - low) * uniform[1])
-    flip = -1.0 if augment.mirror and coin < 0.5 else 1.0
-    return cmr_matrix(centre_yx, crop_size, angle=angle, zoom=zoom, flip=flip)
+    angle, zoom = _angles(uniform[0], augment), _zooms(uniform[1], augment)
+    return cmr_matrix(centre_yx, crop_size, angle=float(angle), zoom=float(zoom), flip=float(_flips(coin, augment)))
 
 
 def cmr_matrix(
@@ -36,8 +36,7 @@ def cmr_matrix(
     flip: float = 1.0,
 ) -> Float32[np.ndarray, "2 3"]:
     """The matrix of a crop around `centre_yx`: mirror (flip = -1), then rotate by `angle` (radians), then zoom."""
-    cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
-    linear = np.array([[cos * flip, -sin], [sin * flip, cos]])
+    linear = _linear(angle, zoom, flip)
     middle = (crop_size - 1) / 2
     shift = np.array(centre_yx[::-1]) - linear @ np.array([middle, middle])
     return np.concatenate([linear, shift[:, None]], axis=1).astype(np.float32)
@@ -62,23 +61,34 @@ def sample_cell_warps(
 ) -> Float32[np.ndarray, "count 2 3"]:
     """Draw mirror-rotate-zoom-shift matrices that map an input of `size` pixels a side to itself, about its centre."""
     draws = rng.uniform(size=(5, count))
-    angles = _angles(draws[0], augment)
-    low, high = np.log(augment.scale_min), np.log(augment.scale_max)
-    zoom = np.exp(low + (high - low) * draws[1])
-    flip = np.where(augment.mirror & (draws[2] < 0.5), -1.0, 1.0)
-    cos, sin = np.cos(angles) / zoom, np.sin(angles) / zoom
-    linear = np.array([[cos * flip, -sin], [sin * flip, cos]]).transpose(2, 0, 1)
+    angles, zooms, flips = _angles(draws[0], augment), _zooms(draws[1], augment), _flips(draws[2], augment)
+    linear = np.moveaxis(_linear(angles, zooms, flips), -1, 0)
     middle = (size - 1) / 2
     moved = middle + augment.shift * size * (2 * draws[3:].T - 1)
     offset = moved - linear @ np.array([middle, middle])
     return np.concatenate([linear, offset[..., None]], axis=2).astype(np.float32)
 
 
-def _angles(uniform: Float[np.ndarray, " count"], augment: AugmentConfig) -> Float[np.ndarray, " count"]:
+def _linear(angle: Draws, zoom: Draws, flip: Draws) -> Float[np.ndarray, "2 2 *count"]:
+    """Mirror (flip = -1), then rotate by `angle` (radians), then zoom, from crop to image."""
+    cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
+    return np.array([[cos * flip, -sin], [sin * flip, cos]])
+
+
+def _zooms(uniform: Draws, augment: AugmentConfig) -> np.ndarray:
+    low, high = np.log(augment.scale_min), np.log(augment.scale_max)
+    return np.exp(low + (high - low) * uniform)
+
+
+def _flips(uniform: Draws, augment: AugmentConfig) -> np.ndarray:
+    return np.where(augment.mirror & (np.asarray(uniform) < 0.5), -1.0, 1.0)
+
+
+def _angles(uniform: Draws, augment: AugmentConfig) -> np.ndarray:
     """Radians: any angle, or the multiples of `rotation_step` degrees."""
     if not augment.rotate:
         return np.zeros_like(uniform)
     if not augment.rotation_step:
-        return 2 * np.pi * uniform
+        return 2 * np.pi * np.asarray(uniform)
     steps = max(1, round(360 / augment.rotation_step))
     return np.deg2rad(np.floor(uniform * steps) * augment.rotation_step)

@@ -12,6 +12,7 @@ import numpy as np
 
 from hep2jax.config import Config
 from hep2jax.data import geometry
+from hep2jax.data.photometry import jitter_greys
 from hep2jax.data.sampling import Sampler
 from hep2jax.data.sources import VOID, Field, FieldSet
 from hep2jax.errors import UsageError
@@ -90,17 +91,8 @@ class TrainingStream:
         return float(centre[0]), float(centre[1])
 
     def _draw_greys(self, rng: np.random.Generator, field: Field) -> np.ndarray:
-        augment = self._config.augment
-        gain, gamma, shift = rng.uniform(-1, 1, size=3)
-        return np.array(
-            [
-                field.grey_offset,
-                field.grey_gain * np.exp(augment.gain * gain),
-                np.exp(augment.gamma * gamma),
-                augment.offset * shift,
-            ],
-            np.float32,
-        )
+        plain = np.array([field.grey_offset, field.grey_gain, 1.0, 0.0])
+        return jitter_greys(rng.uniform(-1, 1, size=3), plain, self._config.augment)
 
     def _warp(self, row: Row, size: int) -> tuple[np.ndarray, np.ndarray]:
         field = self._fields[row.field]

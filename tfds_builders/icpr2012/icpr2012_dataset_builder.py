@@ -10,8 +10,10 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from tfds_builders.icpr2012 import layout, pixels
+from tfds_builders.owner_files import manual_dir, shorten
 
 _VOID = 255
+_MAX_NAMES = 12  # in a line about what is missing
 _KeyedExamples = Iterator[tuple[str, dict[str, Any]]]
 
 
@@ -58,7 +60,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, _KeyedExamples]:
-        root = layout.find_root(_manual_dir(dl_manager))
+        root = layout.find_root(manual_dir(dl_manager, layout.absence))
         self._missing().clear()
         if self._config_name == "specimens":
             found: dict[str, list] = dict(layout.find_specimens(root))
@@ -105,7 +107,9 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         whole = [row for row in rows if row.complete]
         lacking = [row.key for row in rows if not row.complete]
         if whole and lacking:
-            self._say(f"split {split}: {len(lacking)} of {len(rows)} cells lack image or mask: {_shorten(lacking)}")
+            self._say(
+                f"split {split}: {len(lacking)} of {len(rows)} cells lack image or mask: {shorten(lacking, _MAX_NAMES)}"
+            )
         return whole
 
     def _say_missing_specimens(self, split: str, found: set[int]) -> None:
@@ -119,7 +123,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
 
     def _say_left_out(self, files: layout.SpecimenFiles, why: str, numbers: Iterable[int]) -> None:
         if numbers := sorted(numbers):
-            names = _shorten([f"{number:03d}" for number in numbers])
+            names = shorten([f"{number:03d}" for number in numbers], _MAX_NAMES)
             self._say(f"{layout.specimen_id(files.specimen)}: {len(numbers)} objects {why}, left out: {names}")
 
     def _say(self, line: str) -> None:
@@ -192,14 +196,3 @@ def _cell_sources(root: pathlib.Path) -> Iterator[pathlib.Path]:
     yield layout.contest_table(root)
     for rows in layout.find_cells(root).values():
         yield from (path for row in rows for path in (row.image, row.mask) if path is not None)
-
-
-def _manual_dir(dl_manager: tfds.download.DownloadManager) -> pathlib.Path:
-    try:
-        return pathlib.Path(os.fspath(dl_manager.manual_dir))
-    except AssertionError as error:  # TFDS's own way to say that it is absent or empty
-        raise FileNotFoundError(layout.absence(pathlib.Path(str(dl_manager._manual_dir)))) from error
-
-
-def _shorten(names: list[str], limit: int = 12) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -2,9 +2,8 @@
 
 import collections
 import dataclasses
-import os
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,9 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from tfds_builders.icpr2014_task1 import pixels, tables
+from tfds_builders.owner_files import shorten
+
+_MAX_NAMES = 4  # in a line about repeated cells
 
 KeyedExamples = Iterator[tuple[str, dict[str, Any]]]
 
@@ -101,11 +103,10 @@ def repeat_notes(pairs: Sequence[tuple[Cell, Cell]]) -> list[str]:
         for (one, other), count in shared.items()
     ]
     if rest := len(pairs) - sum(shared.values()):
-        notes.append(
-            f"{rest} cells repeat another one pixel for pixel: {_shorten([f'{b.key} = {a.key}' for a, b in pairs])}"
-        )
+        names = shorten([f"{b.key} = {a.key}" for a, b in pairs], _MAX_NAMES)
+        notes.append(f"{rest} cells repeat another one pixel for pixel: {names}")
     if straddling := [(a, b) for a, b in pairs if a.split != b.split]:
-        names = _shorten([f"{b.key} in {b.split} = {a.key} in {a.split}" for a, b in straddling])
+        names = shorten([f"{b.key} in {b.split} = {a.key} in {a.split}" for a, b in straddling], _MAX_NAMES)
         notes.append(f"{len(straddling)} repeated cells stand in two splits: {names}")
     return notes
 
@@ -140,15 +141,3 @@ def record(builder: tfds.core.DatasetBuilder, *, missing: list[str], notes: list
 def empty_metadata() -> tfds.core.MetadataDict:
     """The keys that `record` fills."""
     return tfds.core.MetadataDict(missing=[], notes=[], repeated_specimens=[])
-
-
-def manual_dir(dl_manager: tfds.download.DownloadManager, absence: Callable[[pathlib.Path], str]) -> pathlib.Path:
-    """The owner's directory; FileNotFoundError with the line `absence` if it is absent or empty."""
-    try:
-        return pathlib.Path(os.fspath(dl_manager.manual_dir))
-    except AssertionError as error:  # TFDS's own way to say so
-        raise FileNotFoundError(absence(pathlib.Path(str(dl_manager._manual_dir)))) from error
-
-
-def _shorten(names: list[str], limit: int = 4) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

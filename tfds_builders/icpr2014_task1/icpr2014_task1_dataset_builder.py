@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from tfds_builders.icpr2014_task1 import cells, layout, pixels
+from tfds_builders.owner_files import manual_dir
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -43,7 +44,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, cells.KeyedExamples]:
-        copy = layout.find_copy(cells.manual_dir(dl_manager, layout.absence))
+        copy = layout.find_copy(manual_dir(dl_manager, layout.absence))
         contents = layout.read_contents(copy)
         if not contents.cells:
             raise ValueError(f"{copy.labels}: none of its rows has an image in '{copy.root}'")

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from tfds_builders.icpr2014_task1 import cells
+from tfds_builders.owner_files import manual_dir
 from tfds_builders.snphep2 import layout
 
 
@@ -46,7 +47,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, cells.KeyedExamples]:
-        tree = layout.find_tree(cells.manual_dir(dl_manager, layout.absence))
+        tree = layout.find_tree(manual_dir(dl_manager, layout.absence))
         contents = layout.read_contents(tree)
         if not contents.cells:
             raise FileNotFoundError(f"{tree.index}: none of the images that it names is there")
