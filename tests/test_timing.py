@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from hep2jax import chips, timing, train
+from hep2jax import chips, tasks, timing, train
 from hep2jax.progress import TrainingDisplay, scaled
 from hep2jax.report import provenance
 from hep2jax.timing import PHASES, Program, StepClock
@@ -148,7 +148,7 @@ def test_only_flops_where_the_chip_is_not_known():
 
 
 def test_every_log_line_says_where_the_time_went(tiny_config, tmp_path, capsys):
-    run = train._prepare(tiny_config, tmp_path, StepClock())
+    run = train._prepare(tiny_config, tmp_path, StepClock(), tasks.load(tiny_config))
     try:
         train._train(run)
     finally:

@@ -68,7 +68,7 @@ def prepare(
         manual = pathlib.Path(manual_dir).expanduser().absolute() if manual_dir and _needs_manual(builder) else None
         source = _fingerprint(builder, manual) if manual else None
         if _is_current(builder, source):
-            return builder
+            return make(config=config, data_dir=root)  # another run may have finished since `builder` looked
         if _needs_manual(builder) and manual is None:
             raise UsageError(_absence(builder))
         with _only_one(root / f".{name}-{config}.lock", f"{name}/{config}"):

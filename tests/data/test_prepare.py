@@ -63,6 +63,22 @@ def test_builds_once_with_one_line_and_then_reuses(tmp_path, archive, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_run_that_meets_data_just_finished_by_another_reads_them(tmp_path, archive, monkeypatch):
+    """The other run ends between this one's first look at the directory and its check whether the data are there."""
+    fingerprint, calls = prepare._fingerprint, []
+
+    def overtaken(builder, manual_dir):
+        calls.append(builder)
+        if len(calls) == 1:
+            prepare.prepare("icpr2012", "cells", tmp_path, archive)
+        return fingerprint(builder, manual_dir)
+
+    monkeypatch.setattr(prepare, "_fingerprint", overtaken)
+    builder = prepare.prepare("icpr2012", "cells", tmp_path, archive)
+    assert len(calls) == 2
+    assert prepare.count(builder)["train"][0] > 0
+
+
 def test_what_is_missing_is_kept_with_the_data(tmp_path, archive):
     prepare.prepare("icpr2012", "", str(tmp_path / "data"), str(archive))
     builder = prepare.prepare("icpr2012", "", str(tmp_path / "data"))
