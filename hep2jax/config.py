@@ -11,15 +11,19 @@ from typing import Any
 
 from hep2jax.errors import UsageError
 
-DATA_SETS = ("hep2_synthetic", "icpr2012", "icpr2014_task1", "snphep2")
+DATA_SETS = ("hep2_synthetic", "icpr2012", "icpr2014_task1", "icpr2014_task2", "snphep2", "aida")
 PROTOCOLS = ("contest", "holdout", "kfold", "loso", "blocked", "random_cells")
 SEGMENTERS = ("fcn", "fcrn", "dsfcn", "unet")
 """Networks that label the pixels of whole fields."""
 CLASSIFIERS = ("gao", "dacn", "vggcell", "resnet", "dsrn", "dcrnet", "dri", "dcae")
 """Networks that name the pattern of a single cell."""
-MODELS = SEGMENTERS + CLASSIFIERS
+BAG_READERS = ("mil",)
+"""Networks that name the pattern of a specimen from tiles of its fields."""
+JOINT_READERS = ("joint",)
+"""Networks that segment a patch, name its pattern and grade its intensity at once."""
+MODELS = SEGMENTERS + CLASSIFIERS + BAG_READERS + JOINT_READERS
 CHANNELS = ("grey", "green")
-WARPS = ("host",)
+WARPS = ("host", "device")
 FIELD_NORMALISATIONS = ("field", "none")
 CELL_NORMALISATIONS = ("none", "contrast_stretch", "equalise", "clahe")
 BALANCES = ("pattern", "specimen", "class", "none")
@@ -84,9 +88,12 @@ class DataConfig:
     crop_size: int = 128
     """Side of the square training crop of a field, in pixels at working resolution; side of a cell network's input."""
     warp: str = "host"
-    """Where the crop-mirror-rotate matrix is executed."""
+    """Where the crop-mirror-rotate matrix is executed. host: by OpenCV, uint8 crops travel; device: inside the step,
+    from training images that stay in the devices' memory, only indices and matrices travel."""
     foreground_crops: float = 0.75
     """Share of the crops centred on a cell pixel; the rest lie anywhere in the image."""
+    bag_tiles: int = 8
+    """`mil`: crops of a specimen that are trained on as one bag; `train.global_batch_size` counts bags."""
     balance: str = "pattern"
     """What is drawn equally often. pattern: every pattern, then its specimens, then their fields or cells;
     specimen: every specimen; class: every pattern, then its fields or cells, whatever their specimens (class-balanced
@@ -124,6 +131,9 @@ class ModelConfig:
     """Multiplier on every channel count of the published network (rounded to a multiple of 8, at least 8)."""
     depth: int = 0
     """Layers of `resnet` and `dsrn`: 18, 34 or 50; 0: as published."""
+    flatten_side: int = 0
+    """`joint`: side of the patches whose whole bottleneck its two fully connected heads see (published: 384); 0: they
+    see its mean over the patch, which may then have any size."""
     dropout: float = 0.0
     """Drop rate before the heads, where the network has one."""
     init_from: str = ""
@@ -177,6 +187,10 @@ class TrainConfig:
     checkpoint_every: int = 100
     keep_latest: int = 2
     keep_best: int = 1
+    steps_per_call: int = 1
+    """Steps in one call of the compiled program. More than 1 saves the host's part of each (small networks on fast
+    devices); log_every, eval_every, checkpoint_every and num_steps must be multiples of it. Not for CPUs: XLA runs
+    convolutions inside loops there at a fifth of their speed."""
     prefetch: int = 3
     """Batches made ahead of the step by the pipeline's thread."""
 
@@ -294,6 +308,12 @@ def validate(config: Config) -> Config:
     _one_of("optimizer.schedule", config.optimizer.schedule, SCHEDULES)
     for key in ("num_steps", "global_batch_size", "log_every", "checkpoint_every", "keep_latest", "prefetch"):
         _at_least(f"train.{key}", getattr(train, key), 1)
+    _at_least("train.steps_per_call", train.steps_per_call, 1)
+    for key in ("num_steps", "log_every", "eval_every", "checkpoint_every"):
+        if getattr(train, key) % train.steps_per_call:
+            raise UsageError(
+                f"train.{key}={getattr(train, key)}: must be a multiple of train.steps_per_call={train.steps_per_call}"
+            )
     for key in ("batch_size", "bootstrap_samples"):
         _at_least(f"evaluation.{key}", getattr(config.evaluation, key), 1)
     for key, value in (("eval_every", train.eval_every), ("keep_best", train.keep_best)):
@@ -304,6 +324,8 @@ def validate(config: Config) -> Config:
     _between("data.top_percentile", data.top_percentile, 60.0, 100.0)
     _between("data.validation_fraction", data.validation_fraction, 0.0, 0.9)
     _between("data.foreground_crops", data.foreground_crops, 0.0, 1.0)
+    _at_least("data.bag_tiles", data.bag_tiles, 1)
+    _at_least("model.flatten_side", model.flatten_side, 0)
     _between("model.width", model.width, 1e-3, 16.0)
     _between("model.dropout", model.dropout, 0.0, 0.95)
     _between("optimizer.ema_decay", config.optimizer.ema_decay, 0.0, 0.99999)

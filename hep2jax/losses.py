@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from hep2jax.config import LossConfig
 from hep2jax.models.classifier import ClassifierOutput
+from hep2jax.models.joint import JointOutput
 from hep2jax.models.segmenter import SegmenterOutput
 
 VOID = 255
@@ -143,6 +144,55 @@ def cell_loss(
         return loss
     error = jnp.square(output.reconstruction - target.astype(jnp.float32)).mean()
     return loss + config.reconstruction_weight * error
+
+
+def joint_loss(
+    output: JointOutput,
+    labels: Int[Array, "batch height width"],
+    patterns: Int[Array, " batch"],
+    grades: Int[Array, " batch"],
+    class_weights: Float[Array, " pattern"],
+    config: LossConfig,
+) -> Float[Array, ""]:
+    """The scalar to minimise for `joint`: a third each of Dice, of the pattern's and of the intensity's cross-entropy.
+
+    Weights and terms: Percannella et al. (ICPR 2022), public code.
+
+    Args:
+        output: float32 logits.
+        labels: 0 background, 1 + i pattern i, 255 void.
+        patterns: of the patches' specimens, 0..K-1.
+        grades: 1 the higher grade, 0 the lower, -1 not known, which counts for nothing.
+        class_weights: float32 [K], positive.
+        config: smoothing of the patterns.
+    """
+    named = cell_loss(ClassifierOutput(output.pattern), patterns, output.mask, class_weights, config)
+    known = (grades >= 0).astype(jnp.float32)
+    crossed = optax.sigmoid_binary_cross_entropy(output.intensity, (grades > 0).astype(jnp.float32))
+    graded = (crossed * known).sum() / jnp.maximum(known.sum(), 1.0)
+    return (two_sided_dice(output.mask[..., 0], labels).mean() + named + graded) / 3
+
+
+def two_sided_dice(
+    logits: Float[Array, "batch height width"], labels: Int[Array, "batch height width"]
+) -> Float[Array, " batch"]:
+    """1 - the mean of the soft Dice of cells and that of background, each with one pixel added as in `soft_dice`.
+
+    Args:
+        logits: of being cell.
+        labels: 0 background, 255 void, anything else cell.
+
+    Returns:
+        float32 [B] in [0, 1].
+    """
+    valid = labels != VOID
+    probability = jax.nn.sigmoid(logits.astype(jnp.float32))
+    sides = []
+    for predicted, truth in ((probability, labels > 0), (1.0 - probability, labels == 0)):
+        predicted, truth = jnp.where(valid, predicted, 0.0), (valid & truth).astype(jnp.float32)
+        overlap, total = (predicted * truth).sum((1, 2)), (predicted + truth).sum((1, 2))
+        sides.append((2.0 * overlap + 1.0) / (total + 1.0))
+    return 1.0 - (sides[0] + sides[1]) / 2
 
 
 def _one_hot(labels: Array, num_classes: int) -> Array:

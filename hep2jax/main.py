@@ -8,16 +8,20 @@ from collections.abc import Sequence
 import jax
 from absl import flags
 
-from hep2jax import aot, cli, evaluate, train
+from hep2jax import aot, cli, evaluate, profiling, train
 
 cli.define_experiment_flags()
 _MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "evaluate", "compile"], "train (then evaluate), evaluate, or compile for absent TPUs."
+    "mode",
+    "train",
+    ["train", "evaluate", "profile", "compile"],
+    "train (then evaluate), evaluate, profile the step on these devices, or compile for absent TPUs.",
 )
 _SLICES = flags.DEFINE_string("slices", aot.DEFAULT_SLICES, "compile: TPU slices, as generation:chips.")
 _BATCHES = flags.DEFINE_string(
     "batches", "", "compile: images per chip of the sweep, such as 16,32; empty: a usual few."
 )
+_PROFILE_STEPS = flags.DEFINE_integer("profile_steps", 10, "profile: steps in the trace.")
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the processes of a TPU slice, Slurm or MPI job.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, where no cluster tells it.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many processes.")
@@ -33,6 +37,8 @@ def main(argv: Sequence[str]) -> None:
         jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     if _MODE.value == "compile":
         aot.run(config, directory, aot.Options.parse(_SLICES.value, _BATCHES.value))
+    elif _MODE.value == "profile":
+        profiling.run(config, directory, _PROFILE_STEPS.value)
     else:
         {"train": train.run, "evaluate": evaluate.run}[_MODE.value](config, directory)
 

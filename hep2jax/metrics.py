@@ -6,7 +6,6 @@ figures (0/0) are NaN inside arrays and None in everything that goes into a repo
 
 import dataclasses
 import math
-import statistics
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -14,15 +13,24 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from hep2jax.intervals import (
+    Interval,
+    bootstrap_weights,
+    containing,
+    group_indices,
+    mean_recall_interval,
+    percentile_interval,
+    ratio,
+    wilson_interval,
+)
+
 PIXEL_FIGURES = ("SE", "SP", "JA", "AC", "Dice")
 CI_TRIALS = "Wilson, one trial per specimen; for MCA with the effective number of trials"
 CI_BOOTSTRAP = "percentile bootstrap over specimens, stratified by class"
 CI_PIXEL_BOOTSTRAP = "percentile bootstrap over specimens"
-_Z95 = statistics.NormalDist().inv_cdf(0.975)
 
 Labels = Int[np.ndarray, "height width"]
 Mask = Bool[np.ndarray, "height width"]
-Interval = list[float] | None
 
 
 # Pixels
@@ -82,11 +90,11 @@ def pixel_figures(counts: Int[np.ndarray, "*batch 4"]) -> dict[str, Any]:
     """
     tp, fp, fn, tn = np.moveaxis(np.asarray(counts, np.int64), -1, 0)
     return {
-        "SE": _ratio(tp, tp + fn),
-        "SP": _ratio(tn, tn + fp),
-        "JA": _ratio(tp, tp + fp + fn, undefined=1.0),
-        "AC": _ratio(tp + tn, tp + fp + fn + tn),
-        "Dice": _ratio(2 * tp, 2 * tp + fp + fn, undefined=1.0),
+        "SE": ratio(tp, tp + fn),
+        "SP": ratio(tn, tn + fp),
+        "JA": ratio(tp, tp + fp + fn, undefined=1.0),
+        "AC": ratio(tp + tn, tp + fp + fn + tn),
+        "Dice": ratio(2 * tp, 2 * tp + fp + fn, undefined=1.0),
     }
 
 
@@ -242,11 +250,11 @@ def pixel_report(images: Sequence[ImageScore], *, seed: int = 0, samples: int = 
     pooled = {**sum((image.counts for image in images), PixelCounts()).figures()}
     pooled["SEG"] = _mean(np.concatenate([[], *(image.jaccards for image in images)]))
     pooled["SEG_instances"] = _mean(np.concatenate([[], *(image.instance_jaccards for image in images)]))
-    weights = _bootstrap_weights(np.zeros(num_specimens, np.int64), samples, seed)
+    weights = bootstrap_weights(np.zeros(num_specimens, np.int64), samples, seed)
     resampled = pixel_figures(weights @ counts)
     resampled |= {"SEG": _weighted_mean(weights, seg), "SEG_instances": _weighted_mean(weights, instance_seg)}
     intervals = {
-        f"{name}_ci95": _percentile_interval(resampled[name]) if num_specimens > 1 else None
+        f"{name}_ci95": percentile_interval(resampled[name]) if num_specimens > 1 else None
         for name in (*PIXEL_FIGURES, "SEG", "SEG_instances")
     }
     per_image = np.array([image.counts.figures()["Dice"] for image in images], np.float64)
@@ -283,7 +291,7 @@ def _sum_and_number(values: Sequence[np.ndarray]) -> tuple[float, int]:
 
 def _weighted_mean(weights: np.ndarray, sums: Sequence[tuple[float, int]]) -> np.ndarray:
     totals = weights @ np.reshape(sums, (-1, 2)).astype(np.float64)
-    return _ratio(totals[:, 0], totals[:, 1])
+    return ratio(totals[:, 0], totals[:, 1])
 
 
 def _dice_per_pattern(images: Sequence[ImageScore]) -> dict[str, float | None]:
@@ -339,12 +347,12 @@ def class_pixel_report(counts: Int[np.ndarray, "classes classes"], patterns: Seq
     if counts.shape != (len(patterns) + 1,) * 2:
         raise ValueError(f"counts of shape {counts.shape} do not fit {len(patterns)} patterns and background")
     hits, rows, columns = np.diagonal(counts), counts.sum(1), counts.sum(0)
-    iou = _ratio(hits, rows + columns - hits)[1:]
+    iou = ratio(hits, rows + columns - hits)[1:]
     both = counts[1:, 1:]
     return {
         "mean_class_iou": _mean(iou[rows[1:] > 0]),
         "iou": {name: _finite_or_none(value) for name, value in zip(patterns, iou, strict=True)},
-        "pattern_accuracy": _finite_or_none(_ratio(np.trace(both), both.sum())),
+        "pattern_accuracy": _finite_or_none(ratio(np.trace(both), both.sum())),
         "confusion": both.tolist(),
     }
 
@@ -394,12 +402,12 @@ def classification_report(
         ValueError: lengths differ or an index lies outside the classes.
     """
     truth_index, predicted_index = _class_indices(truth, prediction, len(classes))
-    specimens, group_index = _group_indices(groups, truth_index.size)
+    specimens, group_index = group_indices(groups, truth_index.size)
     confusion = _confusion(truth_index, predicted_index, len(classes))
     support = np.bincount(truth_index, minlength=len(classes))
     recall, precision = (
-        _ratio(np.diagonal(confusion), support),
-        _ratio(np.diagonal(confusion), confusion.sum(0)),
+        ratio(np.diagonal(confusion), support),
+        ratio(np.diagonal(confusion), confusion.sum(0)),
     )
     right, items = _per_group(truth_index, predicted_index, group_index, (len(specimens), len(classes)))
     aca, mca = _aca_and_mca(right.sum(0), items.sum(0))
@@ -407,8 +415,8 @@ def classification_report(
     return {
         "aca": _finite_or_none(aca),
         "mca": _finite_or_none(mca),
-        "aca_ci95": _containing(aca_interval, float(aca)),
-        "mca_ci95": _containing(mca_interval, float(mca)),
+        "aca_ci95": containing(aca_interval, float(aca)),
+        "mca_ci95": containing(mca_interval, float(mca)),
         "ci_method": method,
         "per_class": {
             name: {
@@ -426,39 +434,6 @@ def classification_report(
     }
 
 
-def wilson_interval(right: float, total: float) -> Interval:
-    """Wilson's 95 % score interval of a proportion (JASA 22, 1927), from possibly fractional counts."""
-    if total <= 0:
-        return None
-    share, spread = right / total, _Z95**2 / total
-    centre = (share + spread / 2) / (1 + spread)
-    half = math.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
-    return [max(0.0, centre - half), min(1.0, centre + half)]
-
-
-def mean_recall_interval(right: Float[np.ndarray, " classes"], total: Float[np.ndarray, " classes"]) -> Interval:
-    """95 % interval of a mean of independent recalls: Wilson's, with the effective number of trials.
-
-    The mean of K recalls from n_k trials each varies as one proportion from K² / Σ(1/n_k) trials, if the recalls
-    are about equal; where a small class is read far worse than the others the interval is somewhat too narrow.
-    Intervals made class by class and averaged are drawn towards one half instead, the more the more classes there are.
-
-    Args:
-        right: successes per class; fractions are allowed.
-        total: trials per class; classes without a trial are left out.
-
-    Returns:
-        [low, high], or None where no class has a trial.
-    """
-    right, total = np.asarray(right, np.float64), np.asarray(total, np.float64)
-    tried = total > 0
-    if not tried.any():
-        return None
-    recalls = right[tried] / total[tried]
-    effective = tried.sum() ** 2 / math.fsum(1 / total[tried])
-    return wilson_interval(float(recalls.mean()) * effective, effective)
-
-
 def _class_indices(truth: Any, prediction: Any, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     truth_index = np.array(truth, np.int64).reshape(-1)
     predicted_index = np.array([-1 if p is None else p for p in prediction], np.int64).reshape(-1)
@@ -468,16 +443,6 @@ def _class_indices(truth: Any, prediction: Any, num_classes: int) -> tuple[np.nd
         if index.size and not low <= index.min() <= index.max() < num_classes:
             raise ValueError(f"{name}: class {index.min()}..{index.max()} outside {low}..{num_classes - 1}")
     return truth_index, predicted_index
-
-
-def _group_indices(groups: Any, num_items: int) -> tuple[list[Hashable], np.ndarray]:
-    """Distinct specimen ids in a fixed order, and the position of each item's id among them."""
-    keys = [key.item() if isinstance(key, np.generic) else key for key in groups]
-    if len(keys) != num_items:
-        raise ValueError(f"{num_items} items but {len(keys)} specimen ids")
-    distinct = sorted(set(keys), key=repr)
-    position = {key: index for index, key in enumerate(distinct)}
-    return distinct, np.array([position[key] for key in keys], np.int64)
 
 
 def _confusion(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
@@ -496,8 +461,8 @@ def _per_group(truth, prediction, group, shape: tuple[int, int]) -> tuple[np.nda
 
 def _aca_and_mca(right: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """ACA and MCA of counts [..., classes]; MCA over the classes with items."""
-    recall, present = _ratio(right, items, undefined=0.0), items > 0
-    return _ratio(right.sum(-1), items.sum(-1)), _ratio(recall.sum(-1), present.sum(-1))
+    recall, present = ratio(right, items, undefined=0.0), items > 0
+    return ratio(right.sum(-1), items.sum(-1)), ratio(recall.sum(-1), present.sum(-1))
 
 
 def _classification_intervals(
@@ -506,46 +471,22 @@ def _classification_intervals(
     several_items = bool((items.sum(1) > 1).any())
     several_specimens = bool(((items > 0).sum(0)[items.sum(0) > 0] > 1).all())
     if several_items and several_specimens:
-        weights = _bootstrap_weights(items.argmax(1), samples, seed)
+        weights = bootstrap_weights(items.argmax(1), samples, seed)
         aca, mca = _aca_and_mca(weights @ right, weights @ items)
         if np.ptp(aca) > 0 and np.ptp(mca) > 0:
-            return (_percentile_interval(aca), _percentile_interval(mca)), CI_BOOTSTRAP
+            return (percentile_interval(aca), percentile_interval(mca)), CI_BOOTSTRAP
     return _trial_intervals(right, items), CI_TRIALS
 
 
 def _trial_intervals(right: np.ndarray, items: np.ndarray) -> tuple[Interval, Interval]:
     """Every specimen is one trial, won by the share of its items that are right."""
-    won = _ratio(right.sum(1), items.sum(1))
-    won_of_class = _ratio(right, items, undefined=0.0).sum(0)
+    won = ratio(right.sum(1), items.sum(1))
+    won_of_class = ratio(right, items, undefined=0.0).sum(0)
     mca = mean_recall_interval(won_of_class, (items > 0).sum(0))
     return wilson_interval(math.fsum(won), won.size), mca
 
 
 # Small arithmetic
-
-
-def _bootstrap_weights(strata: np.ndarray, samples: int, seed: int) -> np.ndarray:
-    """How often each unit is drawn in each resample, int64 [samples, units]; strata keep their sizes."""
-    random = np.random.default_rng(seed)
-    weights = np.zeros((samples, strata.size), np.int64)
-    for stratum in np.unique(strata):
-        members = np.flatnonzero(strata == stratum)
-        weights[:, members] = random.multinomial(members.size, np.full(members.size, 1 / members.size), samples)
-    return weights
-
-
-def _percentile_interval(values: np.ndarray) -> Interval:
-    finite = values[np.isfinite(values)]
-    return [float(end) for end in np.percentile(finite, (2.5, 97.5))] if finite.size else None
-
-
-def _containing(interval: Interval, value: float) -> Interval:
-    return interval and [min(interval[0], value), max(interval[1], value)]
-
-
-def _ratio(numerator: Any, denominator: Any, undefined: float = math.nan) -> Any:
-    positive = np.asarray(denominator) > 0
-    return np.where(positive, np.asarray(numerator, np.float64) / np.where(positive, denominator, 1), undefined)
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -20,12 +20,16 @@ from PIL import Image
 from hep2jax import cli, evaluate, metrics, specimen, tasks, workdir
 from hep2jax import mesh as meshes
 from hep2jax import state as states
-from hep2jax.config import CLASSIFIERS, Config
+from hep2jax.config import BAG_READERS, CLASSIFIERS, JOINT_READERS, Config
 from hep2jax.data import cells, sources
+from hep2jax.data.joint_stream import GRADES
 from hep2jax.errors import UsageError
 from hep2jax.progress import say
+from hep2jax.tasks.bag_task import BagEvaluator, pooled
 from hep2jax.tasks.cell_task import CellEvaluator
 from hep2jax.tasks.field_task import FieldEvaluator, to_native
+from hep2jax.tasks.joint_task import JointEvaluator, majority
+from tfds_builders import icap
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A finished run.")
 _IMAGES = flags.DEFINE_string("images", None, "Shell pattern of the images to read, quoted; ** goes into folders.")
@@ -36,6 +40,8 @@ _COLOURS = np.array(  # Okabe and Ito's colour-blind safe palette, BGR; then the
     np.uint8,
 )
 
+_UNREADABLE = (OSError, SyntaxError, ValueError)  # what Pillow raises for files that are no images, or broken ones
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reading:
@@ -44,6 +50,8 @@ class Reading:
     image: str
     pattern: str
     """The pattern with most foreground pixels; 'none' where no cell was found."""
+    icap: str
+    """Its consensus codes, such as `AC-4, AC-5`; empty for a pattern that has none."""
     share: float
     """Share of the foreground that voted for it."""
     num_objects: int
@@ -72,22 +80,27 @@ def _required(flag: flags.FlagHolder) -> str:
 def predict(directory: pathlib.Path, paths: Sequence[str], output: pathlib.Path) -> list[dict[str, Any]]:
     """Read every image and write `predictions.csv`; returns its rows.
 
-    A network for fields also writes `<image>_classes.png` (0 background, 1+i pattern i of the work directory's
-    `classes.json`) and `<image>_overlay.png`. A network for cells takes each image as the crop of one cell; a file
-    `<image>_mask.png` beside it is the cell's mask.
+    A network that segments fields also writes `<image>_classes.png` (0 background, 1+i pattern i of the work
+    directory's `classes.json`) and `<image>_overlay.png`. A network for cells takes each image as the crop of one cell;
+    a file `<image>_mask.png` beside it is the cell's mask, and a cell whose mask cannot be read is left out.
     """
     config, classes = workdir.open_for_reading(directory), workdir.read_classes(directory)
     reads_cells = config.model.name in CLASSIFIERS
     paths = [path for path in paths if not (reads_cells and _is_mask(path))]
     images = {path: image for path in paths if (image := _read(path, config)) is not None}
+    masks = _masks_beside(images) if reads_cells else {}
+    images = {path: image for path, image in images.items() if path in masks or not reads_cells}
     if not images:
         raise UsageError(f"none of the {len(paths)} images could be read; nothing written")
     try:
         output.mkdir(parents=True, exist_ok=True)
         if reads_cells:
-            readings = _read_cells(config, directory, classes, images)
+            readings = _read_cells(config, directory, classes, images, masks)
+        elif config.model.name in BAG_READERS:
+            readings = _read_bags(config, directory, classes, images)
         else:
-            readings = [dataclasses.asdict(row) for row in _read_all(config, directory, classes, images, output)]
+            read = _read_patches if config.model.name in JOINT_READERS else _read_pixels
+            readings = list(read(config, directory, classes, images, output))
         _write_table(output / "predictions.csv", readings)
     except OSError as error:
         raise UsageError(f"--output={output}: cannot be written ({error.strerror})") from error
@@ -98,7 +111,7 @@ def predict(directory: pathlib.Path, paths: Sequence[str], output: pathlib.Path)
 def _read(path: str, config: Config) -> np.ndarray | None:
     try:
         pixels = _decode(path)
-    except (OSError, SyntaxError, ValueError):  # what Pillow raises for files that are no images, or broken ones
+    except _UNREADABLE:
         print(f"hep2jax: {path}: not an image that can be decoded, or truncated; left out", file=sys.stderr)
         return None
     if pixels.dtype != np.uint8:
@@ -128,37 +141,93 @@ def _is_mask(path: str) -> bool:
     return pathlib.Path(path).stem.lower().endswith("_mask")
 
 
-def _mask_beside(path: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The cell's mask, bool [h, w]; all false where there is no file for it, or one of another size."""
+def _masks_beside(images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The masks of cells, but of those whose mask cannot be decoded."""
+    masks = {path: _mask_beside(path, image.shape) for path, image in images.items()}
+    return {path: mask for path, mask in masks.items() if mask is not None}
+
+
+def _mask_beside(path: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The cell's mask, bool [h, w]; all false where there is no file for it, or one of another size.
+
+    None where the file cannot be decoded: that is said.
+    """
     image = pathlib.Path(path)
     for mask in (image.with_name(f"{image.stem}{ending}.png") for ending in ("_mask", "_Mask")):
-        if mask.is_file() and (pixels := _decode(mask)).shape == shape:
-            return pixels > 127
+        try:
+            if mask.is_file() and (pixels := _decode(mask)).shape == shape:
+                return pixels > 127
+        except _UNREADABLE:
+            said = f"{mask}: not a mask that can be decoded, or truncated; {image.name} left out"
+            print(f"hep2jax: {said}", file=sys.stderr)
+            return None
     return np.zeros(shape, bool)
 
 
 def _read_cells(
+    config: Config,
+    directory: pathlib.Path,
+    classes: Sequence[str],
+    images: dict[str, np.ndarray],
+    masks: dict[str, np.ndarray],
+) -> list[dict[str, Any]]:
+    network, mesh, parameters = _trained(config, directory, classes)
+    ready = [cells.make_ready(image, masks[path], config.data, name=path) for path, image in images.items()]
+    evaluator = CellEvaluator(config, network, mesh)
+    probabilities = evaluator.predict(parameters, [image for image, _ in ready], [greys for _, greys in ready])
+    return [_named(path, row, classes) for path, row in zip(images, probabilities, strict=True)]
+
+
+def _named(path: str, probabilities: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
+    best = int(probabilities.argmax())
+    shares = {name: round(float(p), 4) for name, p in zip(classes, probabilities, strict=True)}
+    pattern = {"pattern": classes[best], "icap": icap.describe(classes[best])}
+    return {"image": path, **pattern, "probability": shares[classes[best]], **shares}
+
+
+def _read_bags(
     config: Config, directory: pathlib.Path, classes: Sequence[str], images: dict[str, np.ndarray]
 ) -> list[dict[str, Any]]:
     network, mesh, parameters = _trained(config, directory, classes)
-    ready = [
-        cells.make_ready(image, _mask_beside(path, image.shape), config.data, name=path)
+    rows = BagEvaluator(config, network, mesh).measure_fields(parameters, _fields(images, config))
+    return [_named(path, pooled([row]), classes) for path, row in zip(images, rows, strict=True)]
+
+
+def _read_patches(
+    config: Config, directory: pathlib.Path, classes: Sequence[str], images: dict[str, np.ndarray], output: pathlib.Path
+) -> Iterator[dict[str, Any]]:
+    network, mesh, parameters = _trained(config, directory, classes)
+    votes = JointEvaluator(config, network, mesh).read(parameters, _fields(images, config))
+    for (path, image), name, row in zip(images.items(), _output_names(list(images)), votes, strict=True):
+        pattern, grade = majority([row])
+        patterns = np.full(image.shape, pattern)
+        _save_masks(output / name, image, row.foreground, patterns)
+        reading = _reading(path, row.foreground, patterns, classes, config)
+        share = round(float(row.patterns.max() / row.patterns.sum()), 4)  # of the patches
+        yield dataclasses.asdict(reading) | {"share": share, "intensity": GRADES[grade]}
+
+
+def _fields(images: dict[str, np.ndarray], config: Config) -> list[sources.Field]:
+    """The images as fields of which nothing is known."""
+    return [
+        sources.make_field(
+            image=image,
+            classes=np.zeros(image.shape, np.uint8),
+            instances=np.zeros(image.shape, np.uint16),
+            specimen_id=path,
+            number=0,
+            split="",
+            pattern=0,
+            intensity="",
+            config=config.data,
+        )
         for path, image in images.items()
     ]
-    evaluator = CellEvaluator(config, network, mesh)
-    probabilities = evaluator.predict(parameters, [image for image, _ in ready], [greys for _, greys in ready])
-    return [_cell_reading(path, row, classes) for path, row in zip(images, probabilities, strict=True)]
 
 
-def _cell_reading(path: str, probabilities: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    best = int(probabilities.argmax())
-    shares = {name: round(float(p), 4) for name, p in zip(classes, probabilities, strict=True)}
-    return {"image": path, "pattern": classes[best], "probability": shares[classes[best]], **shares}
-
-
-def _read_all(
+def _read_pixels(
     config: Config, directory: pathlib.Path, classes: Sequence[str], images: dict[str, np.ndarray], output: pathlib.Path
-) -> Iterator[Reading]:
+) -> Iterator[dict[str, Any]]:
     network, mesh, parameters = _trained(config, directory, classes)
     working = [sources.resize_image(image, config.data.scale) for image in images.values()]
     greys = [np.array([*sources.grey_normalisation(image, config.data), 1.0, 0.0], np.float32) for image in working]
@@ -168,10 +237,14 @@ def _read_all(
     names = _output_names(list(images))
     for (path, image), name, small in zip(images.items(), names, predictions, strict=True):
         foreground, pattern = specimen.decide(to_native(small, image.shape), config.evaluation.foreground_threshold)
-        mask = np.where(foreground, pattern + 1, 0).astype(np.uint8)
-        _save(output / f"{name}_classes.png", mask)
-        _save(output / f"{name}_overlay.png", overlay(image, mask))
-        yield _reading(path, foreground, pattern, classes, config)
+        _save_masks(output / name, image, foreground, pattern)
+        yield dataclasses.asdict(_reading(path, foreground, pattern, classes, config))
+
+
+def _save_masks(stem: pathlib.Path, image: np.ndarray, foreground: np.ndarray, pattern: np.ndarray) -> None:
+    mask = np.where(foreground, pattern + 1, 0).astype(np.uint8)
+    _save(stem.with_name(f"{stem.name}_classes.png"), mask)
+    _save(stem.with_name(f"{stem.name}_overlay.png"), overlay(image, mask))
 
 
 def _output_names(paths: Sequence[str]) -> list[str]:
@@ -185,9 +258,11 @@ def _output_names(paths: Sequence[str]) -> list[str]:
 def _reading(path: str, foreground: np.ndarray, pattern: np.ndarray, classes: Sequence[str], config: Config) -> Reading:
     votes = specimen.pattern_counts(foreground, pattern, len(classes))
     winner = specimen.vote(votes)
+    name = "none" if winner is None else classes[winner]
     return Reading(
         image=path,
-        pattern="none" if winner is None else classes[winner],
+        pattern=name,
+        icap=icap.describe(name),
         share=round(float(specimen.vote_shares(votes).max()), 4),
         num_objects=int(metrics.connected_objects(foreground, config.evaluation.min_object_pixels).max()),
         foreground=round(float(foreground.mean()), 4),

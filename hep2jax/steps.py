@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,18 +10,20 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
-from hep2jax import losses
+from hep2jax import losses, optimizers, warp
 from hep2jax.config import Config
-from hep2jax.models import ClassifierOutput
+from hep2jax.models import JointOutput, SegmenterOutput, TileOutput, mil
 from hep2jax.state import Network, TrainState
 
 Metrics = dict[str, jax.Array]
+Constants = dict[str, jax.Array]
+"""What every step reads: `class_weights` float32 [outputs] and, with `data.warp=device`, arrays of `data.canvases`."""
 
 _NORMALISED_RANGE = (-1.0, 4.0)  # bounds what a hot pixel can do to a batch
 
 
 def normalise(
-    image: UInt8[Array, "batch height width"], greys: Float[Array, "batch 4"]
+    image: UInt8[Array, "batch height width"] | Float[Array, "batch height width"], greys: Float[Array, "batch 4"]
 ) -> Float[Array, "batch height width 1"]:
     """Grey levels → about [0, 1]: ((grey - offset) * gain), then the exponent on its positive part, then the shift.
 
@@ -34,23 +37,27 @@ def normalise(
 
 
 def make_train_step(
-    config: Config, network: Network, optimizer: optax.GradientTransformation, schedule: optax.Schedule
-) -> Callable[[TrainState, dict[str, jax.Array], jax.Array], tuple[TrainState, Metrics]]:
-    """`step(state, batch, class_weights [K+1]) -> (state, metrics)`; metrics are scalars over the global batch."""
+    config: Config, network: Network
+) -> Callable[[TrainState, dict[str, jax.Array], Constants], tuple[TrainState, Metrics]]:
+    """`step(state, batch, constants) -> (state, metrics)`; metrics are scalars over the global batch.
+
+    With `train.steps_per_call` > 1 the call does that many steps: every leaf of the batch and of the metrics has the
+    steps as its first axis.
+    """
+    optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
+    schedule = optimizers.make_schedule(config.optimizer, config.train.num_steps)
 
     def loss_fn(params, batch_stats, batch, class_weights, key):
         model = nnx.merge(network.graphdef, params, batch_stats)
         rngs = nnx.Rngs(dropout=key) if config.model.dropout else None
         image = normalise(batch["image"], batch["greys"])
         output = model(image, train=True, rngs=rngs)
-        if isinstance(output, ClassifierOutput):
-            loss = losses.cell_loss(output, batch["labels"], model.target(image), class_weights, config.loss)
-        else:
-            terms = losses.segmentation_loss(output, batch["labels"], class_weights, config.loss)
-            loss = losses.combine(terms, config.loss)
+        loss = _loss(config, model, image, output, batch, class_weights)
         return loss, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
-    def step(state, batch, class_weights):
+    def step(state, batch, constants):
+        batch = warp.crops(config, batch, constants)
+        class_weights = constants["class_weights"]
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, stats), grads = grad_fn(state.params, state.batch_stats, batch, class_weights, key)
@@ -64,7 +71,22 @@ def make_train_step(
         }
         return _average(new, config.optimizer.ema_decay), metrics
 
-    return step
+    def several(state, batches, constants):
+        return jax.lax.scan(lambda state, batch: step(state, batch, constants), state, batches)
+
+    return step if config.train.steps_per_call == 1 else several
+
+
+def _loss(config: Config, model: Any, image: Array, output: Any, batch: dict[str, jax.Array], weights: Array) -> Array:
+    """The scalar to minimise, by what the network says."""
+    labels = batch["labels"]
+    if isinstance(output, SegmenterOutput):
+        return losses.combine(losses.segmentation_loss(output, labels, weights, config.loss), config.loss)
+    if isinstance(output, JointOutput):
+        return losses.joint_loss(output, labels, batch["patterns"], batch["grades"], weights, config.loss)
+    if isinstance(output, TileOutput):
+        return losses.cell_loss(mil.pool(output, len(labels)), labels, image, weights, config.loss)
+    return losses.cell_loss(output, labels, model.target(image), weights, config.loss)
 
 
 def _average(state: TrainState, decay: float) -> TrainState:
@@ -82,11 +104,12 @@ def _average(state: TrainState, decay: float) -> TrainState:
     )
 
 
-def make_predict_step(network: Network, *, dihedral: bool = False) -> Callable[..., jax.Array]:
+def make_predict_step(network: Network, *, dihedral: bool = False) -> Callable[..., Any]:
     """`predict(params, batch_stats, image, greys) -> probabilities float32`.
 
-    [batch, height, width, K+1] of a segmenter, [batch, K] of a classifier. With `dihedral`, the mean over the eight
-    rotations and mirror images of each (square) tile or cell.
+    [batch, height, width, K+1] of a segmenter, [batch, K] of a classifier. Of `joint` a `JointOutput` of probabilities,
+    of `mil` its `TileOutput` as it is. With `dihedral`, the mean over the eight rotations and mirror images of each
+    (square) tile or cell.
     """
 
     def predict(params, batch_stats, image, greys):
@@ -94,13 +117,25 @@ def make_predict_step(network: Network, *, dihedral: bool = False) -> Callable[.
         pixels = normalise(image, greys)
         views = _dihedral_views(pixels) if dihedral else [pixels]
         output = model(jnp.concatenate(views), train=False)
-        probabilities = jax.nn.softmax(output.logits.astype(jnp.float32), axis=-1)
-        views = jnp.split(probabilities, len(views))
-        if isinstance(output, ClassifierOutput):
-            return sum(views[1:], views[0]) / len(views)
-        return _undo_dihedral(views) if dihedral else views[0]
+        return jax.tree.map(_mean_of_views if dihedral else lambda leaf: leaf, _probabilities(output))
 
     return predict
+
+
+def _probabilities(output: Any) -> Any:
+    """What is averaged over views: probabilities, but of tiles, which are pooled before they become any."""
+    if isinstance(output, TileOutput):
+        return output
+    if isinstance(output, JointOutput):
+        pattern = jax.nn.softmax(output.pattern)
+        return JointOutput(jax.nn.sigmoid(output.mask), pattern, jax.nn.sigmoid(output.intensity))
+    return jax.nn.softmax(output.logits.astype(jnp.float32), axis=-1)
+
+
+def _mean_of_views(stacked: Float[Array, "views_by_batch ..."]) -> Float[Array, "batch ..."]:
+    """The mean over the eight views, one behind the other; maps are turned back first."""
+    views = jnp.split(stacked, 8)
+    return _undo_dihedral(views) if stacked.ndim == 4 else sum(views[1:], views[0]) / len(views)
 
 
 def _dihedral_views(pixels: Float[Array, "batch side side channel"]) -> list[Array]:

@@ -1,5 +1,6 @@
 """The training run, phase by phase."""
 
+import contextlib
 import dataclasses
 import math
 import pathlib
@@ -19,6 +20,8 @@ from hep2jax.progress import TrainingDisplay, say, scaled
 from hep2jax.state import Network, TrainState
 from hep2jax.tasks import Evaluator, Task
 from hep2jax.timing import StepClock
+
+_STORE_SHARE = 0.5
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -61,7 +64,7 @@ def run(config: Config, directory: pathlib.Path, task: Task | None = None) -> No
     with clock.phase("init"):
         if jax.process_index() == 0:
             workdir.open_for_training(directory, config)
-        this = _prepare(config, directory, clock, task or tasks.load(config))
+        this = prepare(config, directory, clock, task or tasks.load(config))
     try:
         _announce(this)
         _train(this)
@@ -71,7 +74,12 @@ def run(config: Config, directory: pathlib.Path, task: Task | None = None) -> No
         this.writer.close()
 
 
-def _prepare(config: Config, directory: pathlib.Path, clock: StepClock, task: Task) -> Run:
+def prepare(config: Config, directory: pathlib.Path, clock: StepClock, task: Task) -> Run:
+    """Everything that a run needs before its first batch; close its checkpoints and its writer.
+
+    Raises:
+        UsageError: nothing to train on, or pre-trained parameters that do not fit.
+    """
     partition = protocols.partition(config.data, task.name, task.items, task.classes)
     if not partition.train:
         raise UsageError(f"{task.name}: nothing to train on ({partition.description}); --mode=evaluate measures only")
@@ -135,30 +143,59 @@ def _train(this: Run) -> None:
     first, last = this.step, this.config.train.num_steps
     if first >= last:
         return
-    stream = this.task.stream(this.partition.train, meshes.process_rows(this.config.train.global_batch_size))
-    batches = feeding.prefetched(stream.dataset(first, last), this.mesh, this.config.train.prefetch)
-    weights = class_weights(this)
     display = TrainingDisplay(first, last, enabled=this.is_chief)
+    with open_feed(this, first, last) as feed, display:
+        _loop(this, feed, display)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Feed:
+    """What the compiled step is called with."""
+
+    batches: Iterator[feeding.DeviceBatch]
+    """Of `train.steps_per_call` steps each."""
+    constants: steps.Constants
+
+
+@contextlib.contextmanager
+def open_feed(this: Run, first_step: int, num_steps: int) -> Iterator[Feed]:
+    """The batches of steps first_step … num_steps-1, and what every step reads besides."""
+    train = this.config.train
+    stream = this.task.stream(this.partition.train, meshes.process_rows(train.global_batch_size))
+    _check_fits(stream.store)
+    dataset = stream.dataset(first_step, num_steps)
+    batches = feeding.prefetched(dataset, this.mesh, train.prefetch, stack=train.steps_per_call)
+    constants = {"class_weights": class_weights(this), **stream.store}
     try:
-        with display:
-            _loop(this, batches, weights, display)
+        yield Feed(batches=batches, constants=jax.device_put(constants, meshes.replicated(this.mesh)))
     finally:
         batches.close()  # ends the thread that makes batches
 
 
-def _loop(this: Run, batches: Iterator, weights: jax.Array, display: TrainingDisplay) -> None:
+def _check_fits(store: dict[str, np.ndarray]) -> None:
+    """UsageError where the training images would fill most of a device's memory."""
+    size, memory = sum(array.nbytes for array in store.values()), jax.local_devices()[0].memory_stats()
+    limit = (memory or {}).get("bytes_limit", 0) * _STORE_SHARE
+    if limit and size > limit:
+        raise UsageError(
+            f"data.warp=device: the training images take {scaled(size, 'B')} of each device's memory, more than "
+            f"{scaled(limit, 'B')}, {_STORE_SHARE:.0%} of it; take data.warp=host"
+        )
+
+
+def _loop(this: Run, feed: Feed, display: TrainingDisplay) -> None:
     train, compiled = this.config.train, None
     window: list[steps.Metrics] = []
-    for step in range(this.step + 1, train.num_steps + 1):
-        batch = _next_batch(this, batches, window)
+    for step in range(this.step + train.steps_per_call, train.num_steps + 1, train.steps_per_call):
+        batch = _next_batch(this, feed.batches, window)
         if compiled is None:
             with this.clock.phase("host_to_device"):
-                jax.block_until_ready((batch, weights))
+                jax.block_until_ready((batch, feed.constants))
             with this.clock.phase("compile"):
-                compiled = _compile(this, batch, weights)
+                compiled = compile_step(this, batch, feed.constants)
             this.clock.window()
         with this.clock.phase("step"):
-            this.state, metrics = compiled(this.state, batch, weights)
+            this.state, metrics = compiled(this.state, batch, feed.constants)
         window.append(metrics)
         display.advance(step)
         ends = step == train.num_steps
@@ -183,14 +220,14 @@ def _next_batch(this: Run, batches: Iterator, window: list[steps.Metrics]) -> fe
     return batch
 
 
-def _compile(this: Run, batch: feeding.DeviceBatch, weights: jax.Array) -> jax.stages.Compiled:
-    """Compile the training step and keep XLA's analysis of it."""
-    optimizer = optimizers.make_optimizer(this.config.optimizer, this.config.train.num_steps)
-    schedule = optimizers.make_schedule(this.config.optimizer, this.config.train.num_steps)
-    step = steps.make_train_step(this.config, this.network, optimizer, schedule)
+def compile_step(
+    this: Run, batch: feeding.DeviceBatch, constants: steps.Constants, *, network: Network | None = None
+) -> jax.stages.Compiled:
+    """Compile the training step (of `network` instead of the run's, where given) and keep XLA's analysis of it."""
+    step = steps.make_train_step(this.config, network or this.network)
     shared = meshes.replicated(this.mesh)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shared, shared))
-    lowered = jitted.lower(this.state, batch, weights)
+    lowered = jitted.lower(this.state, batch, constants)
     compiled = lowered.compile()
     this.program = timing.analyse(lowered, compiled)
     if this.is_chief:
@@ -206,10 +243,11 @@ def _describe(program: timing.Program) -> str:
 def _close_window(this: Run, step: int, window: list[steps.Metrics], display: TrainingDisplay) -> None:
     """Fetch the window's metrics (the one place that waits for the device), check, log."""
     with this.clock.phase("step"):
-        rows = jax.device_get(window)
-    _check_finite(step - len(rows) + 1, rows)
-    figures = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    figures |= _speed(this, len(rows))
+        fetched = jax.device_get(window)
+    columns = {name: np.concatenate([np.ravel(row[name]) for row in fetched]) for name in fetched[0]}
+    count = len(columns["loss"])
+    _check_finite(step - count + 1, columns)
+    figures = {name: float(np.mean(values)) for name, values in columns.items()} | _speed(this, count)
     this.writer.write(step, "train", figures)
     display.window(step, figures, this.config.train.global_batch_size)
 
@@ -224,11 +262,11 @@ def _speed(this: Run, num_steps: int) -> dict[str, float]:
     return figures | efficiency
 
 
-def _check_finite(first_step: int, rows: list[dict[str, np.ndarray]]) -> None:
-    for step, row in enumerate(rows, first_step):
-        if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
+def _check_finite(first_step: int, columns: dict[str, np.ndarray]) -> None:
+    for step, (loss, norm) in enumerate(zip(columns["loss"], columns["grad_norm"], strict=True), first_step):
+        if not (math.isfinite(loss) and math.isfinite(norm)):
             raise DivergedError(
-                f"step {step}: loss {row['loss']}, gradient norm {row['grad_norm']}; checkpoints before it are kept; "
+                f"step {step}: loss {loss}, gradient norm {norm}; checkpoints before it are kept; "
                 "lower optimizer.learning_rate or optimizer.clip_norm and start in a new work directory"
             )
 

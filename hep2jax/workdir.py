@@ -17,6 +17,8 @@ from hep2jax.errors import UsageError
 CONFIG = "config.json"
 CLASSES = "classes.json"
 METRICS = "metrics.jsonl"
+PROFILE = "profile"
+"""What the modes profile and compile write, before a run or after it."""
 
 # Keys that change neither the parameters of a run nor what its checkpoints are: free to differ on a restart.
 _FREE_SECTIONS = ("evaluation",)
@@ -33,7 +35,7 @@ def open_for_training(directory: pathlib.Path, config: Config) -> None:
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        strangers = sorted(p.name for p in directory.iterdir())
+        strangers = sorted(p.name for p in directory.iterdir() if p.name != PROFILE)
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:

@@ -12,19 +12,21 @@ import time
 from collections.abc import Sequence
 
 import jax
-import numpy as np
 from absl import flags
 
-from hep2jax import cli, optimizers, steps, timing
+from hep2jax import cli, timing
 from hep2jax import config as configs
-from hep2jax import mesh as meshes
 from hep2jax import state as states
 from hep2jax.config import CLASSIFIERS, SEGMENTERS, Config
+from scripts import made_up
 
 _ALL = ("cnn", *CLASSIFIERS[1:], *SEGMENTERS)
-_CONFIGS = flags.DEFINE_list("configs", list(_ALL), "Stems of files in configs/.")
-_REPEATS = flags.DEFINE_integer("repeats", 10, "Steps that are timed.")
-_PATTERNS = 6
+
+
+def define_flags() -> None:
+    """The command's own flags."""
+    flags.DEFINE_list("configs", list(_ALL), "Stems of files in configs/.")
+    flags.DEFINE_integer("repeats", 10, "Steps that are timed.")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -34,9 +36,9 @@ def main(argv: Sequence[str]) -> None:
     rows = {}
     print("| network | width | depth | batch | input | parameters | MFLOP an image | ms a step | images/s |")
     print("|---|---|---|---|---|---|---|---|---|")
-    for stem in _CONFIGS.value:
+    for stem in flags.FLAGS.configs:
         config = configs.validate(importlib.import_module(f"configs.{stem}").get_config())
-        rows[stem] = row = measure(config, _REPEATS.value)
+        rows[stem] = row = measure(config, flags.FLAGS.repeats)
         model, data = config.model, config.data
         print(
             f"| `{model.name}` | {model.width:g} | {model.depth or '–'} | {config.train.global_batch_size} "
@@ -49,42 +51,24 @@ def main(argv: Sequence[str]) -> None:
 
 def measure(config: Config, repeats: int) -> dict[str, float]:
     """Parameters, MFLOP of a whole training step per image, median milliseconds and images/s."""
-    mesh = meshes.make_mesh()
-    num_outputs = _PATTERNS + (config.model.name in SEGMENTERS)
-    network = states.make_network(config, num_outputs)
-    optimizer = optimizers.make_optimizer(config.optimizer, 100)
-    schedule = optimizers.make_schedule(config.optimizer, 100)
-    state = states.initial_state(network, optimizer, 0, meshes.replicated(mesh))
-    step = jax.jit(steps.make_train_step(config, network, optimizer, schedule), donate_argnums=0)
-    batch, weights = made_up_batch(config, num_outputs), np.ones(num_outputs, np.float32)
-    lowered = step.lower(state, batch, weights)
-    compiled = lowered.compile()
+    made = made_up.make(config)
+    num_parameters = states.num_parameters(made.state.params)
+    lowered, compiled = made.compile()
+    dispatch = made_up.runner(compiled, made)
     seconds = []
     for _ in range(repeats + 1):
         started = time.perf_counter()
-        state, metrics = compiled(state, batch, weights)
-        jax.block_until_ready(metrics)
+        jax.block_until_ready(dispatch())
         seconds.append(time.perf_counter() - started)
     middle, size = statistics.median(seconds[1:]), config.train.global_batch_size
     return {
-        "parameters": states.num_parameters(state.params),
+        "parameters": num_parameters,
         "mflop_per_image": timing.analyse(lowered, compiled).flops / size / 1e6,
         "ms": 1e3 * middle,
         "images_per_second": size / middle,
     }
 
 
-def made_up_batch(config: Config, num_outputs: int) -> dict[str, np.ndarray]:
-    """A batch of noise in the shape that the network is trained on."""
-    rng = np.random.default_rng(0)
-    size, side = config.train.global_batch_size, config.data.crop_size
-    shape = (size, side, side) if config.model.name in SEGMENTERS else (size,)
-    return {
-        "image": rng.integers(0, 255, (size, side, side)).astype(np.uint8),
-        "labels": rng.integers(0, num_outputs, shape).astype(np.uint8 if len(shape) == 3 else np.int32),
-        "greys": np.tile(np.array([0, 1 / 255, 1, 0], np.float32), (size, 1)),
-    }
-
-
 if __name__ == "__main__":
+    define_flags()
     cli.run_app(main)

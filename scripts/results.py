@@ -24,6 +24,7 @@ from hep2jax import config as configs
 from hep2jax.data import prepare
 from hep2jax.errors import UsageError
 from hep2jax.progress import say
+from scripts.documents import write
 from scripts.tables import TABLES, Published, Row, Table
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -172,19 +173,6 @@ def _effort(directory: pathlib.Path) -> tuple[int, float]:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         finals += [row for row in rows if row["split"] == "final"]
     return finals[0]["num_parameters"], sum(row["seconds"] for row in finals) / 60
-
-
-def write(path: pathlib.Path, texts: dict[str, str]) -> None:
-    """Replace what stands between a table's two marks."""
-    text = path.read_text()
-    for name, table in texts.items():
-        start, end = f"<!-- table {name} -->", f"<!-- end {name} -->"
-        if start not in text or end not in text:
-            raise UsageError(f"--write={path}: has no lines '{start}' and '{end}'")
-        before, rest = text.split(start, 1)
-        after = rest.split(end, 1)[1]
-        text = f"{before}{start}\n{table}\n{end}{after}"
-    path.write_text(text)
 
 
 if __name__ == "__main__":

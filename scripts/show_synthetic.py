@@ -1,15 +1,20 @@
-"""Draws the picture of the README: the eight synthetic patterns, positive and intermediate, with their masks' outlines.
+"""Draws pictures of the synthetic specimens, with the outlines of their masks in the right half of each.
 
-Usage: python -m scripts.show_synthetic [--output=docs/synthetic.png] [--seed=500]
+Usage: python -m scripts.show_synthetic [--set=specimens|fields|mixed] [--output=docs/synthetic.png] [--seed=500]
+
+`specimens` is the picture of the README: the eight patterns, positive and intermediate. `fields` shows the four fields
+of a positive specimen of each pattern, on one scale of grey levels; `mixed` the pairs of patterns, and negatives.
 """
 
 import argparse
 import pathlib
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
 from tfds_builders.hep2_synthetic import generator
+from tfds_builders.hep2_synthetic.hep2_synthetic_dataset_builder import STRAYING
 
 CELL = 42
 """Nuclear diameter of the specimens drawn, in pixels."""
@@ -20,16 +25,22 @@ DISPLAY_GAMMA = 0.8
 """Lifts the dim cytoplasm a little, as viewers of fluorescence images do."""
 
 
-def stretch(image: np.ndarray) -> np.ndarray:
-    """Maps grey levels from the background (5th percentile) to the 99.7th percentile onto 0 to 255."""
-    low, high = np.percentile(image, [5, 99.7])
+def grey_range(images: Sequence[np.ndarray]) -> tuple[float, float]:
+    """The grey levels that become black and white: background (5th percentile) and 99.7th percentile."""
+    low, high = np.percentile(np.stack(images), [5, 99.7])
+    return float(low), float(high)
+
+
+def stretch(image: np.ndarray, greys: tuple[float, float]) -> np.ndarray:
+    """Maps grey levels from the first of `greys` to the second onto 0 to 255."""
+    low, high = greys
     scaled = np.clip((image - low) / max(high - low, 1), 0, 1)
     return (255 * scaled**DISPLAY_GAMMA).astype(np.uint8)
 
 
-def outlined(field: generator.Field) -> np.ndarray:
+def outlined(field: generator.Field, greys: tuple[float, float] | None = None) -> np.ndarray:
     """Returns a colour picture [h, w, 3] with the outlines of cells, mitotic cells and artefacts in its right half."""
-    plain = cv2.cvtColor(stretch(field.image), cv2.COLOR_GRAY2BGR)
+    plain = cv2.cvtColor(stretch(field.image, greys or grey_range([field.image])), cv2.COLOR_GRAY2BGR)
     drawn = plain.copy()
     colours = {"cell": (200, 170, 60), "mitotic_cell": (90, 200, 250), "artefact": (90, 90, 240)}
     for item in field.objects:
@@ -48,22 +59,44 @@ def shows_enough(field: generator.Field) -> bool:
     return len(field.objects) > 7 and any(not (whole == instance).any() for instance in mitotic)
 
 
+def draw(
+    seed: int,
+    pattern: str,
+    intensity: str,
+    *,
+    second: str = "",
+    fields: int = 1,
+    variation: generator.FieldVariation = generator.STEADY,
+) -> list[generator.Field]:
+    """Draws the fields of a specimen in the size of the pictures."""
+    return generator.generate_specimen(
+        seed,
+        pattern,
+        intensity,
+        height=SIDE,
+        width=SIDE,
+        fields=fields,
+        second=second,
+        nuclear_diameter=CELL,
+        variation=variation,
+    )
+
+
 def choose(seed: int, pattern: str, intensity: str) -> generator.Field:
     """Returns the first field from `seed` on that `shows_enough`, else the last of 400."""
-    options = {"height": SIDE, "width": SIDE, "fields": 1, "nuclear_diameter": CELL}
     for number in range(seed, seed + 400):
-        field = generator.generate_specimen(number, pattern, intensity, **options)[0]
+        field = draw(number, pattern, intensity)[0]
         if shows_enough(field):
             break
     return field
 
 
-def tile(seed: int, pattern: str, intensity: str) -> np.ndarray:
-    """Draws one labelled picture."""
-    picture = outlined(choose(seed, pattern, intensity))
+def labelled(picture: np.ndarray, text: str) -> np.ndarray:
+    """Puts a picture into a frame with a line of text."""
     picture = cv2.copyMakeBorder(picture, LABEL_HEIGHT, 4, 4, 4, cv2.BORDER_CONSTANT, value=(24, 24, 24))
-    text = f"{pattern.replace('_', ' ')}, {intensity}"
-    cv2.putText(picture, text, (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (235, 235, 235), 1, cv2.LINE_AA)
+    cv2.putText(
+        picture, text.replace("_", " "), (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (235, 235, 235), 1, cv2.LINE_AA
+    )
     return picture
 
 
@@ -73,17 +106,45 @@ def contact_sheet(seed: int) -> np.ndarray:
     for first in range(0, len(generator.PATTERNS), 4):
         for intensity in reversed(generator.INTENSITIES):
             patterns = generator.PATTERNS[first : first + 4]
-            rows.append(np.hstack([tile(seed, pattern, intensity) for pattern in patterns]))
+            chosen = [(outlined(choose(seed, p, intensity)), f"{p}, {intensity}") for p in patterns]
+            rows.append(np.hstack([labelled(*tile) for tile in chosen]))
     return np.vstack(rows)
+
+
+def fields_sheet(seed: int) -> np.ndarray:
+    """Draws the four fields of a specimen of each pattern side by side, on one scale of grey levels."""
+    rows = []
+    for pattern in generator.PATTERNS:
+        fields = draw(seed, pattern, "positive", fields=4, variation=STRAYING)
+        greys = grey_range([field.image for field in fields])
+        tiles = [labelled(outlined(field, greys), f"{pattern}, field {k}") for k, field in enumerate(fields)]
+        rows.append(np.hstack(tiles))
+    return np.vstack(rows)
+
+
+def mixed_sheet(seed: int) -> np.ndarray:
+    """Draws two specimens of each pair of patterns and four negative ones."""
+    negative = [(generator.NEGATIVE, generator.NEGATIVE, "", seed + k) for k in range(4)]
+    pairs = [(main, "positive", second, seed + k) for main, second in generator.PAIRS for k in range(2)]
+    tiles = []
+    for main, intensity, second, number in pairs + negative:
+        field = draw(number, main, intensity, second=second)[0]
+        tiles.append(labelled(outlined(field), f"{main}, {second}" if second else main))
+    return np.vstack([np.hstack(tiles[first : first + 4]) for first in range(0, len(tiles), 4)])
+
+
+SHEETS = {"specimens": contact_sheet, "fields": fields_sheet, "mixed": mixed_sheet}
+"""What draws the picture of each set."""
 
 
 def main() -> None:
     """Writes the picture."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--set", choices=SHEETS, default="specimens")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("docs/synthetic.png"))
     parser.add_argument("--seed", type=int, default=500)
     arguments = parser.parse_args()
-    sheet = contact_sheet(arguments.seed)
+    sheet = SHEETS[arguments.set](arguments.seed)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(arguments.output), sheet, [cv2.IMWRITE_PNG_COMPRESSION, 9]):
         raise SystemExit(f"{arguments.output}: could not write the picture; is the folder writable?")

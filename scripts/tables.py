@@ -171,8 +171,7 @@ ICPR2014_WHOLE = Table(
     rows=(
         Row(
             name="gao_same_frame",
-            config="icpr2014_gao",
-            overrides=ACROSS_SPECIMENS | _SAME_FRAME,
+            config="icpr2014_pretraining",
             words="`gao`, framed by the mask",
         ),
         Row(

@@ -278,8 +278,9 @@ def test_named_modules_compute_the_same():
         jax.jit(steps.make_predict_step(one))(state.params, state.batch_stats, image, greys) for one in (network, named)
     )
     np.testing.assert_array_equal(plain, scoped)
-    step, shapes = worker.train_step(config, 9)
-    lowered = jax.jit(step).lower(shapes, worker.batch_shapes(config, 2), jax.ShapeDtypeStruct((9,), jnp.float32))
+    step, shapes = worker.train_step(config, 9, platform="")
+    constants = {"class_weights": jax.ShapeDtypeStruct((9,), jnp.float32)}
+    lowered = jax.jit(step).lower(shapes, worker.batch_shapes(config, 2), constants)
     text = lowered.as_text(debug_info=True)
     assert "module.stages.0.1.conv/conv_general_dilated" in text
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.data.cell_tables import PATTERNS, picture
+from tfds_builders import icap
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +69,22 @@ def test_predict_reads_a_folder_of_cells(finished, command, tmp_path):
         cv2.imwrite(str(tmp_path / f"{PATTERNS[number]}.png"), image)
         cv2.imwrite(str(tmp_path / f"{PATTERNS[number]}_mask.png"), 255 * mask.astype(np.uint8))
     (tmp_path / "broken.png").write_bytes(b"not an image")
+    cv2.imwrite(str(tmp_path / "masked.png"), image)
+    whole = (tmp_path / f"{PATTERNS[2]}_mask.png").read_bytes()
+    (tmp_path / "masked_mask.png").write_bytes(whole[: len(whole) // 2])
     done = command(
         "hep2jax.predict", f"--workdir={workdir}", f"--images={tmp_path}/*.png", f"--output={tmp_path / 'out'}"
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("\n") == 1  # nothing from the image libraries
+    assert done.stderr.count("\n") == 2  # nothing from the image libraries
     assert "broken.png: not an image" in done.stderr
+    assert "masked_mask.png: not a mask that can be decoded, or truncated; masked.png left out" in done.stderr
+    assert "3 of 5 images read" in done.stdout
     rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines()))
     assert len(rows) == 3
     classes = json.loads((workdir / "classes.json").read_text())
     for row in rows:
+        assert row["icap"] == icap.describe(row["pattern"]) != ""
         shares = {name: float(row[name]) for name in classes}
         assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
         assert row["pattern"] == max(shares, key=shares.__getitem__)

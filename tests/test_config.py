@@ -86,14 +86,14 @@ def _trace_step(name: str, labels_per_row: tuple) -> states.TrainState:
     config = importlib.import_module(f"configs.{name}_published").get_config()
     network = states.make_network(config, 9)
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
-    schedule = optimizers.make_schedule(config.optimizer, config.train.num_steps)
     state = jax.eval_shape(lambda: states.fresh_state(network, optimizer, jax.random.key(0)))
     rows, size = config.train.global_batch_size, config.data.crop_size
     batch = {"image": jax.ShapeDtypeStruct((rows, size, size), np.uint8)}
     batch["labels"] = jax.ShapeDtypeStruct((rows, *(size for _ in labels_per_row)), np.uint8)
     batch["greys"] = jax.ShapeDtypeStruct((rows, 4), np.float32)
-    step = steps.make_train_step(config, network, optimizer, schedule)
-    after, metrics = jax.eval_shape(step, state, batch, jax.ShapeDtypeStruct((9,), np.float32))
+    step = steps.make_train_step(config, network)
+    constants = {"class_weights": jax.ShapeDtypeStruct((9,), np.float32)}
+    after, metrics = jax.eval_shape(step, state, batch, constants)
     assert jax.tree.structure(after) == jax.tree.structure(state)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
     assert metrics["loss"].shape == ()

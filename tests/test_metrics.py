@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from hep2jax import metrics
+from hep2jax import intervals, metrics
 from hep2jax.metrics import PixelCounts
 
 PATTERNS = ("homogeneous", "speckled", "nucleolar", "centromere", "numem", "golgi")
@@ -341,22 +341,22 @@ class TestClassification:
     @pytest.mark.parametrize(("right", "total"), [(80, 83), (0, 7), (7, 7), (1, 2), (14, 24)])
     def test_wilson_against_scipy(self, right, total):
         expected = stats.binomtest(right, total).proportion_ci(0.95, method="wilson")
-        np.testing.assert_allclose(metrics.wilson_interval(right, total), expected, atol=1e-12)
+        np.testing.assert_allclose(intervals.wilson_interval(right, total), expected, atol=1e-12)
 
     def test_mean_recall_of_equal_classes_is_wilson_of_all_trials(self):
-        interval = metrics.mean_recall_interval(np.array([3, 4, 4, 2]), np.array([4, 4, 4, 4]))
-        np.testing.assert_allclose(interval, metrics.wilson_interval(13, 16), atol=1e-12)
-        with_absent = metrics.mean_recall_interval(np.array([3, 4, 4, 2, 0]), np.array([4, 4, 4, 4, 0]))
+        interval = intervals.mean_recall_interval(np.array([3, 4, 4, 2]), np.array([4, 4, 4, 4]))
+        np.testing.assert_allclose(interval, intervals.wilson_interval(13, 16), atol=1e-12)
+        with_absent = intervals.mean_recall_interval(np.array([3, 4, 4, 2, 0]), np.array([4, 4, 4, 4, 0]))
         np.testing.assert_allclose(with_absent, interval)
-        assert metrics.mean_recall_interval(np.zeros(2), np.zeros(2)) is None
+        assert intervals.mean_recall_interval(np.zeros(2), np.zeros(2)) is None
 
     @pytest.mark.parametrize("recalls", [(0.9,) * 6, (0.95, 0.9, 0.95, 0.9, 0.85, 0.9)])
     def test_mean_recall_interval_covers_the_truth(self, recalls):
         """Over many draws of 16/16/16/16/15/4 specimens the interval holds the true mean about 95 % of the time."""
         total = np.array([16, 16, 16, 16, 15, 4])
         draws = np.random.default_rng(0).binomial(total, recalls, (4000, 6))
-        intervals = np.array([metrics.mean_recall_interval(draw, total) for draw in draws])
-        covered = (intervals[:, 0] <= np.mean(recalls)) & (np.mean(recalls) <= intervals[:, 1])
+        found = np.array([intervals.mean_recall_interval(draw, total) for draw in draws])
+        covered = (found[:, 0] <= np.mean(recalls)) & (np.mean(recalls) <= found[:, 1])
         assert 0.92 < covered.mean() < 0.99
 
     def test_width_remains_at_all_right(self):
@@ -416,7 +416,7 @@ class TestClassification:
         by_specimen = metrics.classification_report(truth[::10], prediction[::10], range(40), "ab", samples=4000)
         assert by_cell["aca"] == by_specimen["aca"] == 0.8
         np.testing.assert_allclose(np.diff(by_cell["aca_ci95"]), np.diff(by_specimen["aca_ci95"]), rtol=0.15)
-        naive = np.diff(metrics.wilson_interval(320, 400))
+        naive = np.diff(intervals.wilson_interval(320, 400))
         assert np.diff(by_cell["aca_ci95"]) > 2.5 * naive
 
     def test_stratified_bootstrap_against_enumeration(self):
@@ -433,12 +433,12 @@ class TestClassification:
         specimen = np.repeat(np.arange(8), 5)
         all_right = metrics.classification_report(specimen % 2, specimen % 2, specimen, "ab")
         assert all_right["ci_method"] == metrics.CI_TRIALS
-        np.testing.assert_allclose(all_right["aca_ci95"], metrics.wilson_interval(8, 8))
+        np.testing.assert_allclose(all_right["aca_ci95"], intervals.wilson_interval(8, 8))
         truth = np.repeat([0, 0, 1], 5)
         wrong = np.isin(np.arange(15), (1, 14))
         lone = metrics.classification_report(truth, np.where(wrong, 1 - truth, truth), np.repeat([0, 1, 2], 5), "ab")
         assert lone["ci_method"] == metrics.CI_TRIALS
-        np.testing.assert_allclose(lone["aca_ci95"], metrics.wilson_interval(2.6, 3))
+        np.testing.assert_allclose(lone["aca_ci95"], intervals.wilson_interval(2.6, 3))
 
     def test_no_items(self):
         report = metrics.classification_report([], [], [], ("x", "y"))

@@ -37,13 +37,12 @@ def test_learns_64_cells_by_heart(name: str):
     config, chosen, mesh = task.config, range(64), meshes.make_mesh()
     network = states.make_network(config, task.num_outputs)
     optimizer = optimizers.make_optimizer(config.optimizer, _MOST_STEPS)
-    schedule = optimizers.make_schedule(config.optimizer, _MOST_STEPS)
     state = states.initial_state(network, optimizer, 0, meshes.replicated(mesh))
-    step = jax.jit(steps.make_train_step(config, network, optimizer, schedule), donate_argnums=0)
+    step = jax.jit(steps.make_train_step(config, network), donate_argnums=0)
     stream, evaluator = task.stream(chosen, slice(0, 64)), task.evaluator(network, mesh)
     shares = []
     for number in range(_MOST_STEPS):
-        state, metrics = step(state, stream.batch(number), np.ones(3, np.float32))
+        state, metrics = step(state, stream.batch(number), {"class_weights": np.ones(3, np.float32)})
         if number % 10 == 9:
             rows = evaluator.measure((state.params, state.batch_stats), chosen)
             shares.append(float(np.mean([row.prediction == row.truth for row in rows])))

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tfds_builders import icap
 from tfds_builders.hep2_synthetic import generator
 
 
@@ -32,6 +33,7 @@ def test_every_image_gets_a_mask_an_overlay_and_a_row(trained, images, command, 
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((out / "predictions.csv").read_text().splitlines()))
     assert [row["image"].rsplit("/", 1)[1] for row in rows] == ["colour.bmp", "grey.png", "small.tif"]
+    assert all(row["icap"] == icap.describe(row["pattern"]) for row in rows)
     for name, shape in (("grey", (150, 210)), ("colour", (150, 210)), ("small", (20, 31))):
         mask = cv2.imread(str(out / f"{name}_classes.png"), cv2.IMREAD_UNCHANGED)
         assert mask.shape == shape

@@ -245,6 +245,13 @@ def test_confusion_matrix_shows_every_count(page):
     assert "3 of 8 images of homogeneous read as golgi (38\u202f%)" in titles
 
 
+def test_patterns_carry_their_consensus_codes(page):
+    names = dict(zip(CLASSES, ("AC-1", "AC-4", "AC-8 to AC-10", "AC-22", "AC-19 to AC-21", "AC-3"), strict=True))
+    matrix_and_table = list(names.values()) * 2
+    assert page.by_class["codes"] == matrix_and_table * 2 + list(names.values())  # specimens, images, pixels by pattern
+    assert "ICAP AC-4; very dense ones count here, so AC-2 is not apart" in page.attributes("title")
+
+
 def test_missing_figures_are_dashes(page):
     assert not re.search(r"\b(nan|None|null)\b", page.text)
     pixel_rows = page.by_class["panel"][2]

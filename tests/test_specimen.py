@@ -82,3 +82,97 @@ def test_a_lower_threshold_finds_more_foreground():
     probabilities = np.array([[[0.55, 0.45], [0.65, 0.35], [0.45, 0.55]]])
     assert specimen.decide(probabilities)[0].tolist() == [[False, False, True]]
     assert specimen.decide(probabilities, 0.4)[0].tolist() == [[True, False, True]]
+
+
+def _scores(readings: list[int], *, sure: float = 0.8, num_patterns: int = 3) -> np.ndarray:
+    """Cells that are read so, each with the same certainty."""
+    rest = (1 - sure) / (num_patterns - 1)
+    return np.eye(num_patterns)[readings] * (sure - rest) + rest
+
+
+class TestRules:
+    def test_prevalence_counts_cells_and_the_mean_counts_certainty(self):
+        unsure, sure = _scores([0, 0, 0], sure=0.4), _scores([1, 1], sure=0.9)
+        scores = np.concatenate([unsure, sure])
+        pattern, shares = specimen.by_prevalence(scores)
+        assert (pattern, shares.tolist()) == (0, [0.6, 0.4, 0])
+        pattern, mean = specimen.by_mean_probability(scores)
+        assert pattern == 1
+        np.testing.assert_allclose(mean, [0.26, 0.54, 0.2])
+
+    def test_a_tie_of_cells_goes_to_the_more_probable_pattern(self):
+        scores = np.concatenate([_scores([2], sure=0.5), _scores([1], sure=0.9)])
+        assert specimen.by_prevalence(scores)[0] == 1
+
+    def test_histogram_is_of_readings_not_of_probabilities(self):
+        np.testing.assert_array_equal(specimen.pattern_histogram(_scores([2, 2, 0, 2], sure=0.5)), [0.25, 0, 0.75])
+
+
+class TestHistogramSvm:
+    def _specimens(self, seed: int, *, cells: int = 30) -> tuple[list[np.ndarray], list[int]]:
+        """A reader that calls 60 % of the cells of pattern 1 pattern 0, and is right about the others."""
+        rng = np.random.default_rng(seed)
+        chances = ([0.9, 0.1, 0.0], [0.6, 0.4, 0.0], [0.05, 0.05, 0.9])
+        truth = [pattern for pattern in range(3) for _ in range(12)]
+        return [_scores(list(rng.choice(3, cells, p=chances[t]))) for t in truth], truth
+
+    def test_it_learns_what_the_cell_reader_confuses(self):
+        svm = specimen.fit_histogram_svm(*self._specimens(0))
+        new, truth = self._specimens(1)
+        read = [svm(scores)[0] for scores in new]
+        voted = [specimen.by_prevalence(scores)[0] for scores in new]
+        assert np.mean(np.equal(read, truth)) > 0.9
+        assert np.mean(np.equal(voted, truth)) < 0.8
+
+    def test_scores_are_a_distribution_and_the_number_of_cells_does_not_matter(self):
+        svm = specimen.fit_histogram_svm(*self._specimens(0))
+        pattern, scores = svm(_scores([2, 2, 0]))
+        assert pattern == scores.argmax() == 2
+        assert scores.sum() == pytest.approx(1)
+        np.testing.assert_allclose(svm(_scores([2, 2, 0] * 7))[1], scores)
+
+    def test_two_patterns_of_four(self):
+        """One SVM stands for both; the patterns that no specimen had get nothing."""
+        rows = [_scores(cells, num_patterns=4) for cells in ([3, 3, 1], [3, 3, 3], [1, 1, 3], [1, 1, 1])]
+        svm = specimen.fit_histogram_svm(rows, [3, 3, 1, 1])
+        pattern, scores = svm(_scores([3, 3, 3, 1], num_patterns=4))
+        assert pattern == 3
+        assert scores[[0, 2]].tolist() == [0, 0]
+        assert svm(_scores([1, 1, 1, 3], num_patterns=4))[0] == 1
+
+
+class TestReadSpecimens:
+    SCORES = _scores([0, 0, 1, 2, 2, 1, 1])
+    NAMES = ["a", "a", "a", "b", "b", "b", "c"]
+    MITOTIC = np.array([False, False, False, True, True, False, True])
+
+    def test_each_specimen_has_its_own_cells(self):
+        read = specimen.read_specimens(self.SCORES, self.NAMES, specimen.by_prevalence)
+        rows = [(row.specimen, row.pattern, row.num_cells, row.num_set_aside) for row in read.readings]
+        assert rows == [("a", 0, 3, 0), ("b", 2, 3, 0), ("c", 1, 1, 0)]
+        assert read.left_out == {}
+
+    def test_mitotic_cells_are_set_aside_unless_they_are_to_be_used(self):
+        read = specimen.read_specimens(self.SCORES, self.NAMES, specimen.by_prevalence, mitotic=self.MITOTIC)
+        rows = [(row.specimen, row.pattern, row.num_cells, row.num_set_aside) for row in read.readings]
+        assert rows == [("a", 0, 3, 0), ("b", 1, 1, 2)]
+        assert read.left_out == {"c": "all its 1 cells are mitotic and set aside"}
+        used = specimen.read_specimens(
+            self.SCORES, self.NAMES, specimen.by_prevalence, mitotic=self.MITOTIC, use_mitotic=True
+        )
+        assert [row.pattern for row in used.readings] == [0, 2, 1]
+
+    def test_a_specimen_without_cells_is_named_and_the_rest_goes_on(self):
+        order = ["b", "empty", "a"]
+        read = specimen.read_specimens(self.SCORES, self.NAMES, specimen.by_mean_probability, specimens=order)
+        assert [row.specimen for row in read.readings] == ["b", "a"]
+        assert read.left_out == {"empty": "no cell was found in it"}
+
+    def test_no_cell_at_all(self):
+        read = specimen.read_specimens(np.zeros((0, 3)), [], specimen.by_prevalence, specimens=["a", "b"])
+        assert read.readings == ()
+        assert list(read.left_out) == ["a", "b"]
+
+    def test_scores_that_do_not_fit_the_cells(self):
+        with pytest.raises(ValueError, match="of 7 cells"):
+            specimen.read_specimens(self.SCORES[:3], self.NAMES, specimen.by_prevalence)

@@ -148,7 +148,7 @@ def test_only_flops_where_the_chip_is_not_known():
 
 
 def test_every_log_line_says_where_the_time_went(tiny_config, tmp_path, capsys):
-    run = train._prepare(tiny_config, tmp_path, StepClock(), tasks.load(tiny_config))
+    run = train.prepare(tiny_config, tmp_path, StepClock(), tasks.load(tiny_config))
     try:
         train._train(run)
     finally:

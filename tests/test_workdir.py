@@ -69,3 +69,13 @@ def test_same_network_compares_name_and_width():
     given.model = dataclasses.replace(given.model, width=0.5)
     with pytest.raises(UsageError, match="model.width is 1.0 there and 0.5"):
         workdir.check_same_network(workdir.pathlib.Path("w"), saved, given)
+
+
+def test_what_the_compile_mode_wrote_first_is_no_stranger(tmp_path):
+    (tmp_path / "profile").mkdir()
+    (tmp_path / "profile" / "compile.html").write_text("<html>")
+    workdir.open_for_training(tmp_path, Config())
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="holds files that are not ours"):
+        workdir.open_for_training(tmp_path / "other", Config())

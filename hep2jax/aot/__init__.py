@@ -5,7 +5,7 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from hep2jax import chips
+from hep2jax import chips, workdir
 from hep2jax.aot import compiler, estimate, page, slices, tables
 from hep2jax.aot.compiler import Compiler
 from hep2jax.aot.estimate import Generation
@@ -62,7 +62,7 @@ def run(config: Config, directory: pathlib.Path, options: Options | None = None)
     found = [_generation(this, targets, options.batches or default) for targets in by_generation.values()]
     for generation in found:
         say(tables.text(tables.of_generation(generation)))
-    page.write(directory / "profile", config, this.num_outputs, found, compiler.versions())
+    page.write(directory / workdir.PROFILE, config, this.num_outputs, found, compiler.versions())
     say(f"written: {directory / 'profile' / 'compile.html'}, compile.json")
 
 

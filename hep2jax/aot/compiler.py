@@ -17,7 +17,7 @@ from typing import Any
 
 from hep2jax import config as configs
 from hep2jax.aot import slices
-from hep2jax.config import CLASSIFIERS, Config
+from hep2jax.config import SEGMENTERS, Config
 from hep2jax.errors import UsageError
 from hep2jax.progress import say
 
@@ -71,7 +71,7 @@ class Compiler:
     @property
     def num_outputs(self) -> int:
         """Channels of the network's output."""
-        return NUM_CELL_OUTPUTS if self.config.model.name in CLASSIFIERS else NUM_FIELD_OUTPUTS
+        return NUM_FIELD_OUTPUTS if self.config.model.name in SEGMENTERS else NUM_CELL_OUTPUTS
 
     def compile(self, target: slices.Slice, images_per_chip: int) -> Compiled:
         """From the cache, or by the TPU compiler, which takes minutes.

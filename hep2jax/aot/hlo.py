@@ -1,4 +1,4 @@
-"""Figures from the text of a compiled TPU program. Pure functions: text in, figures out."""
+"""Figures from the text of a compiled program. Pure functions: text in, figures out."""
 
 import collections
 import dataclasses
@@ -49,6 +49,8 @@ class Array:
 class Instruction:
     """One line of a computation."""
 
+    name: str
+    """Unique in the program."""
     opcode: str
     shape: str
     rest: str
@@ -73,6 +75,15 @@ class Instruction:
         return module_of(self.op_name, self.function)
 
     @property
+    def operands(self) -> list[str]:
+        """Names of the instructions whose results it takes."""
+        depth, end = 1, 0
+        while depth and end < len(self.rest):
+            depth += {"(": 1, ")": -1}.get(self.rest[end], 0)
+            end += 1
+        return re.findall(r"%([\w.\-]+)", self.rest[:end])
+
+    @property
     def arrays(self) -> list[Array]:
         """Its results."""
         return [_array(match) for match in _ARRAY.finditer(self.shape)]
@@ -95,6 +106,11 @@ class Program:
     entry: str
     computations: dict[str, list[Instruction]]
 
+    @property
+    def instructions(self) -> dict[str, Instruction]:
+        """All of them by name."""
+        return {line.name: line for lines in self.computations.values() for line in lines}
+
 
 def parse(text: str) -> Program:
     """Read `compiled.as_text()`."""
@@ -105,7 +121,9 @@ def parse(text: str) -> Program:
             entry = header[2] if header[1] else entry
         elif match := _INSTRUCTION.match(line):
             frame = _number(r"stack_frame_id=(\d+)", match[4], 0)
-            lines.append(Instruction(opcode=match[3], shape=match[2], rest=match[4], function=functions.get(frame, "")))
+            name, shape, opcode, rest = match.groups()
+            function = functions.get(frame, "")
+            lines.append(Instruction(name=name, opcode=opcode, shape=shape, rest=rest, function=function))
     return Program(entry=entry, computations=computations)
 
 

@@ -8,19 +8,9 @@ from typing import Any
 
 from hep2jax.aot import tables
 from hep2jax.aot.estimate import NO_OVERLAP, Estimate, Generation, scaling
-from hep2jax.config import CLASSIFIERS, Config, to_dict
-from hep2jax.report.markup import Html, element, join, table
-
-_STYLE = """
-:root { color-scheme: light dark; --rule: light-dark(#e1e3de, #2a3236); --muted: light-dark(#5c666b, #97a3a7); }
-body { font: .9375rem/1.5 system-ui, sans-serif; max-width: 1180px; margin: 0 auto; padding: 1.5rem;
-  font-variant-numeric: tabular-nums; background: light-dark(#f7f7f4, #0f1315); color: light-dark(#1d2326, #e4e8e6); }
-h1, h2 { line-height: 1.2; } section { margin-top: 2rem; } .scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .875rem; }
-th, td { text-align: left; font-weight: 400; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--rule); }
-thead th, .muted { color: var(--muted); font-size: .8125rem; }
-.notice { font-weight: 600; color: light-dark(#b4500f, #f0914a); }
-"""
+from hep2jax.config import SEGMENTERS, Config, to_dict
+from hep2jax.report import tables as sheets
+from hep2jax.report.markup import Html, element
 
 
 def write(
@@ -41,7 +31,7 @@ def write(
 
 
 def _facts(config: Config, num_outputs: int) -> dict[str, Any]:
-    kind = "patterns" if config.model.name in CLASSIFIERS else "output channels, background among them"
+    kind = "output channels, background among them" if config.model.name in SEGMENTERS else "patterns"
     return {
         "network": config.model.name,
         "image_side": config.data.crop_size,
@@ -78,27 +68,14 @@ def _page(facts: dict[str, Any], found: Sequence[Generation]) -> str:
     title = f"{facts['network']} compiled for TPUs"
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     side, outputs, dtype = facts["image_side"], facts["outputs"], facts["compute_dtype"]
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("title", title),
-        element("style", Html(_STYLE)),
-    )
-    body = element(
-        "body",
-        element("h1", title),
+    return sheets.page(
+        title,
         element("p", f"{tables.NOTICE[0].upper()}{tables.NOTICE[1:]}.", class_="notice"),
         element("p", f"Training step on images of {side} x {side}, {outputs}, {dtype}. {versions}.", class_="muted"),
         *(_section(one) for one in found),
     )
-    return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
 
 
 def _section(found: Generation) -> Html:
-    return element("section", element("h2", f"TPU {found.name}"), join(map(_table, tables.of_generation(found))))
-
-
-def _table(one: tables.Table) -> Html:
-    heading, note = element("h3", f"{one.title} ({tables.NOTICE})"), element("p", one.note, class_="muted")
-    return join([heading, table(one.header, one.rows) if one.rows else "", note])
+    shown = sheets.html(tables.of_generation(found), tables.NOTICE)
+    return element("section", element("h2", f"TPU {found.name}"), shown)

@@ -1,25 +1,16 @@
 """The tables of an ahead-of-time compilation, for the terminal and the page alike."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 from hep2jax.aot.compiler import Compiled
 from hep2jax.aot.estimate import NO_OVERLAP, Estimate, Generation, scaling
 from hep2jax.aot.hlo import SMALLEST_PADDED
+from hep2jax.report import tables as sheets
 from hep2jax.report.markup import MISSING
+from hep2jax.report.tables import Table, gigabytes, megabytes, milliseconds, percent
 
 NOTICE = "estimated by the TPU compiler; no TPU was used"
 MAX_MODULES = 20
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Table:
-    """Cells as text, the first column names the row."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
 
 
 def of_generation(found: Generation) -> list[Table]:
@@ -36,10 +27,10 @@ def sweep(found: Generation) -> Table:
     """Images per chip on the smallest slice, the best batch marked."""
     best, done = found.recommended, {e.images_per_chip: e for e in found.sweep_estimates}
     columns: list[tuple[str, Callable[[Estimate], str]]] = [
-        ("HBM", lambda e: f"{_gigabytes(e.memory.total)} ({100 * e.memory.total / e.memory.capacity:.0f} %)"),
-        ("step", lambda e: _milliseconds(e.step_seconds)),
+        ("HBM", lambda e: f"{gigabytes(e.memory.total)} ({100 * e.memory.total / e.memory.capacity:.0f} %)"),
+        ("step", lambda e: milliseconds(e.step_seconds)),
         ("images/s/chip", lambda e: f"{e.images_per_second_per_chip:,.0f}"),
-        ("MFU", lambda e: _percent(e.mfu)),
+        ("MFU", lambda e: percent(e.mfu)),
         ("", lambda e: "recommended" if e is best else "" if e.fits else "does not fit"),
     ]
     rows = [
@@ -55,12 +46,12 @@ def steps(found: Generation) -> Table:
     """Cycles, seconds, FLOPs and MFU by slice."""
     columns: list[tuple[str, Callable[[Estimate], str]]] = [
         ("cycles", lambda e: f"{e.cycles / 1e6:,.2f} M"),
-        ("computation", lambda e: _milliseconds(e.compute_seconds)),
-        ("collectives", lambda e: _milliseconds(e.collective_seconds)),
-        ("step", lambda e: _milliseconds(e.step_seconds)),
+        ("computation", lambda e: milliseconds(e.compute_seconds)),
+        ("collectives", lambda e: milliseconds(e.collective_seconds)),
+        ("step", lambda e: milliseconds(e.step_seconds)),
         ("GFLOP, model", lambda e: f"{e.model_flops / 1e9:,.1f}"),
         ("GFLOP, program", lambda e: f"{e.program_flops / 1e9:,.1f}"),
-        ("MFU", lambda e: _percent(e.mfu)),
+        ("MFU", lambda e: percent(e.mfu)),
         ("compiled in", lambda e: f"{e.compile_seconds:.0f} s"),
     ]
     clock = found.slices[0].target.generation.clock_hz / 1e9
@@ -77,22 +68,22 @@ def steps(found: Generation) -> Table:
 def memory(found: Generation) -> Table:
     """HBM by category and slice."""
     columns: list[tuple[str, Callable[[Estimate], str]]] = [
-        ("arguments", lambda e: _megabytes(e.memory.arguments)),
-        ("outputs", lambda e: _megabytes(e.memory.outputs)),
-        ("aliased", lambda e: _megabytes(e.memory.aliased)),
-        ("temporaries", lambda e: _megabytes(e.memory.temporaries)),
-        ("generated code", lambda e: _megabytes(e.memory.generated_code)),
-        ("total", lambda e: _megabytes(e.memory.total)),
-        ("of capacity", lambda e: _percent(e.memory.total / e.memory.capacity)),
+        ("arguments", lambda e: megabytes(e.memory.arguments)),
+        ("outputs", lambda e: megabytes(e.memory.outputs)),
+        ("aliased", lambda e: megabytes(e.memory.aliased)),
+        ("temporaries", lambda e: megabytes(e.memory.temporaries)),
+        ("generated code", lambda e: megabytes(e.memory.generated_code)),
+        ("total", lambda e: megabytes(e.memory.total)),
+        ("of capacity", lambda e: percent(e.memory.total / e.memory.capacity)),
     ]
-    note = f"Aliased outputs lie where arguments lay. Capacity: {_gigabytes(found.estimates[0].memory.capacity)}."
+    note = f"Aliased outputs lie where arguments lay. Capacity: {gigabytes(found.estimates[0].memory.capacity)}."
     return _by_slice(found, "HBM of a chip", columns, note)
 
 
 def collectives(found: Generation) -> Table:
     """Number and bytes by kind and slice."""
     rows = [
-        [e.slice_name, row.kind, str(row.count), _megabytes(row.num_bytes)]
+        [e.slice_name, row.kind, str(row.count), megabytes(row.num_bytes)]
         for e in found.estimates
         for row in e.collectives
     ]
@@ -107,8 +98,8 @@ def scaling_curve(found: Generation) -> Table:
             point.slice_name,
             str(point.chips),
             f"{point.images_per_second:,.0f}",
-            _percent(point.efficiency),
-            _percent(point.efficiency_overlapped),
+            percent(point.efficiency),
+            percent(point.efficiency_overlapped),
         ]
         for point in scaling(found.estimates)
     ]
@@ -124,14 +115,14 @@ def modules(best: Estimate) -> Table:
             row.module,
             f"{row.forward / 1e6:,.3f}",
             f"{row.backward / 1e6:,.3f}",
-            _milliseconds(row.total / best.cycles * best.compute_seconds),
-            _percent(row.total / best.cycles),
+            milliseconds(row.total / best.cycles * best.compute_seconds),
+            percent(row.total / best.cycles),
         ]
         for row in best.modules[:MAX_MODULES]
     ]
     header = ["module", "M cycles forward", "M cycles backward", "time", "share"]
     slowest = best.modules[0]
-    note = f"Slowest: {slowest.module}, {_percent(slowest.total / best.cycles)} of the computation."
+    note = f"Slowest: {slowest.module}, {percent(slowest.total / best.cycles)} of the computation."
     left = len(best.modules) - len(rows)
     if left > 0:
         note += f" {left} faster ones are not shown."
@@ -142,7 +133,7 @@ def modules(best: Estimate) -> Table:
 def padding(best: Estimate) -> Table:
     """Modules whose tiled layouts waste over a tenth."""
     rows = [
-        [row.module, _percent(row.waste), _megabytes(row.padded_bytes - row.num_bytes), row.worst]
+        [row.module, percent(row.waste), megabytes(row.padded_bytes - row.num_bytes), row.worst]
         for row in best.padding[:MAX_MODULES]
     ]
     note = (
@@ -158,19 +149,7 @@ def padding(best: Estimate) -> Table:
 
 def text(tables: Sequence[Table]) -> str:
     """For the terminal."""
-    return "\n".join(_text(table) for table in tables)
-
-
-def _text(table: Table) -> str:
-    lines = [table.header, *table.rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(table.header))]
-    body = ["  ".join(_aligned(line, widths)).rstrip() for line in lines] if table.rows else []
-    return "\n".join(["", f"{table.title} ({NOTICE})", *body, *([table.note] if table.note else [])])
-
-
-def _aligned(line: Sequence[str], widths: Sequence[int]) -> list[str]:
-    first, *rest = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-    return [first, *rest]
+    return sheets.text(tables, NOTICE)
 
 
 def _by_slice(
@@ -196,19 +175,3 @@ def _cells(found: Estimate | None, columns: Sequence[tuple[str, Callable[[Estima
 
 def _where(best: Estimate) -> str:
     return f"{best.slice_name}, {best.images_per_chip} images per chip"
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{1e3 * seconds:,.2f} ms"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _megabytes(number: float) -> str:
-    return f"{number / 1e6:,.2f} MB"
-
-
-def _gigabytes(number: float) -> str:
-    return f"{number / 1e9:,.2f} GB"

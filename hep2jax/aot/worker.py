@@ -23,7 +23,7 @@ from hep2jax import mesh as meshes
 from hep2jax import optimizers, steps
 from hep2jax import state as states
 from hep2jax.aot import scopes, slices
-from hep2jax.config import CLASSIFIERS, Config
+from hep2jax.config import BAG_READERS, JOINT_READERS, SEGMENTERS, Config
 
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>; libtpu is for Linux alone
 
@@ -42,44 +42,46 @@ def make_mesh(target: slices.Slice) -> jax.sharding.Mesh:
     return jax.sharding.Mesh(np.array(topology.devices), (meshes.DATA_AXIS,), axis_types=axis_types)
 
 
-def train_step(config: Config, num_outputs: int) -> tuple[Any, Any]:
+def train_step(config: Config, num_outputs: int, *, platform: str = "tpu") -> tuple[Any, Any]:
     """(the step that `hep2jax.train` compiles, with module names; the shapes of its state)."""
-    network = scopes.name_modules(states.make_network(config, num_outputs))
+    network = scopes.name_modules(states.make_network(config, num_outputs, platform=platform))
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
-    schedule = optimizers.make_schedule(config.optimizer, config.train.num_steps)
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(lambda key: states.fresh_state(network, optimizer, key), key)
-    return steps.make_train_step(config, network, optimizer, schedule), state
+    return steps.make_train_step(config, network), state
 
 
 def batch_shapes(config: Config, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """What the pipeline of the configured task makes: fields with a label a pixel, or cells with one label."""
-    side = config.data.crop_size
-    cells = config.model.name in CLASSIFIERS
-    labels = ((batch,), jnp.int32) if cells else ((batch, side, side), jnp.uint8)
-    shapes = {"image": ((batch, side, side), jnp.uint8), "labels": labels, "greys": ((batch, 4), jnp.float32)}
+    """What the pipeline of the configured task makes: fields with a label a pixel, cells or bags with one label."""
+    name, side = config.model.name, config.data.crop_size
+    images = batch * config.data.bag_tiles if name in BAG_READERS else batch
+    labels = ((batch, side, side), jnp.uint8) if name in SEGMENTERS + JOINT_READERS else ((batch,), jnp.int32)
+    shapes = {"image": ((images, side, side), jnp.uint8), "labels": labels, "greys": ((images, 4), jnp.float32)}
+    if name in JOINT_READERS:
+        shapes |= {"patterns": ((batch,), jnp.int32), "grades": ((batch,), jnp.int32)}
     return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
 
 
 def compile_step(config: Config, target: slices.Slice, images_per_chip: int, num_outputs: int) -> tuple[dict, str]:
     """(record, compiled text, empty where the program does not fit in HBM).
 
-    The record's `model_flops` are those of the step before the compiler changes it, for one chip's share of the
-    batch; `program_flops` those of the compiled program of one chip.
+    The record's `model_flops` are those of the network as it is published, for one chip's share of the batch: neither
+    packed into lanes (see `models.columns`) nor changed by the compiler; `program_flops` those of the compiled program
+    of one chip.
     """
-    config.train.compute_dtype = "bfloat16"
-    step, state = train_step(config, num_outputs)
-    weights = jax.ShapeDtypeStruct((num_outputs,), jnp.float32)
-    alone = jax.jit(step).trace(state, batch_shapes(config, images_per_chip), weights)
+    config.train.compute_dtype, config.train.steps_per_call = "bfloat16", 1
+    (step, state), (plain, _) = train_step(config, num_outputs), train_step(config, num_outputs, platform="")
+    constants = {"class_weights": jax.ShapeDtypeStruct((num_outputs,), jnp.float32)}
+    alone = jax.jit(plain).trace(state, batch_shapes(config, images_per_chip), constants)
     unchanged = alone.lower(lowering_platforms=("tpu",)).cost_analysis()
     assert unchanged is not None
     record = {"model_flops": unchanged["flops"]}
     mesh = make_mesh(target)
     shared, divided = meshes.replicated(mesh), meshes.batch_sharding(mesh)
-    state, weights = _placed((state, weights), shared)
+    state, constants = _placed((state, constants), shared)
     batch = _placed(batch_shapes(config, images_per_chip * target.chips), divided)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shared, shared))
-    lowered = jitted.lower(state, batch, weights)
+    lowered = jitted.lower(state, batch, constants)
     start = time.monotonic()
     try:
         compiled = lowered.compile()

@@ -1,5 +1,6 @@
 """The training stream of single cells: a batch is a pure function of (seed, step), as in `pipeline`."""
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -8,7 +9,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from hep2jax.config import Config
-from hep2jax.data import geometry
+from hep2jax.data import canvases, geometry
 from hep2jax.data.cells import CellSet
 from hep2jax.data.photometry import jitter_greys
 from hep2jax.data.sampling import Sampler
@@ -24,7 +25,10 @@ class CellStream:
     labels   int32   [rows]               pattern
     greys    float32 [rows, 4]            grey-level map of each example
 
-    for the rows of this process.
+    for the rows of this process. With `data.warp=device` there are, instead of the image,
+
+    index    int32   [rows]               which picture of `store`
+    warp     float32 [rows, 2, 3]         input (x, y, 1) → (x, y) of that picture
     """
 
     def __init__(self, config: Config, cells: CellSet, indices: Sequence[int], *, rows: slice | None = None) -> None:
@@ -36,17 +40,34 @@ class CellStream:
         self._sampler = Sampler([cell.item for cell in self._cells], config.data.balance, config.seed)
         self._patterns = np.array([cell.item.pattern for cell in self._cells], np.int32)
         self._greys = np.stack([cell.greys for cell in self._cells])
+        self._store, self._origins = {}, None
+        if config.data.warp == "device":
+            self._store, self._origins = self._make_store()
+
+    @property
+    def store(self) -> canvases.Store:
+        """Arrays that the devices keep; empty where crops are made on the host."""
+        return self._store
+
+    def _make_store(self) -> tuple[canvases.Store, np.ndarray]:
+        size, augment = self._config.data.crop_size, self._config.augment
+        around = canvases.reach(size, augment) + math.ceil(augment.shift * size)
+        return canvases.of_cells([cell.ready for cell in self._cells], size, around)
 
     def batch(self, step: int) -> Batch:
         """The rows of this process in the batch of `step`."""
         size, count = self._config.data.crop_size, self._config.train.global_batch_size
         rng = np.random.default_rng((self._config.seed, step))
-        drawn = np.array([self._sampler.draw(rng, step * count + row) for row in range(count)])
+        drawn = self._sampler.draw(rng, step * count, count)
         warps = geometry.sample_cell_warps(rng, count, size, self._config.augment)
         greys = jitter_greys(rng.uniform(-1, 1, size=(3, count)), self._greys[drawn], self._config.augment)
         drawn, warps, greys = drawn[self._rows], warps[self._rows], greys[self._rows]
+        common = {"labels": self._patterns[drawn], "greys": greys}
+        if self._origins is not None:
+            warps[:, :, 2] += self._origins[drawn]
+            return {"index": drawn.astype(np.int32), "warp": warps, **common}
         images = [warp_cell(self._cells[i].ready, warp, size) for i, warp in zip(drawn, warps, strict=True)]
-        return {"image": np.stack(images), "labels": self._patterns[drawn], "greys": greys}
+        return {"image": np.stack(images), **common}
 
     def dataset(self, first_step: int, num_steps: int) -> grain.MapDataset:
         """The batches of steps first_step … num_steps-1 in order."""

@@ -10,11 +10,13 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
-from jaxtyping import Float32, UInt8
+from jaxtyping import Bool, Float32, Int, UInt8
+from scipy import ndimage
 
 from hep2jax.config import DataConfig
 from hep2jax.data import prepare, sources
 from hep2jax.data.items import Item
+from hep2jax.data.sources import Field, FieldSet
 from hep2jax.errors import UsageError
 
 _CUT_MARGIN = 0.15  # context around a cell cut from a specimen, as a share of its bounding box's longer side
@@ -77,12 +79,44 @@ def load(config: DataConfig) -> CellSet:
     chosen = config.builder_config or ("cells" if "cells" in known else known[0])
     builder = prepare.prepare(config.name, chosen, config.data_dir, config.manual_dir)
     features: Any = builder.info.features
+    if not {"mask", "instance_mask"} & set(features):
+        raise UsageError(
+            f"{builder.info.full_name} has neither cells nor masks to cut them by, which this network needs"
+        )
     read = _read_cells if "mask" in features else _cut_cells
     crops = [crop for split in sorted(builder.info.splits) for crop in read(builder, split, config)]
+    return _make_set(config.name, features["pattern"].names, crops, config)
+
+
+def from_fields(fields: FieldSet, config: DataConfig) -> CellSet:
+    """The cells that the masks of whole fields outline, as `load` cuts them from a set of whole specimens."""
+    crops = [
+        _Crop(
+            identifier=f"{field.specimen_id}-{field.number}-{cut.number:03d}",
+            specimen=field.specimen_id,
+            split=field.split,
+            pattern=field.pattern,
+            intensity=field.intensity,
+            image=cut.image,
+            mask=cut.mask,
+        )
+        for field in fields.fields
+        for cut in cut_out(field.image, field.instances, of_kind(field, "cell")).whole
+    ]
+    return _make_set(fields.name, fields.classes, crops, config)
+
+
+def of_kind(field: Field, kind: str) -> list[int]:
+    """Numbers of the field's objects of a kind, rising; where the set does not say, every object is a cell."""
+    present = (np.flatnonzero(np.bincount(field.instances.ravel())[1:]) + 1).tolist()
+    return [number for number in present if field.kinds.get(number, "cell") == kind]
+
+
+def _make_set(name: str, classes: Sequence[str], crops: Sequence[_Crop], config: DataConfig) -> CellSet:
     groups = group_specimens([(crop.specimen, crop.image) for crop in crops])
     cells = tuple(_make_cell(crop, groups[crop.specimen], config) for crop in crops)
-    logging.info("%s: %d cells of %d specimens", config.name, len(cells), len(groups))
-    return CellSet(name=config.name, classes=tuple(features["pattern"].names), cells=cells)
+    logging.info("%s: %d cells of %d specimens", name, len(cells), len(groups))
+    return CellSet(name=name, classes=tuple(classes), cells=cells)
 
 
 def group_specimens(images: Iterable[tuple[str, np.ndarray]]) -> dict[str, str]:
@@ -134,20 +168,61 @@ def _cut_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfig
         instances = sources.decode(example["instance_mask"])
         specimen = os.fsdecode(example["specimen_id"])
         objects = zip(example["objects"]["instance"], example["objects"]["kind"], strict=True)
-        for number in (int(instance) for instance, kind in objects if kinds.int2str(int(kind)) == "cell"):
-            box = _box_of(instances == number)
-            if box is None or _touches(box, image.shape):
-                continue
-            place = _widen(box, _CUT_MARGIN, image.shape)
+        wanted = [int(instance) for instance, kind in objects if kinds.int2str(int(kind)) == "cell"]
+        for cut in cut_out(image, instances, wanted).whole:
             yield _Crop(
-                identifier=f"{specimen}-{int(example['field'])}-{number:03d}",
+                identifier=f"{specimen}-{int(example['field'])}-{cut.number:03d}",
                 specimen=specimen,
                 split=split,
                 pattern=int(example["pattern"]),
                 intensity=features["intensity"].int2str(int(example["intensity"])),
-                image=np.ascontiguousarray(image[place]),
-                mask=instances[place] == number,
+                image=cut.image,
+                mask=cut.mask,
             )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Cut:
+    """One object of a field, cut out with some context; what `make_ready` takes."""
+
+    number: int
+    """In the map of instances."""
+    image: UInt8[np.ndarray, "height width"]
+    mask: Bool[np.ndarray, "height width"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CutOut:
+    """The objects of one field."""
+
+    whole: tuple[Cut, ...]
+    """In the order asked for."""
+    num_cut_by_frame: int
+    """Objects that reach the frame of the image and are therefore left out."""
+
+
+def cut_out(
+    image: UInt8[np.ndarray, "height width"],
+    instances: Int[np.ndarray, "height width"],
+    numbers: Iterable[int] | None = None,
+) -> CutOut:
+    """Cut objects out of a field, each with `_CUT_MARGIN` around its bounding box, those that touch the frame left out.
+
+    Args:
+        image: uint8 [height, width].
+        instances: int [height, width], 0 = none, from whatever source: annotators, a network, a threshold.
+        numbers: the objects wanted; one without a pixel is passed over. None: all.
+    """
+    boxes = ndimage.find_objects(instances)
+    wanted = range(1, len(boxes) + 1) if numbers is None else numbers
+    found = [(number, boxes[number - 1]) for number in wanted if number <= len(boxes) and boxes[number - 1]]
+    inside = [(number, box) for number, box in found if not _touches(box, image.shape)]
+    places = [(number, _widen(box, _CUT_MARGIN, image.shape)) for number, box in inside]
+    whole = tuple(
+        Cut(number=number, image=np.ascontiguousarray(image[place]), mask=instances[place] == number)
+        for number, place in places
+    )
+    return CutOut(whole=whole, num_cut_by_frame=len(found) - len(inside))
 
 
 Box = tuple[slice, slice]

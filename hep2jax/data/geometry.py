@@ -49,11 +49,19 @@ def warp_host(
     crop_size: int,
 ) -> tuple[UInt8[np.ndarray, "crop crop"], UInt8[np.ndarray, "crop crop"]]:
     """Execute the matrix with OpenCV: image bilinear, class mask nearest, mirrored beyond the border."""
-    size = (crop_size, crop_size)
-    border = cv2.BORDER_REFLECT_101
-    crop = cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=border)
-    mask = cv2.warpAffine(classes, matrix, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, borderMode=border)
-    return crop, mask
+    return warp_image(image, matrix, crop_size), _warp(classes, matrix, crop_size, cv2.INTER_NEAREST)
+
+
+def warp_image(
+    image: UInt8[np.ndarray, "height width"], matrix: Float32[np.ndarray, "2 3"], crop_size: int
+) -> UInt8[np.ndarray, "crop crop"]:
+    """`warp_host` of an image alone."""
+    return _warp(image, matrix, crop_size, cv2.INTER_LINEAR)
+
+
+def _warp(pixels: np.ndarray, matrix: np.ndarray, crop_size: int, interpolation: int) -> np.ndarray:
+    size, flags = (crop_size, crop_size), interpolation | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(pixels, matrix, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101)
 
 
 def sample_cell_warps(

@@ -11,7 +11,7 @@ import grain
 import numpy as np
 
 from hep2jax.config import Config
-from hep2jax.data import geometry
+from hep2jax.data import canvases, geometry
 from hep2jax.data.photometry import jitter_greys
 from hep2jax.data.sampling import Sampler
 from hep2jax.data.sources import VOID, Field, FieldSet
@@ -40,7 +40,12 @@ class TrainingStream:
     labels   uint8   [rows, crop, crop]   0 background, 1+i pattern, 255 void
     greys    float32 [rows, 4]            grey-level map of each example
 
-    for the rows of this process. Raises UsageError where an image is smaller than the crop.
+    for the rows of this process. With `data.warp=device` there are, instead of image and labels,
+
+    index    int32   [rows]               which picture and label map of `store`
+    warp     float32 [rows, 2, 3]         crop (x, y, 1) → (x, y) of that picture
+
+    Raises UsageError where an image is smaller than the crop.
     """
 
     def __init__(self, config: Config, fields: FieldSet, indices: Sequence[int], *, rows: slice | None = None) -> None:
@@ -50,29 +55,50 @@ class TrainingStream:
         if not self._fields:
             raise UsageError(f"{fields.name}: no field to train on under data.protocol={config.data.protocol}")
         for field in self._fields:
-            _check_size(field, config.data.crop_size)
+            check_size(field, config.data.crop_size)
         self._points = [_foreground_points(field) for field in self._fields]
         self._sampler = Sampler([field.item for field in self._fields], config.data.balance, config.seed)
+        # Crops' centres lie at least half a crop from the border where the image is large enough.
+        self._margin = canvases.reach(config.data.crop_size, config.augment) - config.data.crop_size // 2
+        self._store = self._make_store() if config.data.warp == "device" else {}
+
+    @property
+    def store(self) -> canvases.Store:
+        """Arrays that the devices keep; empty where crops are made on the host."""
+        return self._store
+
+    def _make_store(self) -> canvases.Store:
+        images = [field.working_image for field in self._fields]
+        return canvases.of_fields(images, [field.working_classes for field in self._fields], self._margin)
 
     def batch(self, step: int) -> Batch:
         """The rows of this process in the batch of `step`."""
-        rng = np.random.default_rng((self._config.seed, step))
-        count = self._config.train.global_batch_size
-        rows = [self._draw(rng, step * count + row) for row in range(count)][self._rows]
-        size = self._config.data.crop_size
-        crops = [self._warp(row, size) for row in rows]
+        return self._make(self._draw_rows(step))
+
+    def _make(self, rows: Sequence[Row]) -> Batch:
+        greys = np.stack([row.greys for row in rows])
+        if self._store:
+            matrices = np.stack([row.matrix for row in rows])
+            matrices[:, :, 2] += self._margin
+            return {"index": np.array([row.field for row in rows], np.int32), "warp": matrices, "greys": greys}
+        crops = [self._warp(row, self._config.data.crop_size) for row in rows]
         return {
             "image": np.stack([image for image, _ in crops]),
             "labels": np.stack([labels for _, labels in crops]),
-            "greys": np.stack([row.greys for row in rows]),
+            "greys": greys,
         }
 
     def dataset(self, first_step: int, num_steps: int) -> grain.MapDataset:
         """The batches of steps first_step … num_steps-1 in order."""
         return grain.MapDataset.range(first_step, num_steps).map(self.batch)
 
-    def _draw(self, rng: np.random.Generator, position: int) -> Row:
-        index = self._sampler.draw(rng, position)
+    def _draw_rows(self, step: int) -> list[Row]:
+        rng = np.random.default_rng((self._config.seed, step))
+        count = self._config.train.global_batch_size
+        chosen = self._sampler.draw(rng, step * count, count)
+        return [self._draw(rng, int(index)) for index in chosen][self._rows]
+
+    def _draw(self, rng: np.random.Generator, index: int) -> Row:
         field = self._fields[index]
         centre = self._draw_centre(rng, field, self._points[index])
         matrix = geometry.sample_cmr(rng, centre, self._config.data.crop_size, self._config.augment)
@@ -108,7 +134,8 @@ def class_frequencies(fields: FieldSet, indices: Sequence[int]) -> np.ndarray:
     return counts / max(counts.sum(), 1)
 
 
-def _check_size(field: Field, crop_size: int) -> None:
+def check_size(field: Field, crop_size: int) -> None:
+    """UsageError where the field, at working resolution, is smaller than a crop."""
     height, width = field.working_image.shape
     if min(height, width) < crop_size:
         raise UsageError(

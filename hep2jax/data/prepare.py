@@ -27,11 +27,14 @@ BUILDERS = {
     "hep2_synthetic": "tfds_builders.hep2_synthetic.hep2_synthetic_dataset_builder",
     "icpr2012": "tfds_builders.icpr2012.icpr2012_dataset_builder",
     "icpr2014_task1": "tfds_builders.icpr2014_task1.icpr2014_task1_dataset_builder",
+    "icpr2014_task2": "tfds_builders.icpr2014_task2.icpr2014_task2_dataset_builder",
     "snphep2": "tfds_builders.snphep2.snphep2_dataset_builder",
+    "aida": "tfds_builders.aida.aida_dataset_builder",
 }
 """Module of each data set's `Builder`, by TFDS name."""
 
 _SOURCE_FILE = "source.json"
+_TABLE_SUFFIXES = (".csv", ".xls", ".xlsx")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_WORDS = ("No space left on device", "Disk quota exceeded", "Not enough disk space")
 
@@ -141,7 +144,7 @@ def _fingerprint(builder: tfds.core.DatasetBuilder, manual_dir: pathlib.Path) ->
     files: dict[str, pathlib.Path] = builder.source_files(manual_dir)  # pyright: ignore[reportAttributeAccessIssue]
     for name in sorted(files):
         digest.update(f"{name}\0{files[name].stat().st_size}\0".encode())
-        if files[name].suffix.lower() == ".csv":
+        if files[name].suffix.lower() in _TABLE_SUFFIXES:
             digest.update(hashlib.sha256(files[name].read_bytes()).digest())
     return {"files": len(files), "sha256": digest.hexdigest()}
 

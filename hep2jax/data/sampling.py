@@ -1,9 +1,10 @@
-"""Which example comes next: balanced draws, or every example once an epoch."""
+"""Which examples come next: balanced draws, or every example once an epoch."""
 
 import functools
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int64
 
 from hep2jax.data.items import Item
 
@@ -14,27 +15,42 @@ class Sampler:
     def __init__(self, items: Sequence[Item], balance: str, seed: int) -> None:
         self._size = len(items)
         self._seed = seed
-        self._tree = None if balance == "none" else _tree(items, balance)
+        self._tree = None if balance == "none" else _Tree(items, balance)
         self._epoch_order = functools.lru_cache(maxsize=2)(self._shuffle)
 
-    def draw(self, rng: np.random.Generator, position: int) -> int:
-        """The index of one example: a random one, or that of `position` in the endless row of shuffled epochs."""
-        if self._tree is None:
-            epoch, place = divmod(position, self._size)
-            return int(self._epoch_order(epoch)[place])
-        specimens = self._tree[rng.integers(len(self._tree))]
-        examples = specimens[rng.integers(len(specimens))]
-        return examples[rng.integers(len(examples))]
+    def draw(self, rng: np.random.Generator, first: int, count: int) -> Int64[np.ndarray, " count"]:
+        """Indices of `count` examples: random ones, or those from `first` on in the endless row of shuffled epochs."""
+        if self._tree is not None:
+            return self._tree.draw(rng.uniform(size=(3, count)))
+        epochs, places = np.divmod(np.arange(first, first + count), self._size)
+        orders = [self._epoch_order(int(epoch)) for epoch in range(epochs[0], epochs[-1] + 1)]
+        return np.concatenate(orders)[places + (epochs - epochs[0]) * self._size]
 
     def _shuffle(self, epoch: int) -> np.ndarray:
         return np.random.default_rng((self._seed, epoch, self._size)).permutation(self._size)
 
 
-def _tree(items: Sequence[Item], balance: str) -> list[list[list[int]]]:
-    """Pattern → specimen → examples, with one branch for all where a level is not balanced."""
-    tree: dict[int, dict[str, list[int]]] = {}
-    for index, item in enumerate(items):
-        pattern = 0 if balance == "specimen" else item.pattern
-        specimen = "" if balance == "class" else item.specimen
-        tree.setdefault(pattern, {}).setdefault(specimen, []).append(index)
-    return [[tree[p][s] for s in sorted(tree[p])] for p in sorted(tree)]
+class _Tree:
+    """Pattern → specimen → examples, with one branch for all where a level is not balanced, as flat arrays."""
+
+    def __init__(self, items: Sequence[Item], balance: str) -> None:
+        groups: dict[tuple[int, str], list[int]] = {}
+        for index, item in enumerate(items):
+            pattern = 0 if balance == "specimen" else item.pattern
+            specimen = "" if balance == "class" else item.specimen
+            groups.setdefault((pattern, specimen), []).append(index)
+        ordered = sorted(groups)
+        self._groups = np.unique([pattern for pattern, _ in ordered], return_counts=True)[1]
+        self._sizes = np.array([len(groups[key]) for key in ordered])
+        self._examples = np.concatenate([groups[key] for key in ordered])
+
+    def draw(self, uniform: np.ndarray) -> np.ndarray:
+        """Examples for numbers in [0, 1), shape [3, count]: which pattern, which specimen of it, which example."""
+        pattern = (uniform[0] * len(self._groups)).astype(int)
+        group = _starts(self._groups)[pattern] + (uniform[1] * self._groups[pattern]).astype(int)
+        place = _starts(self._sizes)[group] + (uniform[2] * self._sizes[group]).astype(int)
+        return self._examples[place]
+
+
+def _starts(lengths: np.ndarray) -> np.ndarray:
+    return np.cumsum(lengths) - lengths

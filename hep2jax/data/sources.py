@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 import cv2
@@ -43,6 +43,8 @@ class Field:
     """Grey level that becomes 0."""
     grey_gain: float
     """1 / grey levels that become 1."""
+    kinds: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    """What each object of `instances` is: cell, mitotic_cell or artefact; empty where the set does not say."""
 
     @property
     def name(self) -> str:
@@ -82,6 +84,10 @@ def load(config: DataConfig) -> FieldSet:
     """Read every field of every split that the data set has, building the set first if it is absent."""
     builder = prepare.prepare(config.name, config.builder_config, config.data_dir, config.manual_dir)
     features: Any = builder.info.features
+    if "class_mask" not in features:
+        raise UsageError(
+            f"{builder.info.full_name} has no masks of whole images, which a network for pixels is trained on"
+        )
     classes = tuple(features["pattern"].names)
     fields = tuple(field for split in sorted(builder.info.splits) for field in _read_split(builder, split, config))
     logging.info("%s: %d fields of %d specimens", config.name, len(fields), len({f.specimen_id for f in fields}))
@@ -91,9 +97,10 @@ def load(config: DataConfig) -> FieldSet:
 def _read_split(builder: tfds.core.DatasetBuilder, split: str, config: DataConfig) -> Iterator[Field]:
     raw: Any = {name: tfds.decode.SkipDecoding() for name in ("image", "instance_mask", "class_mask")}
     features: Any = builder.info.features
-    intensities = features["intensity"]
+    intensities, kinds = features["intensity"], features["objects"]["kind"]
     examples: Any = cast(Any, builder).as_data_source(split, decoders=raw)
     for example in examples:
+        objects = zip(example["objects"]["instance"], example["objects"]["kind"], strict=True)
         yield make_field(
             image=select_channel(decode(example["image"]), config.channel),
             classes=decode(example["class_mask"]),
@@ -103,6 +110,7 @@ def _read_split(builder: tfds.core.DatasetBuilder, split: str, config: DataConfi
             split=split,
             pattern=int(example["pattern"]),
             intensity=intensities.int2str(int(example["intensity"])),
+            kinds={int(instance): kinds.int2str(int(kind)) for instance, kind in objects},
             config=config,
         )
 

@@ -16,6 +16,8 @@ from hep2jax.models.dsfcn import Dsfcn
 from hep2jax.models.fcn import Fcn
 from hep2jax.models.fcrn import Fcrn
 from hep2jax.models.gao import Gao
+from hep2jax.models.joint import JointOutput, JointUNet
+from hep2jax.models.mil import Mil, TileOutput
 from hep2jax.models.network import Settings
 from hep2jax.models.resnet import Dsrn, ResNet
 from hep2jax.models.segmenter import Segmenter, SegmenterOutput
@@ -27,9 +29,11 @@ __all__ = [
     "SEGMENTERS",
     "Classifier",
     "ClassifierOutput",
+    "JointOutput",
     "Segmenter",
     "SegmenterOutput",
     "Settings",
+    "TileOutput",
     "build",
     "is_classifier",
 ]
@@ -49,6 +53,12 @@ CLASSIFIERS: dict[str, Callable[..., Classifier]] = {
 }
 """Network of each `model.name` that names the pattern of a cell."""
 
+BAG_READERS: dict[str, Callable[..., Mil]] = {"mil": Mil}
+"""Network of each `model.name` that reads the tiles of a specimen."""
+
+JOINT_READERS: dict[str, Callable[..., JointUNet]] = {"joint": JointUNet}
+"""Network of each `model.name` that segments, names and grades at once."""
+
 
 def is_classifier(name: str) -> bool:
     """Whether the network of this `model.name` reads single cells."""
@@ -56,16 +66,17 @@ def is_classifier(name: str) -> bool:
 
 
 def build(
-    config: ModelConfig, *, num_outputs: int, in_channels: int, rngs: nnx.Rngs, dtype: jnp.dtype
-) -> Segmenter | Classifier:
+    config: ModelConfig, *, num_outputs: int, in_channels: int, rngs: nnx.Rngs, dtype: jnp.dtype, platform: str = ""
+) -> Segmenter | Classifier | Mil | JointUNet:
     """Make a network with fresh parameters.
 
     Args:
         config: name, width, depth and drop rate.
-        num_outputs: of a classifier, the number of patterns; of a segmenter, one more: channel 0 is background.
+        num_outputs: the number of patterns; of a segmenter, one more: channel 0 is background.
         in_channels: channels of the image, 1 or 3.
         rngs: needs the stream `params` (or a default one).
         dtype: compute dtype, float32 or bfloat16; parameters and BatchNorm statistics are float32 in either case.
+        platform: that will run it, for formulations that suit it: `cpu` or `tpu`; else the plain ones.
 
     Returns:
         A module that splits into `nnx.Param` and `nnx.BatchStat` with nothing left over.
@@ -73,7 +84,7 @@ def build(
     Raises:
         UsageError: unknown name, or a depth that the network does not come in.
     """
-    networks = SEGMENTERS | CLASSIFIERS
+    networks = SEGMENTERS | CLASSIFIERS | BAG_READERS | JOINT_READERS
     if config.name not in networks:
         raise UsageError(f"model.name='{config.name}': must be one of {', '.join(networks)}")
     settings = Settings(
@@ -81,7 +92,9 @@ def build(
         in_channels=in_channels,
         width=config.width,
         depth=config.depth,
+        flatten_side=config.flatten_side,
         dropout=config.dropout,
         dtype=dtype,
+        platform=platform,
     )
     return networks[config.name](settings, rngs=rngs)

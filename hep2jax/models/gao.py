@@ -2,12 +2,12 @@
 
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 from jaxtyping import Array, Float
 from typing_extensions import override
 
+from hep2jax.models import grey
 from hep2jax.models.classifier import Description, SquareClassifier
-from hep2jax.models.layers import grey_valid_conv_general, max_pool, scale_channels
+from hep2jax.models.layers import max_pool, scale_channels
 from hep2jax.models.network import Settings
 
 LAYERS = ((6, 7, 2), (16, 4, 3), (32, 3, 3))
@@ -37,7 +37,8 @@ class Gao(SquareClassifier):
         layers, channels, side = [], settings.in_channels, self.side
         for published, kernel_size, pool in LAYERS:
             out = _scaled(published, settings.width)
-            layers.append(PooledConv(channels, out, kernel_size, pool, dtype=self.dtype, rngs=rngs))
+            on_cpu = settings.platform == "cpu" and channels == 1 and grey.divides(side, side, kernel_size, pool)
+            layers.append(PooledConv(channels, out, kernel_size, pool, on_cpu=on_cpu, dtype=self.dtype, rngs=rngs))
             channels, side = out, (side - kernel_size + 1) // pool
         self.layers = nnx.List(layers)
         hidden = _scaled(HIDDEN, settings.width)
@@ -60,26 +61,38 @@ class PooledConv(nnx.Module):
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, pool: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        pool: int,
+        *,
+        on_cpu: bool,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
     ):
-        """`pool` is the pool's size and stride."""
+        """`pool` is the pool's size and stride; `on_cpu`: as `grey.pooled`."""
+        sides = (kernel_size, kernel_size)
         self.conv = nnx.Conv(
             in_channels,
             out_channels,
-            (kernel_size, kernel_size),
+            sides,
             padding="VALID",
             use_bias=False,
             dtype=dtype,
             kernel_init=_lecun_normal,
-            conv_general_dilated=grey_valid_conv_general if in_channels == 1 else lax.conv_general_dilated,
             rngs=rngs,
         )
         self.bias = nnx.Param(jnp.zeros(out_channels))
-        self.pool = pool
+        self.pool, self.on_cpu = pool, on_cpu
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 k"]:
         """(side - kernel side + 1) / pool pixels a side."""
-        return scaled_tanh(max_pool(self.conv(x), self.pool) + self.bias[...].astype(x.dtype))
+        if self.on_cpu:
+            x = grey.pooled(x, self.conv.kernel[...].astype(x.dtype), self.pool)
+        else:
+            x = max_pool(self.conv(x), self.pool)
+        return scaled_tanh(x + self.bias[...].astype(x.dtype))
 
 
 def scaled_tanh(x: Array) -> Array:

@@ -10,16 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Float32
+
+from hep2jax.models import columns as packing
+from hep2jax.models import grey
 
 CHANNEL_MULTIPLE = 8
 """Channel counts are multiples of this: a narrower activation costs the bytes of 8 channels on TPU anyway."""
-
-GREY_CHANNELS = 16
-"""Up to this many channels `grey_convolution` wins on CPU: at 32 it gives nothing."""
-
-GREY_BLOCK = 8
-"""Output pixels of a row that `grey_valid_convolution` computes together."""
 
 _he_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 _lecun_normal = nnx.initializers.lecun_normal()
@@ -52,27 +49,49 @@ class BatchNorm(nnx.Module):
         self.momentum = momentum
         self.epsilon = epsilon
 
-    def __call__(self, x: Float[Array, "... channel"], *, train: bool) -> Float[Array, "... channel"]:
-        """Normalise by the batch (and update the running averages) or, `train=False`, by the averages."""
-        mean, var = self._batch_statistics(x) if train else (self.mean[...], self.var[...])
+    def __call__(self, x: Float[Array, "... channel"], *, train: bool, columns: int = 1) -> Float[Array, "... channel"]:
+        """Normalise by the batch (and update the running averages) or, `train=False`, by the averages.
+
+        `columns` of the image stand side by side in the channels (see `columns.pack`).
+        """
+        return scale_and_shift(x, *self.coefficients(x, train=train, columns=columns), columns)
+
+    def coefficients(
+        self, x: Float[Array, "... channel"], *, train: bool, columns: int = 1, sign: Array | int = 1
+    ) -> tuple[Float32[Array, " c"], Float32[Array, " c"]]:
+        """Factor and offset that normalise `x`; arguments as in a call. Channels of `x` come times their `sign`."""
+        mean, var = self._batch_statistics(x, columns, sign) if train else (self.mean[...], self.var[...])
         factor = self.scale[...] * lax.rsqrt(var + self.epsilon)
         # Not (x - mean) * factor + bias: that form keeps x - mean for the backward pass, a second copy of x.
-        offset = self.bias[...] - mean * factor
-        return (x.astype(jnp.float32) * factor + offset).astype(x.dtype)
+        return factor * sign, self.bias[...] - mean * factor
 
-    def _batch_statistics(self, x: Array) -> tuple[Array, Array]:
+    def _batch_statistics(self, x: Array, columns: int, sign: Array | int) -> tuple[Array, Array]:
         # E[x^2] - E[x]^2: one pass over the activations. In float32 it is safe while |mean| < 100 deviations.
         x = x.astype(jnp.float32)
         axes = tuple(range(x.ndim - 1))
-        mean = x.mean(axes)
-        var = jnp.maximum(jnp.square(x).mean(axes) - jnp.square(mean), 0.0)
+        mean, square = (sums.mean(axes).reshape(columns, -1).mean(0) for sums in (x, jnp.square(x)))
+        mean *= sign
+        var = jnp.maximum(square - jnp.square(mean), 0.0)
         for average, value in ((self.mean, mean), (self.var, var)):
             average[...] = self.momentum * average[...] + (1 - self.momentum) * lax.stop_gradient(value)
         return mean, var
 
 
+def scale_and_shift(
+    x: Float[Array, "... channel"], factor: Float32[Array, " c"], offset: Float32[Array, " c"], columns: int = 1
+) -> Float[Array, "... channel"]:
+    """`x * factor + offset`, computed in float32; `columns` of the image stand side by side in the channels."""
+    return (x.astype(jnp.float32) * jnp.tile(factor, columns) + jnp.tile(offset, columns)).astype(x.dtype)
+
+
 class ConvNorm(nnx.Module):
-    """Convolution without bias (the norm would remove it), BatchNorm and, unless switched off, ReLU."""
+    """Convolution without bias (the norm would remove it), BatchNorm and, unless switched off, ReLU.
+
+    Called with `pool`, a 2x2 max pool follows, and the norm and the ReLU are computed on what it leaves: both grow
+    with their input where the norm's scale is not negative, and where it is, the kernel's sign is turned. The same
+    numbers from a quarter of the elementwise work: `fcn` published, 128 images on a v5e, 151 instead of 169 ms, by the
+    TPU compiler's estimate.
+    """
 
     def __init__(
         self,
@@ -87,25 +106,36 @@ class ConvNorm(nnx.Module):
         rngs: nnx.Rngs,
     ):
         """He initialisation (fan-out); `zero_scale` as in `BatchNorm`."""
-        narrow = in_channels == 1 and out_channels <= GREY_CHANNELS
-        self.conv = nnx.Conv(
-            in_channels,
-            out_channels,
-            (kernel_size, kernel_size),
-            strides=stride,
-            use_bias=False,
-            dtype=dtype,
-            kernel_init=_he_normal,
-            conv_general_dilated=_grey_convolution if narrow else lax.conv_general_dilated,
-            rngs=rngs,
-        )
+        sides = (kernel_size, kernel_size)
+        # Holds the kernel; the convolution itself has several formulations, see `_convolve`.
+        self.conv = nnx.Conv(in_channels, out_channels, sides, use_bias=False, kernel_init=_he_normal, rngs=rngs)
         self.norm = BatchNorm(out_channels, zero_scale=zero_scale)
-        self.relu = relu
+        self.narrow = in_channels == 1 and out_channels <= grey.MOST_CHANNELS
+        self.stride, self.relu, self.dtype = stride, relu, dtype
 
-    def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 k"]:
-        """Height and width divided by the stride, rounded up."""
-        x = self.norm(self.conv(x), train=train)
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, train: bool, columns: int = 1, pool: bool = False
+    ) -> Float[Array, "b h2 w2 k"]:
+        """Height and width divided by the stride, rounded up, and halved by the `pool`.
+
+        `columns` of the image stand side by side in the channels (see `columns.pack`), which needs a stride of 1; a
+        pool leaves half as many of them.
+        """
+        if not pool:
+            x = self.norm(self._convolve(x, 1, columns), train=train, columns=columns)
+            return nnx.relu(x) if self.relu else x
+        sign = jnp.where(self.norm.scale[...] < 0, -1, 1)
+        x = self._convolve(x, sign, columns)
+        coefficients = self.norm.coefficients(x, train=train, columns=columns, sign=sign)
+        x = max_pool(x) if columns == 1 else packing.max_pool(x, columns)
+        x = scale_and_shift(x, *coefficients, max(1, columns // 2))
         return nnx.relu(x) if self.relu else x
+
+    def _convolve(self, x: Array, sign: Array | int, columns: int) -> Array:
+        kernel = (self.conv.kernel[...] * sign).astype(self.dtype)
+        if columns > 1:
+            return packing.convolution(x, kernel, columns)
+        return (grey.narrow if self.narrow else grey.convolution)(x, kernel, self.stride)
 
 
 class Head(nnx.Module):
@@ -153,139 +183,6 @@ class DenseUp(nnx.Module):
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 k"]:
         """Height and width times `factor`."""
         return depth_to_space(self.conv(x), self.factor)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def grey_convolution(
-    image: Float[Array, "b h w 1"], kernel: Float[Array, "i j 1 k"], stride: int
-) -> Float[Array, "b h2 w2 k"]:
-    """SAME convolution of one channel to few, written for CPUs as a sum of shifted images times kernel entries.
-
-    XLA's own forward pass is the slow part of such a convolution on CPU, its gradients are good: they stay. For
-    8 x 192 x 192, forward and weight gradient: 3x3 to 8 channels 5 instead of 19 ms, 7x7 with stride 2 to 8 channels
-    5 instead of 9 ms. Patches and one matrix product, and space to depth, lie between. Other platforms: XLA's.
-    """
-    return lax.platform_dependent(
-        image,
-        kernel,
-        cpu=functools.partial(_shifted_convolution, stride=stride),
-        default=functools.partial(_convolution, stride=stride),
-    )
-
-
-def _grey_forward(image: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
-    return grey_convolution(image, kernel, stride), (image, kernel)
-
-
-def _grey_backward(stride: int, residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
-    return jax.vjp(functools.partial(_convolution, stride=stride), *residuals)[1](cotangent)
-
-
-grey_convolution.defvjp(_grey_forward, _grey_backward)
-
-
-def _convolution(image: Array, kernel: Array, stride: int, padding: str = "SAME") -> Array:
-    numbers = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(image, kernel, (stride, stride), padding, dimension_numbers=numbers)
-
-
-def _shifted_convolution(image: Array, kernel: Array, stride: int) -> Array:
-    rows, columns = kernel.shape[:2]
-    padding = lax.padtype_to_pads(image.shape[1:3], (rows, columns), (stride, stride), "SAME")
-    height, width = (-(-size // stride) for size in image.shape[1:3])
-    padded = jnp.pad(image, ((0, 0), *padding, (0, 0))).astype(jnp.float32)
-    total = 0.0
-    for row in range(rows):
-        for column in range(columns):
-            shifted = padded[:, row:, column:][:, ::stride, ::stride][:, :height, :width]
-            total += shifted * kernel[row, column, 0].astype(jnp.float32)
-    return jnp.asarray(total, image.dtype)
-
-
-def _grey_convolution(image: Array, kernel: Array, strides: tuple[int, ...], *_, **__) -> Array:
-    """`grey_convolution` with the signature that `nnx.Conv` expects."""
-    return grey_convolution(image, kernel, strides[0])
-
-
-@jax.custom_vjp
-def grey_valid_convolution(
-    image: Float[Array, "b h w 1"], kernel: Float[Array, "i j 1 k"]
-) -> Float[Array, "b h2 w2 k"]:
-    """VALID convolution of one channel to few, with stride 1, written for CPUs as one well-shaped matrix product.
-
-    The rows of the left matrix are windows that hold `GREY_BLOCK` output pixels of one row; the right one repeats the
-    kernel at each of their positions: twice the arithmetic of the convolution, in a shape (98 x 48 instead of 49 x 6)
-    that the processor multiplies at full speed. The result needs no rearrangement. Other platforms: XLA's convolution.
-
-    `gao`, 64 cells of 78 x 78, forward and backward of the whole network on two shared cores, medians in ms, side by
-    side with the first row (138 to 152 ms in the runs that the others come from):
-
-    | first layer | ms |
-    |---|---|
-    | XLA, pools by `reduce_window`, tanh before the pools | 145 |
-    | XLA; here and below the pools are elementwise, tanh after them | 109 |
-    | XLA, channels padded to 8 | 95 |
-    | sum of shifted images, which XLA recomputes inside the pool | 297 |
-    | patches, one matrix product of 49 x 6 | 131 |
-    | blocks of 4 in a row | 50 |
-    | blocks of 6, of 8 in a row | 40, 41 |
-    | blocks of 12 in a row | 44 |
-    | blocks of 6 x 6, pooled before they are put in order; second layer as it is, in blocks of 3 x 3 | 39, 34 |
-
-    The last row would tie convolution and pool together, and is not kept.
-    """
-    default = functools.partial(_convolution, stride=1, padding="VALID")
-    return lax.platform_dependent(image, kernel, cpu=_blocked_convolution, default=default)
-
-
-def _grey_valid_forward(image: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return grey_valid_convolution(image, kernel), (image, kernel)
-
-
-def _grey_valid_backward(residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
-    xla = functools.partial(_convolution, stride=1, padding="VALID")
-
-    def cpu(image: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
-        (image_gradient,) = jax.vjp(lambda image: xla(image, kernel), image)[1](cotangent)
-        (kernel_gradient,) = jax.vjp(lambda kernel: _blocked_convolution(image, kernel), kernel)[1](cotangent)
-        return image_gradient, kernel_gradient
-
-    def default(image: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
-        return jax.vjp(xla, image, kernel)[1](cotangent)
-
-    return lax.platform_dependent(*residuals, cotangent, cpu=cpu, default=default)
-
-
-grey_valid_convolution.defvjp(_grey_valid_forward, _grey_valid_backward)
-
-
-def _blocked_convolution(image: Array, kernel: Array) -> Array:
-    rows, columns, _, channels = kernel.shape
-    batch, height, width, _ = image.shape
-    height, width = height - rows + 1, width - columns + 1
-    windows = _row_windows(image[..., 0], rows, columns, -(-width // GREY_BLOCK))
-    offsets = [(position, GREY_BLOCK - 1 - position) for position in range(GREY_BLOCK)]
-    shifted = [jnp.pad(kernel[:, :, 0], ((0, 0), offset, (0, 0))) for offset in offsets]
-    matrix = jnp.stack(shifted, axis=2).reshape(windows.shape[-1], GREY_BLOCK * channels)
-    product = jnp.dot(windows, matrix, preferred_element_type=jnp.float32)
-    return product.reshape(batch, height, -1, channels)[:, :, :width].astype(image.dtype)
-
-
-def _row_windows(image: Float[Array, "b h w"], rows: int, columns: int, blocks: int) -> Float[Array, "b h2 n m"]:
-    """For each row and each of its `blocks`, the pixels (row, column) which the block's output pixels see."""
-    batch, height, width = image.shape
-    seen = GREY_BLOCK + columns - 1
-    neighbours = -(-seen // GREY_BLOCK)
-    total = blocks + neighbours - 1
-    padded = jnp.pad(image, ((0, 0), (0, 0), (0, max(0, total * GREY_BLOCK - width))))[:, :, : total * GREY_BLOCK]
-    cut = padded.reshape(batch, height, total, GREY_BLOCK)
-    wide = jnp.concatenate([cut[:, :, i : i + blocks] for i in range(neighbours)], axis=-1)[..., :seen]
-    return jnp.concatenate([wide[:, i : i + height - rows + 1] for i in range(rows)], axis=-1)
-
-
-def grey_valid_conv_general(image: Array, kernel: Array, *_, **__) -> Array:
-    """`grey_valid_convolution` with the signature that `nnx.Conv` expects."""
-    return grey_valid_convolution(image, kernel)
 
 
 def depth_to_space(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h2 w2 k"]:
@@ -366,7 +263,7 @@ def doubled_conv_general(x: Float[Array, "b h w c"], kernel: Float[Array, "i j c
     spread = _spread(kernel.shape[0])
     small = jnp.einsum("atu,bsv,uvck->tscabk", spread, spread, kernel.astype(jnp.float32))
     small = small.reshape(3, 3, x.shape[-1], -1).astype(x.dtype)
-    return depth_to_space(_convolution(x, small, 1), 2)
+    return depth_to_space(grey.convolution(x, small), 2)
 
 
 def _spread(side: int) -> np.ndarray:

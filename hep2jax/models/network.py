@@ -23,8 +23,12 @@ class Settings:
     """Multiplier on channel counts, see `layers.scale_channels`."""
     depth: int = 0
     """Layers of the networks that come in several depths; 0: as published."""
+    flatten_side: int = 0
+    """Side of the images whose last map is flattened in front of the heads, where a network can; 0: averaged."""
     dropout: float = 0.0
     """Drop rate before the heads."""
+    platform: str = ""
+    """`cpu` or `tpu`: formulations that suit it, with the same numbers (see `columns`, `grey`); else the plain ones."""
 
 
 class ImageNetwork(nnx.Module):

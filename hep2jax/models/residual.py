@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from hep2jax.models.layers import ConvNorm, max_pool, scale_channels
+from hep2jax.models.layers import ConvNorm, scale_channels
 from hep2jax.models.network import Settings
 
 STEM_CHANNELS = 64
@@ -118,8 +118,7 @@ class ResidualTrunk(nnx.Module):
 
     def __call__(self, x: Array, *, train: bool) -> list[Array]:
         """Feature maps of the four stages, fine to coarse."""
-        x, features = self.stem(x, train=train), []
-        x = max_pool(x) if self.pooled else x
+        x, features = self.stem(x, train=train, pool=self.pooled), []
         for stage in self.stages:
             for module in stage:
                 x = module(x, train=train)

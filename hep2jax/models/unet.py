@@ -53,10 +53,11 @@ class UNet(Segmenter):
 class DoubleConv(nnx.Module):
     """Two 3x3 convolutions with BatchNorm and ReLU."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        """Both convolutions give `out_channels`."""
-        self.first = ConvNorm(in_channels, out_channels, dtype=dtype, rngs=rngs)
-        self.second = ConvNorm(out_channels, out_channels, dtype=dtype, rngs=rngs)
+    def __init__(self, in_channels: int, out_channels: int, *, middle: int = 0, dtype: jnp.dtype, rngs: nnx.Rngs):
+        """The first convolution gives `middle` channels (0: `out_channels`), the second `out_channels`."""
+        middle = middle or out_channels
+        self.first = ConvNorm(in_channels, middle, dtype=dtype, rngs=rngs)
+        self.second = ConvNorm(middle, out_channels, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Array, *, train: bool) -> Array:
         """Same height and width."""

@@ -5,7 +5,7 @@ from jaxtyping import Array
 from typing_extensions import override
 
 from hep2jax.models.classifier import Description, PoolingClassifier
-from hep2jax.models.layers import ConvNorm, global_average, max_pool, scale_channels
+from hep2jax.models.layers import ConvNorm, global_average, scale_channels
 from hep2jax.models.network import Settings
 
 STAGES = (32, 64, 128, 256)
@@ -44,7 +44,6 @@ class VggCell(PoolingClassifier):
     def describe(self, image: Array, *, train: bool) -> Description:
         x = image
         for stage in self.stages:
-            for conv in stage:
-                x = conv(x, train=train)
-            x = max_pool(x)
+            for number, conv in enumerate(stage, 1):
+                x = conv(x, train=train, pool=number == len(stage))
         return Description(nnx.relu(self.hidden(global_average(x))))

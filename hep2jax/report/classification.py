@@ -5,7 +5,7 @@ from typing import Any
 
 from hep2jax.report.figures import bar
 from hep2jax.report.markup import Html, count, element, figure, interval, percent, table
-from hep2jax.report.terms import name_of, pattern_label, pattern_name
+from hep2jax.report.terms import coded_label, consensus, name_of, pattern_name
 
 
 def classification(title: str, unit: str, figures: dict[str, Any], classes: Sequence[str]) -> Html:
@@ -53,7 +53,7 @@ def _matrix(confusion: Sequence[Sequence[float]], classes: Sequence[str], unit: 
     """Rows are the truth; a cell is shaded by its share of its row, errors in another hue than hits."""
     header = [
         element("span", "truth ↓\u2002read as →", class_="corner"),
-        *(element("span", pattern_name(name), class_="upright") for name in [*classes, "all"]),
+        *(element("span", pattern_name(name), class_="upright", title=consensus(name)) for name in [*classes, "all"]),
     ]
     rows = [_matrix_row(index, row, classes, unit) for index, row in enumerate(confusion)]
     return table(header, rows, class_="confusion")
@@ -62,7 +62,7 @@ def _matrix(confusion: Sequence[Sequence[float]], classes: Sequence[str], unit: 
 def _matrix_row(truth: int, row: Sequence[float], classes: Sequence[str], unit: str) -> list[Html]:
     total = element("span", figure(sum(row)), class_="sum")
     cells = [_matrix_cell(truth, read, row, classes, unit) for read in range(len(row))]
-    return [pattern_label(truth, classes[truth]), *cells, total]
+    return [coded_label(truth, classes[truth]), *cells, total]
 
 
 def _matrix_cell(truth: int, read: int, row: Sequence[float], classes: Sequence[str], unit: str) -> Html:
@@ -93,4 +93,4 @@ def _per_class_table(per_class: dict[str, dict[str, Any]], classes: Sequence[str
 
 def _per_class_row(index: int, name: str, figures: dict[str, Any]) -> list[Any]:
     rates = (bar(figures.get(key)) for key in ("recall", "precision"))
-    return [pattern_label(index, name), *rates, figure(figures.get("support"))]
+    return [coded_label(index, name), *rates, figure(figures.get("support"))]

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hep2jax.report.markup import Html, element, figure, interval, is_figure, is_interval, join, table
-from hep2jax.report.terms import definition_of, name_of, pattern_label, term
+from hep2jax.report.terms import coded_label, definition_of, name_of, term
 
 FIELD_TILES = (
     ("Specimens, ", "specimen", ("mca", "aca")),
@@ -132,7 +132,7 @@ def pattern_pixels_panel(section: dict[str, Any], classes: Sequence[str]) -> Htm
     if not (dice or iou):
         return Html("")
     names = _in_class_order({**dice, **iou}, classes)
-    rows = [[pattern_label(i, name), bar(dice.get(name)), bar(iou.get(name))] for i, name in names]
+    rows = [[coded_label(i, name), bar(dice.get(name)), bar(iou.get(name))] for i, name in names]
     header = [
         "pattern",
         element("abbr", "Dice", title="Cell against background on the images of this pattern"),

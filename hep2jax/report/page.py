@@ -184,13 +184,14 @@ def _split(split: str, section: dict, pictures: _Pictures, config: dict) -> tupl
 
 
 def _classifications(section: dict[str, Any], classes: Sequence[str]) -> list[Html]:
-    """Of specimens and of examples; of cells, which are what such a run is trained on, the cells first."""
+    """Of specimens, of examples and of intensities; of cells, which such a run is trained on, the cells first."""
     unit = _unit(section)
+    graded = classification("Intensity", "specimen", section.get("intensity") or {}, ())
     panels = [
         classification("By specimen", "specimen", section.get("specimen") or {}, classes),
         classification(f"By {unit}", unit, section, classes),
     ]
-    return panels[::-1] if figures.of_cells(section) else panels
+    return panels[::-1] if figures.of_cells(section) else [*panels, graded]
 
 
 def _coverage(section: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from hep2jax.report.markup import Html, element
 from hep2jax.report.palette import pattern_colour
+from tfds_builders import icap
 
 DEFINITIONS = {
     "mca": (
@@ -74,5 +75,16 @@ def swatch(index: int) -> Html:
 
 
 def pattern_label(index: int, name: str) -> Html:
-    """Swatch and name of a pattern."""
-    return element("span", swatch(index), pattern_name(name))
+    """Swatch and name of a pattern; its consensus codes on hover."""
+    return element("span", swatch(index), pattern_name(name), title=consensus(name))
+
+
+def coded_label(index: int, name: str) -> Html:
+    """Swatch, name and consensus codes of a pattern."""
+    codes = icap.describe(name)
+    return element("span", pattern_label(index, name), element("small", codes, class_="codes") if codes else None)
+
+
+def consensus(name: str) -> str | None:
+    """A pattern's consensus codes and what its label leaves open; None for one that has no code."""
+    return "ICAP " + "; ".join(filter(None, (icap.describe(name), icap.note(name)))) if icap.codes(name) else None

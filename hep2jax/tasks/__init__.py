@@ -1,12 +1,14 @@
-"""What a network is for: whole fields pixel by pixel, or single cells. One interface for every phase of a run."""
+"""What a network is for: whole fields, by pixels, tiles or patches, or single cells. One interface for every phase."""
 
 from collections.abc import Sequence
 
-from hep2jax.config import CLASSIFIERS, Config
+from hep2jax.config import BAG_READERS, CLASSIFIERS, JOINT_READERS, SEGMENTERS, Config
 from hep2jax.data import cells, sources
+from hep2jax.tasks.bag_task import BagTask
 from hep2jax.tasks.base import Evaluator, Parameters, Task
 from hep2jax.tasks.cell_task import CellTask
 from hep2jax.tasks.field_task import FieldTask
+from hep2jax.tasks.joint_task import JointTask
 
 __all__ = ["Evaluator", "Parameters", "Task", "load", "num_outputs"]
 
@@ -15,9 +17,12 @@ def load(config: Config) -> Task:
     """Read the configured data set for the configured network, building it first if it is absent."""
     if config.model.name in CLASSIFIERS:
         return CellTask(config, cells.load(config.data))
-    return FieldTask(config, sources.load(config.data))
+    fields = sources.load(config.data)
+    if config.model.name in BAG_READERS:
+        return BagTask(config, fields)
+    return JointTask(config, fields) if config.model.name in JOINT_READERS else FieldTask(config, fields)
 
 
 def num_outputs(config: Config, classes: Sequence[str]) -> int:
-    """Channels of the configured network's output: the patterns, and background where it labels pixels."""
-    return len(classes) + (config.model.name not in CLASSIFIERS)
+    """Channels of the configured network's output: the patterns, and background where it labels pixels with them."""
+    return len(classes) + (config.model.name in SEGMENTERS)

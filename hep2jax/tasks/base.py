@@ -23,6 +23,11 @@ Result = TypeVar("Result")
 class Stream(Protocol):
     """Training batches as a function of the step."""
 
+    @property
+    def store(self) -> dict[str, np.ndarray]:
+        """Arrays that the devices keep, with `data.warp=device`; else empty."""
+        ...
+
     def batch(self, step: int) -> dict[str, np.ndarray]:
         """This process's rows of the batch of a step."""
         ...

@@ -8,16 +8,16 @@ import jax
 import numpy as np
 from typing_extensions import override
 
-from hep2jax import classical, metrics, report, specimen, steps
-from hep2jax import mesh as meshes
-from hep2jax.config import Config
-from hep2jax.data import feeding, pipeline, sources, tiles
+from hep2jax import classical, metrics, report, specimen
+from hep2jax.config import Config, EvaluationConfig
+from hep2jax.data import pipeline, sources, tiles
 from hep2jax.data.sources import VOID, FieldSet
 from hep2jax.metrics import ImageScore
 from hep2jax.state import Network
 from hep2jax.tasks import field_results
 from hep2jax.tasks.base import Parameters, Task
 from hep2jax.tasks.field_results import FieldResult, by_specimen, vote
+from hep2jax.tasks.tile_reader import TileReader
 
 
 class FieldEvaluator:
@@ -25,11 +25,7 @@ class FieldEvaluator:
 
     def __init__(self, config: Config, network: Network, mesh: jax.sharding.Mesh) -> None:
         self._config = config
-        self._mesh = mesh
-        shared = meshes.replicated(mesh)
-        self._predict = jax.jit(
-            steps.make_predict_step(network, dihedral=config.evaluation.dihedral), out_shardings=shared
-        )
+        self._reader = TileReader(config, network, mesh)
 
     def predict(
         self, parameters: Parameters, images: Iterable[tuple[np.ndarray, np.ndarray]], shapes: Sequence
@@ -41,18 +37,11 @@ class FieldEvaluator:
             images: (uint8 [h, w], greys float32 [4]) pairs, see `steps.normalise`.
             shapes: (h, w) of each of them.
         """
-        tiling = self._config.evaluation
-        rows = meshes.process_rows(tiling.batch_size)
-        blender = tiles.Blender(tiling.tile_size, tiling.tile_overlap)
-        stream = tiles.batches(images, batch_size=tiling.batch_size, tile=tiling.tile_size, overlap=tiling.tile_overlap)
-        for batch in stream:
-            local = {"image": batch.image[rows], "greys": batch.greys[rows]}
-            inputs = feeding.put(local, self._mesh)
-            probabilities = jax.device_get(self._predict(*parameters, inputs["image"], inputs["greys"]))
-            for tile, pixels in zip(batch.tiles, probabilities, strict=False):  # padded rows have no tile
-                blended = blender.add(tile, pixels, shapes[tile.image])
-                if blended is not None:
-                    yield blended
+        blender = tiles.Blender(self._config.evaluation.tile_size, self._config.evaluation.tile_overlap)
+        for tile, pixels in self._reader.read(parameters, images):
+            blended = blender.add(tile, pixels, shapes[tile.image])
+            if blended is not None:
+                yield blended
 
     def measure_fields(self, parameters: Parameters, fields: FieldSet, indices: Sequence[int]) -> list[FieldResult]:
         """Results of the chosen fields, in order."""
@@ -64,7 +53,7 @@ class FieldEvaluator:
     def _measure_field(self, field: sources.Field, working: np.ndarray, fields: FieldSet) -> FieldResult:
         probabilities = to_native(working, field.image.shape)
         foreground, pattern = specimen.decide(probabilities, self._config.evaluation.foreground_threshold)
-        foreground, cells = self._cells(foreground)
+        foreground, cells = counted_cells(foreground, self._config.evaluation)
         predicted = np.where(foreground, pattern + 1, 0).astype(np.uint8)
         valid = field.classes != VOID
         num_patterns = len(fields.classes)
@@ -79,16 +68,6 @@ class FieldEvaluator:
             class_counts=metrics.count_classes(predicted, field.classes, valid, num_patterns),
             predicted=predicted,
         )
-
-    def _cells(self, foreground: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """The foreground that counts and its single cells; no cells where the nuclear diameter is unknown."""
-        options = self._config.evaluation
-        if not options.nuclear_diameter:
-            return foreground, None
-        cells = classical.split_touching(foreground, options.nuclear_diameter)
-        if options.drop_cut_cells:
-            cells = classical.drop_cut_cells(cells, options.nuclear_diameter)
-        return cells > 0, cells
 
     def _score(
         self, field: sources.Field, fields: FieldSet, foreground: np.ndarray, cells: np.ndarray | None
@@ -113,6 +92,16 @@ class FieldEvaluator:
             cells = classical.drop_cut_cells(cells, options.nuclear_diameter) if options.drop_cut_cells else cells
             scores[name] = self._score(field, fields, cells > 0, cells)
         return scores
+
+
+def counted_cells(foreground: np.ndarray, options: EvaluationConfig) -> tuple[np.ndarray, np.ndarray | None]:
+    """The foreground that counts and its single cells; no cells where the nuclear diameter is unknown."""
+    if not options.nuclear_diameter:
+        return foreground, None
+    cells = classical.split_touching(foreground, options.nuclear_diameter)
+    if options.drop_cut_cells:
+        cells = classical.drop_cut_cells(cells, options.nuclear_diameter)
+    return cells > 0, cells
 
 
 def plain_greys(field: sources.Field) -> np.ndarray:

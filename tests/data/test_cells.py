@@ -1,8 +1,10 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from hep2jax.config import DataConfig
-from hep2jax.data import cell_stream, cells
+from hep2jax.data import cell_stream, cells, sources
 from hep2jax.errors import UsageError
 from hep2jax.steps import normalise
 from tests.data.cell_tables import picture
@@ -113,3 +115,25 @@ def test_cells_cut_from_specimens_lie_inside_the_frame_and_carry_their_truth(dat
         assert cell.image.dtype == np.uint8
         assert min(cell.image.shape) > 20
         assert cell.ready.shape == (config.crop_size, config.crop_size)
+
+
+def test_cells_of_fields_are_those_of_the_set(data_dir):
+    """Cut from fields in memory or from the set's records: the same cells, the same pixels."""
+    config = DataConfig(builder_config="specimens_tiny", data_dir=str(data_dir), normalise="contrast_stretch")
+    fields = sources.load(dataclasses.replace(config, normalise="none"))
+    for one, other in zip(cells.from_fields(fields, config).cells, cells.load(config).cells, strict=True):
+        assert (one.item, one.intensity) == (other.item, other.intensity)
+        np.testing.assert_array_equal(one.ready, other.ready)
+        np.testing.assert_array_equal(one.greys, other.greys)
+
+
+def test_objects_that_reach_the_frame_are_not_cut_out():
+    instances = np.zeros((60, 80), np.int32)
+    instances[0:10, 20:30], instances[20:30, 40:50], instances[50:55, 70:79] = 1, 2, 5
+    image = np.arange(60 * 80, dtype=np.uint16).astype(np.uint8).reshape(60, 80)
+    out = cells.cut_out(image, instances)
+    assert ([cut.number for cut in out.whole], out.num_cut_by_frame) == ([2, 5], 1)
+    first = out.whole[0]
+    np.testing.assert_array_equal(first.image, image[18:32, 38:52])
+    assert first.mask.sum() == 100
+    assert [cut.number for cut in cells.cut_out(image, instances, [5, 4, 9]).whole] == [5]

@@ -44,8 +44,8 @@ def test_data_dir_is_the_given_one_else_the_environment_s_else_tfds_s(monkeypatc
 def test_every_builder_can_be_loaded_and_its_first_configuration_is_taken(name):
     builder = importlib.import_module(prepare.BUILDERS[name]).Builder
     assert builder.name == name
-    expected = "specimens" if name in ("hep2_synthetic", "icpr2012") else "cells"
-    assert prepare.configurations(name)[0] == expected
+    expected = {"icpr2014_task1": "cells", "snphep2": "cells", "aida": "images"}
+    assert prepare.configurations(name)[0] == expected.get(name, "specimens")
 
 
 def test_builds_once_with_one_line_and_then_reuses(tmp_path, archive, capfd):
@@ -115,6 +115,18 @@ def test_a_changed_table_is_built_in_and_a_copy_is_not(tmp_path, archive):
     builder = prepare.prepare("icpr2012", "", data_dir, str(copy))
     assert stamps(builder) != before
     assert {example["pattern"] for example in builder.as_data_source("train")} == {4, 1}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".xls", ".xlsx"])
+def test_other_labels_in_a_table_of_equal_length_are_another_source(tmp_path, suffix):
+    builder = importlib.import_module(prepare.BUILDERS["aida"]).Builder(data_dir=str(tmp_path / "data"))
+    table = tmp_path / "manual" / f"AIDA_HEp-2_GroundTruth{suffix}"
+    table.parent.mkdir()
+    found = []
+    for content in (b"AC-1", b"AC-2", b"AC-1"):
+        table.write_bytes(content)
+        found.append(prepare._fingerprint(builder, table.parent))
+    assert found[0] == found[2] != found[1]
 
 
 def test_old_data_stay_until_new_ones_are_whole(tmp_path, archive):

@@ -5,7 +5,8 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from hep2jax.models import layers
+from hep2jax.models import columns as packing
+from hep2jax.models import grey, layers
 
 
 def normal(*shape: int, seed: int = 0) -> jax.Array:
@@ -155,7 +156,7 @@ def test_grey_convolution_matches_xla(side, stride):
 
     @jax.jit
     def ours(image, kernel):
-        return layers.grey_convolution(image, kernel, stride)
+        return grey.narrow(image, kernel, stride)
 
     np.testing.assert_allclose(ours(image, kernel), xla(image, kernel), atol=1e-5)
     weights = normal(*xla(image, kernel).shape, seed=2)
@@ -164,31 +165,76 @@ def test_grey_convolution_matches_xla(side, stride):
         np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
+def _pooled_by_xla(image, kernel, pool):
+    numbers = ("NHWC", "HWIO", "NHWC")
+    x = lax.conv_general_dilated(image, kernel, (1, 1), "VALID", dimension_numbers=numbers)
+    return nnx.max_pool(x, window_shape=(pool, pool), strides=(pool, pool))
+
+
 @pytest.mark.parametrize(
-    ("height", "width", "rows", "columns"), [(78, 78, 7, 7), (12, 9, 3, 5), (9, 14, 4, 2), (7, 7, 7, 7)]
+    ("height", "width", "side", "pool"), [(78, 78, 7, 2), (12, 18, 3, 2), (11, 19, 4, 4), (5, 9, 2, 1)]
 )
-def test_grey_valid_convolution_matches_xla(height, width, rows, columns):
-    image, kernel = normal(3, height, width, 1), normal(rows, columns, 1, 6, seed=1)
-
-    def xla(image, kernel):
-        return lax.conv_general_dilated(image, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-    convolutions = [jax.jit(function) for function in (layers.grey_valid_convolution, xla)]
-    got, expected = (convolve(image, kernel) for convolve in convolutions)
+def test_a_pooled_grey_convolution_matches_xla(height, width, side, pool):
+    image, kernel = normal(3, height, width, 1), normal(side, side, 1, 6, seed=1)
+    assert grey.divides(height, width, side, pool)
+    functions = [jax.jit(lambda i, k, f=f: f(i, k, pool)) for f in (grey.pooled, _pooled_by_xla)]
+    got, expected = (function(image, kernel) for function in functions)
     assert got.shape == expected.shape
     np.testing.assert_allclose(got, expected, atol=3e-5)
     weights = normal(*expected.shape, seed=2)
-    gradients = [jax.grad(lambda i, k, f=f: (f(i, k) * weights).sum(), (0, 1))(image, kernel) for f in convolutions]
+    gradients = [jax.grad(lambda i, k, f=f: (f(i, k) * weights).sum(), (0, 1))(image, kernel) for f in functions]
     for ours, theirs in zip(*gradients, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=2e-6 * expected.size**0.5 + 2e-5)
+        np.testing.assert_allclose(ours, theirs, atol=2e-6 * expected.size**0.5 + 3e-5)
 
 
-def test_grey_valid_convolution_sums_bfloat16_in_float32():
-    image, kernel = normal(1, 16, 16, 1).astype(jnp.bfloat16), normal(7, 7, 1, 6, seed=1).astype(jnp.bfloat16)
-    convolve = jax.jit(layers.grey_valid_convolution)
-    exact, got = convolve(image.astype(jnp.float32), kernel.astype(jnp.float32)), convolve(image, kernel)
+def test_equal_maxima_share_the_gradient():
+    image, kernel = jnp.ones((1, 4, 10, 1)), jnp.ones((3, 3, 1, 2))
+    gradient = jax.grad(lambda kernel: grey.pooled(image, kernel, 2).sum())(kernel)
+    np.testing.assert_allclose(gradient, 4.0)  # four pooled pixels, each a mean of four equal windows
+
+
+@pytest.mark.parametrize(("height", "width", "side", "pool"), [(78, 80, 7, 2), (13, 18, 3, 2), (14, 18, 3, 3)])
+def test_sizes_that_blocks_do_not_divide_are_told_apart(height, width, side, pool):
+    assert not grey.divides(height, width, side, pool)
+
+
+def test_a_pooled_grey_convolution_sums_bfloat16_in_float32():
+    image, kernel = normal(1, 16, 14, 1).astype(jnp.bfloat16), normal(7, 7, 1, 6, seed=1).astype(jnp.bfloat16)
+    exact, got = grey.pooled(image.astype(jnp.float32), kernel.astype(jnp.float32), 2), grey.pooled(image, kernel, 2)
     assert got.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(got, np.float32), exact, rtol=2**-8, atol=1e-5)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("columns", [1, 2])
+def test_a_pool_before_the_norm_gives_what_a_pool_after_the_relu_gives(train, columns):
+    """Scales of both signs: output, gradients of every parameter, running averages."""
+    conv = layers.ConvNorm(3, 8, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    conv.norm.scale[...] = normal(8, seed=5)
+    conv.norm.bias[...] = normal(8, seed=6)
+    conv.norm.mean[...], conv.norm.var[...] = normal(8, seed=7), jnp.abs(normal(8, seed=8)) + 0.5
+    graphdef, params, stats = nnx.split(conv, nnx.Param, nnx.BatchStat)
+    x = normal(2, 6, 8, 3)
+
+    def after(conv, x):
+        return layers.max_pool(conv(x, train=train))
+
+    def before(conv, x):
+        made = conv(packing.pack(x, columns), train=train, columns=columns, pool=True)
+        return packing.unpack(made, max(1, columns // 2))
+
+    def measure(function):
+        def loss(params, stats, x):
+            conv = nnx.merge(graphdef, params, stats)
+            y = function(conv, x)
+            return (y * normal(2, 3, 4, 8, seed=9)).sum(), (y, nnx.to_pure_dict(nnx.state(conv, nnx.BatchStat)))
+
+        pure = nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+        (_, measured), gradients = jax.value_and_grad(loss, (0, 2), has_aux=True)(*pure, x)
+        return measured, gradients
+
+    for one, other in zip(*(jax.tree.leaves(measure(function)) for function in (after, before)), strict=True):
+        np.testing.assert_allclose(other, one, atol=2e-5)
 
 
 @pytest.mark.parametrize("side", [3, 5])
@@ -202,7 +248,7 @@ def test_a_doubled_convolution_is_the_convolution_of_repeated_pixels(side):
 
 def test_grey_convolution_sums_bfloat16_in_float32():
     image, kernel = normal(1, 8, 8, 1).astype(jnp.bfloat16), normal(7, 7, 1, 8, seed=1).astype(jnp.bfloat16)
-    convolve = jax.jit(layers.grey_convolution, static_argnums=2)
+    convolve = jax.jit(grey.narrow, static_argnums=2)
     exact = convolve(image.astype(jnp.float32), kernel.astype(jnp.float32), 1)
     got = convolve(image, kernel, 1)
     assert got.dtype == jnp.bfloat16

@@ -16,9 +16,10 @@ from scipy import spatial
 from tests.tfds_builders.hep2_statistics import field_cells, noise_sigma, summary
 from tfds_builders.hep2_synthetic import generator, optics, parameters
 from tfds_builders.hep2_synthetic.geometry import Window, body_outline, nucleus_outline
-from tfds_builders.hep2_synthetic.hep2_synthetic_dataset_builder import SPLITS, Builder, SyntheticConfig, _png
+from tfds_builders.hep2_synthetic.hep2_synthetic_dataset_builder import SPLITS, Builder, SyntheticConfig
 from tfds_builders.hep2_synthetic.layout import Cell
 from tfds_builders.hep2_synthetic.mitosis import stain_mitotic_cell
+from tfds_builders.pixels import encode_png
 
 SPECIMENS = 8
 SIZE = {"height": 416, "width": 416, "fields": 1}
@@ -212,7 +213,8 @@ def test_background_matches_i3a(fields):
 def test_noise_law_matches_i3a(level, sigma):
     specimen = parameters.draw_specimen(np.random.default_rng(0), "homogeneous", "positive", 48.0)
     flat = np.full((256, 256), level - specimen.background, np.float32)
-    image = optics.photograph(np.random.default_rng(1), flat, specimen)
+    conditions = parameters.draw_conditions(np.random.default_rng(0), parameters.STEADY)
+    image = optics.photograph(np.random.default_rng(1), flat, specimen, conditions)
     assert noise_sigma(image) == pytest.approx(sigma, rel=0.2)
 
 
@@ -360,5 +362,5 @@ def test_builder_writes_what_the_generator_makes(built):
 
 def test_png_keeps_sixteen_bits():
     values = np.arange(60_000, 60_100, dtype=np.uint16).reshape(10, 10)
-    decoded = cv2.imdecode(np.frombuffer(_png(values).getvalue(), np.uint8), cv2.IMREAD_UNCHANGED)
+    decoded = cv2.imdecode(np.frombuffer(encode_png(values).getvalue(), np.uint8), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(decoded, values)

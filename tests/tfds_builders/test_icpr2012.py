@@ -9,8 +9,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from tests.tfds_builders import icpr2012_layout as made_up
-from tfds_builders.icpr2012 import layout, pixels
-from tfds_builders.icpr2012.icpr2012_dataset_builder import Builder
+from tfds_builders import pixels
+from tfds_builders.icpr2012 import layout
+from tfds_builders.icpr2012.icpr2012_dataset_builder import Builder, paint_objects
 
 PATTERNS = ("homogeneous", "fine_speckled", "coarse_speckled", "nucleolar", "centromere", "cytoplasmatic")
 REAL = pathlib.Path(
@@ -124,7 +125,7 @@ def test_stored_bytes_are_png_of_the_stated_depth(specimens):
 
 def test_paint_keeps_more_objects_than_a_byte_can_count():
     masks = [np.arange(400).reshape(20, 20) == index for index in range(400)]
-    np.testing.assert_array_equal(pixels.paint_objects(masks, (20, 20)), np.arange(1, 401).reshape(20, 20))
+    np.testing.assert_array_equal(paint_objects(masks, (20, 20)), np.arange(1, 401).reshape(20, 20))
 
 
 def test_png_and_bmp_give_the_same_set(tmp_path, train):
@@ -251,10 +252,10 @@ IMAGE, TABLE, MASK = "Images/01/01.bmp", "Images/01/01.csv", "Cells/Cell_Masks/0
 DAMAGES = {
     "truncated image": (IMAGE, truncate, "damaged"),
     "truncated mask": (MASK, truncate, "damaged"),
-    "empty file": (IMAGE, lambda path: path.write_bytes(b""), "not a BMP or PNG image"),
-    "text for an image": (IMAGE, lambda path: path.write_text("GIF89a"), "not a BMP or PNG image"),
+    "empty file": (IMAGE, lambda path: path.write_bytes(b""), "not a PNG, BMP, TIFF or JPEG image"),
+    "text for an image": (IMAGE, lambda path: path.write_text("GIF89a"), "not a PNG, BMP, TIFF or JPEG image"),
     "grey image": (IMAGE, save(np.ones(made_up.SHAPE, np.uint8)), "24-bit RGB"),
-    "colour mask": (MASK, save(np.ones((*made_up.SHAPE, 3), np.uint8)), "1-bit or 8-bit"),
+    "colour mask": (MASK, save(np.full((*made_up.SHAPE, 3), (255, 0, 0), np.uint8)), "expected a grey image"),
     "mask of another size": (MASK, save(np.full((48, 60), 255, np.uint8)), "60 x 48 pixels, its image 64 x 48"),
     "empty mask": (MASK, save(np.zeros(made_up.SHAPE, np.uint8)), "the mask is empty"),
     "unknown pattern": (TABLE, replace("homogeneous", "speckledd"), "line 2: unknown pattern 'speckledd'"),

@@ -6,26 +6,38 @@ import zlib
 import cv2
 import numpy as np
 
+from tfds_builders.fields import KINDS, VOID
 from tfds_builders.hep2_synthetic.artefacts import draw_artefact, draw_specks
 from tfds_builders.hep2_synthetic.geometry import Window, overlap
-from tfds_builders.hep2_synthetic.layout import Cell, draw_cells
+from tfds_builders.hep2_synthetic.layout import Cell, draw_cells, spoil_cells
+from tfds_builders.hep2_synthetic.mixtures import LABELS, NEGATIVE, PAIRS, draw_negative, draw_pair
 from tfds_builders.hep2_synthetic.optics import photograph
 from tfds_builders.hep2_synthetic.parameters import (
     INTENSITIES,
     PATTERNS,
+    STEADY,
+    FieldVariation,
     SpecimenParameters,
+    draw_conditions,
     draw_specimen,
 )
 from tfds_builders.hep2_synthetic.patterns import mask_outline, reach, stain_cell
 from tfds_builders.hep2_synthetic.textures import grain, smooth
 
-__all__ = ["INTENSITIES", "KINDS", "PATTERNS", "VOID", "Field", "generate_specimen", "specimen_parameters"]
-
-KINDS = ("cell", "mitotic_cell", "artefact")
-"""The kinds of objects in the order of their class labels."""
-
-VOID = 255
-"""Value of artefacts in the class mask: neither trained nor measured on."""
+__all__ = [
+    "INTENSITIES",
+    "KINDS",
+    "LABELS",
+    "NEGATIVE",
+    "PAIRS",
+    "PATTERNS",
+    "STEADY",
+    "VOID",
+    "Field",
+    "FieldVariation",
+    "generate_specimen",
+    "specimen_parameters",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +55,7 @@ class Field:
     Attributes:
       image: uint8 [height, width], grey levels 0 to 254.
       instance_mask: uint16 [height, width], 0 background, k = the object with `instance` k.
-      class_mask: uint8 [height, width], 0 background, 1 + index of the pattern, `VOID` = artefact.
+      class_mask: uint8 [height, width], 0 background, 1 + index of the main pattern in `LABELS`, `VOID` = artefact.
       objects: the objects that have pixels in the masks, by rising instance.
     """
 
@@ -54,10 +66,15 @@ class Field:
 
 
 def specimen_parameters(
-    seed: int, pattern: str, intensity: str, *, nuclear_diameter: float = 48.0
+    seed: int, pattern: str, intensity: str, *, second: str = "", nuclear_diameter: float = 48.0
 ) -> SpecimenParameters:
     """Returns the parameters of the specimen that `generate_specimen` draws from the same arguments."""
-    return draw_specimen(_generator(seed, pattern, intensity, 0), pattern, intensity, nuclear_diameter)
+    rng = _generator(seed, _name(pattern, second), intensity, 0)
+    if second:
+        return draw_pair(rng, (pattern, second), intensity, nuclear_diameter)
+    if pattern == intensity == NEGATIVE:
+        return draw_negative(rng, nuclear_diameter)
+    return draw_specimen(rng, pattern, intensity, nuclear_diameter)
 
 
 def generate_specimen(
@@ -68,7 +85,9 @@ def generate_specimen(
     height: int,
     width: int,
     fields: int,
+    second: str = "",
     nuclear_diameter: float = 48.0,
+    variation: FieldVariation = STEADY,
 ) -> list[Field]:
     """Generates all fields of one specimen.
 
@@ -77,36 +96,46 @@ def generate_specimen(
 
     Args:
       seed: the specimen's own seed, >= 0.
-      pattern: one of `PATTERNS`.
-      intensity: one of `INTENSITIES`.
+      pattern: one of `PATTERNS`, or `NEGATIVE`.
+      intensity: one of `INTENSITIES`; `NEGATIVE` with that pattern.
       height, width: size of a field in pixels.
       fields: number of fields.
+      second: a pattern that the same cells have besides, so that both are one of `PAIRS`; empty: none.
       nuclear_diameter: median diameter of nuclei over specimens in pixels; 48 is a 20x objective, 77 a 40x
         one. Textures and blur scale with it.
+      variation: how far fields stray from the specimen.
 
     Raises:
-      ValueError: a pattern or intensity that is unknown, or a size, number or seed out of range.
+      ValueError: a pattern, pair or intensity that is unknown, or a size, number or seed out of range.
     """
     if seed < 0 or fields < 1 or min(height, width) < 16:
         raise ValueError(
             f"seed {seed}, fields {fields}, size {height}x{width}: need seed >= 0, fields >= 1, sides >= 16 px"
         )
-    specimen = specimen_parameters(seed, pattern, intensity, nuclear_diameter=nuclear_diameter)
-    return [
-        generate_field(_generator(seed, pattern, intensity, 1 + index), specimen, height, width)
-        for index in range(fields)
-    ]
+    specimen = specimen_parameters(seed, pattern, intensity, second=second, nuclear_diameter=nuclear_diameter)
+    streams = (_generator(seed, _name(pattern, second), intensity, 1 + index) for index in range(fields))
+    return [generate_field(rng, specimen, height, width, variation) for rng in streams]
 
 
-def _generator(seed: int, pattern: str, intensity: str, stream: int) -> np.random.Generator:
+def _name(pattern: str, second: str) -> str:
+    return f"{pattern}+{second}" if second else pattern
+
+
+def _generator(seed: int, patterns: str, intensity: str, stream: int) -> np.random.Generator:
     """Returns an independent random generator for each combination of the arguments."""
-    name = zlib.crc32(f"{pattern}/{intensity}".encode())
+    name = zlib.crc32(f"{patterns}/{intensity}".encode())
     return np.random.default_rng(np.random.SeedSequence((seed, name, stream)))
 
 
-def generate_field(rng: np.random.Generator, specimen: SpecimenParameters, height: int, width: int) -> Field:
-    """Draws one field of a specimen; density, brightness and focus differ a little from field to field."""
-    cells = draw_cells(rng, specimen, (height, width), density=float(rng.lognormal(0, 0.12)))
+def generate_field(
+    rng: np.random.Generator, specimen: SpecimenParameters, height: int, width: int, variation: FieldVariation = STEADY
+) -> Field:
+    """Draws one field of a specimen; density, brightness and focus differ a little, and by `variation`."""
+    own = rng.spawn(1)[0]  # so that a field is the same, up to its variation
+    conditions = draw_conditions(own, variation)
+    density = conditions.density * float(rng.lognormal(0, 0.12))
+    cells = draw_cells(rng, specimen, (height, width), density=density)
+    cells = spoil_cells(own, cells, conditions.badly_stained)
     stain = _cytoplasm(rng, cells, specimen, (height, width))
     instances = np.zeros((height, width), np.uint16)
     kinds: list[str] = []
@@ -118,8 +147,8 @@ def generate_field(rng: np.random.Generator, specimen: SpecimenParameters, heigh
         kinds.append("artefact")
     draw_specks(rng, stain, specimen)
     stain *= np.float32(rng.lognormal(0, 0.05))
-    image = photograph(rng, stain, specimen, focus=float(rng.lognormal(0, 0.12)))
-    return _annotate(image, instances, kinds, PATTERNS.index(specimen.pattern))
+    image = photograph(rng, stain, specimen, conditions, focus=float(rng.lognormal(0, 0.12)))
+    return _annotate(image, instances, kinds, LABELS.index(specimen.pattern))
 
 
 def _add_cell(
@@ -131,13 +160,15 @@ def _add_cell(
     specimen: SpecimenParameters,
 ) -> None:
     """Adds the light of one cell to `stain` and writes its mask into `instances`, over those drawn before."""
-    window = Window.around(cell.centre, reach(cell, specimen.pattern))
-    there, here = overlap(window, stain.shape)
-    if not stain[there].size:
-        return
-    stain[there] += stain_cell(rng, cell, window, specimen)[here]
-    inside = window.depth(mask_outline(cell, specimen.pattern))[here] >= 0
-    instances[there][inside] = instance
+    for layer in specimen.stains:
+        window = Window.around(cell.centre, reach(cell, layer.pattern))
+        there, here = overlap(window, stain.shape)
+        if not stain[there].size:
+            continue
+        stain[there] += stain_cell(rng, cell, window, layer)[here]
+        if layer is specimen:
+            inside = window.depth(mask_outline(cell, layer.pattern))[here] >= 0
+            instances[there][inside] = instance
 
 
 def _cytoplasm(

@@ -1,17 +1,23 @@
 """TFDS builder of the synthetic HEp-2 specimens (ArrayRecord, no TensorFlow)."""
 
 import dataclasses
-import io
 from collections.abc import Iterator
 from typing import Any
 
-import cv2
-import numpy as np
 import tensorflow_datasets as tfds
 
+from tfds_builders import fields
 from tfds_builders.hep2_synthetic import generator
+from tfds_builders.pixels import encode_png
+from tfds_builders.records import ArrayRecordBuilder
 
 SPLITS = ("train", "validation", "test")
+
+NEGATIVES = 4
+"""Negative specimens of a mixed set for each specimen of a pattern or pair."""
+
+STRAYING = generator.FieldVariation(exposure=0.5, defocus=0.05, density=0.35, illumination=0.3, badly_stained=0.4)
+"""How the fields of one specimen differ in `fields`: so much that one of them often misleads."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -21,9 +27,12 @@ class SyntheticConfig(tfds.core.BuilderConfig):
     Attributes:
       height, width: size of a field in pixels.
       fields: number of fields of a specimen.
-      train, validation, test: number of specimens of each pattern in each split; they alternate between
-        positive and intermediate.
+      train, validation, test: number of specimens of each pattern (and pair, if mixed) in each split; they
+        alternate between positive and intermediate.
       nuclear_diameter: median nuclear diameter in pixels (48: as with a 20x objective).
+      variation: how far the fields of a specimen stray from it.
+      mixed: whether there are specimens of two patterns (`generator.PAIRS`) and, `NEGATIVES` times as many as of each
+        pattern, of none, too.
       seed: seed of the whole data set; specimens of different splits never share a seed.
     """
 
@@ -34,13 +43,15 @@ class SyntheticConfig(tfds.core.BuilderConfig):
     validation: int = 2
     test: int = 4
     nuclear_diameter: float = 48.0
+    variation: generator.FieldVariation = generator.STEADY
+    mixed: bool = False
     seed: int = 0
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(ArrayRecordBuilder):
     """Synthetic HEp-2 specimens; one example is one field of a specimen."""
 
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.0.0")  # raised with every change of what is drawn: prepared copies are kept by it
     RELEASE_NOTES = {"1.0.0": "First release."}
     BUILDER_CONFIGS = [
         SyntheticConfig(name="specimens", description="Small fields: 416 x 416 px, 2 a specimen."),
@@ -61,59 +72,120 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             width=1388,
             fields=4,
         ),
+        SyntheticConfig(
+            name="fields",
+            description="Several fields that differ much: 416 x 416 px, 4 a specimen.",
+            fields=4,
+            train=16,
+            validation=8,
+            test=8,
+            variation=STRAYING,
+            seed=1,
+        ),
+        SyntheticConfig(
+            name="fields_tiny",
+            description="For tests: 4 fields of 160 x 160 px that differ much, 2 + 1 + 1 specimens of a pattern.",
+            height=160,
+            width=160,
+            fields=4,
+            train=2,
+            validation=1,
+            test=1,
+            variation=STRAYING,
+            seed=1,
+        ),
+        SyntheticConfig(
+            name="mixed",
+            description="Specimens of one pattern, two or none: 416 x 416 px, 2 a specimen.",
+            train=8,
+            validation=2,
+            test=4,
+            mixed=True,
+            seed=2,
+        ),
+        SyntheticConfig(
+            name="mixed_tiny",
+            description="For tests: one field of 160 x 160 px, 1 + 1 + 1 specimens of a pattern or pair.",
+            height=160,
+            width=160,
+            fields=1,
+            train=1,
+            validation=1,
+            test=1,
+            mixed=True,
+            seed=2,
+        ),
     ]
 
-    def __init__(self, *, file_format: str | None = "array_record", **kwargs: Any):
-        """Makes a builder of ArrayRecord: TFDS's own default, TFRecord, cannot be written without TensorFlow."""
-        super().__init__(file_format=file_format, **kwargs)
-
     def _info(self) -> tfds.core.DatasetInfo:
-        features = tfds.features.FeaturesDict(
-            {
-                "image": tfds.features.Image(shape=(None, None, 1), dtype=np.uint8, encoding_format="png"),
-                "instance_mask": tfds.features.Image(shape=(None, None, 1), dtype=np.uint16, encoding_format="png"),
-                "class_mask": tfds.features.Image(shape=(None, None, 1), dtype=np.uint8, encoding_format="png"),
-                "pattern": tfds.features.ClassLabel(names=generator.PATTERNS),
-                "intensity": tfds.features.ClassLabel(names=generator.INTENSITIES),
-                "specimen_id": tfds.features.Text(),
-                "field": np.int32,
-                "objects": tfds.features.Sequence(
-                    {"instance": np.int32, "kind": tfds.features.ClassLabel(names=generator.KINDS)}
-                ),
-            }
-        )
+        features = tfds.features.FeaturesDict(_mixed_features() if self._config.mixed else _features())
         return self.dataset_info_from_configs(features=features, supervised_keys=None)
+
+    @property
+    def _config(self) -> SyntheticConfig:
+        assert isinstance(self.builder_config, SyntheticConfig)
+        return self.builder_config
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         del dl_manager  # nothing to download
         return {split: self._generate_examples(split) for split in SPLITS if getattr(self.builder_config, split)}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        config = self.builder_config
-        assert isinstance(config, SyntheticConfig)
-        for pattern in generator.PATTERNS:
-            for number in range(getattr(config, split)):
-                yield from _specimen_examples(config, split, pattern, number)
+        for patterns in combinations(self._config):
+            repeats = 1 if patterns else NEGATIVES
+            for number in range(repeats * getattr(self._config, split)):
+                yield from specimen_examples(self._config, split, patterns, number)
 
 
-def _specimen_examples(
-    config: SyntheticConfig, split: str, pattern: str, number: int
+def _features() -> dict[str, Any]:
+    return fields.features(generator.PATTERNS, generator.INTENSITIES)
+
+
+def _mixed_features() -> dict[str, Any]:
+    """The same with negative as a further pattern and intensity, and with all patterns of the specimen."""
+    common = fields.features(generator.LABELS, (*generator.INTENSITIES, generator.NEGATIVE))
+    return common | {"patterns": tfds.features.Sequence(tfds.features.ClassLabel(names=generator.PATTERNS))}
+
+
+def combinations(config: SyntheticConfig) -> list[tuple[str, ...]]:
+    """The patterns that a specimen of the set may have, main one first: one; if mixed also two, or none."""
+    single = [(pattern,) for pattern in generator.PATTERNS]
+    return [*single, *generator.PAIRS, ()] if config.mixed else single
+
+
+def specimen_examples(
+    config: SyntheticConfig, split: str, patterns: tuple[str, ...], number: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields (key, example) for each field of specimen `number` of a pattern in a split."""
-    specimen_id = f"{split}-{pattern}-{number:02d}"
-    intensity = ("positive", "intermediate")[number % 2]
-    fields = generator.generate_specimen(
+    """Yields (key, example) for each field of specimen `number` of one of the `combinations` in a split."""
+    specimen_id = f"{split}-{'-'.join(patterns) or generator.NEGATIVE}-{number:02d}"
+    labels: dict[str, Any] = {
+        "pattern": patterns[0] if patterns else generator.NEGATIVE,
+        "intensity": _intensity(patterns, number),
+        "specimen_id": specimen_id,
+    }
+    labels |= {"patterns": list(patterns)} if config.mixed else {}
+    for index, field in enumerate(draw_fields(config, split, patterns, number)):
+        yield f"{specimen_id}-{index}", _encode_field(field) | labels | {"field": index}
+
+
+def draw_fields(config: SyntheticConfig, split: str, patterns: tuple[str, ...], number: int) -> list[generator.Field]:
+    """Draws the fields of specimen `number` of one of the `combinations` in a split."""
+    main, second = (*(patterns or (generator.NEGATIVE,)), "")[:2]
+    return generator.generate_specimen(
         _specimen_seed(config.seed, split, number),
-        pattern,
-        intensity,
+        main,
+        _intensity(patterns, number),
+        second=second,
         height=config.height,
         width=config.width,
         fields=config.fields,
         nuclear_diameter=config.nuclear_diameter,
+        variation=config.variation,
     )
-    for index, field in enumerate(fields):
-        labels = {"pattern": pattern, "intensity": intensity, "specimen_id": specimen_id, "field": index}
-        yield f"{specimen_id}-{index}", _encode_field(field) | labels
+
+
+def _intensity(patterns: tuple[str, ...], number: int) -> str:
+    return ("positive", "intermediate")[number % 2] if patterns else generator.NEGATIVE
 
 
 def _specimen_seed(seed: int, split: str, number: int) -> int:
@@ -124,16 +196,8 @@ def _specimen_seed(seed: int, split: str, number: int) -> int:
 def _encode_field(field: generator.Field) -> dict[str, Any]:
     objects = [{"instance": item.instance, "kind": item.kind} for item in field.objects]
     return {
-        "image": _png(field.image),
-        "instance_mask": _png(field.instance_mask),
-        "class_mask": _png(field.class_mask),
+        "image": encode_png(field.image),
+        "instance_mask": encode_png(field.instance_mask),
+        "class_mask": encode_png(field.class_mask),
         "objects": objects,
     }
-
-
-def _png(image: np.ndarray) -> io.BytesIO:
-    """Encodes a uint8 or uint16 image as PNG; TFDS takes a file object's bytes as they are."""
-    ok, data = cv2.imencode(".png", image)
-    if not ok:
-        raise ValueError(f"OpenCV could not encode an image of {image.shape} {image.dtype} as PNG")
-    return io.BytesIO(data.tobytes())

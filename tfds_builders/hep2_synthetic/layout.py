@@ -23,6 +23,9 @@ Lower where the stain leaves most of the cell: onto the plate (homogeneous) or a
 BODY_DIAMETER = 1.58
 """Equivalent diameter of a cell body, in d (MIVIA cytoplasmic cells: 122 px beside 77 px)."""
 
+_SPOILT_LEVEL = (0.5, 1.0)  # of a badly stained cell, relative to what it would be
+_SPOILT_BLUR = 0.12  # sigma, in d: wider than speckles, dots and nuclear rims
+
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
@@ -65,7 +68,7 @@ def draw_cells(
       shape: height and width of the field in pixels.
       density: factor on the specimen's foreground fraction.
     """
-    whole_cells = specimen.pattern == "cytoplasmic"
+    whole_cells = specimen.whole_cells
     spacing = specimen.diameter * (BODY_DIAMETER if whole_cells else 1.0)
     extended = (shape[0] + 1.2 * spacing) * (shape[1] + 1.2 * spacing)
     expected = specimen.foreground_fraction * density * extended / (np.pi / 4 * spacing**2)
@@ -74,6 +77,16 @@ def draw_cells(
     centres = _place(rng, outlines, shape, spacing, specimen.clumping)
     pairs = zip(cells, centres, strict=True)
     return [dataclasses.replace(c, centre=(float(p[0]), float(p[1]))) for c, p in pairs if p is not None]
+
+
+def spoil_cells(rng: np.random.Generator, cells: list[Cell], share: float) -> list[Cell]:
+    """Returns the cells, a `share` of them badly stained: what bound the serum has leaked, the pattern is smeared."""
+    return [_spoil(rng, cell) if rng.random() < share else cell for cell in cells]
+
+
+def _spoil(rng: np.random.Generator, cell: Cell) -> Cell:
+    dimmed = cell.brightness * rng.uniform(*_SPOILT_LEVEL)
+    return dataclasses.replace(cell, defocus=_SPOILT_BLUR * cell.diameter, brightness=float(dimmed))
 
 
 def _place(

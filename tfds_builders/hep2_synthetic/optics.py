@@ -1,9 +1,11 @@
 """From stain to camera image: uneven light, point spread, haze, noise, quantisation."""
 
+import math
+
 import cv2
 import numpy as np
 
-from tfds_builders.hep2_synthetic.parameters import SpecimenParameters
+from tfds_builders.hep2_synthetic.parameters import FieldConditions, SpecimenParameters
 from tfds_builders.hep2_synthetic.textures import smooth
 
 SATURATION = 254
@@ -11,7 +13,11 @@ SATURATION = 254
 
 
 def photograph(
-    rng: np.random.Generator, stain: np.ndarray, specimen: SpecimenParameters, focus: float = 1.0
+    rng: np.random.Generator,
+    stain: np.ndarray,
+    specimen: SpecimenParameters,
+    conditions: FieldConditions,
+    focus: float = 1.0,
 ) -> np.ndarray:
     """Turns a field's stain into the image that the camera writes.
 
@@ -19,16 +25,18 @@ def photograph(
       rng: source of randomness.
       stain: float32 [height, width], grey levels above the background.
       specimen: the specimen's parameters.
+      conditions: those of this field.
       focus: factor on the width of the point spread function in this field.
 
     Returns:
       uint8 [height, width], 0 to `SATURATION`.
     """
     d = specimen.diameter
-    sharp = smooth(stain, specimen.point_spread * focus * d)
+    sharp = smooth(stain, math.hypot(specimen.point_spread * focus, conditions.defocus) * d)
     light = (1 - specimen.haze) * sharp + specimen.haze * _wide_blur(stain, specimen.haze_sigma * d)
-    level = (light + specimen.background) * _illumination(rng, stain.shape, specimen.illumination)
-    return _camera(rng, level, specimen.shot_noise, specimen.read_noise)
+    fall = specimen.illumination + conditions.illumination
+    level = (light + specimen.background) * _illumination(rng, stain.shape, fall)
+    return _camera(rng, level * np.float32(conditions.exposure), specimen.shot_noise, specimen.read_noise)
 
 
 def _wide_blur(image: np.ndarray, sigma: float) -> np.ndarray:

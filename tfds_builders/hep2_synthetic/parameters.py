@@ -106,6 +106,8 @@ class SpecimenParameters:
       shot_noise: variance of the noise divided by the grey level.
       read_noise: standard deviation of the camera's own noise, in grey levels.
       texture: the stain's texture.
+      second: what a second pattern adds to the same cells; of it only pattern, net and texture are used. None: the
+        specimen has one pattern.
     """
 
     pattern: str
@@ -130,6 +132,75 @@ class SpecimenParameters:
     shot_noise: float
     read_noise: float
     texture: Texture
+    second: "SpecimenParameters | None" = None
+
+    @property
+    def stains(self) -> tuple["SpecimenParameters", ...]:
+        """The stains that lie over one another in each cell, the main one first."""
+        return (self,) if self.second is None else (self, self.second)
+
+    @property
+    def whole_cells(self) -> bool:
+        """Whether a stain fills whole cells, which then lie as far apart as their bodies need."""
+        return any(stain.pattern == "cytoplasmic" for stain in self.stains)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FieldVariation:
+    """How far the fields of one specimen stray from its own values, beyond the small jitter that every field has.
+
+    That jitter is a standard deviation of the logarithm of 0.12 of density and of focus and 0.05 of the stain's level.
+
+    Attributes:
+      exposure: standard deviation of the logarithm of the factor on all light, background included.
+      defocus: standard deviation of the half-normal blur (a sigma) of the whole field, in d; it adds to the point
+        spread as variances do.
+      density: standard deviation of the logarithm of the factor on the foreground fraction.
+      illumination: standard deviation of the half-normal addition to the relative fall of the light.
+      badly_stained: mean share m of badly stained cells, in [0, 1). The share of a field is drawn from Beta(m, 1 - m),
+        so that many fields have hardly any and some hardly others: patches of a slide go wrong, not single cells.
+    """
+
+    exposure: float = 0.0
+    defocus: float = 0.0
+    density: float = 0.0
+    illumination: float = 0.0
+    badly_stained: float = 0.0
+
+
+STEADY = FieldVariation()
+"""Fields differ by the small jitter only."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FieldConditions:
+    """Under what conditions one field was stained and photographed, relative to its specimen.
+
+    Attributes:
+      exposure: factor on all light.
+      defocus: sigma of the field's blur, in d.
+      density: factor on the foreground fraction.
+      illumination: addition to the relative fall of the light.
+      badly_stained: chance of each cell to be badly stained.
+    """
+
+    exposure: float
+    defocus: float
+    density: float
+    illumination: float
+    badly_stained: float
+
+
+def draw_conditions(rng: np.random.Generator, variation: FieldVariation) -> FieldConditions:
+    """Draws the conditions of one field; they change nothing where `variation` is zero."""
+    share = variation.badly_stained
+    return FieldConditions(
+        exposure=log_normal(rng, 1.0, variation.exposure),
+        defocus=abs(rng.normal(0, variation.defocus)),
+        density=log_normal(rng, 1.0, variation.density),
+        illumination=abs(rng.normal(0, variation.illumination)),
+        badly_stained=rng.beta(share, 1 - share) if share else 0.0,
+    )
 
 
 def log_normal(rng: np.random.Generator, median: float, spread: float) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 from tfds_builders.hep2_synthetic.geometry import DIRECTIONS, Outline, Window
 from tfds_builders.hep2_synthetic.layout import Cell
 from tfds_builders.hep2_synthetic.mitosis import stain_mitotic_cell
+from tfds_builders.hep2_synthetic.mixtures import NEGATIVE
 from tfds_builders.hep2_synthetic.parameters import SpecimenParameters, Texture
 from tfds_builders.hep2_synthetic.textures import discs, grain, scatter, smooth, spots
 
@@ -183,5 +184,6 @@ INTERPHASE: dict[str, Stain] = {
     "nuclear_membrane": nuclear_membrane,
     "golgi": golgi,
     "cytoplasmic": cytoplasmic,
+    NEGATIVE: homogeneous,  # what little light there is, is everywhere
 }
 """The stain of an interphase cell by pattern."""

@@ -7,17 +7,16 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 
-from tfds_builders.icpr2012 import layout, pixels
-from tfds_builders.owner_files import manual_dir, shorten
+from tfds_builders import fields, pixels
+from tfds_builders.icpr2012 import layout
+from tfds_builders.owner_files import OwnerFilesBuilder, empty_lists, shorten
 
-_VOID = 255
 _MAX_NAMES = 12  # in a line about what is missing
 _KeyedExamples = Iterator[tuple[str, dict[str, Any]]]
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(OwnerFilesBuilder):
     """Whole specimens (`specimens`) or the contest's cells (`cells`), split by specimen as in the contest.
 
     Builds what is there: a split without any specimen is left out. `info.metadata["missing"]` is a list of lines
@@ -35,10 +34,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         f"unpack it, and name the directory that holds {layout.ROOT_NAME}/."
     )
 
-    def __init__(self, *, file_format: str | None = "array_record", **kwargs: Any):
-        # TFDS's own default, TFRecord, cannot be written without TensorFlow.
-        super().__init__(file_format=file_format, **kwargs)
-
     @property
     def _config_name(self) -> str:
         assert self.builder_config is not None  # TFDS takes the first of BUILDER_CONFIGS where none is named
@@ -51,17 +46,17 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return {path.relative_to(root).as_posix(): path for path in sources(root)}
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = _specimen_features() if self._config_name == "specimens" else _cell_features()
+        specimens = self._config_name == "specimens"
+        features = fields.features(layout.PATTERNS, layout.INTENSITIES, channels=3) if specimens else _cell_features()
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(features),
             homepage=layout.HOME_PAGE,
             disable_shuffling=True,  # the owner's order: train[:3] means the same everywhere
-            metadata=tfds.core.MetadataDict(missing=[]),
+            metadata=empty_lists("missing"),
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, _KeyedExamples]:
-        root = layout.find_root(manual_dir(dl_manager, layout.absence))
-        self._missing().clear()
+        root = layout.find_root(self.owner_dir(dl_manager, layout.absence))
         if self._config_name == "specimens":
             found: dict[str, list] = dict(layout.find_specimens(root))
         else:
@@ -80,10 +75,10 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         """One whole image with its objects in the order of the owner's table."""
         rows = layout.read_objects(files.table)
         pattern, intensity = layout.specimen_labels(files.table, rows)
-        image = pixels.read_image(files.image)
+        image = pixels.read_colour(files.image)
         rows = self._rows_with_mask(files, rows)
         masks = [pixels.read_mask(files.masks[row.number], image.shape[:2]) for row in rows]
-        instances = pixels.paint_objects(masks, image.shape[:2])
+        instances = paint_objects(masks, image.shape[:2])
         return {
             "image": pixels.encode_png(image),
             "instance_mask": pixels.encode_png(instances),
@@ -107,7 +102,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         whole = [row for row in rows if row.complete]
         lacking = [row.key for row in rows if not row.complete]
         if whole and lacking:
-            self._say(
+            self.say_missing(
                 f"split {split}: {len(lacking)} of {len(rows)} cells lack image or mask: {shorten(lacking, _MAX_NAMES)}"
             )
         return whole
@@ -117,37 +112,14 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         lacking = [f"{number:02d}" for number in expected if number not in found]
         said = f"split {split}: {len(expected) - len(lacking)} of {len(expected)} specimens found"
         if len(lacking) == len(expected):
-            self._say(f"{said}, not built")
+            self.say_missing(f"{said}, not built")
         elif lacking:
-            self._say(f"{said}, missing {', '.join(lacking)}")
+            self.say_missing(f"{said}, missing {', '.join(lacking)}")
 
     def _say_left_out(self, files: layout.SpecimenFiles, why: str, numbers: Iterable[int]) -> None:
         if numbers := sorted(numbers):
             names = shorten([f"{number:03d}" for number in numbers], _MAX_NAMES)
-            self._say(f"{layout.specimen_id(files.specimen)}: {len(numbers)} objects {why}, left out: {names}")
-
-    def _say(self, line: str) -> None:
-        """Keep a line about what is missing with the data set, and log it."""
-        self._missing().append(line)
-        logging.warning("icpr2012/%s: %s", self._config_name, line)
-
-    def _missing(self) -> list[str]:
-        metadata = self.info.metadata
-        assert isinstance(metadata, dict)
-        return metadata["missing"]
-
-
-def _specimen_features() -> dict[str, Any]:
-    return {
-        "image": tfds.features.Image(shape=(None, None, 3), dtype=np.uint8, encoding_format="png"),
-        "instance_mask": tfds.features.Image(shape=(None, None, 1), dtype=np.uint16, encoding_format="png"),
-        "class_mask": tfds.features.Image(shape=(None, None, 1), dtype=np.uint8, encoding_format="png"),
-        "pattern": tfds.features.ClassLabel(names=layout.PATTERNS),
-        "intensity": tfds.features.ClassLabel(names=layout.INTENSITIES),
-        "specimen_id": tfds.features.Text(),
-        "field": np.int32,
-        "objects": tfds.features.Sequence({"instance": np.int32, "kind": tfds.features.ClassLabel(names=layout.KINDS)}),
-    }
+            self.say_missing(f"{layout.specimen_id(files.specimen)}: {len(numbers)} objects {why}, left out: {names}")
 
 
 def _cell_features() -> dict[str, Any]:
@@ -162,10 +134,23 @@ def _cell_features() -> dict[str, Any]:
     }
 
 
+def paint_objects(masks: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """Instance mask, uint16 [height, width]: 0 background, k the k-th of `masks` (bool [height, width]).
+
+    Objects overlap; they are painted by descending area, so that a small object stays visible on a large one
+    (of two equal ones, the later lies on top).
+    """
+    instances = np.zeros(shape, np.uint16)
+    areas = [int(mask.sum()) for mask in masks]
+    for index in sorted(range(len(masks)), key=lambda i: -areas[i]):
+        instances[masks[index]] = index + 1
+    return instances
+
+
 def _class_mask(instances: np.ndarray, rows: Sequence[layout.ObjectRow], pattern: str) -> np.ndarray:
     """uint8 [height, width]: 1 + index of the pattern on cells and mitotic cells, void on artefacts, else 0."""
     cell = 1 + layout.PATTERNS.index(pattern)
-    classes = [0] + [_VOID if row.kind == "artefact" else cell for row in rows]
+    classes = [0] + [fields.VOID if row.kind == "artefact" else cell for row in rows]
     return np.array(classes, np.uint8)[instances]
 
 
@@ -173,7 +158,7 @@ def _cell(row: layout.CellRow) -> dict[str, Any]:
     """One contest cell: the crop and its mask, 255 on the cell."""
     assert row.image is not None
     assert row.mask is not None
-    image = pixels.read_image(row.image)
+    image = pixels.read_colour(row.image)
     mask = pixels.read_mask(row.mask, image.shape[:2])
     return {
         "image": pixels.encode_png(image),

@@ -8,11 +8,12 @@ import dataclasses
 import pathlib
 import re
 
+from tfds_builders.fields import KINDS
+
 ROOT_NAME = "MIVIA_HEp-2_Images_Dataset"
 HOME_PAGE = "https://mivia.unisa.it/datasets/biomedical-image-datasets/hep2-image-dataset/"
 PATTERNS = ("homogeneous", "fine_speckled", "coarse_speckled", "nucleolar", "centromere", "cytoplasmatic")
 INTENSITIES = ("intermediate", "positive")
-KINDS = ("cell", "mitotic_cell", "artefact")
 
 SPECIMENS = {
     "train": (1, 2, 3, 5, 6, 7, 8, 9, 11, 14, 18, 20, 25, 26),
@@ -52,7 +53,7 @@ class ObjectRow:
 
     number: int
     kind: str
-    """One of `KINDS`."""
+    """One of `fields.KINDS`."""
     pattern: str
     """One of `PATTERNS` for cells; positive or negative for mitotic cells; empty for artefacts."""
     intensity: str

@@ -3,15 +3,20 @@
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_builders.icpr2014_task1 import cells, layout, pixels
-from tfds_builders.owner_files import manual_dir
+from tfds_builders import cells
+from tfds_builders.icpr2014_task1 import layout
+from tfds_builders.owner_files import OwnerFilesBuilder
+
+RESIZED_SHAPE = (78, 78)
+"""Height and width of every cell of the stretched public copy."""
+_NATIVE_RANGE = (9, 254)  # lowest and highest grey level of the 13,596 native cells
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(OwnerFilesBuilder):
     """Grey cells with their masks, in the order of their ids.
 
     `info.metadata` has lists of lines: `missing` says what was not there, `notes` what a user must know; and
@@ -25,10 +30,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         f"Ask the organisers for the training set of Task 1 ({layout.HOME_PAGE}, hep2benchmarking@gmail.com), unpack "
         f"it, and name the directory that holds its class folders or its cells with {layout.LABELS_NAME}."
     )
-
-    def __init__(self, *, file_format: str | None = "array_record", **kwargs: Any):
-        # TFDS's own default, TFRecord, cannot be written without TensorFlow.
-        super().__init__(file_format=file_format, **kwargs)
 
     def source_files(self, manual_dir: str | os.PathLike) -> dict[str, pathlib.Path]:
         """Every file that would be read, by its path relative to `manual_dir`."""
@@ -44,7 +45,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, cells.KeyedExamples]:
-        copy = layout.find_copy(manual_dir(dl_manager, layout.absence))
+        copy = layout.find_copy(self.owner_dir(dl_manager, layout.absence))
         contents = layout.read_contents(copy)
         if not contents.cells:
             raise ValueError(f"{copy.labels}: none of its rows has an image in '{copy.root}'")
@@ -65,8 +66,8 @@ def copy_note(crops: Sequence[cells.Crop]) -> str:
     The stretched public copy has 78 x 78 pixels in every cell, resized without keeping the aspect ratio, and grey
     levels that run from about 0 to 255; native cells have 54 to 111 pixels a side and levels from 9 to 254.
     """
-    stretched = next((crop.cell for crop in crops if pixels.is_stretched(crop.image)), None)
-    native = next((crop.cell for crop in crops if crop.image.shape != pixels.RESIZED_SHAPE), None)
+    stretched = next((crop.cell for crop in crops if is_stretched(crop.image)), None)
+    native = next((crop.cell for crop in crops if crop.image.shape != RESIZED_SHAPE), None)
     if stretched and native:
         raise ValueError(
             f"icpr2014_task1: {stretched.image} is of the copy that is resized to 78 x 78 pixels and stretched, "
@@ -82,3 +83,9 @@ def copy_note(crops: Sequence[cells.Crop]) -> str:
         "public native-size copies differ in the orientation of nuclear_membrane, which some turn by 90 degrees "
         "against the other patterns: do not mix copies, and train with all eight orientations"
     )
+
+
+def is_stretched(image: np.ndarray) -> bool:
+    """Whether a cell can only be of the stretched copy: of its size, with grey levels that no native cell has."""
+    low, high = _NATIVE_RANGE
+    return image.shape == RESIZED_SHAPE and bool(image.min() < low or image.max() > high)

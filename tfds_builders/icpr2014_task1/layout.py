@@ -9,7 +9,8 @@ import pathlib
 import re
 from collections.abc import Iterator, Mapping
 
-from tfds_builders.icpr2014_task1 import cells, tables
+from tfds_builders import cells, tables
+from tfds_builders.icpr2014_task1.labels import Label, Place, read_labels, read_places
 
 HOME_PAGE = "https://hep2.unisa.it/task-1.html"
 PATTERNS = ("homogeneous", "speckled", "nucleolar", "centromere", "nuclear_membrane", "golgi")
@@ -113,8 +114,8 @@ def find_copy(manual_dir: pathlib.Path) -> Copy:
 
 def read_contents(copy: Copy) -> Contents:
     """The cells of a copy with what its tables say of them; ValueError where tables and folders disagree."""
-    labels, notes = tables.read_labels(copy.labels, SPELLINGS) if copy.labels else ({}, [])
-    places, inferred = tables.read_places(copy.places) if copy.places else ({}, False)
+    labels, notes = read_labels(copy.labels, SPELLINGS) if copy.labels else ({}, [])
+    places, inferred = read_places(copy.places) if copy.places else ({}, False)
     if any(label.specimen_id for label in labels.values()):
         # The owner's names of specimens and the recovered ones must not meet: s003 is another specimen in each.
         places = {number: dataclasses.replace(place, specimen_id="") for number, place in places.items()}
@@ -213,7 +214,7 @@ def _check(copy: Copy) -> None:
         )
 
 
-def _cell(files: CellFiles, copy: Copy, label: tables.Label | None, place: tables.Place | None) -> cells.Cell:
+def _cell(files: CellFiles, copy: Copy, label: Label | None, place: Place | None) -> cells.Cell:
     """A cell with all that is known; what `gt_training.csv` says goes before `specimens.csv`."""
     if label and files.pattern and label.pattern != files.pattern:
         raise ValueError(
@@ -232,7 +233,7 @@ def _cell(files: CellFiles, copy: Copy, label: tables.Label | None, place: table
         pattern=pattern,
         intensity=intensity,
         specimen_id=(label.specimen_id if label else "") or (place.specimen_id if place else ""),
-        location=place.location if place else tables.NO_LOCATION,
+        location=place.location if place else cells.NO_LOCATION,
         split=files.split,
     )
 
@@ -247,7 +248,7 @@ def _missing_cells(copy: Copy, labelled: tuple[cells.Cell, ...]) -> Iterator[str
         yield from (f"split {split}: no cell found, not built" for split in SPLITS if split not in there)
 
 
-def _missing_rows(copy: Copy, labels: Mapping[int, tables.Label], places: Mapping[int, tables.Place]) -> Iterator[str]:
+def _missing_rows(copy: Copy, labels: Mapping[int, Label], places: Mapping[int, Place]) -> Iterator[str]:
     """Cells without a row of a table, and rows without a cell."""
     numbers = {files.number for files in copy.files}
     flat = copy.files[0].pattern is None

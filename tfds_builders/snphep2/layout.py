@@ -17,7 +17,7 @@ import pathlib
 import re
 from collections.abc import Iterator, Sequence
 
-from tfds_builders.icpr2014_task1 import cells, tables
+from tfds_builders import cells, tables
 
 HOME_PAGE = "http://staff.itee.uq.edu.au/lovell/snphep2"
 PATTERNS = ("centromere", "coarse_speckled", "fine_speckled", "homogeneous", "nucleolar")

@@ -2,17 +2,16 @@
 
 import os
 import pathlib
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_builders.icpr2014_task1 import cells
-from tfds_builders.owner_files import manual_dir
+from tfds_builders import cells
+from tfds_builders.owner_files import OwnerFilesBuilder
 from tfds_builders.snphep2 import layout
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):
+class Builder(OwnerFilesBuilder):
     """Grey cells with their masks, and the side of each in the five published folds.
 
     All cells are in the split `train`; `fold_sides` holds the published splits. `info.metadata` has lists of lines:
@@ -27,10 +26,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         f"Ask the owners for SNPHEp-2 ({layout.HOME_PAGE}, a.wiliem@uq.edu.au), unpack it, write an index of its files "
         "as tfds_builders/snphep2/README.md says, and name the directory that holds the index."
     )
-
-    def __init__(self, *, file_format: str | None = "array_record", **kwargs: Any):
-        # TFDS's own default, TFRecord, cannot be written without TensorFlow.
-        super().__init__(file_format=file_format, **kwargs)
 
     def source_files(self, manual_dir: str | os.PathLike) -> dict[str, pathlib.Path]:
         """Every file that would be read, by its path relative to `manual_dir`."""
@@ -47,7 +42,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, cells.KeyedExamples]:
-        tree = layout.find_tree(manual_dir(dl_manager, layout.absence))
+        tree = layout.find_tree(self.owner_dir(dl_manager, layout.absence))
         contents = layout.read_contents(tree)
         if not contents.cells:
             raise FileNotFoundError(f"{tree.index}: none of the images that it names is there")

@@ -1,4 +1,4 @@
-"""Pixels of grey cells and their masks: decoding that refuses damaged files and stays quiet, PNG encoding."""
+"""Pixels of the owners' files: decoding that refuses damaged ones and stays quiet, PNG encoding."""
 
 import io
 import pathlib
@@ -11,11 +11,7 @@ from PIL import Image
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
-_MASK_THRESHOLD = 127
-
-RESIZED_SHAPE = (78, 78)
-"""Height and width of every cell of the stretched public copy of I3A Task 1."""
-_NATIVE_RANGE = (9, 254)  # lowest and highest grey level of the 13,596 native cells
+_MASK_THRESHOLD = 127  # some masks are anti-aliased; half white counts as object
 
 
 def read_grey(path: pathlib.Path) -> np.ndarray:
@@ -24,7 +20,7 @@ def read_grey(path: pathlib.Path) -> np.ndarray:
     Grey images that are stored as colour or with a palette are taken where red, green and blue agree.
 
     Raises:
-        ValueError: The file is damaged, is no PNG, BMP or TIFF, is not 8-bit, or has colours.
+        ValueError: The file is damaged, is no PNG, BMP, TIFF or JPEG, is not 8-bit, or has colours.
     """
     image = _decode(path)
     if image.mode == "L":
@@ -39,55 +35,67 @@ def read_grey(path: pathlib.Path) -> np.ndarray:
     return np.ascontiguousarray(colours[..., 0])
 
 
-def read_mask(path: pathlib.Path, shape: tuple[int, int]) -> np.ndarray:
-    """Mask of one cell, uint8 [height, width], 255 on the cell; ValueError if damaged, empty, or not of `shape`."""
+def read_colour(path: pathlib.Path) -> np.ndarray:
+    """RGB image, uint8 [height, width, 3]; ValueError if the file is damaged or not 24-bit colour."""
+    image = _decode(path)
+    if image.mode != "RGB":
+        raise ValueError(f"{path}: expected a 24-bit RGB image, found mode {image.mode}; restore the owner's file")
+    return np.asarray(image)
+
+
+def read_any(path: pathlib.Path) -> np.ndarray:
+    """Grey or colour image as RGB, uint8 [height, width, 3]; ValueError if it is damaged or not 8 bits a channel."""
+    image = _decode(path)
+    if image.mode not in ("1", "L", "P", "RGB", "RGBA"):
+        raise ValueError(f"{path}: expected an 8-bit image, found mode {image.mode}; restore the owner's file")
+    return np.asarray(image.convert("RGB"))
+
+
+def read_mask(path: pathlib.Path, shape: tuple[int, ...], *, may_be_empty: bool = False) -> np.ndarray:
+    """Mask, bool [height, width]; ValueError if it is damaged, empty, or not of `shape`."""
     mask = read_grey(path) > _MASK_THRESHOLD
     if mask.shape != shape:
         raise ValueError(
             f"{path}: the mask is {mask.shape[1]} x {mask.shape[0]} pixels, its image {shape[1]} x {shape[0]}; "
             "restore the owner's file"
         )
-    if not mask.any():
+    if not (mask.any() or may_be_empty):
         raise ValueError(f"{path}: the mask is empty (no pixel above {_MASK_THRESHOLD}); restore the owner's file")
-    return np.where(mask, np.uint8(255), np.uint8(0))
+    return mask
 
 
-def is_stretched(image: np.ndarray) -> bool:
-    """Whether a cell can only be of the stretched copy: of its size, with grey levels that no native cell has."""
-    low, high = _NATIVE_RANGE
-    return image.shape == RESIZED_SHAPE and bool(image.min() < low or image.max() > high)
+def encode_png(pixels: np.ndarray) -> io.BytesIO:
+    """PNG file of uint8 or uint16 [height, width], or uint8 RGB [height, width, 3], without colour profile.
 
-
-def encode_png(grey: np.ndarray) -> io.BytesIO:
-    """PNG file of uint8 [height, width], without colour profile."""
-    done, encoded = cv2.imencode(".png", grey)
+    TFDS takes a file object's bytes as they are.
+    """
+    ordered = pixels[..., ::-1] if pixels.ndim == 3 else pixels
+    done, encoded = cv2.imencode(".png", np.ascontiguousarray(ordered))
     if not done:
-        raise ValueError(f"cannot encode an array of shape {grey.shape} and type {grey.dtype} as PNG")
+        raise ValueError(f"cannot encode an array of shape {pixels.shape} and type {pixels.dtype} as PNG")
     return io.BytesIO(encoded.tobytes())
 
 
 def _decode(path: pathlib.Path) -> Image.Image:
-    """A fully decoded PNG, BMP or TIFF.
+    """A fully decoded image.
 
-    By Pillow, because OpenCV returns truncated files as if they were whole.
+    By Pillow, because OpenCV returns truncated files as if they were whole, and its libpng writes a warning to
+    stderr for each of the many grey files that carry an RGB colour profile.
     """
     data = path.read_bytes()
     try:
         if data.startswith(_SIGNATURE):
             data = strip_png(data)
-        with Image.open(io.BytesIO(data), formats=("PNG", "BMP", "TIFF")) as image:
+        with Image.open(io.BytesIO(data), formats=("PNG", "BMP", "TIFF", "JPEG")) as image:
             image.load()
             return image
     except Exception as error:  # Pillow reports damage by OSError, SyntaxError, ValueError, struct.error, ...
-        reason = "not a PNG, BMP or TIFF image" if "cannot identify" in str(error) else f"damaged ({error})"
+        reason = "not a PNG, BMP, TIFF or JPEG image" if "cannot identify" in str(error) else f"damaged ({error})"
         raise ValueError(f"{path}: {reason}; restore the file from the owner's archive") from error
 
 
 def strip_png(data: bytes) -> bytes:
     """A PNG file with nothing but its pixels: no colour profile, resolution, date or text.
-
-    Many public files carry an RGB profile (iCCP) in a grey image, for which libpng writes a warning to stderr each
-    time it opens one.
 
     Raises:
         ValueError: The file ends early, or a chunk of the pixels does not have its checksum.

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from absl import logging
 
-from tfds_builders.icpr2014_task1 import pixels, tables
-from tfds_builders.owner_files import shorten
+from tfds_builders import pixels, tables
+from tfds_builders.owner_files import OwnerFilesBuilder, empty_lists, shorten
+
+NO_LOCATION = -1
 
 _MAX_NAMES = 4  # in a line about repeated cells
 
@@ -29,7 +30,7 @@ class Cell:
     intensity: str = tables.UNKNOWN
     specimen_id: str = ""
     """Empty where it is not known."""
-    location: int = tables.NO_LOCATION
+    location: int = NO_LOCATION
     split: str = "train"
 
     @property
@@ -78,8 +79,8 @@ def features(patterns: Sequence[str]) -> dict[str, Any]:
 def read(cell: Cell) -> Crop:
     """The pixels of a cell; ValueError names a file that is damaged or does not fit."""
     image = pixels.read_grey(cell.image)
-    mask = pixels.read_mask(cell.mask, image.shape[:2]) if cell.mask else np.zeros_like(image)
-    return Crop(cell=cell, image=image, mask=mask)
+    mask = pixels.read_mask(cell.mask, image.shape) if cell.mask else np.zeros(image.shape, bool)
+    return Crop(cell=cell, image=image, mask=np.where(mask, np.uint8(255), np.uint8(0)))
 
 
 def repeats(crops: Sequence[Crop]) -> list[tuple[Cell, Cell]]:
@@ -123,21 +124,17 @@ def check_specimens(cells: Sequence[Cell], where: object) -> None:
             )
 
 
-def record(builder: tfds.core.DatasetBuilder, *, missing: list[str], notes: list[str], crops: Sequence[Crop]) -> None:
-    """Keep with the data set what is missing and what its user must know, and log what is missing.
+def record(builder: OwnerFilesBuilder, *, missing: Sequence[str], notes: Sequence[str], crops: Sequence[Crop]) -> None:
+    """Keep with the data set what is missing and what its user must know.
 
     Also kept, as `repeated_specimens`, are the pairs of names of specimens that share cells.
     """
     pairs = repeats(crops)
-    metadata = builder.info.metadata
-    assert isinstance(metadata, dict)
-    metadata["missing"] = missing
-    metadata["notes"] = [*notes, *repeat_notes(pairs)]
-    metadata["repeated_specimens"] = [list(names) for names in repeated_specimens(pairs)]
-    for line in missing:
-        logging.warning("%s: %s", builder.name, line)
+    builder.say_missing(*missing)
+    builder.kept["notes"] += [*notes, *repeat_notes(pairs)]
+    builder.kept["repeated_specimens"] += [list(names) for names in repeated_specimens(pairs)]
 
 
 def empty_metadata() -> tfds.core.MetadataDict:
-    """The keys that `record` fills."""
-    return tfds.core.MetadataDict(missing=[], notes=[], repeated_specimens=[])
+    """The lists that `record` fills."""
+    return empty_lists("missing", "notes", "repeated_specimens")

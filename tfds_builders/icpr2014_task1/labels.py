@@ -1,28 +1,20 @@
-"""Comma-separated tables of single cells: reading rows, unifying how labels, cells and specimens are written.
+"""The tables of I3A Task 1: labels and places of its cells.
 
 `gt_training.csv` has two shapes. Public copies have a header, `Image ID,Image class`. The contest's own file has not
 been seen: by programs that read it, it has no header, and its columns are image file, mask file, class, and further
 ones. What the further ones are is our reading, made from their values (`_further_columns`).
 """
 
-import csv
 import dataclasses
-import itertools
 import pathlib
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-INTENSITIES = ("positive", "intermediate", "unknown")
-UNKNOWN = INTENSITIES[-1]
-NO_LOCATION = -1
+from tfds_builders import tables
+from tfds_builders.cells import NO_LOCATION
 
-_CELL_ID = re.compile(r"(\d+)(\.png)?", re.IGNORECASE)
 _ID_COLUMNS = ("image id", "image", "image file", "id")
 _CLASS_COLUMNS = ("image class", "class", "pattern", "label")
 _MASK_COLUMNS = ("mask", "mask file")
-
-Rows = list[tuple[int, list[str]]]
-"""Line number and stripped entries of each row that is not blank."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -31,7 +23,7 @@ class Label:
 
     line: int
     pattern: str
-    intensity: str = UNKNOWN
+    intensity: str = tables.UNKNOWN
     specimen_id: str = ""
 
 
@@ -44,40 +36,26 @@ class Place:
     intensity: str
 
 
-def read_rows(path: pathlib.Path) -> Rows:
-    """Rows of a table with any line end, all of one length; ValueError names the file and the line."""
-    try:
-        with path.open(encoding="utf-8-sig", newline=None) as file:
-            reader = csv.reader(file)
-            rows = [(reader.line_num, [entry.strip() for entry in line]) for line in reader if "".join(line).strip()]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is not a text table ({error}); restore it from the owner's archive") from error
-    for line, entries in rows:
-        if len(entries) != len(rows[0][1]):
-            raise ValueError(f"{path}, line {line}: {len(entries)} entries instead of {len(rows[0][1])}")
-    return rows
-
-
 def read_labels(path: pathlib.Path, spellings: Mapping[str, str]) -> tuple[dict[int, Label], list[str]]:
     """Labels of `gt_training.csv` in either shape, by cell, and remarks on what was read from further columns."""
-    rows = read_rows(path)
+    rows = tables.read_rows(path)
     cell_column, class_column, others, rows = _label_columns(path, rows)
-    patterns = [known(row[class_column], spellings, "pattern", f"{path}, line {line}") for line, row in rows]
+    patterns = [tables.known(row[class_column], spellings, "pattern", f"{path}, line {line}") for line, row in rows]
     meaning, remarks = _further_columns({k: [row[k] for _, row in rows] for k in others}, patterns)
     labels: dict[int, Label] = {}
     for (line, row), pattern in zip(rows, patterns, strict=True):
         where = f"{path}, line {line}"
-        intensity = row[meaning["intensity"]].lower() if "intensity" in meaning else UNKNOWN
-        specimen_id = specimen_name(row[meaning["specimen"]]) if "specimen" in meaning else ""
+        intensity = row[meaning["intensity"]].lower() if "intensity" in meaning else tables.UNKNOWN
+        specimen_id = tables.specimen_name(row[meaning["specimen"]]) if "specimen" in meaning else ""
         label = Label(line=line, pattern=pattern, intensity=intensity, specimen_id=specimen_id)
-        _enter(labels, cell_number(row[cell_column], where), label, where)
+        _enter(labels, tables.cell_number(row[cell_column], where), label, where)
     return labels, [f"{path.name}: {remark}" for remark in remarks]
 
 
 def read_places(path: pathlib.Path) -> tuple[dict[int, Place], bool]:
     """Specimen, location and intensity of `specimens.csv`, by cell, and whether the intensity is an inferred one."""
-    rows = read_rows(path)
-    columns = header(rows)
+    rows = tables.read_rows(path)
+    columns = tables.header(rows)
     for name in ("image id", "specimen"):
         if name not in columns:
             raise ValueError(f"{path} has no column '{name}': expected Image ID,specimen,location,intensity")
@@ -87,66 +65,14 @@ def read_places(path: pathlib.Path) -> tuple[dict[int, Place], bool]:
     for line, row in rows[1:]:
         where = f"{path}, line {line}"
         place = Place(
-            specimen_id=specimen_name(row[columns["specimen"]]),
+            specimen_id=tables.specimen_name(row[columns["specimen"]]),
             location=_location(row[columns["location"]], where) if "location" in columns else NO_LOCATION,
-            intensity=intensity(row[intensity_column], where) if intensity_column is not None else UNKNOWN,
+            intensity=tables.intensity(row[intensity_column], where)
+            if intensity_column is not None
+            else tables.UNKNOWN,
         )
-        _enter(places, cell_number(row[columns["image id"]], where), place, where)
+        _enter(places, tables.cell_number(row[columns["image id"]], where), place, where)
     return places, inferred
-
-
-def read_header(path: pathlib.Path) -> dict[str, int]:
-    """The `header` of any file, empty if it is no text: to find out which of several tables is the one sought."""
-    try:
-        with path.open(encoding="utf-8-sig", newline=None) as file:
-            return header([(1, [entry.strip() for entry in line]) for line in itertools.islice(csv.reader(file), 1)])
-    except (UnicodeDecodeError, csv.Error):
-        return {}
-
-
-def header(rows: Rows) -> dict[str, int]:
-    """Columns of a table by the lower-case names in its first row, with a blank for an underscore."""
-    return {name.lower().replace("_", " "): column for column, name in enumerate(rows[0][1])} if rows else {}
-
-
-def spellings_of(patterns: Sequence[str], variants: Mapping[str, str]) -> dict[str, str]:
-    """Pattern by each of its spellings, in the form that `known` looks up."""
-    return {plain(name): name for name in patterns} | {plain(name): pattern for name, pattern in variants.items()}
-
-
-def known(value: str, spellings: Mapping[str, str], what: str, where: str) -> str:
-    """The unified name of a label; case, blanks, hyphens and underscores do not count."""
-    if plain(value) not in spellings:
-        names = ", ".join(dict.fromkeys(spellings.values()))
-        raise ValueError(f"{where}: unknown {what} '{value}'; expected one of {names}")
-    return spellings[plain(value)]
-
-
-def intensity(value: str, where: str) -> str:
-    """One of `INTENSITIES`; an empty entry is unknown."""
-    return known(value or UNKNOWN, spellings_of(INTENSITIES, {}), "intensity", where)
-
-
-def cell_number(entry: str, where: str) -> int:
-    """Number of a cell from `7`, `00007`, `00007.png` or a path that ends so."""
-    match = _cell_id(entry)
-    if match is None:
-        raise ValueError(f"{where}: '{entry}' is not the id of a cell, such as 00007 or 00007.png")
-    return int(match[1])
-
-
-def specimen_name(entry: str) -> str:
-    """Name of a specimen: a number as s007, any other text as it is, empty where unknown."""
-    return f"s{int(entry):03d}" if entry.isdecimal() else entry
-
-
-def plain(value: str) -> str:
-    """The form in which spellings are compared: lower case, without blanks, hyphens and underscores."""
-    return re.sub(r"[\s_-]+", "", value.lower())
-
-
-def _cell_id(entry: str) -> re.Match[str] | None:
-    return _CELL_ID.fullmatch(entry.replace("\\", "/").rsplit("/", 1)[-1])
 
 
 def _location(entry: str, where: str) -> int:
@@ -161,13 +87,13 @@ def _enter(table: dict[int, Label] | dict[int, Place], number: int, entry: Label
     table[number] = entry  # pyright: ignore[reportArgumentType]
 
 
-def _label_columns(path: pathlib.Path, rows: Rows) -> tuple[int, int, list[int], Rows]:
+def _label_columns(path: pathlib.Path, rows: tables.Rows) -> tuple[int, int, list[int], tables.Rows]:
     """Columns of the cell and of its class, those left over, and the rows without a header."""
-    if rows and _cell_id(rows[0][1][0]):
+    if rows and tables.cell_id(rows[0][1][0]):
         width = len(rows[0][1])
         if width > 1:
             return (0, 1, [], rows) if width == 2 else (0, 2, list(range(3, width)), rows)
-    columns = header(rows)
+    columns = tables.header(rows)
     cell = next((columns[name] for name in _ID_COLUMNS if name in columns), None)
     label = next((columns[name] for name in _CLASS_COLUMNS if name in columns), None)
     if cell is None or label is None:
@@ -187,7 +113,7 @@ def _further_columns(columns: dict[int, list[str]], patterns: list[str]) -> tupl
     values than classes (else it may name the class) and at least two cells a value on average (else it may name the
     cell).
     """
-    intensities = [k for k, values in columns.items() if {v.lower() for v in values} <= set(INTENSITIES[:2])]
+    intensities = [k for k, values in columns.items() if {v.lower() for v in values} <= set(tables.INTENSITIES[:2])]
     others = [k for k in columns if k not in intensities]
     specimens = [k for k in others if _may_be_specimens(columns[k], patterns)]
     may_be = {"intensity": intensities, "specimen": specimens}

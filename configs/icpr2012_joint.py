@@ -1,0 +1,14 @@
+"""The joint U-Net on real specimens; data, protocol and resolution as in `icpr2012_fcn`."""
+
+from configs import joint
+from hep2jax.config import Config
+
+
+def get_config() -> Config:
+    config = joint.get_config()
+    data = config.data
+    data.name, data.channel, data.protocol, data.num_folds = "icpr2012", "green", "kfold", 7
+    data.scale = 0.3125
+    data.cut_cell_margin = 77
+    config.train.num_steps = 300
+    return config

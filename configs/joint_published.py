@@ -1,0 +1,36 @@
+"""`joint` at its published size on whole synthetic camera frames: 15 patches of 384 pixels a frame; for GPUs and TPUs.
+
+As published: patches, stitching, batch, Adam at 1e-4, turns by multiples of 90 degrees. Ours: the number of steps, and
+patches that are drawn anywhere, every pattern equally often.
+"""
+
+from hep2jax.config import (
+    AugmentConfig,
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
+
+
+def get_config() -> Config:
+    return Config(
+        data=DataConfig(
+            name="hep2_synthetic",
+            builder_config="specimens_large",
+            crop_size=384,
+            normalise="none",
+            foreground_crops=0.0,
+        ),
+        augment=AugmentConfig(
+            mirror=False, rotation_step=90.0, scale_min=1.0, scale_max=1.0, gain=0.0, gamma=0.0, offset=0.0
+        ),
+        model=ModelConfig(name="joint", width=1.0, flatten_side=384),
+        optimizer=OptimizerConfig(
+            learning_rate=1e-4, schedule="constant", warmup_steps=1, weight_decay=0.0, clip_norm=0.0
+        ),
+        train=TrainConfig(num_steps=5000, global_batch_size=32, log_every=50, eval_every=1000, checkpoint_every=1000),
+        evaluation=EvaluationConfig(tile_size=384, tile_overlap=56, batch_size=16),
+    )

@@ -1,0 +1,70 @@
+"""Training images as canvases that stay on the devices: `data.warp=device` cuts its crops from them.
+
+A canvas holds every pixel that a crop can reach; beyond the image's border it holds the image mirrored, so that the
+device need not know where the border is. Its sides are multiples of 32 and 128: of a TPU's tile of bytes, so that the
+rows of a canvas lie together in memory.
+"""
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from hep2jax.config import AugmentConfig
+
+Store = dict[str, np.ndarray]
+"""Arrays by name: `pictures` uint8 [n, height, width] and, of fields, `label_maps` of the same shape."""
+
+_SLACK = 2  # the neighbours that interpolation reads, and rounding
+_HEIGHTS, _WIDTHS = 32, 128
+
+
+def reach(crop_size: int, augment: AugmentConfig) -> int:
+    """Pixels from a crop's centre to the farthest that its corners can lie, turned and zoomed."""
+    return math.ceil(crop_size / math.sqrt(2) / augment.scale_min) + _SLACK
+
+
+def of_fields(
+    images: Sequence[UInt8[np.ndarray, "_ _"]], labels: Sequence[UInt8[np.ndarray, "_ _"]], margin: int
+) -> Store:
+    """Canvases of fields: `margin` pixels around each, and below and right as much as the largest needs.
+
+    A matrix from crop to field maps to the canvas once `margin` is added to its offset.
+    """
+    height, width = _sides(*(max(image.shape[axis] for image in images) + 2 * margin for axis in (0, 1)))
+    return {
+        "pictures": np.stack([_mirrored(image, margin, margin, height, width) for image in images]),
+        "label_maps": np.stack([_mirrored(label, margin, margin, height, width) for label in labels]),
+    }
+
+
+def _sides(height: int, width: int) -> tuple[int, int]:
+    return -(-height // _HEIGHTS) * _HEIGHTS, -(-width // _WIDTHS) * _WIDTHS
+
+
+def _mirrored(image: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
+    """The image with `top` and `left` pixels of its mirror image before it (fewer than none: cut), and so on behind."""
+    below, right = height - top - image.shape[0], width - left - image.shape[1]
+    border = cv2.BORDER_REFLECT_101
+    padded = cv2.copyMakeBorder(image, max(0, top), max(0, below), max(0, left), max(0, right), border)
+    y, x = max(0, -top), max(0, -left)
+    return padded[y : y + height, x : x + width]
+
+
+def of_cells(
+    ready: Sequence[UInt8[np.ndarray, "_ _"]], size: int, around: int
+) -> tuple[Store, Float32[np.ndarray, "cell 2"]]:
+    """Canvases that reach `around` pixels from the cells' centres, and (x, y) from input to canvas.
+
+    `ready` pictures lie centred on the input of `size` pixels a side (see `cells.make_ready`).
+    """
+    canvases, origins = [], []
+    sides = _sides(2 * around + 1, 2 * around + 1)
+    for picture in ready:
+        height, width = picture.shape
+        top, left = around - height // 2, around - width // 2
+        canvases.append(_mirrored(picture, top, left, *sides))
+        origins.append(((width - size) / 2 + left, (height - size) / 2 + top))
+    return {"pictures": np.stack(canvases)}, np.array(origins, np.float32)

@@ -1,0 +1,90 @@
+"""Whole images with none, one or several patterns of each, decoded once into host memory; masks are not read."""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from typing import Any, cast
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+from jaxtyping import Float32, UInt8
+
+from hep2jax.config import DataConfig
+from hep2jax.data import prepare, sources
+from hep2jax.errors import UsageError
+
+_MASKS = ("instance_mask", "class_mask")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class LabelledImage:
+    """One image of a specimen with its labels."""
+
+    identifier: str
+    """The owner's name of the file, else the specimen's with the number of the field; unique within the set."""
+    specimen: str
+    """Empty where the set does not say."""
+    split: str
+    intensity: str
+    image: UInt8[np.ndarray, "height width"]
+    patterns: Float32[np.ndarray, " patterns"]
+    """1 for each pattern that the image has, 0 for the others."""
+    patterns_known: bool
+    """Whether `patterns` is all that there is; where not, its zeros say nothing. True in sets that do not ask."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class ImageSet:
+    """All images of a data set."""
+
+    name: str
+    classes: tuple[str, ...]
+    images: tuple[LabelledImage, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def load(config: DataConfig) -> ImageSet:
+    """Read every image of every split that the data set has, building the set first if it is absent.
+
+    Images are grey, by `config.channel`, and shrunk by `config.scale`.
+
+    Raises:
+        UsageError: the set has no images of several patterns.
+    """
+    builder = prepare.prepare(config.name, config.builder_config, config.data_dir, config.manual_dir)
+    features: Any = builder.info.features
+    if "patterns" not in features:
+        raise UsageError(f"{builder.info.full_name} has one pattern an image, not several")
+    classes = tuple(features["patterns"].feature.names)
+    images = tuple(image for split in sorted(builder.info.splits) for image in _read_split(builder, split, config))
+    logging.info("%s: %d images of %d specimens", config.name, len(images), len({i.specimen for i in images}))
+    return ImageSet(name=config.name, classes=classes, images=images)
+
+
+def _read_split(builder: tfds.core.DatasetBuilder, split: str, config: DataConfig) -> Iterator[LabelledImage]:
+    features: Any = builder.info.features
+    raw: Any = {name: tfds.decode.SkipDecoding() for name in ("image", *_MASKS) if name in features}
+    num_patterns = features["patterns"].feature.num_classes
+    examples: Any = cast(Any, builder).as_data_source(split, decoders=raw)
+    for example in examples:
+        grey = sources.select_channel(sources.decode(example["image"]), config.channel)
+        patterns = np.zeros(num_patterns, np.float32)
+        patterns[example["patterns"]] = 1
+        yield LabelledImage(
+            identifier=_identifier(example),
+            specimen=os.fsdecode(example["specimen_id"]),
+            split=split,
+            intensity=features["intensity"].int2str(int(example["intensity"])),
+            image=sources.resize_image(grey, config.scale),
+            patterns=patterns,
+            patterns_known=bool(example.get("patterns_known", True)),
+        )
+
+
+def _identifier(example: Any) -> str:
+    if "name" in example:
+        return os.fsdecode(example["name"])
+    return f"{os.fsdecode(example['specimen_id'])}-{int(example['field'])}"

@@ -1,0 +1,79 @@
+"""Attention-based multiple-instance learning over the tiles of a specimen (Ilse, Tomczak, Welling, ICML 2018)."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+from typing_extensions import override
+
+from hep2jax.models.classifier import ClassifierOutput
+from hep2jax.models.layers import Head, dropout, global_average, scale_channels
+from hep2jax.models.network import ImageNetwork, Settings
+from hep2jax.models.residual import BASIC_STAGE_CHANNELS, ResidualTrunk, basic
+
+DEPTHS = (1, 1, 1, 1)
+"""Residual modules in each stage of the tile's encoder."""
+ATTENTION_UNITS = 128
+"""Hidden units of the attention, as in the authors' public code."""
+LEAST_SIDE = 16
+
+
+class TileOutput(NamedTuple):
+    """What each tile says, before the tiles of a specimen are pooled.
+
+    Attributes:
+        logits: float32 [N, K], one channel a pattern.
+        attention: float32 [N], the score whose softmax over a bag is the tile's weight in it.
+    """
+
+    logits: Float[Array, "tile pattern"]
+    attention: Float[Array, " tile"]
+
+
+def pool(output: TileOutput, bags: int) -> ClassifierOutput:
+    """Logits of each of `bags` bags, whose tiles lie one bag behind the other, equally many in each.
+
+    The head is linear and the weights of a bag have sum 1, so the mean of the tiles' logits is the head's output for
+    the mean of their vectors, which is how Ilse et al. write it.
+    """
+    weights = jax.nn.softmax(output.attention.reshape(bags, -1))
+    logits = output.logits.reshape(bags, -1, output.logits.shape[-1])
+    return ClassifierOutput(jnp.einsum("bt,btk->bk", weights, logits))
+
+
+class Mil(ImageNetwork):
+    """Residual encoder of tiles, gated attention, one linear layer.
+
+    Sourced (Ilse, Tomczak, Welling 2018, section 2.4, equation 9): a bag is described by sum_k a_k h_k with
+    a_k = softmax_k(w . (tanh(V h_k) * sigmoid(U h_k))), h_k the vector of its tile k; U, V and w without biases; one
+    linear layer reads the pattern.
+
+    Our reading: the encoder, four stages of one basic residual module each (ResNet-10) with the zoo's stem for small
+    images and a global average, as theirs was made for other tissue; K patterns instead of two.
+    """
+
+    def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
+        """The channels of ResNet-18 at `width=1`."""
+        super().__init__(settings)
+        self.trunk = ResidualTrunk(settings, DEPTHS, basic, stage_channels=BASIC_STAGE_CHANNELS, fine=True, rngs=rngs)
+        channels, units = self.trunk.channels[-1], scale_channels(ATTENTION_UNITS, settings.width)
+        self.content = nnx.Linear(channels, units, use_bias=False, dtype=self.dtype, rngs=rngs)
+        self.gate = nnx.Linear(channels, units, use_bias=False, dtype=self.dtype, rngs=rngs)
+        self.score = nnx.Linear(units, 1, use_bias=False, dtype=self.dtype, rngs=rngs)
+        self.head = Head(channels, settings.num_outputs, dtype=self.dtype, rngs=rngs)
+
+    def __call__(
+        self, image: Float[Array, "tile height width channel"], *, train: bool, rngs: nnx.Rngs | None = None
+    ) -> TileOutput:
+        """Read each tile by itself; `pool` makes bags of them. Arguments as those of `Classifier`."""
+        vector = global_average(self.trunk(self.accept(image), train=train)[-1])
+        vector = dropout(vector, self.dropout, train=train, rngs=rngs)
+        gated = nnx.tanh(self.content(vector)) * nnx.sigmoid(self.gate(vector))
+        return TileOutput(self.head(vector), self.score(gated)[..., 0].astype(jnp.float32))
+
+    @override
+    def side_problem(self, height: int, width: int) -> str:
+        fits = min(height, width) >= LEAST_SIDE
+        return "" if fits else f"height and width must be at least {LEAST_SIDE} (data.crop_size, evaluation.tile_size)"

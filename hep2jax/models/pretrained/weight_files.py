@@ -1,0 +1,163 @@
+"""Weight files as {name: array}: safetensors, and PyTorch's two formats without PyTorch and without running pickles.
+
+A pickle may call any function when it is loaded. The unpickler here knows the few names that a dictionary of tensors
+needs, builds descriptions of the tensors from them, and refuses every other name before anything is called.
+"""
+
+import collections
+import dataclasses
+import io
+import pickle
+import zipfile
+from typing import Any
+
+import numpy as np
+from safetensors import numpy as safetensors
+
+from hep2jax.errors import UsageError
+
+_ZIP_HEAD = b"PK\x03\x04"
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_HEAD = pickle.dumps(_LEGACY_MAGIC, protocol=2)
+_LEGACY_PROTOCOL = 1001
+_ELEMENT_TYPES = {"FloatStorage": "<f4", "HalfStorage": "<f2", "DoubleStorage": "<f8", "LongStorage": "<i8"}
+
+
+def parse(data: bytes, source: str) -> dict[str, np.ndarray]:
+    """The tensors of a weight file, by name; read-only views where the format allows.
+
+    Args:
+        data: the whole file: safetensors, or what `torch.save` made of a state dict (the zip archive of PyTorch 1.6
+            and later, or the stream of earlier ones, in which the classic ImageNet weights are published).
+        source: name of the file, for messages.
+
+    Raises:
+        UsageError: another format, a damaged file, or one that holds more than tensors by name.
+    """
+    if data.startswith(_ZIP_HEAD):
+        read = _read_zip
+    elif data.startswith(_LEGACY_HEAD):
+        read = _read_legacy
+    elif data[8:9] == b"{":
+        read = safetensors.load
+    else:
+        raise UsageError(
+            f"{source}: neither safetensors nor a file of torch.save; export the state dict as one of them"
+        )
+    try:
+        return read(data)
+    except UsageError as error:
+        raise UsageError(f"{source}: {error}") from error
+    except Exception as error:  # a damaged pickle or archive can raise anything
+        raise UsageError(f"{source}: damaged or incomplete ({type(error).__name__}: {error}); get it again") from error
+
+
+@dataclasses.dataclass
+class _Storage:
+    """The numbers that one or more tensors lie in; `numbers` comes after the pickle."""
+
+    element_type: str
+    count: int
+    numbers: np.ndarray | None = None
+
+    def fill(self, data: bytes, offset: int = 0) -> int:
+        """Take the numbers from `data`; returns the offset behind them."""
+        self.numbers = np.frombuffer(data, self.element_type, self.count, offset)
+        return offset + self.numbers.nbytes
+
+
+@dataclasses.dataclass
+class _Tensor:
+    """Where a tensor lies in its storage; offset and strides count elements."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def array(self) -> np.ndarray:
+        numbers = self.storage.numbers
+        assert numbers is not None
+        reach = sum((side - 1) * step for side, step in zip(self.shape, self.strides, strict=True))
+        if min((self.offset, *self.shape, *self.strides)) < 0 or self.offset + reach >= len(numbers):
+            raise ValueError("a tensor reaches beyond its storage")
+        steps = [step * numbers.itemsize for step in self.strides]
+        return np.lib.stride_tricks.as_strided(numbers[self.offset :], self.shape, steps, writeable=False)
+
+
+def _tensor(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any) -> _Tensor:
+    """What `_rebuild_tensor_v2` is given; gradients and hooks do not matter here."""
+    return _Tensor(storage, offset, shape, strides)
+
+
+def _parameter(tensor: _Tensor, *_: Any) -> _Tensor:
+    return tensor
+
+
+class _TensorUnpickler(pickle.Unpickler):
+    """Builds dictionaries, numbers, strings and `_Tensor`s, nothing else."""
+
+    _KNOWN = {
+        ("collections", "OrderedDict"): collections.OrderedDict,
+        ("torch._utils", "_rebuild_tensor"): _tensor,
+        ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+        ("torch._utils", "_rebuild_parameter"): _parameter,
+    }
+
+    def __init__(self, stream: io.BytesIO) -> None:
+        super().__init__(stream, encoding="utf-8")
+        self.storages: dict[str, _Storage] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "torch" and name in _ELEMENT_TYPES:
+            return _ELEMENT_TYPES[name]
+        if (module, name) not in self._KNOWN:
+            raise UsageError(
+                f"names {module}.{name}, which is no part of a dictionary of tensors: refused, nothing was run; save "
+                "the state dict alone, or as safetensors"
+            )
+        return self._KNOWN[module, name]
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        kind, element_type, key, _, count, *views = pid
+        if kind != "storage" or any(view is not None for view in views):
+            raise UsageError("holds views of storages, a form that is not read; save its state dict again")
+        return self.storages.setdefault(key, _Storage(element_type, count))
+
+
+def _read_zip(data: bytes) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = archive.namelist()
+        (pickled,) = (name for name in names if name.count("/") == 1 and name.endswith("/data.pkl"))
+        folder = pickled.removesuffix("data.pkl")
+        if f"{folder}byteorder" in names and archive.read(f"{folder}byteorder") != b"little":
+            raise UsageError("was written on a big-endian machine; save it again on another")
+        unpickler = _TensorUnpickler(io.BytesIO(archive.read(pickled)))
+        tensors = unpickler.load()
+        for key, storage in unpickler.storages.items():
+            storage.fill(archive.read(f"{folder}data/{key}"))
+    return _arrays(tensors)
+
+
+def _read_legacy(data: bytes) -> dict[str, np.ndarray]:
+    """Magic number, version, byte order, dictionary, keys of the storages, then each storage's length and numbers."""
+    stream = io.BytesIO(data)
+    _, version, system = (_TensorUnpickler(stream).load() for _ in range(3))
+    if version != _LEGACY_PROTOCOL or not system["little_endian"]:
+        raise UsageError("has an unknown version or byte order; save its state dict again")
+    unpickler = _TensorUnpickler(stream)
+    tensors = unpickler.load()
+    keys = _TensorUnpickler(stream).load()
+    offset = stream.tell()
+    for key in keys:
+        storage = unpickler.storages[key]
+        if int.from_bytes(data[offset : offset + 8], "little") != storage.count:
+            raise ValueError("a storage has another length than its tensors say")
+        offset = storage.fill(data, offset + 8)
+    return _arrays(tensors)
+
+
+def _arrays(tensors: Any) -> dict[str, np.ndarray]:
+    if not isinstance(tensors, dict) or not all(isinstance(value, _Tensor) for value in tensors.values()):
+        raise UsageError("is no dictionary of tensors by name; save the network's state_dict() alone")
+    return {str(name): tensor.array() for name, tensor in tensors.items()}

@@ -1,0 +1,208 @@
+"""Systems side by side: the same specimens held out for each, readings kept as they come, figures over all of them."""
+
+import collections
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hep2jax import metrics, workdir
+from hep2jax.data.protocols import Partition
+from hep2jax.data.sources import VOID, Field, FieldSet
+from hep2jax.errors import UsageError
+from hep2jax.intervals import wilson_interval
+from hep2jax.metrics import ImageScore, PixelCounts
+from hep2jax.progress import say
+from hep2jax.systems import base
+from hep2jax.systems.base import Reading, System
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A reading and what its masks are worth; goes into JSON."""
+
+    reading: Reading
+    """Without its masks."""
+    intensity: str
+    """The specimen's true grade."""
+    pixels: PixelCounts | None
+    """Cell against background over all its fields, void left out; None where the system gives no masks."""
+
+
+def compare(
+    systems: Sequence[System],
+    fields: FieldSet,
+    partitions: Sequence[Partition],
+    directory: pathlib.Path,
+    *,
+    seed: int = 0,
+    samples: int = 2000,
+) -> dict[str, Any]:
+    """Fit every system on every partition's training side, read its test specimens, pool.
+
+    Finished readings are kept in `directory/division-NN/readings/<system>.json` and not made again. A system that
+    cannot be fitted (weights that are not there) is named with the reason, and the others go on.
+
+    Args:
+        systems: their names differ.
+        fields: of the data set.
+        partitions: of its items; each specimen is tested at most once.
+        directory: for this data set and these partitions alone.
+        seed: of the intervals.
+        samples: of the intervals that are drawn.
+
+    Returns:
+        `classes`; `num_divisions`; `leakage_note`; `missing_fields` (lines); `unavailable` {system: reason};
+        `systems` {name: see `figures`}.
+
+    Raises:
+        UsageError: nothing to train or test on, or no system could be fitted.
+    """
+    for number, part in enumerate(partitions):
+        if not part.train or not part.test:
+            raise UsageError(f"{fields.name}: division {number + 1} has no specimens to train on, or none to test")
+    measured: dict[str, list[Measured]] = {}
+    unavailable: dict[str, str] = {}
+    for system in systems:
+        try:
+            measured[system.name] = [
+                row
+                for number, part in enumerate(partitions)
+                for row in _division(system, fields, part, directory / f"division-{number:02d}", len(partitions))
+            ]
+        except UsageError as error:
+            unavailable[system.name] = str(error)
+            say(f"{system.name}: left out: {error}")
+    if not measured:
+        raise UsageError("no system could be fitted: " + "; ".join(f"{n}: {why}" for n, why in unavailable.items()))
+    tested = {i for part in partitions for i in part.test}
+    leaking = [part for part in partitions if part.specimen_leakage]
+    return {
+        "classes": list(fields.classes),
+        "num_divisions": len(partitions),
+        "specimen_leakage": bool(leaking),
+        "leakage_note": (leaking or list(partitions))[0].leakage_note,
+        "missing_fields": missing_fields([fields.fields[i] for i in sorted(tested)]),
+        "unavailable": unavailable,
+        "systems": {
+            system.name: {"family": system.family}
+            | figures(measured[system.name], fields.classes, seed=seed, samples=samples)
+            for system in systems
+            if system.name in measured
+        },
+    }
+
+
+def _division(system: System, fields: FieldSet, part: Partition, directory: pathlib.Path, count: int) -> list[Measured]:
+    """The readings of a division's test specimens, from its file where they are there."""
+    path = directory / "readings" / f"{system.name}.json"
+    if not path.exists():
+        say(f"{system.name}, {directory.name} of {count}")
+        system.fit(fields, part.train, directory)
+        groups = base.by_specimen(fields.fields[i] for i in part.test)
+        system.read(next(iter(groups.values())))  # compiles, which is no part of the reading's time
+        rows = [_measure(system.read, group, fields.classes) for group in groups.values()]
+        workdir.write_json(path, [to_record(row) for row in rows])
+    rows = [from_record(record) for record in json.loads(path.read_text())]
+    wanted = {fields.fields[i].specimen_id for i in part.test}
+    if {row.reading.specimen for row in rows} != wanted:
+        raise UsageError(f"{path}: holds other specimens; take a new --workdir for another division")
+    return rows
+
+
+def _measure(read: Callable[[Sequence[Field]], Reading], group: Sequence[Field], classes: Sequence[str]) -> Measured:
+    started = time.perf_counter()
+    reading = read(group)
+    seconds = time.perf_counter() - started
+    pixels = None
+    if reading.masks:
+        pairs = zip(group, reading.masks, strict=True)
+        pixels = sum((_count(field, mask) for field, mask in pairs), PixelCounts())
+    if reading.pattern is not None and not 0 <= reading.pattern < len(classes):
+        raise ValueError(f"{reading.specimen}: pattern {reading.pattern} is none of the {len(classes)}")
+    return Measured(
+        reading=dataclasses.replace(reading, masks=(), seconds=seconds), intensity=group[0].intensity, pixels=pixels
+    )
+
+
+def _count(field: Field, mask: np.ndarray) -> PixelCounts:
+    valid = field.classes != VOID
+    return metrics.count_pixels(mask, (field.classes > 0) & valid, valid)
+
+
+def figures(rows: Sequence[Measured], classes: Sequence[str], *, seed: int = 0, samples: int = 2000) -> dict[str, Any]:
+    """What a system achieves on specimens; one that was left out counts as an error.
+
+    Returns:
+        `accuracy` (of specimens, the contests' ACA), `mca`, `confusion`, `per_class`, `num_specimens` as
+        `metrics.classification_report` has them; `Dice` and `JA` of the foreground (see `metrics.pixel_report`) and
+        `intensity_accuracy` (Wilson's interval), None where the system gives none; each with `<name>_ci95`;
+        `seconds_per_specimen`, the median; `left_out` {specimen: reason}.
+    """
+    readings = [row.reading for row in rows]
+    names = [reading.specimen for reading in readings]
+    report = metrics.classification_report(
+        [r.truth for r in readings], [r.pattern for r in readings], names, classes, seed=seed, samples=samples
+    )
+    kept = ("mca", "mca_ci95", "ci_method", "per_class", "confusion", "num_specimens")
+    return {
+        "accuracy": report["aca"],
+        "accuracy_ci95": report["aca_ci95"],
+        **{name: report[name] for name in kept},
+        **_segmentation(rows, classes, seed, samples),
+        **_intensity(rows),
+        "seconds_per_specimen": float(np.median([reading.seconds for reading in readings])),
+        "left_out": {reading.specimen: reading.left_out for reading in readings if reading.left_out},
+    }
+
+
+def _segmentation(rows: Sequence[Measured], classes: Sequence[str], seed: int, samples: int) -> dict[str, Any]:
+    wanted = ("Dice", "Dice_ci95", "JA", "JA_ci95")
+    nothing = np.zeros(0)
+    scores = [
+        ImageScore(row.reading.specimen, classes[row.reading.truth], row.pixels, nothing, nothing)
+        for row in rows
+        if row.pixels is not None
+    ]
+    if not scores:
+        return dict.fromkeys(wanted)
+    report = metrics.pixel_report(scores, seed=seed, samples=samples)
+    return {name: report[name] for name in wanted}
+
+
+def _intensity(rows: Sequence[Measured]) -> dict[str, Any]:
+    graded = [row for row in rows if row.reading.intensity]
+    right = sum(row.reading.intensity == row.intensity for row in graded)
+    accuracy = right / len(graded) if graded else None
+    return {"intensity_accuracy": accuracy, "intensity_accuracy_ci95": wilson_interval(right, len(graded))}
+
+
+def missing_fields(fields: Sequence[Field]) -> list[str]:
+    """Which specimens lack a field that most of the specimens have; they are read from those that are there."""
+    numbers = {name: {f.number for f in group} for name, group in base.by_specimen(fields).items()}
+    counts = collections.Counter(number for own in numbers.values() for number in own)
+    usual = {number for number, count in counts.items() if 2 * count > len(numbers)}
+    return [
+        f"{name}: field {', '.join(map(str, sorted(usual - own)))} is not there; read from the other {len(own)}"
+        for name, own in numbers.items()
+        if usual - own
+    ]
+
+
+def to_record(row: Measured) -> dict[str, Any]:
+    """A row for JSON."""
+    reading = {f.name: getattr(row.reading, f.name) for f in dataclasses.fields(Reading) if f.name != "masks"}
+    reading["probabilities"] = [round(float(p), 6) for p in row.reading.probabilities]
+    pixels = None if row.pixels is None else list(dataclasses.astuple(row.pixels))
+    return {"reading": reading, "intensity": row.intensity, "pixels": pixels}
+
+
+def from_record(record: Mapping[str, Any]) -> Measured:
+    """Inverse of `to_record`."""
+    values = {**record["reading"], "probabilities": np.array(record["reading"]["probabilities"], np.float64)}
+    pixels = None if record["pixels"] is None else PixelCounts(*record["pixels"])
+    return Measured(reading=Reading(**values), intensity=record["intensity"], pixels=pixels)

@@ -1,0 +1,96 @@
+"""Multi-cell processing, pixel-wise: a network labels every pixel, and the foreground of all fields votes."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from hep2jax import evaluate, specimen, tasks, workdir
+from hep2jax import mesh as meshes
+from hep2jax import state as states
+from hep2jax.config import Config
+from hep2jax.data.sources import Field, FieldSet
+from hep2jax.systems import base
+from hep2jax.systems.base import Reading
+from hep2jax.tasks import FieldTask
+from hep2jax.tasks.field_task import FieldEvaluator, counted_cells, plain_greys, to_native
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """What the network says of one field, at native resolution."""
+
+    foreground: Bool[np.ndarray, "height width"]
+    """What counts as cell: without the cells that the frame cuts, where `evaluation.drop_cut_cells` says so."""
+    pattern: Int[np.ndarray, "height width"]
+    """0 to patterns - 1; meaningful on the foreground."""
+
+
+class PixelNetwork:
+    """A trained network of fields, compiled."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self.config, self.classes = workdir.open_for_reading(directory), workdir.read_classes(directory)
+        self._parameters, _ = evaluate.load_parameters(directory)
+        network = states.make_network(self.config, tasks.num_outputs(self.config, self.classes))
+        self._evaluator = FieldEvaluator(self.config, network, meshes.make_mesh())
+
+    def read(self, fields: Sequence[Field]) -> list[Pixels]:
+        """Every field, in order."""
+        ready = [base.prepared(field, self.config.data) for field in fields]
+        images = ((field.working_image, plain_greys(field)) for field in ready)
+        shapes = [field.working_image.shape for field in ready]
+        predictions = self._evaluator.predict(self._parameters, images, shapes)
+        return [self._decide(working, field) for working, field in zip(predictions, ready, strict=True)]
+
+    def _decide(self, working: np.ndarray, field: Field) -> Pixels:
+        options = self.config.evaluation
+        foreground, pattern = specimen.decide(to_native(working, field.image.shape), options.foreground_threshold)
+        return Pixels(foreground=counted_cells(foreground, options)[0], pattern=pattern)
+
+
+def fit_network(config: Config, fields: FieldSet, train: Sequence[int], directory: pathlib.Path) -> PixelNetwork:
+    """Train the configured network of fields in a folder of its own, once; ready to read."""
+    folder = directory / f"network-{config.model.name}"
+    if not base.is_trained(folder, config):
+        side = base.prepared_set(base.training_side(fields, train), config.data)
+        base.train(folder, config, FieldTask(config, side))
+    return _open(folder)
+
+
+@functools.lru_cache(maxsize=2)
+def _open(folder: pathlib.Path) -> PixelNetwork:
+    """A finished folder does not change, and several systems read with the same network."""
+    return PixelNetwork(folder)
+
+
+class PixelSystem:
+    """Reads a specimen by the vote of its foreground pixels, all fields together (Li, Shen, Yu 2017)."""
+
+    family = "pixels"
+
+    def __init__(self, name: str, config: Config) -> None:
+        self.name, self._config = name, config
+
+    def fit(self, fields: FieldSet, train: Sequence[int], directory: pathlib.Path) -> None:
+        """Train the network; see `base.System`."""
+        self._network = fit_network(self._config, fields, train, directory)
+
+    def read(self, fields: Sequence[Field]) -> Reading:
+        """One specimen; one without a foreground pixel is left out."""
+        pixels, num_patterns = self._network.read(fields), len(self._network.classes)
+        votes = np.stack([specimen.pattern_counts(p.foreground, p.pattern, num_patterns) for p in pixels])
+        masks = tuple(p.foreground for p in pixels)
+        pattern = specimen.vote(votes)
+        if pattern is None:
+            return base.without_pattern(fields, num_patterns, "no pixel was taken for a cell", masks=masks)
+        return Reading(
+            specimen=fields[0].specimen_id,
+            truth=fields[0].pattern,
+            pattern=pattern,
+            probabilities=specimen.vote_shares(votes),
+            masks=masks,
+        )

@@ -1,0 +1,40 @@
+"""A network's compiled forward pass over the overlapping tiles of whole images."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from hep2jax import mesh as meshes
+from hep2jax import steps
+from hep2jax.config import Config
+from hep2jax.data import feeding, tiles
+from hep2jax.state import Network
+from hep2jax.tasks.base import Parameters
+
+
+class TileReader:
+    """Compiles once for batches of tiles; tiling and batch as `evaluation` says."""
+
+    def __init__(self, config: Config, network: Network, mesh: jax.sharding.Mesh) -> None:
+        self._tiling, self._mesh = config.evaluation, mesh
+        predict = steps.make_predict_step(network, dihedral=config.evaluation.dihedral)
+        self._predict = jax.jit(predict, out_shardings=meshes.replicated(mesh))
+
+    def read(
+        self, parameters: Parameters, images: Iterable[tuple[np.ndarray, np.ndarray]]
+    ) -> Iterator[tuple[tiles.Tile, Any]]:
+        """Each tile and what the network says of it (see `steps.make_predict_step`), image by image.
+
+        Args:
+            parameters: (params, batch_stats).
+            images: (uint8 [h, w], greys float32 [4]) pairs, see `steps.normalise`.
+        """
+        size, tile, overlap = self._tiling.batch_size, self._tiling.tile_size, self._tiling.tile_overlap
+        rows = meshes.process_rows(size)
+        for batch in tiles.batches(images, batch_size=size, tile=tile, overlap=overlap):
+            inputs = feeding.put({"image": batch.image[rows], "greys": batch.greys[rows]}, self._mesh)
+            said = jax.device_get(self._predict(*parameters, inputs["image"], inputs["greys"]))
+            for row, place in enumerate(batch.tiles):  # padded rows have no tile
+                yield place, jax.tree.map(lambda leaf, row=row: leaf[row], said)

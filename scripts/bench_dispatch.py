@@ -1,0 +1,246 @@
+"""What it costs to start a step: our compiled step beside `jax.jit`, several steps a call, `jax.pmap` and `nnx.jit`.
+
+    python -m scripts.bench_dispatch [--networks=gao,fcn,dsfcn] [--size=tiny] [--calls=50] [--repeats=7]
+    python -m scripts.bench_dispatch --networks=gao,fcn --size=shipped --calls=3
+
+`host us`: a program that takes and returns the same arrays and computes nothing, from call to call: the host's part of
+a step, which no device time hides. `call us`: the training step itself, from call to return, with nothing queued; a CPU
+computes inside the call, an accelerator after it.
+`step ms`: from step to step. All per training step. `tiny`: the narrowest network on the smallest input; `shipped`: the
+configuration as it is.
+"""
+
+import dataclasses
+import functools
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from absl import flags
+from flax import nnx
+
+from hep2jax import cli, losses, optimizers, steps
+from hep2jax.config import Config
+from hep2jax.models import ClassifierOutput
+from hep2jax.state import TrainState
+from scripts import bench_common, bench_step, made_up
+
+OURS = "compiled (ours)"
+STEPS_PER_CALL = 8
+_AXIS = "devices"
+
+
+def define_flags() -> None:
+    """The command's own flags."""
+    flags.DEFINE_list("networks", ["gao", "fcn", "dsfcn"], "Of gao, resnet, fcn, dsfcn.")
+    flags.DEFINE_enum("size", "tiny", ["tiny", "shipped"], "How large the networks are.")
+    flags.DEFINE_integer("calls", 50, "Calls of a path in a round.")
+    flags.DEFINE_integer("repeats", 7, "Rounds; every path is measured once in each.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Path:
+    """One way to call steps: `call` starts one and returns its metrics."""
+
+    call: Callable[[], Any]
+    steps: int = 1
+    """Training steps in a call."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measure, print the table and, last, one JSON object."""
+    del argv
+    cli.prepare_runtime()
+    options = flags.FLAGS
+    where = bench_common.machine()
+    bench_common.say_where(where)
+    results, rows = {}, []
+    for name in options.networks:
+        config = bench_step.configuration(name)
+        if options.size == "tiny":
+            make_tiny(config)
+        results[name] = measure(config, options.calls, options.repeats)
+        for path, figures in results[name]["paths"].items():
+            rows.append((f"`{name}`", results[name]["leaves"], path, *figures.values()))
+    head = ("network", "arrays in state", "path", "host us", "over ours", "call us", "step ms", "over ours")
+    print(bench_common.table(head, rows))
+    print(json.dumps({"benchmark": "dispatch", "size": options.size, **where, "networks": results}))
+
+
+def make_tiny(config: Config) -> None:
+    """The narrowest network, one example a device, the smallest input."""
+    config.model.width = config.model.width if config.model.name == "gao" else 0.01
+    config.data.crop_size = config.data.crop_size if config.model.name == "gao" else 32
+    config.train.global_batch_size = jax.device_count()
+
+
+def measure(config: Config, calls: int, repeats: int) -> dict[str, Any]:
+    """Figures of every path."""
+    host = measure_idle(config, calls, repeats)
+    paths = _started(config, idle=False)
+    whole = bench_common.interleaved(_sides(paths, calls, _seconds_a_step), repeats)
+    returned = bench_common.medians(bench_common.interleaved(_sides(paths, calls, _seconds_to_return), repeats))
+    host_seconds, step_seconds = bench_common.medians(host), bench_common.medians(whole)
+    host_ratios, step_ratios = bench_common.ratios(host, OURS), bench_common.ratios(whole, OURS)
+    figures = {
+        name: {
+            "host_us": 1e6 * host_seconds[name],
+            "host_ratio": host_ratios[name],
+            "call_us": 1e6 * returned[name],
+            "step_ms": 1e3 * step_seconds[name],
+            "step_ratio": step_ratios[name],
+        }
+        for name in PATHS
+    }
+    leaves = len(jax.tree.leaves(made_up.make(config).state))
+    return {"batch": config.train.global_batch_size, "leaves": leaves, "paths": figures}
+
+
+def measure_idle(config: Config, calls: int, repeats: int) -> bench_common.Rounds:
+    """Seconds of the host for each training step, round by round."""
+    return bench_common.interleaved(_sides(_started(config, idle=True), calls, _seconds_a_step), repeats)
+
+
+def _started(config: Config, *, idle: bool) -> dict[str, Path]:
+    """Every path, compiled."""
+    paths = {name: make(config, idle=idle) for name, make in PATHS.items()}
+    for path in paths.values():
+        jax.block_until_ready(path.call())
+    return paths
+
+
+def _sides(paths: dict[str, Path], calls: int, measured: Callable[[Path, int], float]) -> Any:
+    return {name: functools.partial(measured, path, calls) for name, path in paths.items()}
+
+
+def _seconds_a_step(path: Path, calls: int) -> float:
+    started, metrics = time.perf_counter(), None
+    for _ in range(calls):
+        metrics = path.call()
+    jax.block_until_ready(metrics)
+    return (time.perf_counter() - started) / (calls * path.steps)
+
+
+def _seconds_to_return(path: Path, calls: int) -> float:
+    """The median; each call waits for the one before, so that nothing is queued."""
+    seconds = []
+    for _ in range(calls):
+        started = time.perf_counter()
+        metrics = path.call()
+        seconds.append(time.perf_counter() - started)
+        jax.block_until_ready(metrics)
+    return statistics.median(seconds) / path.steps
+
+
+def _made(config: Config, idle: bool) -> made_up.MadeUp:
+    made = made_up.make(config)
+    return dataclasses.replace(made, step=do_nothing) if idle else made
+
+
+def do_nothing(state: TrainState, batch: Any, constants: Any) -> tuple[TrainState, steps.Metrics]:
+    """The step's arguments and results without its arithmetic."""
+    del batch, constants
+    metrics = {name: jnp.zeros(()) for name in ("loss", "grad_norm", "learning_rate")}
+    return dataclasses.replace(state, step=state.step + 1), metrics
+
+
+def compiled(config: Config, *, idle: bool) -> Path:
+    """As `hep2jax.train` calls its steps: a program compiled ahead of the first call."""
+    made = _made(config, idle)
+    return Path(call=made_up.runner(made.compile()[1], made), steps=config.train.steps_per_call)
+
+
+def several(config: Config, *, idle: bool) -> Path:
+    """The same with `train.steps_per_call=8`."""
+    train = dataclasses.replace(config.train, steps_per_call=STEPS_PER_CALL)
+    return compiled(dataclasses.replace(config, train=train), idle=idle)
+
+
+def jitted(config: Config, *, idle: bool) -> Path:
+    """`jax.jit` of the same function."""
+    made = _made(config, idle)
+    return Path(call=made_up.runner(jax.jit(made.step, donate_argnums=0), made))
+
+
+def pmapped(config: Config, *, idle: bool) -> Path:
+    """`jax.pmap` of the same function over the local devices, each with its share of the batch.
+
+    The devices average their parameters after the step and not their gradients in it: as many bytes, without another
+    training step.
+    """
+    made, count = _made(config, idle), jax.local_device_count()
+
+    def step(state: TrainState, batch: Any, constants: Any) -> tuple[TrainState, steps.Metrics]:
+        state, metrics = made.step(state, batch, constants)
+        if idle or count == 1:
+            return state, metrics
+        params, stats, metrics = jax.lax.pmean((state.params, state.batch_stats, metrics), _AXIS)
+        return dataclasses.replace(state, params=params, batch_stats=stats), metrics
+
+    state, constants = jax.tree.map(lambda leaf: jnp.stack([leaf] * count), (made.state, made.constants))
+    batch = jax.tree.map(lambda leaf: jnp.reshape(leaf, (count, -1, *leaf.shape[1:])), made.batch)
+    divided = dataclasses.replace(made, state=state, batch=batch, constants=constants)
+    return Path(call=made_up.runner(jax.pmap(step, axis_name=_AXIS, donate_argnums=0), divided))
+
+
+def nnx_jitted(config: Config, *, idle: bool) -> Path:
+    """`nnx.jit` of a step over modules, with `nnx.Optimizer` and the averages as a second module."""
+    made = made_up.make(config)
+    state, transform = made.state, optimizers.make_optimizer(config.optimizer, config.train.num_steps)
+    model = nnx.merge(made.network.graphdef, state.params, state.batch_stats)
+    average = nnx.merge(made.network.graphdef, state.ema_params, state.ema_batch_stats)
+    optimizer = nnx.Optimizer(model, transform, wrt=nnx.Param)
+    step = nnx.jit(_do_nothing_to_modules if idle else _module_step(config))
+    return Path(call=lambda: step(model, optimizer, average, made.batch, made.constants))
+
+
+def _do_nothing_to_modules(model, optimizer, average, batch, constants) -> steps.Metrics:
+    del model, average, batch, constants
+    optimizer.step[...] += 1
+    return {name: jnp.zeros(()) for name in ("loss", "grad_norm", "learning_rate")}
+
+
+def _module_step(config: Config) -> Callable[..., steps.Metrics]:
+    """`hep2jax.steps.make_train_step` in the style of Flax's documentation."""
+    schedule = optimizers.make_schedule(config.optimizer, config.train.num_steps)
+
+    def loss_fn(model, batch, class_weights):
+        image = steps.normalise(batch["image"], batch["greys"])
+        output = model(image, train=True)
+        if isinstance(output, ClassifierOutput):
+            return losses.cell_loss(output, batch["labels"], model.target(image), class_weights, config.loss)
+        return losses.combine(
+            losses.segmentation_loss(output, batch["labels"], class_weights, config.loss), config.loss
+        )
+
+    def step(model, optimizer, average, batch, constants):
+        rate = jnp.asarray(schedule(optimizer.step[...]), jnp.float32)
+        loss, grads = nnx.value_and_grad(loss_fn)(model, batch, constants["class_weights"])
+        optimizer.update(model, grads)
+        count = optimizer.step[...].astype(jnp.float32)
+        weight = 1.0 - jnp.minimum(config.optimizer.ema_decay, count / (count + 10.0))
+        mixed = optax.incremental_update(nnx.state(model), nnx.state(average), weight)
+        nnx.update(average, mixed)
+        return {"loss": loss, "grad_norm": optax.tree.norm(grads), "learning_rate": rate}
+
+    return step
+
+
+PATHS: dict[str, Callable[..., Path]] = {
+    OURS: compiled,
+    f"steps_per_call={STEPS_PER_CALL}": several,
+    "jax.jit": jitted,
+    "jax.pmap": pmapped,
+    "nnx.jit": nnx_jitted,
+}
+"""Ways to call the same step."""
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run_app(main)

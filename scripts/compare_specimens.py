@@ -1,0 +1,71 @@
+"""Trains and measures every system that reads whole specimens, all on the same division, and writes one table.
+
+    python -m scripts.compare_specimens --data=hep2_synthetic [--workdir=runs/compare] [--write=RESULTS.md]
+    python -m scripts.compare_specimens --data=icpr2012 --manual_dir=DIR --folds=7 [...]
+
+The synthetic set is divided as it comes (train, test); real ones into folds of specimens. What is finished in the work
+directory is not done again: an interrupted comparison goes on, and a further system costs only itself. The last line is
+one JSON object.
+"""
+
+import json
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+
+from hep2jax import cli, workdir
+from hep2jax.config import DataConfig
+from hep2jax.data import sources
+from hep2jax.systems import comparison
+from scripts import documents, specimen_systems
+
+_DATA = flags.DEFINE_enum("data", "hep2_synthetic", list(specimen_systems.PARTS), "Data set.")
+_BUILDER_CONFIG = flags.DEFINE_string("builder_config", "", "Its named configuration; empty: its specimens.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where prepared sets are kept.")
+_MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "The owner's directory tree, for sets that need a licence.")
+_FOLDS = flags.DEFINE_integer("folds", 7, "Folds of specimens, for real sets.")
+_SYSTEMS = flags.DEFINE_string("systems", "", "Shell patterns over the systems' names, separated by commas.")
+_SET = flags.DEFINE_multi_string("set", [], "PART.section.key=value: a key of a part's configuration; once a key.")
+_SAMPLES = flags.DEFINE_integer("bootstrap_samples", 2000, "Draws of the intervals.")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/compare", "Where everything is kept, in a folder for each data set.")
+_WRITE = flags.DEFINE_string("write", None, "A file with the lines <!-- table compare_DATA --> and <!-- end ... -->.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Compare, print the table and, last, one JSON object."""
+    del argv
+    cli.prepare_runtime()
+    parts = specimen_systems.read_parts(_DATA.value, _SET.value)
+    systems, unmade = specimen_systems.make_systems(specimen_systems.choose(_SYSTEMS.value), parts)
+    data = DataConfig(
+        name=_DATA.value,
+        builder_config=_BUILDER_CONFIG.value,
+        data_dir=_DATA_DIR.value,
+        manual_dir=_MANUAL_DIR.value,
+        channel=parts["pixels"].data.channel,
+        normalise="none",
+        protocol="contest" if _DATA.value == "hep2_synthetic" else "kfold",
+        num_folds=_FOLDS.value,
+    )
+    directory = pathlib.Path(_WORKDIR.value) / _DATA.value
+    specimen_systems.check_same_comparison(directory, data, parts)
+    fields = sources.load(data)
+    divided = specimen_systems.divide(data, fields)
+    result = comparison.compare(systems, fields, divided, directory, samples=_SAMPLES.value)
+    result["unavailable"] |= unmade
+    result["protocol"] = (
+        divided[0].description if len(divided) == 1 else f"{data.protocol}, {len(divided)} folds pooled"
+    )
+    result["networks"] = {part: config.model.name for part, config in parts.items()}
+    result["points_lost_to_finding"] = specimen_systems.points_lost_to_finding(result["systems"])
+    workdir.write_json(directory / "figures.json", result)
+    table = specimen_systems.render(_DATA.value, result)
+    print(table)
+    if _WRITE.value:
+        documents.write(pathlib.Path(_WRITE.value), {f"compare_{_DATA.value}": table})
+    print(json.dumps(specimen_systems.summary(_DATA.value, result)))
+
+
+if __name__ == "__main__":
+    cli.run_app(main)

@@ -1,0 +1,134 @@
+"""The PyTorch way to feed the same network: a map-style data set that warps in `__getitem__`, and a DataLoader.
+
+The warp is ours, drawn from the same distributions with the same OpenCV call, on the same decoded images in memory;
+its matrix is made of scalars, which for one example is faster than our arrays for a whole batch would be. Examples are
+drawn with equal probability, whatever `data.balance` says.
+"""
+
+import math
+import random
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from torch.utils.data import DataLoader, Dataset, RandomSampler  # pyright: ignore[reportMissingImports]
+
+from hep2jax.config import AugmentConfig, Config
+from hep2jax.data.cells import Cell
+from hep2jax.data.sources import VOID, Field
+
+_ENDLESS = 10**9
+_POINTS = 4096  # of a field's cell pixels, as in `hep2jax.data.pipeline`
+
+
+class Cells(Dataset):
+    """Single cells: image, label, greys."""
+
+    def __init__(self, cells: Sequence[Cell], config: Config) -> None:
+        self._cells, self._size, self._augment = cells, config.data.crop_size, config.augment
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        cell, size = self._cells[index], self._size
+        height, width = cell.ready.shape
+        reach = 2 * self._augment.shift * size
+        x, y = (width - 1) / 2, (height - 1) / 2
+        across, down = reach * (random.random() - 0.5), reach * (random.random() - 0.5)
+        matrix = draw_matrix((x + across, y + down), size, self._augment)
+        greys = draw_greys(cell.greys, self._augment)
+        return {"image": warp(cell.ready, matrix, size, cv2.INTER_LINEAR), "labels": cell.item.pattern, "greys": greys}
+
+
+class Crops(Dataset):
+    """Crops of fields: image, class mask, greys."""
+
+    def __init__(self, fields: Sequence[Field], config: Config) -> None:
+        self._fields, self._data, self._augment = fields, config.data, config.augment
+        self._points = [_cell_pixels(field) for field in fields]
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        field, size = self._fields[index], self._data.crop_size
+        matrix = draw_matrix(self._draw_centre(index), size, self._augment)
+        plain = np.array([field.grey_offset, field.grey_gain, 1.0, 0.0], np.float32)
+        return {
+            "image": warp(field.working_image, matrix, size, cv2.INTER_LINEAR),
+            "labels": warp(field.working_classes, matrix, size, cv2.INTER_NEAREST),
+            "greys": draw_greys(plain, self._augment),
+        }
+
+    def _draw_centre(self, index: int) -> tuple[float, float]:
+        """(x, y) on a cell or anywhere; the crop stays inside where it can."""
+        (height, width), size = self._fields[index].working_image.shape, self._data.crop_size
+        points = self._points[index]
+        x, y = random.random() * width, random.random() * height
+        if random.random() < self._data.foreground_crops and len(points):
+            row, column = points[random.randrange(len(points))]
+            x, y = column + random.uniform(-0.25, 0.25) * size, row + random.uniform(-0.25, 0.25) * size
+        return _inside(x, width, size), _inside(y, height, size)
+
+
+def _inside(place: float, length: int, size: int) -> float:
+    return min(max(place, size / 2), max(length - size / 2, size / 2))
+
+
+def _cell_pixels(field: Field) -> list[list[int]]:
+    classes = field.working_classes
+    points = np.argwhere((classes > 0) & (classes != VOID))
+    return points[:: max(1, len(points) // _POINTS)].tolist()
+
+
+def draw_matrix(centre: tuple[float, float], size: int, augment: AugmentConfig) -> np.ndarray:
+    """Mirror, rotate, zoom about `centre` (x, y) of the image, float32 [2, 3]; see `hep2jax.data.geometry`."""
+    angle = 0.0
+    if augment.rotate and augment.rotation_step:
+        angle = math.radians(random.randrange(max(1, round(360 / augment.rotation_step))) * augment.rotation_step)
+    elif augment.rotate:
+        angle = random.uniform(0, 2 * math.pi)
+    zoom = math.exp(random.uniform(math.log(augment.scale_min), math.log(augment.scale_max)))
+    flip = -1.0 if augment.mirror and random.random() < 0.5 else 1.0
+    return matrix(centre, size, angle=angle, zoom=zoom, flip=flip)
+
+
+def matrix(centre: tuple[float, float], size: int, *, angle: float, zoom: float, flip: float) -> np.ndarray:
+    """`hep2jax.data.geometry.cmr_matrix` by scalars."""
+    cos, sin, middle = math.cos(angle) / zoom, math.sin(angle) / zoom, (size - 1) / 2
+    x, y = centre
+    across, down = x - (cos * flip - sin) * middle, y - (sin * flip + cos) * middle
+    return np.array([[cos * flip, -sin, across], [sin * flip, cos, down]], np.float32)
+
+
+def draw_greys(plain: np.ndarray, augment: AugmentConfig) -> np.ndarray:
+    """Random gain, exponent and shift; see `hep2jax.data.photometry`."""
+    greys = plain.copy()
+    greys[1] *= math.exp(augment.gain * random.uniform(-1, 1))
+    greys[2] *= math.exp(augment.gamma * random.uniform(-1, 1))
+    greys[3] += augment.offset * random.uniform(-1, 1)
+    return greys
+
+
+def warp(image: np.ndarray, matrix: np.ndarray, size: int, interpolation: int) -> np.ndarray:
+    """The crop; beyond the border, the mirror image."""
+    flags = interpolation | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+
+
+def batches(examples: Cells | Crops, size: int, workers: int) -> Iterator[dict[str, Any]]:
+    """Endless batches of a DataLoader as it comes: persistent workers, its own collation, two batches ahead each.
+
+    The workers are forked here, at once: call it before JAX starts its threads.
+    """
+    loader = DataLoader(
+        examples,
+        batch_size=size,
+        sampler=RandomSampler(examples, replacement=True, num_samples=_ENDLESS),
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        drop_last=True,
+    )
+    return iter(loader)

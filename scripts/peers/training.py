@@ -1,0 +1,115 @@
+"""Our training step in PyTorch: the same loss, clipping, AdamW, schedule and averages (`hep2jax.steps`)."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import torch  # pyright: ignore[reportMissingImports]
+from torch import Tensor, nn  # pyright: ignore[reportMissingImports]
+from torch.nn import functional  # pyright: ignore[reportMissingImports]
+
+from hep2jax import losses
+from hep2jax.config import Config, OptimizerConfig
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Way:
+    """How PyTorch is asked to run the step."""
+
+    channels_last: bool = False
+    """Maps in memory as NHWC."""
+    compiled: bool = False
+    """Forward and backward through `torch.compile`."""
+    bfloat16: bool = False
+    """Autocast; parameters, statistics and losses stay float32."""
+
+
+WAYS = {
+    "eager": Way(),
+    "channels_last": Way(channels_last=True),
+    "compile": Way(compiled=True),
+    "compile_channels_last": Way(compiled=True, channels_last=True),
+    "gpu": Way(compiled=True, channels_last=True, bfloat16=True),
+}
+
+
+def normalise(image: Tensor, greys: Tensor) -> Tensor:
+    """uint8 [B, H, W] → float32 [B, 1, H, W] as in `hep2jax.steps.normalise`."""
+    offset, gain, exponent, shift = greys[:, :, None, None].unbind(1)
+    value = ((image.float() - offset) * gain).clamp(-1.0, 4.0)
+    bright = value > 0
+    curved = torch.where(bright, torch.where(bright, value, 1.0) ** exponent, value)
+    return (curved + shift)[:, None]
+
+
+class Trainer:
+    """A network, its optimizer and its averages on one device.
+
+    Of the optimizers it has AdamW, of the losses cross-entropy with class weights and side heads: what the
+    configurations of the four networks ask for. Running variances are unbiased, ours are not; training does not see
+    them.
+    """
+
+    def __init__(self, model: nn.Module, config: Config, way: Way, device: str) -> None:
+        self._model = model.to(device).train()
+        if way.channels_last:
+            self._model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self._config, self._way, self._device = config, way, torch.device(device)
+        self._parameters = list(self._model.parameters())
+        kernels = [value for value in self._parameters if value.ndim > 1]
+        others = [value for value in self._parameters if value.ndim <= 1]
+        groups = [{"params": kernels, "weight_decay": config.optimizer.weight_decay}, {"params": others}]
+        self._optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=0.0, fused=True)
+        self._averaged = [*self._parameters, *(b for b in self._model.buffers() if b.is_floating_point())]
+        self._averages = [value.detach().clone() for value in self._averaged]
+        self._forward = torch.compile(self._loss) if way.compiled else self._loss
+        self._step = 0
+
+    def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+        """The batch on the device."""
+        return {name: torch.tensor(value, device=self._device) for name, value in batch.items()}
+
+    def step(self, batch: Mapping[str, Tensor], class_weights: Tensor) -> tuple[Tensor, Tensor]:
+        """One step; (loss, global gradient norm before clipping)."""
+        options = self._config.optimizer
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._way.bfloat16):
+            loss = self._forward(batch["image"], batch["greys"], batch["labels"], class_weights)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self._parameters, options.clip_norm or math.inf)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(options, self._step, self._config.train.num_steps)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._step += 1
+        decay = min(options.ema_decay, self._step / (self._step + 10))
+        with torch.no_grad():
+            torch._foreach_lerp_(self._averages, self._averaged, 1 - decay)  # as torch.optim.swa_utils does
+        return loss.detach(), norm
+
+    def wait(self) -> None:
+        """Until the device has done what was asked."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def _loss(self, image: Tensor, greys: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
+        logits, sides = self._model(normalise(image, greys))
+        labels = labels.long()
+        return sum(
+            (self._config.loss.side_weight * cross_entropy(side, labels, class_weights) for side in sides),
+            cross_entropy(logits, labels, class_weights),
+        )
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
+    """Weighted mean over cells or pixels, void ones left out."""
+    return functional.cross_entropy(logits.float(), labels, class_weights, ignore_index=losses.VOID)
+
+
+def learning_rate(options: OptimizerConfig, step: int, num_steps: int) -> float:
+    """`hep2jax.optimizers.make_schedule` with the cosine."""
+    peak, warmup = options.learning_rate, min(options.warmup_steps, num_steps)
+    if step < warmup:
+        return peak / warmup + (peak - peak / warmup) * step / warmup
+    share = min((step - warmup) / max(num_steps - warmup, 1), 1.0)
+    return peak * (0.99 * 0.5 * (1 + math.cos(math.pi * share)) + 0.01)

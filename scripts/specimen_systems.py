@@ -1,0 +1,172 @@
+"""What `scripts.compare_specimens` compares, and the table that it writes."""
+
+import fnmatch
+import importlib
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hep2jax import config as configs
+from hep2jax import workdir
+from hep2jax.config import Config, DataConfig
+from hep2jax.data import protocols
+from hep2jax.data.sources import FieldSet
+from hep2jax.errors import UsageError
+from hep2jax.progress import say
+from hep2jax.systems import SYSTEMS, System
+
+PARTS = {
+    "hep2_synthetic": {"cells": "cnn", "pixels": "fcn", "mil": "mil", "joint": "joint"},
+    "icpr2012": {
+        "cells": "icpr2012_gao",
+        "pixels": "icpr2012_dsfcn",
+        "mil": "icpr2012_mil",
+        "joint": "icpr2012_joint",
+    },
+}
+"""By data set: the networks that systems are made of, each by the stem of its file in `configs/`."""
+ADJUSTED = {
+    "cells.evaluation.batch_size": 32,  # a specimen has a few dozen cells
+    "pixels.evaluation.baselines": False,
+}
+CELLS_BY_DEFAULT = ("cells-*-prevalence", "cells-*-network-mean_probability", "cells-*-pretrained_svm-histogram_svm")
+"""Of the many systems of single cells; of the others, all."""
+
+
+def read_parts(data: str, settings: Sequence[str]) -> dict[str, Config]:
+    """The configuration of each part that has a file, adjusted; UsageError for a setting that cannot be."""
+    parts = {}
+    for part, stem in PARTS[data].items():
+        if pathlib.Path(__file__).resolve().parents[1].joinpath("configs", f"{stem}.py").is_file():
+            parts[part] = importlib.import_module(f"configs.{stem}").get_config()
+    for key, value in ADJUSTED.items():
+        _assign(parts, key, value)
+    for text in settings:
+        key, found, value = text.partition("=")
+        if not found or key.count(".") != 2 or key.split(".")[0] not in parts:
+            raise UsageError(f"--set={text}: write PART.section.key=value with PART of {', '.join(parts)}")
+        _assign(parts, key, _parse(value))
+    return {part: configs.validate(config) for part, config in parts.items()}
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _assign(parts: Mapping[str, Config], key: str, value: Any) -> None:
+    part, section, leaf = key.split(".")
+    values = configs.to_dict(parts[part])
+    if leaf not in values.get(section, {}):
+        raise UsageError(f"unknown key '{key}': did you mean '{part}.{configs.nearest_key(f'{section}.{leaf}')}'?")
+    setattr(getattr(parts[part], section), leaf, value)
+
+
+def choose(patterns: str) -> list[str]:
+    """Names of the systems that the patterns name; without any, the default ones."""
+    wanted = [pattern.strip() for pattern in patterns.split(",") if pattern.strip()]
+    for pattern in wanted:
+        if not fnmatch.filter(SYSTEMS, pattern):
+            raise UsageError(f"--systems={pattern}: no such system; there are {', '.join(SYSTEMS)}")
+    if not wanted:
+        wanted = [*CELLS_BY_DEFAULT, *(name for name in SYSTEMS if not name.startswith("cells-"))]
+    return [name for name in SYSTEMS if any(fnmatch.fnmatch(name, pattern) for pattern in wanted)]
+
+
+def make_systems(names: Sequence[str], parts: Mapping[str, Config]) -> tuple[list[System], dict[str, str]]:
+    """The systems that can be made from these parts, and why the others cannot."""
+    made, unmade = [], {}
+    for name in names:
+        try:
+            made.append(SYSTEMS[name](parts))
+        except KeyError as error:
+            unmade[name] = f"needs a configuration of the part {error} for this data set"
+            say(f"{name}: left out: {unmade[name]}")
+    return made, unmade
+
+
+def check_same_comparison(directory: pathlib.Path, data: DataConfig, parts: Mapping[str, Config]) -> None:
+    """Keep what is compared in `comparison.json`; UsageError where the directory holds another comparison."""
+    now = {"data": {key: getattr(data, key) for key in ("name", "builder_config", "protocol", "num_folds")}}
+    now |= {part: configs.to_dict(config) for part, config in parts.items()}
+    path = directory / "comparison.json"
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    for part in now.keys() & kept.keys():
+        if now[part] != kept[part]:
+            raise UsageError(f"--workdir: {directory} holds another comparison ('{part}' differs); choose another")
+    workdir.write_json(path, kept | now)
+
+
+def divide(data: DataConfig, fields: FieldSet) -> list[protocols.Partition]:
+    """Every fold of the protocol."""
+    parts = []
+    for fold in range(len(protocols.folds(data, fields.name, fields.items))):
+        data.fold = fold
+        parts.append(protocols.partition(data, fields.name, fields.items, fields.classes))
+    return parts
+
+
+def points_lost_to_finding(systems: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Percentage points of specimen accuracy and MCA lost by finding the cells: true masks less those that were found.
+
+    By system whose cells are found, `cells-<finder>-<reader>-<rule>`.
+    """
+    lost = {}
+    for name, own in systems.items():
+        family, _, rest = name.partition("-")
+        finder, _, reading = rest.partition("-")
+        true = systems.get(f"cells-true-{reading}")
+        if family == "cells" and finder != "true" and true is not None:
+            lost[name] = {key: round(100 * (true[key] - own[key]), 2) for key in ("accuracy", "mca")}
+    return lost
+
+
+def render(data: str, result: Mapping[str, Any]) -> str:
+    """The comparison as Markdown."""
+    networks = ", ".join(f"{part} `{name}`" for part, name in result["networks"].items())
+    lines = [
+        f"### {data}: systems that read whole specimens",
+        "",
+        f"Protocol: {result['protocol']}; {result['leakage_note']}. Networks: {networks}. Per cent; a specimen that is "
+        "left out counts as an error. Points lost: accuracy with the annotators' cells less accuracy with found ones.",
+        "",
+        "| system | family | accuracy | MCA | points lost | Dice | JA | intensity | s a specimen | left out |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    lost = result["points_lost_to_finding"]
+    lines += [_line(name, row, lost.get(name)) for name, row in result["systems"].items()]
+    notes = [
+        f"left out by `{n}`: {s}: {why}" for n, row in result["systems"].items() for s, why in row["left_out"].items()
+    ]
+    notes += [f"`{name}` was not run: {why}" for name, why in result["unavailable"].items()]
+    notes += result["missing_fields"]
+    return "\n".join(lines + ([""] + [f"* {note}" for note in notes] if notes else []))
+
+
+def _line(name: str, row: Mapping[str, Any], lost: Mapping[str, float] | None) -> str:
+    cells = [_percent(row, key) for key in ("accuracy", "mca")]
+    cells.append("–" if lost is None else f"{lost['accuracy']:+.1f}")
+    cells += [_percent(row, key) for key in ("Dice", "JA", "intensity_accuracy")]
+    cells += [f"{row['seconds_per_specimen']:.2f}", str(len(row["left_out"]))]
+    return f"| `{name}` | {row['family']} | {' | '.join(cells)} |"
+
+
+def _percent(row: Mapping[str, Any], key: str) -> str:
+    value, interval = row[key], row[f"{key}_ci95"]
+    if value is None:
+        return "–"
+    return f"{100 * value:.1f}" + (f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else "")
+
+
+def summary(data: str, result: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of the last line."""
+    keys = ("accuracy", "mca", "Dice", "JA", "intensity_accuracy", "seconds_per_specimen")
+    systems = {
+        name: {key: row[key] for key in keys} | {"num_left_out": len(row["left_out"])}
+        for name, row in result["systems"].items()
+    }
+    said = {key: result[key] for key in ("protocol", "specimen_leakage", "points_lost_to_finding", "unavailable")}
+    return {"data": data, **said, "systems": systems}

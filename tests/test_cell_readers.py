@@ -1,0 +1,167 @@
+"""SVMs and neighbours on features; a cell network as it is. Whole specimens are held out everywhere."""
+
+import numpy as np
+import pytest
+
+from hep2jax import cell_readers, features, optimizers
+from hep2jax import mesh as meshes
+from hep2jax import state as states
+from hep2jax.cell_readers import FeatureReader, Grid, NetworkReader, fit_svm_knn
+from hep2jax.config import Config, DataConfig, EvaluationConfig, ModelConfig
+from hep2jax.data.cells import make_ready
+from hep2jax.errors import UsageError
+from hep2jax.tasks.cell_task import CellEvaluator
+from tests.data.cell_tables import picture
+
+SMALL = Grid(costs=(1e-3, 1e-1), neighbours=(5, 1), folds=3)
+
+
+def made_up_features(seed: int, *, num_patterns: int = 4, specimens: int = 4, cells: int = 8, shift: float = 0.0):
+    """`good` tells patterns apart; `leaky` only specimens, by numbers of their own; `noise` nothing."""
+    rng = np.random.default_rng(seed)
+    patterns = np.repeat(np.arange(num_patterns), specimens * cells)
+    number = np.repeat(np.arange(num_patterns * specimens), cells)
+    good = np.eye(num_patterns)[patterns] + rng.normal(0, 0.25, (len(patterns), num_patterns))
+    own = rng.normal(0, 3, (num_patterns * specimens, 40))
+    layers = {
+        "noise": rng.normal(size=(len(patterns), 30)),
+        "leaky": own[number] + rng.normal(0, 0.05, (len(patterns), 40)),
+        "good": good * 10 + shift,
+    }
+    return {name: rows.astype(np.float32) for name, rows in layers.items()}, patterns, [f"s{i}" for i in number]
+
+
+def test_the_layer_that_holds_on_new_specimens_is_chosen():
+    """Held-out cells would choose `leaky`, in which each specimen is a tight cluster."""
+    layers, patterns, specimens = made_up_features(0)
+    fitted = fit_svm_knn(layers, patterns, specimens, 4, grid=SMALL)
+    assert fitted.layer == "good"
+    assert fitted.inner_mca > 0.9
+    new, truth, _ = made_up_features(1)
+    scores = fitted.read(new)
+    assert scores.shape == (len(truth), 4)
+    assert scores.min() >= 0
+    np.testing.assert_allclose(scores.sum(1), 1)
+    assert (scores.argmax(1) == truth).mean() > 0.9
+
+
+def test_out_of_fold_readings_come_from_other_specimens():
+    """On features that only tell specimens apart they are no better than chance, the fit itself is perfect."""
+    layers, patterns, specimens = made_up_features(0)
+    fitted = fit_svm_knn({"leaky": layers["leaky"]}, patterns, specimens, 4, grid=SMALL)
+    out_of_fold = (fitted.out_of_fold.argmax(1) == patterns).mean()
+    assert out_of_fold < 0.6
+    assert out_of_fold + 0.25 < (fitted.svms.predict(layers["leaky"]) == patterns).mean()
+
+
+def test_equal_choices_go_to_the_first():
+    layers, patterns, specimens = made_up_features(0)
+    twice = {"first": layers["good"] * 100, "second": layers["good"] * 100}
+    separable = {name: np.where(rows > 500, 1000, 0).astype(np.float32) for name, rows in twice.items()}
+    fitted = fit_svm_knn(separable, patterns, specimens, 4, grid=SMALL)
+    again = fit_svm_knn(separable, patterns, specimens, 4, grid=SMALL)
+    assert fitted.layer == "first"
+    assert (fitted.cost, fitted.neighbours) == (again.cost, again.neighbours)
+    np.testing.assert_array_equal(fitted.out_of_fold, again.out_of_fold)
+
+
+def test_features_are_standardised():
+    """A shift and a scale of all features change no reading."""
+    readings = []
+    for shift in (0.0, 5e3):
+        layers, patterns, specimens = made_up_features(0, shift=shift)
+        fitted = fit_svm_knn({"good": layers["good"]}, patterns, specimens, 4, grid=SMALL)
+        readings.append(fitted.read({"good": made_up_features(1, shift=shift)[0]["good"]}).argmax(1))
+    assert (readings[0] == readings[1]).mean() > 0.98
+
+
+@pytest.mark.parametrize("num_patterns", [2, 4])
+def test_a_pattern_without_specimens_is_never_read(num_patterns: int):
+    layers, patterns, specimens = made_up_features(0, num_patterns=num_patterns)
+    fitted = fit_svm_knn({"good": layers["good"]}, patterns, specimens, 6, grid=SMALL)
+    scores = fitted.read(layers)
+    assert scores.shape == (len(patterns), 6)
+    assert not scores[:, num_patterns:].any()
+    assert (scores.argmax(1) == patterns).mean() > 0.9
+
+
+def test_a_pattern_with_one_specimen_is_learnt():
+    layers, patterns, specimens = made_up_features(0)
+    kept = [i for i, (p, s) in enumerate(zip(patterns, specimens, strict=True)) if p != 3 or s == "s12"]
+    rows = {"good": layers["good"][kept]}
+    fitted = fit_svm_knn(rows, patterns[kept], [specimens[i] for i in kept], 4, grid=SMALL)
+    new, truth, _ = made_up_features(1)
+    assert (fitted.read(new).argmax(1)[truth == 3] == 3).mean() > 0.5
+
+
+def test_too_few_specimens_and_unknown_ones():
+    layers, patterns, specimens = made_up_features(0, specimens=1)
+    with pytest.raises(UsageError, match="too few specimens"):
+        fit_svm_knn(layers, patterns, specimens, 4, grid=SMALL)
+    with pytest.raises(UsageError, match="8 cells have no specimen"):
+        fit_svm_knn(layers, patterns, [name if name != "s0" else "" for name in specimens], 4, grid=SMALL)
+
+
+# Made-up cells of four patterns, read by a tiny network of the zoo.
+
+CONFIG = Config(
+    data=DataConfig(crop_size=48, normalise="contrast_stretch"),
+    model=ModelConfig(name="vggcell", width=0.25),
+    evaluation=EvaluationConfig(batch_size=32),
+)
+
+
+def half_moon(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A fourth pattern beside disc, ring and dots: the nucleus is bright on one side."""
+    image, mask = picture(0, rng)
+    columns = np.arange(image.shape[1]) > image.shape[1] / 2
+    return np.where(mask & columns, image, np.minimum(image, 25)).astype(np.uint8), mask
+
+
+def made_up_cells(rng: np.random.Generator, *, specimens: int, cells: int = 6):
+    """Ready pictures, grey maps, patterns and specimens; every specimen has its own brightness."""
+    images, greys, patterns, names = [], [], [], []
+    for pattern in range(4):
+        for number in range(specimens):
+            dim = rng.uniform(0.4, 1.0)
+            for _ in range(cells):
+                image, mask = half_moon(rng) if pattern == 3 else picture(pattern, rng)
+                ready, grey = make_ready((image * dim).astype(np.uint8), mask, CONFIG.data)
+                images.append(ready)
+                greys.append(grey)
+                patterns.append(pattern)
+                names.append(f"{pattern}-{number}")
+    return images, greys, np.array(patterns), names
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """The network with fresh parameters, and its mesh."""
+    network, mesh = states.make_network(CONFIG, 4), meshes.make_mesh()
+    optimizer = optimizers.make_optimizer(CONFIG.optimizer, 10)
+    state = states.initial_state(network, optimizer, 0, meshes.replicated(mesh))
+    return network, (state.params, state.batch_stats), mesh
+
+
+def test_features_svms_and_neighbours_read_new_specimens(tiny):
+    """Cascio's reader from end to end on features of an untrained network: chance is 0.25."""
+    network, parameters, mesh = tiny
+    source = features.of_network(CONFIG, network, parameters)
+    extractor = features.Extractor(source, mesh, batch_size=32)
+    images, greys, patterns, names = made_up_cells(np.random.default_rng(0), specimens=4)
+    fitted = fit_svm_knn(extractor.extract(images, greys).layers, patterns, names, 4, grid=SMALL)
+    reader: cell_readers.CellReader = FeatureReader(extractor=extractor, classifier=fitted)
+    images, greys, truth, _ = made_up_cells(np.random.default_rng(1), specimens=3)
+    scores = reader.read(images, greys)
+    assert scores.shape == (72, 4)
+    assert (scores.argmax(1) == truth).mean() > 0.8
+
+
+def test_a_network_s_probabilities_as_they_are(tiny):
+    network, parameters, mesh = tiny
+    evaluator = CellEvaluator(CONFIG, network, mesh)
+    reader: cell_readers.CellReader = NetworkReader(evaluator=evaluator, parameters=parameters)
+    images, greys, *_ = made_up_cells(np.random.default_rng(0), specimens=1, cells=2)
+    scores = reader.read(images, greys)
+    np.testing.assert_array_equal(scores, evaluator.predict(parameters, images, greys))
+    np.testing.assert_allclose(scores.sum(1), 1, rtol=1e-5)

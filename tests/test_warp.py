@@ -1,0 +1,124 @@
+"""Crops made on the device are those made on the host, within interpolation error."""
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hep2jax import warp
+from hep2jax.config import AugmentConfig, Config, DataConfig, TrainConfig
+from hep2jax.data import canvases, cell_stream, pipeline
+from hep2jax.data.sources import FieldSet, make_field
+from tests.data.cell_tables import cell_set
+
+FAR = AugmentConfig(scale_min=0.7, scale_max=1.4, shift=0.2)
+
+
+def _configs(augment: AugmentConfig, **data) -> tuple[Config, Config]:
+    """The same experiment with crops made on the host and on the device."""
+    host, device = (
+        Config(data=DataConfig(warp=where, **data), augment=augment, train=TrainConfig(global_batch_size=12))
+        for where in ("host", "device")
+    )
+    return host, device
+
+
+def _made(stream, config: Config, step: int, method: str, monkeypatch) -> dict[str, np.ndarray]:
+    monkeypatch.setattr(warp.jax, "default_backend", lambda: "tpu" if method == "products" else "cpu")
+    made = jax.jit(lambda batch, constants: warp.crops(config, batch, constants))(stream.batch(step), stream.store)
+    return {name: np.asarray(value) for name, value in made.items()}
+
+
+def _smooth(shape: tuple[int, int], seed: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).uniform(0, 255, shape).astype(np.float32)
+    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+
+
+@pytest.mark.parametrize("method", warp.METHODS)
+@pytest.mark.parametrize("fit", ["stretch", "keep", "native"])
+def test_cells(method: str, fit: str, monkeypatch):
+    host, device = _configs(FAR, crop_size=48, cell_fit=fit, normalise="none")
+    cells = cell_set(host.data)
+    for number, cell in enumerate(cells.cells):
+        object.__setattr__(cell, "ready", _smooth(cell.ready.shape, number))
+    streams = [cell_stream.CellStream(config, cells, range(len(cells))) for config in (host, device)]
+    for step in range(3):
+        expected, made = streams[0].batch(step), _made(streams[1], device, step, method, monkeypatch)
+        assert made.keys() == expected.keys()
+        np.testing.assert_array_equal(made["labels"], expected["labels"])
+        np.testing.assert_array_equal(made["greys"], expected["greys"])
+        difference = np.abs(made["image"] - expected["image"])
+        assert difference.mean() < 0.6
+        assert difference.max() < 3.5  # OpenCV rounds places to 1/32 pixel, the products weights to 8 bits
+
+
+def _fields(sizes: list[tuple[int, int]]) -> FieldSet:
+    """Smooth fields of these sizes, with a smooth region as their cells."""
+    made = []
+    for number, size in enumerate(sizes):
+        image = _smooth(size, number)
+        classes = np.where(_smooth(size, 50 + number) > 140, number + 1, 0).astype(np.uint8)
+        made.append(
+            make_field(
+                image=image,
+                classes=classes,
+                instances=classes.astype(np.uint16),
+                specimen_id=f"s{number}",
+                number=0,
+                split="train",
+                pattern=number,
+                intensity="positive",
+                config=DataConfig(),
+            )
+        )
+    return FieldSet(name="made_up", classes=("a", "b", "c"), fields=tuple(made))
+
+
+@pytest.mark.parametrize("method", warp.METHODS)
+def test_fields_of_several_sizes(method: str, monkeypatch):
+    host, device = _configs(AugmentConfig(scale_min=0.7), crop_size=160)
+    fields = _fields([(170, 300), (200, 190), (260, 260)])
+    streams = [pipeline.TrainingStream(config, fields, range(3)) for config in (host, device)]
+    for step in range(2):
+        expected, made = streams[0].batch(step), _made(streams[1], device, step, method, monkeypatch)
+        assert made.keys() == expected.keys()
+        difference = np.abs(made["image"] - expected["image"])
+        assert difference.mean() < 0.6
+        assert difference.max() < 3.5
+        assert np.mean(made["labels"] != expected["labels"]) < 0.01
+        assert set(np.unique(made["labels"])) == set(np.unique(expected["labels"])) == {0, 1, 2, 3}
+
+
+def test_a_whole_canvas_is_cut_exactly():
+    """A matrix of whole numbers, turned by a quarter: no interpolation, so every method gives the pixels themselves."""
+    pictures = np.stack([_smooth((40, 50), number) for number in range(3)])
+    index, matrix = jnp.array([2, 0]), jnp.array([[[0, 1, 7], [-1, 0, 35]]] * 2, jnp.float32)
+    expected = [np.rot90(pictures[i][35 - 23 : 36, 7 : 7 + 24], -1) for i in (2, 0)]
+    for method in warp.METHODS:
+        for cut in (warp.bilinear, warp.nearest):
+            made = np.asarray(cut(jnp.asarray(pictures), index, matrix, 24, method=method))
+            np.testing.assert_array_equal(made, expected)
+
+
+def test_a_batch_with_an_image_is_left_alone():
+    batch = {"image": np.zeros((1, 8, 8), np.uint8)}
+    assert warp.crops(Config(), batch, {}) is batch
+
+
+def test_only_indices_and_matrices_travel():
+    _, device = _configs(FAR, crop_size=48)
+    cells = cell_set(device.data)
+    stream = cell_stream.CellStream(device, cells, range(len(cells)))
+    batch = stream.batch(0)
+    assert {name: (value.dtype.name, value.shape) for name, value in batch.items()} == {
+        "index": ("int32", (12,)),
+        "warp": ("float32", (12, 2, 3)),
+        "labels": ("int32", (12,)),
+        "greys": ("float32", (12, 4)),
+    }
+    side = 2 * (canvases.reach(48, FAR) + 10) + 1
+    count, height, width = stream.store["pictures"].shape
+    assert (count, height % 32, width % 128) == (len(cells), 0, 0)
+    assert side <= height < side + 32
+    assert side <= width < side + 128

@@ -1,0 +1,1 @@
+"""AIDA_HEp-2: whole images with one or several consensus patterns."""

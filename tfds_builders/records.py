@@ -1,0 +1,12 @@
+"""What all builders share: the file format of their records."""
+
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+
+class ArrayRecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A builder whose records are ArrayRecord: TFDS's own default, TFRecord, cannot be written without TensorFlow."""
+
+    def __init__(self, *, file_format: str | None = "array_record", **kwargs: Any):
+        super().__init__(file_format=file_format, **kwargs)
