@@ -79,9 +79,9 @@ def pooled(image: Float[Array, "b h w 1"], kernel: Float[Array, "i j 1 k"], pool
     convolution, in a shape (112 x 96 for `gao` instead of 49 x 6) that the processor multiplies at full speed.
 
     `gao`'s first layer, 64 cells of 78 x 78, forward and kernel's gradient, processor time of one busy core: 31 ms as
-    windows of one row with a pool after them, 34 ms as here with JAX's gradients. The whole network takes 51 ms as here,
-    135 by XLA alone. In earlier rounds, two busy cores: all by XLA 145 ms; elementwise pools 109; channels padded to 8
-    95; shifted images 297; patches 131; windows of one row 41.
+    windows of one row with a pool after them, 34 ms as here with JAX's gradients. The whole network takes 51 ms as
+    here, 135 by XLA alone. In earlier rounds, two busy cores: all by XLA 145 ms; elementwise pools 109; channels
+    padded to 8 95; shifted images 297; patches 131; windows of one row 41.
 
     See `divides` for the sizes that it takes.
     """
