@@ -143,5 +143,19 @@ def train(directory: pathlib.Path, config: Config, task: Task) -> None:
     training.run(_as_divided(config), directory, task)
 
 
+def train_on_fields(
+    config: Config,
+    fields: FieldSet,
+    chosen: Sequence[int],
+    directory: pathlib.Path,
+    make_task: Callable[[Config, FieldSet], Task],
+) -> pathlib.Path:
+    """Train the configured network on the training specimens' fields, once; its folder in the division's directory."""
+    folder = directory / f"network-{config.model.name}"
+    if not is_trained(folder, config):
+        train(folder, config, make_task(config, prepared_set(training_side(fields, chosen), config.data)))
+    return folder
+
+
 def _as_divided(config: Config) -> Config:
     return dataclasses.replace(config, data=dataclasses.replace(config.data, protocol="contest", fold=0))

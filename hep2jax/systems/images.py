@@ -34,11 +34,10 @@ class BagSystem:
 
     def fit(self, fields: FieldSet, train: Sequence[int], directory: pathlib.Path) -> None:
         """Train the network on the specimens' patterns alone; see `base.System`."""
-        config, folder = self._config, directory / f"network-{self._config.model.name}"
-        if not base.is_trained(folder, config):
-            side = base.prepared_set(base.training_side(fields, train), config.data)
-            base.train(folder, config, BagTask(config, side))
-        self._parameters, classes = evaluate.load_parameters(folder)
+        config = self._config
+        self._parameters, classes = evaluate.load_parameters(
+            base.train_on_fields(config, fields, train, directory, BagTask)
+        )
         network = states.make_network(config, tasks.num_outputs(config, classes))
         self._evaluator = BagEvaluator(config, network, meshes.make_mesh())
 

@@ -26,11 +26,10 @@ class JointSystem:
 
     def fit(self, fields: FieldSet, train: Sequence[int], directory: pathlib.Path) -> None:
         """Train the network; see `base.System`."""
-        config, folder = self._config, directory / f"network-{self._config.model.name}"
-        if not base.is_trained(folder, config):
-            side = base.prepared_set(base.training_side(fields, train), config.data)
-            base.train(folder, config, JointTask(config, side))
-        self._parameters, classes = evaluate.load_parameters(folder)
+        config = self._config
+        self._parameters, classes = evaluate.load_parameters(
+            base.train_on_fields(config, fields, train, directory, JointTask)
+        )
         network = states.make_network(config, tasks.num_outputs(config, classes))
         self._evaluator = JointEvaluator(config, network, meshes.make_mesh())
 

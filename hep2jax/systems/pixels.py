@@ -54,11 +54,7 @@ class PixelNetwork:
 
 def fit_network(config: Config, fields: FieldSet, train: Sequence[int], directory: pathlib.Path) -> PixelNetwork:
     """Train the configured network of fields in a folder of its own, once; ready to read."""
-    folder = directory / f"network-{config.model.name}"
-    if not base.is_trained(folder, config):
-        side = base.prepared_set(base.training_side(fields, train), config.data)
-        base.train(folder, config, FieldTask(config, side))
-    return _open(folder)
+    return _open(base.train_on_fields(config, fields, train, directory, FieldTask))
 
 
 @functools.lru_cache(maxsize=2)
