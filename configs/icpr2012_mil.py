@@ -9,5 +9,5 @@ def get_config() -> Config:
     data = config.data
     data.name, data.channel, data.protocol, data.num_folds = "icpr2012", "green", "kfold", 7
     data.scale = 0.3125
-    config.train.num_steps = 300
+    config.train.num_steps = 600
     return config

@@ -29,7 +29,7 @@ _SYSTEMS = flags.DEFINE_string("systems", "", "Shell patterns over the systems' 
 _SET = flags.DEFINE_multi_string("set", [], "PART.section.key=value: a key of a part's configuration; once a key.")
 _SAMPLES = flags.DEFINE_integer("bootstrap_samples", 2000, "Draws of the intervals.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/compare", "Where everything is kept, in a folder for each data set.")
-_WRITE = flags.DEFINE_string("write", None, "A file with the lines <!-- table compare_DATA --> and <!-- end ... -->.")
+_WRITE = flags.DEFINE_string("write", None, "A file with lines <!-- table compare_NAME -->.")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -48,7 +48,8 @@ def main(argv: Sequence[str]) -> None:
         protocol="contest" if _DATA.value == "hep2_synthetic" else "kfold",
         num_folds=_FOLDS.value,
     )
-    directory = pathlib.Path(_WORKDIR.value) / _DATA.value
+    name = "_".join(filter(None, (_DATA.value, _BUILDER_CONFIG.value)))
+    directory = pathlib.Path(_WORKDIR.value) / name
     specimen_systems.check_same_comparison(directory, data, parts)
     fields = sources.load(data)
     divided = specimen_systems.divide(data, fields)
@@ -60,11 +61,11 @@ def main(argv: Sequence[str]) -> None:
     result["networks"] = {part: config.model.name for part, config in parts.items()}
     result["points_lost_to_finding"] = specimen_systems.points_lost_to_finding(result["systems"])
     workdir.write_json(directory / "figures.json", result)
-    table = specimen_systems.render(_DATA.value, result)
+    table = specimen_systems.render(name, result)
     print(table)
     if _WRITE.value:
-        documents.write(pathlib.Path(_WRITE.value), {f"compare_{_DATA.value}": table})
-    print(json.dumps(specimen_systems.summary(_DATA.value, result)))
+        documents.write(pathlib.Path(_WRITE.value), {f"compare_{name}": table})
+    print(json.dumps(specimen_systems.summary(name, result)))
 
 
 if __name__ == "__main__":

@@ -131,10 +131,12 @@ def render(data: str, result: Mapping[str, Any]) -> str:
         f"### {data}: systems that read whole specimens",
         "",
         f"Protocol: {result['protocol']}; {result['leakage_note']}. Networks: {networks}. Per cent; a specimen that is "
-        "left out counts as an error. Points lost: accuracy with the annotators' cells less accuracy with found ones.",
+        "left out counts as an error. Points lost: accuracy with the annotators' cells less accuracy with found ones. One "
+        "field: accuracy when a field is read by itself; its gain: accuracy from all fields less that.",
         "",
-        "| system | family | accuracy | MCA | points lost | Dice | JA | intensity | s a specimen | left out |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| system | family | accuracy | MCA | points lost | one field | gain | Dice | JA | intensity | s a specimen "
+        "| left out |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     lost = result["points_lost_to_finding"]
     lines += [_line(name, row, lost.get(name)) for name, row in result["systems"].items()]
@@ -149,7 +151,8 @@ def render(data: str, result: Mapping[str, Any]) -> str:
 def _line(name: str, row: Mapping[str, Any], lost: Mapping[str, float] | None) -> str:
     cells = [_percent(row, key) for key in ("accuracy", "mca")]
     cells.append("–" if lost is None else f"{lost['accuracy']:+.1f}")
-    cells += [_percent(row, key) for key in ("Dice", "JA", "intensity_accuracy")]
+    keys = ("one_field_accuracy", "gain_of_fields", "Dice", "JA", "intensity_accuracy")
+    cells += [_percent(row, key) for key in keys]
     cells += [f"{row['seconds_per_specimen']:.2f}", str(len(row["left_out"]))]
     return f"| `{name}` | {row['family']} | {' | '.join(cells)} |"
 
@@ -163,9 +166,9 @@ def _percent(row: Mapping[str, Any], key: str) -> str:
 
 def summary(data: str, result: Mapping[str, Any]) -> dict[str, Any]:
     """The figures of the last line."""
-    keys = ("accuracy", "mca", "Dice", "JA", "intensity_accuracy", "seconds_per_specimen")
+    keys = ("accuracy", "mca", "one_field_accuracy", "gain_of_fields", "Dice", "JA", "intensity_accuracy")
     systems = {
-        name: {key: row[key] for key in keys} | {"num_left_out": len(row["left_out"])}
+        name: {key: row[key] for key in (*keys, "seconds_per_specimen")} | {"num_left_out": len(row["left_out"])}
         for name, row in result["systems"].items()
     }
     said = {key: result[key] for key in ("protocol", "specimen_leakage", "points_lost_to_finding", "unavailable")}

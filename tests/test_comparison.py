@@ -43,6 +43,14 @@ class Guess:
         )
 
 
+class NeedsTwoFields(Guess):
+    """Reads specimens of pattern 0 from two fields, and from their first field alone; the others never."""
+
+    def read(self, fields: Sequence[Field]) -> Reading:
+        right = fields[0].pattern == 0 and (len(fields) == 2 or fields[0].number == 0)
+        return dataclasses.replace(super().read(fields), pattern=0 if right else 2 - fields[0].pattern // 2)
+
+
 class Unavailable(Guess):
     def fit(self, fields: FieldSet, train: Sequence[int], directory: pathlib.Path) -> None:
         raise UsageError("its weights are not there")
@@ -91,6 +99,21 @@ def test_masks_and_grades_are_measured(fields, partitions, tmp_path):
     assert row["Dice"] == pytest.approx(2 * found / (found + true))
     assert row["Dice_ci95"][0] <= row["Dice"] <= row["Dice_ci95"][1]
     assert row["intensity_accuracy"] == 1.0
+
+
+def test_what_several_fields_gain(fields, partitions, tmp_path):
+    row = comparison.compare([NeedsTwoFields("two", 0)], fields, partitions, tmp_path, samples=200)["systems"]["two"]
+    assert row["accuracy"] == pytest.approx(1 / 3)
+    assert row["one_field_accuracy"] == pytest.approx(1 / 6)
+    assert row["gain_of_fields"] == pytest.approx(1 / 6)
+    low, high = row["gain_of_fields_ci95"]
+    assert 0 <= low < 1 / 6 < high <= 0.5
+    single = comparison.figures([comparison.Measured(reading=reading("a"), intensity="", pixels=None, alone=())], "abc")
+    assert single["one_field_accuracy"] is single["gain_of_fields"] is single["gain_of_fields_ci95"] is None
+
+
+def reading(specimen: str) -> Reading:
+    return Reading(specimen=specimen, truth=0, pattern=0, probabilities=np.eye(3)[0])
 
 
 def test_finished_readings_are_not_made_again(fields, partitions, tmp_path):

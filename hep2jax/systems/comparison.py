@@ -14,7 +14,7 @@ from hep2jax import metrics, workdir
 from hep2jax.data.protocols import Partition
 from hep2jax.data.sources import VOID, Field, FieldSet
 from hep2jax.errors import UsageError
-from hep2jax.intervals import wilson_interval
+from hep2jax.intervals import bootstrap_weights, containing, percentile_interval, wilson_interval
 from hep2jax.metrics import ImageScore, PixelCounts
 from hep2jax.progress import say
 from hep2jax.systems import base
@@ -31,6 +31,8 @@ class Measured:
     """The specimen's true grade."""
     pixels: PixelCounts | None
     """Cell against background over all its fields, void left out; None where the system gives no masks."""
+    alone: tuple[int | None, ...]
+    """What is read from each of its fields by itself; empty where there is one field only."""
 
 
 def compare(
@@ -125,7 +127,10 @@ def _measure(read: Callable[[Sequence[Field]], Reading], group: Sequence[Field],
     if reading.pattern is not None and not 0 <= reading.pattern < len(classes):
         raise ValueError(f"{reading.specimen}: pattern {reading.pattern} is none of the {len(classes)}")
     return Measured(
-        reading=dataclasses.replace(reading, masks=(), seconds=seconds), intensity=group[0].intensity, pixels=pixels
+        reading=dataclasses.replace(reading, masks=(), seconds=seconds),
+        intensity=group[0].intensity,
+        pixels=pixels,
+        alone=tuple(read([field]).pattern for field in group) if len(group) > 1 else (),
     )
 
 
@@ -141,7 +146,9 @@ def figures(rows: Sequence[Measured], classes: Sequence[str], *, seed: int = 0, 
         `accuracy` (of specimens, the contests' ACA), `mca`, `confusion`, `per_class`, `num_specimens` as
         `metrics.classification_report` has them; `Dice` and `JA` of the foreground (see `metrics.pixel_report`) and
         `intensity_accuracy` (Wilson's interval), None where the system gives none; each with `<name>_ci95`;
-        `seconds_per_specimen`, the median; `left_out` {specimen: reason}.
+        `one_field_accuracy`, when a specimen is read from one of its fields alone, mean over its fields, and
+        `gain_of_fields`, accuracy from all fields less that, both of the specimens with several fields (bootstrap over
+        specimens); `seconds_per_specimen`, the median; `left_out` {specimen: reason}.
     """
     readings = [row.reading for row in rows]
     names = [reading.specimen for reading in readings]
@@ -155,6 +162,7 @@ def figures(rows: Sequence[Measured], classes: Sequence[str], *, seed: int = 0, 
         **{name: report[name] for name in kept},
         **_segmentation(rows, classes, seed, samples),
         **_intensity(rows),
+        **_fields_alone(rows, seed, samples),
         "seconds_per_specimen": float(np.median([reading.seconds for reading in readings])),
         "left_out": {reading.specimen: reading.left_out for reading in readings if reading.left_out},
     }
@@ -181,6 +189,22 @@ def _intensity(rows: Sequence[Measured]) -> dict[str, Any]:
     return {"intensity_accuracy": accuracy, "intensity_accuracy_ci95": wilson_interval(right, len(graded))}
 
 
+def _fields_alone(rows: Sequence[Measured], seed: int, samples: int) -> dict[str, Any]:
+    several = [row for row in rows if row.alone]
+    if not several:
+        return dict.fromkeys(
+            f"{name}{end}" for name in ("one_field_accuracy", "gain_of_fields") for end in ("", "_ci95")
+        )
+    alone = np.array([np.mean([pattern == row.reading.truth for pattern in row.alone]) for row in several])
+    together = np.array([row.reading.pattern == row.reading.truth for row in several], np.float64)
+    weights = bootstrap_weights(np.zeros(len(several), np.int64), samples, seed) / len(several)
+    figures = {}
+    for name, values in (("one_field_accuracy", alone), ("gain_of_fields", together - alone)):
+        figures[name] = float(values.mean())
+        figures[f"{name}_ci95"] = containing(percentile_interval(weights @ values), figures[name])
+    return figures
+
+
 def missing_fields(fields: Sequence[Field]) -> list[str]:
     """Which specimens lack a field that most of the specimens have; they are read from those that are there."""
     numbers = {name: {f.number for f in group} for name, group in base.by_specimen(fields).items()}
@@ -198,11 +222,13 @@ def to_record(row: Measured) -> dict[str, Any]:
     reading = {f.name: getattr(row.reading, f.name) for f in dataclasses.fields(Reading) if f.name != "masks"}
     reading["probabilities"] = [round(float(p), 6) for p in row.reading.probabilities]
     pixels = None if row.pixels is None else list(dataclasses.astuple(row.pixels))
-    return {"reading": reading, "intensity": row.intensity, "pixels": pixels}
+    return {"reading": reading, "intensity": row.intensity, "pixels": pixels, "alone": list(row.alone)}
 
 
 def from_record(record: Mapping[str, Any]) -> Measured:
     """Inverse of `to_record`."""
     values = {**record["reading"], "probabilities": np.array(record["reading"]["probabilities"], np.float64)}
     pixels = None if record["pixels"] is None else PixelCounts(*record["pixels"])
-    return Measured(reading=Reading(**values), intensity=record["intensity"], pixels=pixels)
+    return Measured(
+        reading=Reading(**values), intensity=record["intensity"], pixels=pixels, alone=tuple(record["alone"])
+    )

@@ -16,6 +16,10 @@ ROW = {
     "accuracy_ci95": [0.8, 1.0],
     "mca": 0.85,
     "mca_ci95": None,
+    "one_field_accuracy": 0.75,
+    "one_field_accuracy_ci95": [0.5, 0.9],
+    "gain_of_fields": 0.15,
+    "gain_of_fields_ci95": [-0.05, 0.3],
     "Dice": None,
     "Dice_ci95": None,
     "JA": 0.7,
@@ -89,7 +93,7 @@ def test_the_table_says_everything():
         "missing_fields": ["s2: field 3 is not there; read from the other 3"],
     }
     lines = compare.render("made_up", result).splitlines()
-    row = "90.0 [80.0, 100.0] | 85.0 | +4.0 | – | 70.0 [60.0, 80.0] | – | 0.12 | 1 |"
+    row = "90.0 [80.0, 100.0] | 85.0 | +4.0 | 75.0 [50.0, 90.0] | 15.0 [-5.0, 30.0] | – | 70.0 [60.0, 80.0] | – | 0.12 | 1 |"
     assert f"| `cells-otsu-network-prevalence` | single cells | {row}" in lines
     assert lines[-3:] == [
         "* left out by `cells-otsu-network-prevalence`: s1: no cell was found in it",
@@ -112,7 +116,9 @@ def test_a_directory_holds_one_comparison(tmp_path):
 def test_a_run_from_end_to_end(command, data_dir, tmp_path):
     """Two systems with a network in common; run again, nothing is done twice and the figures are the same."""
     page = pathlib.Path(tmp_path / "page.md")
-    page.write_text("<!-- table compare_hep2_synthetic -->\n<!-- end compare_hep2_synthetic -->\n")
+    page.write_text(
+        "<!-- table compare_hep2_synthetic_specimens_tiny -->\n<!-- end compare_hep2_synthetic_specimens_tiny -->\n"
+    )
     flags = [
         "--builder_config=specimens_tiny",
         f"--data_dir={data_dir}",
@@ -131,7 +137,9 @@ def test_a_run_from_end_to_end(command, data_dir, tmp_path):
     assert list(last["systems"]) == ["cells-true-network-prevalence", "cells-true-network-mean_probability"]
     assert last["specimen_leakage"] is False
     assert "| `cells-true-network-prevalence` | single cells |" in page.read_text()
-    assert (tmp_path / "work" / "hep2_synthetic" / "division-00" / "network-gao" / "config.json").exists()
+    assert (
+        tmp_path / "work" / "hep2_synthetic_specimens_tiny" / "division-00" / "network-gao" / "config.json"
+    ).exists()
     again = command("scripts.compare_specimens", *flags)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout.splitlines()[-1]) == last
