@@ -131,8 +131,8 @@ def render(data: str, result: Mapping[str, Any]) -> str:
         f"### {data}: systems that read whole specimens",
         "",
         f"Protocol: {result['protocol']}; {result['leakage_note']}. Networks: {networks}. Per cent; a specimen that is "
-        "left out counts as an error. Points lost: accuracy with the annotators' cells less accuracy with found ones. One "
-        "field: accuracy when a field is read by itself; its gain: accuracy from all fields less that.",
+        "left out counts as an error. Points lost: accuracy with the annotators' cells less accuracy with found ones. "
+        "One field: accuracy when a field is read by itself; its gain: accuracy from all fields less that.",
         "",
         "| system | family | accuracy | MCA | points lost | one field | gain | Dice | JA | intensity | s a specimen "
         "| left out |",
