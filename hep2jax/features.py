@@ -10,7 +10,7 @@ import dataclasses
 import os
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ from hep2jax import evaluate, steps, workdir
 from hep2jax import mesh as meshes
 from hep2jax import state as states
 from hep2jax.config import CLASSIFIERS, Config, DataConfig
-from hep2jax.data import cell_stream, feeding
+from hep2jax.data import cell_stream
 from hep2jax.errors import UsageError
 from hep2jax.models import pretrained
 from hep2jax.progress import say
@@ -173,7 +173,8 @@ class Extractor:
             raise UsageError("no cells to extract features from")
         started = time.perf_counter()
         outputs: list[dict[str, Any]] = []
-        for batch in self._batches(images, greys):
+        size, side = self._batch_size, self.source.data.crop_size
+        for batch in cell_stream.plain_batches(images, greys, size=size, side=side, mesh=self._mesh):
             outputs.append(self._run(self._parameters, batch["image"], batch["greys"]))
             outputs[-2:-1] = jax.device_get(outputs[-2:-1])  # one batch behind: the devices stay busy
         outputs[-1:] = jax.device_get(outputs[-1:])
@@ -182,12 +183,3 @@ class Extractor:
         if not quiet:
             say(f"features of {self.source.name}: {len(images)} cells, {features.cells_per_second:.0f} cells/s")
         return features
-
-    def _batches(self, images: Sequence[np.ndarray], greys: Sequence[np.ndarray]) -> Iterator[dict[str, jax.Array]]:
-        """Full batches; the last is filled up with repetitions that `extract` cuts off again."""
-        size, side = self._batch_size, self.source.data.crop_size
-        rows = meshes.process_rows(size)
-        for first in range(0, len(images), size):
-            chosen = np.resize(np.arange(first, min(first + size, len(images))), size)[rows]
-            pixels = np.stack([cell_stream.plain_input(images[i], side) for i in chosen])
-            yield feeding.put({"image": pixels, "greys": np.stack([greys[i] for i in chosen])}, self._mesh)

@@ -1,15 +1,17 @@
 """The training stream of single cells: a batch is a pure function of (seed, step), as in `pipeline`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import cv2
 import grain
+import jax
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from hep2jax import mesh as meshes
 from hep2jax.config import Config
-from hep2jax.data import canvases, geometry
+from hep2jax.data import canvases, feeding, geometry
 from hep2jax.data.cells import CellSet
 from hep2jax.data.photometry import jitter_greys
 from hep2jax.data.sampling import Sampler
@@ -93,3 +95,24 @@ def plain_input(ready: UInt8[np.ndarray, "height width"], size: int) -> UInt8[np
     if ready.shape == (size, size):
         return ready
     return warp_cell(ready, np.eye(2, 3, dtype=np.float32), size)
+
+
+def plain_batches(
+    images: Sequence[np.ndarray], greys: Sequence[np.ndarray], *, size: int, side: int, mesh: jax.sharding.Mesh
+) -> Iterator[feeding.DeviceBatch]:
+    """Cells without augmentation in batches on the devices: `image` uint8 [size, side, side], `greys` [size, 4].
+
+    All are full: the last is filled up with repetitions.
+
+    Args:
+        images: ready pictures, uint8 (see `cells.make_ready`).
+        greys: their grey-level maps, float32 [4].
+        size: of a batch, over all processes.
+        side: of the network's input.
+        mesh: whose devices share a batch.
+    """
+    rows = meshes.process_rows(size)
+    for first in range(0, len(images), size):
+        chosen = np.resize(np.arange(first, min(first + size, len(images))), size)[rows]
+        pixels = np.stack([plain_input(images[i], side) for i in chosen])
+        yield feeding.put({"image": pixels, "greys": np.stack([greys[i] for i in chosen])}, mesh)

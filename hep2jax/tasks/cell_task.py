@@ -1,7 +1,7 @@
 """Reading single cells: a pattern for each cell, and for each specimen the one that prevails among its cells."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from typing_extensions import override
 from hep2jax import mesh as meshes
 from hep2jax import metrics, report, specimen, steps
 from hep2jax.config import Config
-from hep2jax.data import cell_stream, feeding
+from hep2jax.data import cell_stream
 from hep2jax.data.cells import CellSet
 from hep2jax.state import Network
 from hep2jax.tasks.base import Parameters, Task
@@ -54,18 +54,10 @@ class CellEvaluator:
             images: ready pictures, uint8 (see `cells.make_ready`).
             greys: their grey-level maps, float32 [4].
         """
-        batches = list(self._batches(images, greys))
+        size, side = self._config.evaluation.batch_size, self._config.data.crop_size
+        batches = list(cell_stream.plain_batches(images, greys, size=size, side=side, mesh=self._mesh))
         outputs = [self._predict(*parameters, batch["image"], batch["greys"]) for batch in batches]
         return np.concatenate(jax.device_get(outputs))[: len(images)]
-
-    def _batches(self, images: Sequence[np.ndarray], greys: Sequence[np.ndarray]) -> Iterator[dict[str, jax.Array]]:
-        """Full batches; the last is filled up with repetitions that `predict` cuts off again."""
-        size, side = self._config.evaluation.batch_size, self._config.data.crop_size
-        rows = meshes.process_rows(size)
-        for first in range(0, len(images), size):
-            chosen = np.resize(np.arange(first, min(first + size, len(images))), size)[rows]
-            pixels = np.stack([cell_stream.plain_input(images[i], side) for i in chosen])
-            yield feeding.put({"image": pixels, "greys": np.stack([greys[i] for i in chosen])}, self._mesh)
 
 
 class _SetEvaluator:
