@@ -59,7 +59,7 @@ def test_flops_of_a_fusion_are_those_inside_it():
 
 
 def test_cudnn_calls_of_a_convolution_and_its_gradients_have_the_same_flops():
-    """The labels are the forward convolution's in all three; written from XLA's documentation, not seen on a GPU."""
+    """The labels are the forward convolution's in all three: our understanding of such programs, not seen on a GPU."""
     sides = {"image": "f32[2,8,8,4]{3,2,1,0}", "kernel": "f32[3,3,4,6]{3,2,1,0}", "output": "f32[2,8,8,6]{3,2,1,0}"}
     lines = [f"%{name} = {shape} parameter({index})" for index, (name, shape) in enumerate(sides.items())]
     attributes = "window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_01io->b01f"

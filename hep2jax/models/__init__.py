@@ -35,7 +35,6 @@ __all__ = [
     "Settings",
     "TileOutput",
     "build",
-    "is_classifier",
 ]
 
 SEGMENTERS: dict[str, Callable[..., Segmenter]] = {"fcn": Fcn, "fcrn": Fcrn, "dsfcn": Dsfcn, "unet": UNet}
@@ -58,11 +57,6 @@ BAG_READERS: dict[str, Callable[..., Mil]] = {"mil": Mil}
 
 JOINT_READERS: dict[str, Callable[..., JointUNet]] = {"joint": JointUNet}
 """Network of each `model.name` that segments, names and grades at once."""
-
-
-def is_classifier(name: str) -> bool:
-    """Whether the network of this `model.name` reads single cells."""
-    return name in CLASSIFIERS
 
 
 def build(
