@@ -169,6 +169,14 @@ def test_protocols_spread_patterns_and_keep_patients_together():
             assert any(found.items[i].patterns == (3,) for i in side)
 
 
+def test_a_fold_of_many_patients_is_said_shortly():
+    items = labelled.image_set(repeats=14).items
+    part = protocols.partition(DataConfig(protocol="kfold", num_folds=2), "dots", items, labelled.CLASSES)
+    assert part.description == "kfold, by specimen, fold 1 of 2: s0, s1, s11, ... (28 specimens)"
+    few = protocols.partition(DataConfig(protocol="kfold", num_folds=28), "dots", items, labelled.CLASSES)
+    assert few.description.endswith("fold 1 of 28: s0, s1")
+
+
 def test_a_pattern_that_is_measured_but_not_trained_on_is_said():
     found = _changed(labelled.image_set(), 11, patterns=np.array([1, 0, 1], np.float32), split="test")
     part = protocols.partition(DataConfig(), "dots", found.items, found.classes)

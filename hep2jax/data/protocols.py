@@ -19,6 +19,7 @@ CLEAN = ("kfold", "loso")
 """Protocols that never put a specimen on two sides; they need specimen ids."""
 
 _LEFT_OUT, _TRAIN, _VALIDATION, _TEST = -1, 0, 1, 2  # the nearer to the test, the higher
+_MOST_NAMES = 24
 _SIDE = {"train": _TRAIN, "validation": _VALIDATION, "test": _TEST}
 _PAIRS = (("train", "test"), ("train", "validation"), ("validation", "test"))
 
@@ -130,6 +131,13 @@ def folds(config: DataConfig, name: str, items: Sequence[Item]) -> list[tuple[st
     return [_block_names(table, orders, config, fold, shuffled) for fold in range(config.num_folds)]
 
 
+def shortened(names: Sequence[str]) -> str:
+    """The names with commas between them; of very many, the first few and how many there are."""
+    if len(names) <= _MOST_NAMES:
+        return ", ".join(names)
+    return f"{', '.join(names[:3])}, ... ({len(names):,} specimens)"
+
+
 def _tabulate(name: str, items: Sequence[Item], classes: Sequence[str]) -> _Table:
     return _Table(
         name=name,
@@ -199,7 +207,7 @@ def _by_specimen(config: DataConfig, table: _Table) -> tuple[Sides, str]:
     sides = np.where(table.training, _TRAIN, _LEFT_OUT)
     sides[table.training & np.isin(table.unit, groups[config.fold])] = _TEST
     _set_validation_aside(config, table, sides)
-    names = ", ".join(table.specimens_of(groups[config.fold]))
+    names = shortened(table.specimens_of(groups[config.fold]))
     said = f"{config.protocol}, by specimen, fold {config.fold + 1} of {len(groups)}: {names}"
     return sides, "; ".join([said, *_together(table)])
 
