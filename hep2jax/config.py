@@ -18,7 +18,8 @@ SEGMENTERS = ("fcn", "fcrn", "dsfcn", "unet")
 CLASSIFIERS = ("gao", "dacn", "vggcell", "resnet", "dsrn", "dcrnet", "dri", "dcae")
 """Networks that name the pattern of a single cell."""
 BAG_READERS = ("mil",)
-"""Networks that name the pattern of a specimen from tiles of its fields."""
+"""Networks that name the pattern of a specimen from tiles of its fields, or the patterns of each image of a set whose
+images may have several."""
 JOINT_READERS = ("joint",)
 """Networks that segment a patch, name its pattern and grade its intensity at once."""
 MODELS = SEGMENTERS + CLASSIFIERS + BAG_READERS + JOINT_READERS
@@ -93,11 +94,13 @@ class DataConfig:
     foreground_crops: float = 0.75
     """Share of the crops centred on a cell pixel; the rest lie anywhere in the image."""
     bag_tiles: int = 8
-    """`mil`: crops of a specimen that are trained on as one bag; `train.global_batch_size` counts bags."""
+    """`mil`: crops of a specimen (of an image, where each has its own patterns) that are trained on as one bag;
+    `train.global_batch_size` counts bags."""
     balance: str = "pattern"
     """What is drawn equally often. pattern: every pattern, then its specimens, then their fields or cells;
     specimen: every specimen; class: every pattern, then its fields or cells, whatever their specimens (class-balanced
-    sampling); none: every field or cell, each once an epoch."""
+    sampling); none: every field or cell, each once an epoch. An image of several patterns is drawn for each of them;
+    images without any count as a further pattern."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -146,7 +149,8 @@ class LossConfig:
     """Cross-entropy of pixels or cells, side heads, Dice and reconstruction."""
 
     class_balance: float = 0.0
-    """Exponent b of the class weights (1/frequency)^b, mean weight over pixels or cells 1; 0: no weights."""
+    """Exponent b of the class weights (1/frequency)^b, mean weight over pixels or cells (over the occurrences, where
+    an image may have several patterns) 1; 0: no weights."""
     side_weight: float = 0.4
     """Weight of each side head's loss (hierarchical supervision)."""
     dice_weight: float = 0.0
@@ -154,6 +158,8 @@ class LossConfig:
     reconstruction_weight: float = 1.0
     """Weight of the mean squared error of what `dacn` and `dcae` reconstruct."""
     label_smoothing: float = 0.0
+    """Share of each target that is spread evenly: over the patterns or, where an image may have several, over there
+    and not there of each."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -209,6 +215,8 @@ class EvaluationConfig:
     """Predicted objects smaller than this many native pixels are not counted as cells."""
     foreground_threshold: float = 0.5
     """A pixel is cell where its probability of being anything but background exceeds this."""
+    pattern_threshold: float = 0.5
+    """Where an image may have several patterns, it is said to have those of at least this probability."""
     dihedral: bool = False
     """Average the predictions of the eight rotations and mirror images of every tile or cell; eight times the work."""
     nuclear_diameter: float = 0.0
@@ -333,6 +341,7 @@ def validate(config: Config) -> Config:
     tiles = config.evaluation
     _between("evaluation.tile_overlap", tiles.tile_overlap, 0, tiles.tile_size // 2)
     _between("evaluation.foreground_threshold", tiles.foreground_threshold, 0.01, 0.99)
+    _between("evaluation.pattern_threshold", tiles.pattern_threshold, 0.01, 0.99)
     if (tiles.baselines or tiles.drop_cut_cells) and not tiles.nuclear_diameter > 0:
         raise UsageError("evaluation.nuclear_diameter=0: baselines and drop_cut_cells need it, in native pixels")
     for key in ("cut_cell_margin", "block_gap", "protocol_seed"):

@@ -102,6 +102,7 @@ def run(config: Config, directory: pathlib.Path) -> None:
     saved = workdir.open_for_reading(directory)
     workdir.check_same_network(directory, saved, config)
     config = _evaluation_config(saved, config)
+    _check_same_labels(directory, saved, config)
     meshes.check_divides("evaluation.batch_size", config.evaluation.batch_size)
     clock = StepClock()
     with clock.phase("init"):
@@ -116,12 +117,24 @@ def run(config: Config, directory: pathlib.Path) -> None:
         network = states.make_network(config, task.num_outputs)
         mesh = meshes.make_mesh()
         state, step = restore(config, directory, network, mesh)
+    for note in task.notes:
+        say(f"{task.name}: {note}")
     say(f"checkpoint of step {step}")
     with clock.phase("evaluation"):
         parameters = (state.ema_params, state.ema_batch_stats)
         evaluation = measure_sides(task, task.evaluator(network, mesh), parameters, partition)
     if jax.process_index() == 0:
         write_report(task, directory, evaluation, clock, step)
+
+
+def _check_same_labels(directory: pathlib.Path, saved: Config, config: Config) -> None:
+    """A network for one pattern an image says nothing of several, and the other way round."""
+    trained, measured = tasks.reads_labels(saved), tasks.reads_labels(config)
+    if trained != measured:
+        words = {True: "several patterns an image", False: "one pattern an image"}
+        raise UsageError(
+            f"--workdir={directory}: was trained on {words[trained]}; {config.data.name} has {words[measured]}"
+        )
 
 
 def _evaluation_config(saved: Config, given: Config) -> Config:

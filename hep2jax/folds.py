@@ -28,7 +28,7 @@ def run(config: Config, directory: pathlib.Path) -> tuple[tasks.Task, dict[str, 
         )
     records, partitions = [], []
     for fold, held_out in enumerate(groups):
-        say(f"fold {fold + 1} of {len(groups)}: {', '.join(held_out)} held out")
+        say(f"fold {fold + 1} of {len(groups)}: {protocols.shortened(held_out)} held out")
         folded = _fold_config(config, fold)
         partitions.append(protocols.partition(folded.data, task.name, task.items, task.classes))
         records += _run_fold(folded, directory / f"fold-{fold:02d}", task)

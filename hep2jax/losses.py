@@ -1,4 +1,4 @@
-"""Losses of pixels and of cells.
+"""Losses of pixels, of cells and of images.
 
 Those of pixels give one value per example: no reduction over the batch, so that the caller decides what a mean is.
 
@@ -144,6 +144,28 @@ def cell_loss(
         return loss
     error = jnp.square(output.reconstruction - target.astype(jnp.float32)).mean()
     return loss + config.reconstruction_weight * error
+
+
+def label_loss(
+    output: ClassifierOutput,
+    labels: Float[Array, "batch pattern"],
+    class_weights: Float[Array, " pattern"],
+    config: LossConfig,
+) -> Float[Array, ""]:
+    """The scalar to minimise where an image may have several patterns, or none: binary cross-entropy of each.
+
+    `mean(-w t log p - (1 - t) log(1 - p))` over the patterns and the whole (global, sharded) batch, p the sigmoid of
+    the logit: the weights are those of an occurrence, absence counts 1. A pattern of weight 0 is learnt as absent.
+
+    Args:
+        output: float32 logits [B, K].
+        labels: 1 for each pattern that the image has, 0 for the others.
+        class_weights: float32 [K], not negative.
+        config: smoothing s of the targets, t = (1 - s) * label + s / 2.
+    """
+    target = (1.0 - config.label_smoothing) * labels + config.label_smoothing / 2
+    there, absent = jax.nn.softplus(-output.logits), jax.nn.softplus(output.logits)
+    return (class_weights * target * there + (1.0 - target) * absent).mean()
 
 
 def joint_loss(

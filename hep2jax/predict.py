@@ -29,6 +29,7 @@ from hep2jax.tasks.bag_task import BagEvaluator, pooled
 from hep2jax.tasks.cell_task import CellEvaluator
 from hep2jax.tasks.field_task import FieldEvaluator, to_native
 from hep2jax.tasks.joint_task import JointEvaluator, majority
+from hep2jax.tasks.labels_task import probabilities
 from tfds_builders import icap
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A finished run.")
@@ -82,7 +83,8 @@ def predict(directory: pathlib.Path, paths: Sequence[str], output: pathlib.Path)
 
     A network that segments fields also writes `<image>_classes.png` (0 background, 1+i pattern i of the work
     directory's `classes.json`) and `<image>_overlay.png`. A network for cells takes each image as the crop of one cell;
-    a file `<image>_mask.png` beside it is the cell's mask, and a cell whose mask cannot be read is left out.
+    a file `<image>_mask.png` beside it is the cell's mask, and a cell whose mask cannot be read is left out. A network
+    for images of several patterns names those above `evaluation.pattern_threshold` of the run.
     """
     config, classes = workdir.open_for_reading(directory), workdir.read_classes(directory)
     reads_cells = config.model.name in CLASSIFIERS
@@ -185,11 +187,24 @@ def _named(path: str, probabilities: np.ndarray, classes: Sequence[str]) -> dict
     return {"image": path, **pattern, "probability": shares[classes[best]], **shares}
 
 
+def _labelled(path: str, probabilities: np.ndarray, classes: Sequence[str], threshold: float) -> dict[str, Any]:
+    """The patterns of at least the threshold, the most probable first, and the probability of every pattern."""
+    found: list[str] = [
+        classes[int(k)] for k in np.argsort(-probabilities, kind="stable") if probabilities[k] >= threshold
+    ]
+    read = {"patterns": " + ".join(found) or "none", "icap": " + ".join(filter(None, map(icap.describe, found)))}
+    return {"image": path, **read, **{name: round(float(p), 4) for name, p in zip(classes, probabilities, strict=True)}}
+
+
 def _read_bags(
     config: Config, directory: pathlib.Path, classes: Sequence[str], images: dict[str, np.ndarray]
 ) -> list[dict[str, Any]]:
     network, mesh, parameters = _trained(config, directory, classes)
     rows = BagEvaluator(config, network, mesh).measure_fields(parameters, _fields(images, config))
+    if tasks.reads_labels(config):
+        threshold = config.evaluation.pattern_threshold
+        pairs = zip(images, rows, strict=True)
+        return [_labelled(path, probabilities(row), classes, threshold) for path, row in pairs]
     return [_named(path, pooled([row]), classes) for path, row in zip(images, rows, strict=True)]
 
 

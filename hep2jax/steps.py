@@ -85,7 +85,10 @@ def _loss(config: Config, model: Any, image: Array, output: Any, batch: dict[str
     if isinstance(output, JointOutput):
         return losses.joint_loss(output, labels, batch["patterns"], batch["grades"], weights, config.loss)
     if isinstance(output, TileOutput):
-        return losses.cell_loss(mil.pool(output, len(labels)), labels, image, weights, config.loss)
+        pooled = mil.pool(output, len(labels))
+        if labels.ndim == 2:
+            return losses.label_loss(pooled, labels, weights, config.loss)
+        return losses.cell_loss(pooled, labels, image, weights, config.loss)
     return losses.cell_loss(output, labels, model.target(image), weights, config.loss)
 
 

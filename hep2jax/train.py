@@ -128,6 +128,8 @@ def _announce(this: Run) -> None:
     sides = ", ".join(f"{name} {_size(this, rows)}" for name, rows in this.partition.sides().items())
     number = states.num_parameters(this.state.params)
     say(f"{this.config.data.name}: {this.partition.description}; {this.partition.leakage_note} ({sides})")
+    for note in this.task.notes:
+        say(f"{this.config.data.name}: {note}")
     say(f"{this.config.model.name}: {number:,} parameters, {jax.device_count()} {jax.default_backend()} device(s)")
     if this.step:
         say(f"continuing at step {this.step} of {this.config.train.num_steps}")

@@ -18,10 +18,19 @@ class Item:
     """What must stay on one side: the specimen, or one name for specimens that repeat each other pixel for pixel;
     empty where unknown."""
     pattern: int
+    """Index of the class; of several, that of the one which fewest examples of the set have; of none, the number of
+    classes."""
     split: str
     """The data set's own split: train, validation, test."""
+    further: tuple[int, ...] = ()
+    """The other patterns of an example with several."""
     folds: tuple[int, ...] = ()
     """Published folds: for fold k, 0 train, 1 test, -1 not said."""
+
+    @property
+    def patterns(self) -> tuple[int, ...]:
+        """All of them, `pattern` first."""
+        return (self.pattern, *self.further)
 
 
 def identifier_key(identifier: str) -> tuple[bool, int, str]:

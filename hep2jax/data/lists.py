@@ -106,9 +106,10 @@ def _check_once(path: pathlib.Path, rows: list[_Row], seen: dict) -> None:
 def _check_class(path: pathlib.Path, row: _Row, item: Item, name: str, classes: Sequence[str]) -> None:
     if not classes or not row.class_name:
         return
-    truth = classes[item.pattern]
-    if _plain(row.class_name) != _plain(truth):
-        raise UsageError(f"{path}: id {row.identifier} is listed as '{row.class_name}', but {name} has it as '{truth}'")
+    truth = [classes[pattern] for pattern in item.patterns if pattern < len(classes)]
+    if _plain(row.class_name) not in map(_plain, truth):
+        said = f"has it as '{' + '.join(truth)}'" if truth else "has no pattern for it"
+        raise UsageError(f"{path}: id {row.identifier} is listed as '{row.class_name}', but {name} {said}")
 
 
 def _plain(class_name: str) -> str:

@@ -55,7 +55,7 @@ class TrainingStream:
         if not self._fields:
             raise UsageError(f"{fields.name}: no field to train on under data.protocol={config.data.protocol}")
         for field in self._fields:
-            check_size(field, config.data.crop_size)
+            check_size(field.name, field.working_image, config.data.crop_size)
         self._points = [_foreground_points(field) for field in self._fields]
         self._sampler = Sampler([field.item for field in self._fields], config.data.balance, config.seed)
         # Crops' centres lie at least half a crop from the border where the image is large enough.
@@ -134,12 +134,12 @@ def class_frequencies(fields: FieldSet, indices: Sequence[int]) -> np.ndarray:
     return counts / max(counts.sum(), 1)
 
 
-def check_size(field: Field, crop_size: int) -> None:
-    """UsageError where the field, at working resolution, is smaller than a crop."""
-    height, width = field.working_image.shape
+def check_size(name: str, image: np.ndarray, crop_size: int) -> None:
+    """UsageError, which names it, where the image at working resolution is smaller than a crop."""
+    height, width = image.shape
     if min(height, width) < crop_size:
         raise UsageError(
-            f"{field.name}: {width}x{height} pixels at working resolution is smaller than data.crop_size={crop_size}; "
+            f"{name}: {width}x{height} pixels at working resolution is smaller than data.crop_size={crop_size}; "
             "take a smaller crop or a larger data.scale"
         )
 

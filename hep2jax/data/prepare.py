@@ -14,6 +14,7 @@ import os
 import pathlib
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -85,6 +86,17 @@ def configurations(name: str) -> list[str]:
     if name not in BUILDERS:
         raise UsageError(f"unknown data set '{name}': must be one of {', '.join(BUILDERS)}")
     return [config.name for config in importlib.import_module(BUILDERS[name]).Builder.BUILDER_CONFIGS]
+
+
+def features(name: str, builder_config: str = "") -> Any:
+    """The features of a data set by name, whether it is prepared or not.
+
+    Raises:
+        UsageError: unknown name or configuration.
+    """
+    make, config = _load_builder(name, builder_config)
+    with _quiet(), tempfile.TemporaryDirectory() as empty:
+        return make(config=config, data_dir=empty).info.features
 
 
 def missing(builder: tfds.core.DatasetBuilder) -> list[str]:

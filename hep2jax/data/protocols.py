@@ -19,6 +19,7 @@ CLEAN = ("kfold", "loso")
 """Protocols that never put a specimen on two sides; they need specimen ids."""
 
 _LEFT_OUT, _TRAIN, _VALIDATION, _TEST = -1, 0, 1, 2  # the nearer to the test, the higher
+_MOST_NAMES = 24
 _SIDE = {"train": _TRAIN, "validation": _VALIDATION, "test": _TEST}
 _PAIRS = (("train", "test"), ("train", "validation"), ("validation", "test"))
 
@@ -60,7 +61,13 @@ class _Table:
 
     def class_name(self, pattern: int) -> str:
         """For messages."""
-        return self.classes[pattern] if self.classes else f"pattern {pattern}"
+        if not self.classes:
+            return f"pattern {pattern}"
+        return self.classes[pattern] if pattern < len(self.classes) else "images without pattern"
+
+    def patterns_on(self, chosen: Bool[np.ndarray, " items"]) -> set[int]:
+        """Every pattern of these items."""
+        return {pattern for i in np.flatnonzero(chosen) for pattern in self.items[i].patterns}
 
     def specimens_of(self, names: Iterable[str]) -> tuple[str, ...]:
         """The specimens of the training split that belong to these units, sorted."""
@@ -122,6 +129,13 @@ def folds(config: DataConfig, name: str, items: Sequence[Item]) -> list[tuple[st
     orders = _orders(config, table)
     shuffled = config.protocol == "random_cells"
     return [_block_names(table, orders, config, fold, shuffled) for fold in range(config.num_folds)]
+
+
+def shortened(names: Sequence[str]) -> str:
+    """The names with commas between them; of very many, the first few and how many there are."""
+    if len(names) <= _MOST_NAMES:
+        return ", ".join(names)
+    return f"{', '.join(names[:3])}, ... ({len(names):,} specimens)"
 
 
 def _tabulate(name: str, items: Sequence[Item], classes: Sequence[str]) -> _Table:
@@ -193,7 +207,7 @@ def _by_specimen(config: DataConfig, table: _Table) -> tuple[Sides, str]:
     sides = np.where(table.training, _TRAIN, _LEFT_OUT)
     sides[table.training & np.isin(table.unit, groups[config.fold])] = _TEST
     _set_validation_aside(config, table, sides)
-    names = ", ".join(table.specimens_of(groups[config.fold]))
+    names = shortened(table.specimens_of(groups[config.fold]))
     said = f"{config.protocol}, by specimen, fold {config.fold + 1} of {len(groups)}: {names}"
     return sides, "; ".join([said, *_together(table)])
 
@@ -223,11 +237,14 @@ def _check_training_split(config: DataConfig, table: _Table) -> None:
 
 
 def _patterns_of_units(table: _Table, chosen: Bool[np.ndarray, " items"]) -> dict[str, set[int]]:
-    """The patterns of each unit among the chosen items (nearly always one), ordered by pattern, then by name."""
+    """The patterns of each unit among the chosen items, ordered by its (least) `Item.pattern`, then by name."""
     patterns: dict[str, set[int]] = {}
-    for unit, pattern in zip(table.unit[chosen].tolist(), table.pattern[chosen].tolist(), strict=True):
-        patterns.setdefault(unit, set()).add(pattern)
-    return dict(sorted(patterns.items(), key=lambda entry: (min(entry[1]), entry[0])))
+    least: dict[str, int] = {}
+    for i in np.flatnonzero(chosen):
+        unit, item = str(table.unit[i]), table.items[i]
+        patterns.setdefault(unit, set()).update(item.patterns)
+        least[unit] = min(least.get(unit, item.pattern), item.pattern)
+    return {unit: patterns[unit] for unit in sorted(patterns, key=lambda unit: (least[unit], unit))}
 
 
 def _together(table: _Table) -> list[str]:
@@ -393,7 +410,7 @@ def _on_both(names: np.ndarray, sides: Sides, pair: tuple[str, str]) -> set[str]
 
 def _untrained(table: _Table, sides: Sides) -> list[str]:
     """Patterns that are measured and were not trained on, said."""
-    trained, measured = (set(table.pattern[side].tolist()) for side in (sides == _TRAIN, sides > _TRAIN))
+    trained, measured = (table.patterns_on(side) for side in (sides == _TRAIN, sides > _TRAIN))
     names = [table.class_name(pattern) for pattern in sorted(measured - trained)]
     return [f"nothing to train on of {', '.join(names)}"] if trained and names else []
 

@@ -31,14 +31,17 @@ class Sampler:
 
 
 class _Tree:
-    """Pattern → specimen → examples, with one branch for all where a level is not balanced, as flat arrays."""
+    """Pattern → specimen → examples, with one branch for all where a level is not balanced, as flat arrays.
+
+    An example of several patterns hangs on the branch of each; those of none have a branch of their own.
+    """
 
     def __init__(self, items: Sequence[Item], balance: str) -> None:
         groups: dict[tuple[int, str], list[int]] = {}
         for index, item in enumerate(items):
-            pattern = 0 if balance == "specimen" else item.pattern
             specimen = "" if balance == "class" else item.specimen
-            groups.setdefault((pattern, specimen), []).append(index)
+            for pattern in (0,) if balance == "specimen" else item.patterns:
+                groups.setdefault((pattern, specimen), []).append(index)
         ordered = sorted(groups)
         self._groups = np.unique([pattern for pattern, _ in ordered], return_counts=True)[1]
         self._sizes = np.array([len(groups[key]) for key in ordered])

@@ -12,7 +12,7 @@ WIDTH, HEIGHT = 350, 180
 LEFT, RIGHT, TOP, BOTTOM = 40, 10, 8, 30
 MAX_POINTS = 300
 MAX_SERIES = 6
-FIGURES = ("mca", "dice", "aca", "seg", "ja")
+FIGURES = ("mca", "map", "dice", "aca", "seg", "ja")
 """Last words of the names drawn among the figures of a held-out split, most telling first."""
 
 

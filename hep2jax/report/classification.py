@@ -7,6 +7,18 @@ from hep2jax.report.figures import bar
 from hep2jax.report.markup import Html, count, element, figure, interval, percent, table
 from hep2jax.report.terms import coded_label, consensus, name_of, pattern_name
 
+_RATES = (
+    (
+        "average_precision",
+        "AP",
+        "Average precision: precision over the thresholds at which one of the pattern is found",
+    ),
+    ("f1", "F1", "Harmonic mean of recall and precision"),
+    ("recall", "recall", "Of those of the pattern, the share that was read as it"),
+    ("precision", "precision", "Of those read as the pattern, the share that is of it"),
+)
+"""Rates of a pattern: key, word and what it says; the first two where an example may have several patterns."""
+
 
 def classification(title: str, unit: str, figures: dict[str, Any], classes: Sequence[str]) -> Html:
     """Panel with confusion matrix and table for each pattern; empty where neither was measured.
@@ -24,7 +36,7 @@ def classification(title: str, unit: str, figures: dict[str, Any], classes: Sequ
         parts.append(_matrix(confusion, classes, unit))
     if per_class:
         parts.append(_per_class_table(per_class, classes, unit))
-    summary = " · ".join(_summarised(figures, key) for key in ("mca", "aca") if key in figures)
+    summary = " · ".join(_summarised(figures, key) for key in ("mca", "aca", "mAP") if key in figures)
     if not (parts or summary):
         return Html("")
     heading = element("h3", title, " ", element("small", summary))
@@ -42,8 +54,10 @@ def _summarised(figures: dict[str, Any], key: str) -> str:
 
 
 def _notes(figures: dict[str, Any], unit: str) -> Html | None:
-    undecided, method = figures.get("num_undecided"), figures.get("ci_method")
+    undecided, method, threshold = (figures.get(key) for key in ("num_undecided", "ci_method", "threshold"))
     notes = [f"Intervals: {method}."] if method else []
+    if threshold:
+        notes.append(f"F1, recall and precision: an image is said to have the patterns of probability ≥ {threshold:g}.")
     if undecided:
         notes.append(f"{count(undecided, unit)} without a decision: wrong, and in no column of the matrix.")
     return element("p", " ".join(notes), class_="muted note") if notes else None
@@ -81,16 +95,17 @@ def _matrix_cell(truth: int, read: int, row: Sequence[float], classes: Sequence[
 
 def _per_class_table(per_class: dict[str, dict[str, Any]], classes: Sequence[str], unit: str) -> Html:
     names = [*classes, *(name for name in per_class if name not in classes)]
-    rows = [_per_class_row(i, name, per_class[name]) for i, name in enumerate(names) if name in per_class]
-    header = [
-        "pattern",
-        element("abbr", "recall", title="Of those of the pattern, the share that was read as it"),
-        element("abbr", "precision", title="Of those read as the pattern, the share that is of it"),
-        f"{unit}s",
+    ranked = any("average_precision" in row for row in per_class.values())
+    rates = _RATES if ranked else [rate for rate in _RATES if rate[0] in ("recall", "precision")]
+    rows = [
+        _per_class_row(i, name, per_class[name], [key for key, _, _ in rates])
+        for i, name in enumerate(names)
+        if name in per_class
     ]
+    header = ["pattern", *(element("abbr", word, title=title) for _, word, title in rates), f"{unit}s"]
     return table(header, rows, class_="figures")
 
 
-def _per_class_row(index: int, name: str, figures: dict[str, Any]) -> list[Any]:
-    rates = (bar(figures.get(key)) for key in ("recall", "precision"))
+def _per_class_row(index: int, name: str, figures: dict[str, Any], keys: Sequence[str]) -> list[Any]:
+    rates = (bar(figures.get(key)) for key in keys)
     return [coded_label(index, name), *rates, figure(figures.get("support"))]

@@ -13,6 +13,7 @@ FIELD_TILES = (
     ("Objects, ", "pixel", ("SEG",)),
 )
 """Prefix of the label, section that holds the figures (None: the top), names."""
+LABEL_TILES = (("Images, ", None, ("mAP", "f1_macro", "f1_micro", "exact_match")),)
 CELL_TILES = (("Cells, ", None, ("mca", "aca")), ("Specimens, ", "specimen", ("mca", "aca")))
 
 PIXEL_ORDER = ("Dice", "Dice_mean_per_image", "JA", "SE", "SP", "AC", "SEG", "SEG_instances")
@@ -29,11 +30,22 @@ def tiles(section: dict[str, Any]) -> Html:
     """The key figures of a split, each with its interval; figures that are absent are left out."""
     label, baseline = _strongest(baselines_of(section))
     made = []
-    for prefix, part, keys in CELL_TILES if of_cells(section) else FIELD_TILES:
+    for prefix, part, keys in _tiles_of(section):
         values = section if part is None else section.get(part) or {}
         beside = baseline if part == "pixel" else {}
         made += [_tile(prefix, key, values, label, beside) for key in keys if key in values]
     return element("div", *made, class_="tiles")
+
+
+def of_labels(section: dict[str, Any]) -> bool:
+    """Whether a split's figures are of images that may have several patterns."""
+    return "mAP" in section
+
+
+def _tiles_of(section: dict[str, Any]) -> Sequence[tuple[str, str | None, Sequence[str]]]:
+    if of_labels(section):
+        return LABEL_TILES
+    return CELL_TILES if of_cells(section) else FIELD_TILES
 
 
 def _tile(prefix: str, key: str, values: dict[str, Any], baseline_label: str, baseline: dict[str, Any]) -> Html:

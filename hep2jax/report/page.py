@@ -180,6 +180,7 @@ def _split(split: str, section: dict, pictures: _Pictures, config: dict) -> tupl
     )
     notes = [_coverage(section), _protocol(section.get("protocol"), config.get("data", {}))]
     notes += [_leakage_words(section)] if section.get("specimen_leakage") else []
+    notes += section.get("notes") or []
     return _section(title, body, " · ".join(note for note in notes if note))
 
 

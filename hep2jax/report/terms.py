@@ -11,6 +11,17 @@ DEFINITIONS = {
         "rare pattern weighs as much as a common one.",
     ),
     "aca": ("ACA", "Average classification accuracy: the share of all that were read correctly."),
+    "mAP": (
+        "mAP",
+        "Mean average precision: for each pattern the precision over the images above a threshold, averaged over the "
+        "thresholds at which an image of the pattern is found; then averaged over the patterns.",
+    ),
+    "f1_macro": (
+        "macro F1",
+        "2·TP / (2·TP + FP + FN) of each pattern, an image with it found or not, averaged over the patterns.",
+    ),
+    "f1_micro": ("micro F1", "2·TP / (2·TP + FP + FN) over all images and patterns together."),
+    "exact_match": ("exact match", "The share of images of which every pattern was found and no other."),
     "Dice": (
         "Dice",
         "2·TP / (2·TP + FP + FN): how well predicted and annotated foreground cover each other; 1 is a perfect match.",

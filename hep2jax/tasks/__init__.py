@@ -1,26 +1,34 @@
-"""What a network is for: whole fields, by pixels, tiles or patches, or single cells. One interface for every phase."""
+"""What a network is for: whole images, by pixels, tiles or patches, or single cells. One interface for every phase."""
 
 from collections.abc import Sequence
 
 from hep2jax.config import BAG_READERS, CLASSIFIERS, JOINT_READERS, SEGMENTERS, Config
-from hep2jax.data import cells, sources
+from hep2jax.data import cells, images, sources
 from hep2jax.tasks.bag_task import BagTask
 from hep2jax.tasks.base import Evaluator, Parameters, Task
 from hep2jax.tasks.cell_task import CellTask
 from hep2jax.tasks.field_task import FieldTask
 from hep2jax.tasks.joint_task import JointTask
+from hep2jax.tasks.labels_task import LabelsTask
 
-__all__ = ["Evaluator", "Parameters", "Task", "load", "num_outputs"]
+__all__ = ["Evaluator", "Parameters", "Task", "load", "num_outputs", "reads_labels"]
 
 
 def load(config: Config) -> Task:
     """Read the configured data set for the configured network, building it first if it is absent."""
     if config.model.name in CLASSIFIERS:
         return CellTask(config, cells.load(config.data))
+    if reads_labels(config):
+        return LabelsTask(config, images.load(config.data))
     fields = sources.load(config.data)
     if config.model.name in BAG_READERS:
         return BagTask(config, fields)
     return JointTask(config, fields) if config.model.name in JOINT_READERS else FieldTask(config, fields)
+
+
+def reads_labels(config: Config) -> bool:
+    """Whether the network says of each pattern by itself if an image has it, as the data set's images have several."""
+    return config.model.name in BAG_READERS and images.has_several(config.data)
 
 
 def num_outputs(config: Config, classes: Sequence[str]) -> int:

@@ -1,7 +1,7 @@
 """Reading specimens from tiles of their fields: a pattern for each field alone, and for all fields of a specimen."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from hep2jax import metrics, report
 from hep2jax.config import Config
+from hep2jax.data import bag_stream
 from hep2jax.data.bag_stream import BagStream
 from hep2jax.data.sources import Field, FieldSet
 from hep2jax.state import Network
@@ -22,21 +23,40 @@ from hep2jax.tasks.words import figure
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class BagResult:
-    """What one field adds to every figure; any fields pool to exactly what one bag of all their tiles gives."""
+class BagReading:
+    """What the network says of one picture; any pictures pool to exactly what one bag of all their tiles gives."""
+
+    logits: Float[np.ndarray, " pattern"]
+    """Of the picture's tiles as one bag, float64."""
+    mass: float
+    """Logarithm of the sum of exp(score) over the tiles: a picture's weight among pictures is the softmax of it."""
+    attention: Float[np.ndarray, " tile"]
+    """Weight of each tile in the picture's bag, of sum 1: where the network looked."""
+    corners: Int[np.ndarray, "tile 2"]
+    """(y, x) of each tile's first pixel at working resolution."""
+
+
+_READING_ARRAYS = {"logits": np.float64, "attention": np.float64, "corners": np.int64}
+
+
+def to_record(reading: BagReading) -> dict[str, Any]:
+    """A reading, and what a result adds to it, for JSON."""
+    return dataclasses.asdict(reading) | {name: getattr(reading, name).tolist() for name in _READING_ARRAYS}
+
+
+def from_record(record: dict[str, Any]) -> dict[str, Any]:
+    """Inverse of `to_record`, as arguments by name."""
+    return record | {name: np.array(record[name], dtype) for name, dtype in _READING_ARRAYS.items()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BagResult(BagReading):
+    """What one field adds to every figure."""
 
     number: int
     specimen: str
     truth: int
     intensity: str
-    logits: Float[np.ndarray, " pattern"]
-    """Of the field's tiles as one bag, float64."""
-    mass: float
-    """Logarithm of the sum of exp(score) over the tiles: a field's weight among fields is the softmax of it."""
-    attention: Float[np.ndarray, " tile"]
-    """Weight of each tile in the field's bag, of sum 1: where the network looked."""
-    corners: Int[np.ndarray, "tile 2"]
-    """(y, x) of each tile's first pixel at working resolution."""
 
 
 def pooled(results: Sequence[BagResult]) -> Float[np.ndarray, " pattern"]:
@@ -46,28 +66,39 @@ def pooled(results: Sequence[BagResult]) -> Float[np.ndarray, " pattern"]:
 
 
 class BagEvaluator:
-    """A network's compiled forward pass over tiles, and what it says of whole fields."""
+    """A network's compiled forward pass over tiles, and what it says of whole pictures."""
 
     def __init__(self, config: Config, network: Network, mesh: jax.sharding.Mesh) -> None:
         self._reader = TileReader(config, network, mesh)
 
+    def read(self, parameters: Parameters, pictures: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[BagReading]:
+        """What the network says of (uint8 [h, w], greys float32 [4]) pairs, each a bag, in order."""
+        said: list[list[Any]] = []
+        for tile, output in self._reader.read(parameters, pictures):
+            said += [[] for _ in range(len(said), tile.image + 1)]
+            said[tile.image].append((output.logits, output.attention, (tile.top, tile.left)))
+        return [_pool_tiles(*zip(*rows, strict=True)) for rows in said]
+
     def measure_fields(self, parameters: Parameters, fields: Sequence[Field]) -> list[BagResult]:
         """Results of the fields, in order."""
-        images = ((field.working_image, plain_greys(field)) for field in fields)
-        said: list[list[Any]] = [[] for _ in fields]
-        for tile, output in self._reader.read(parameters, images):
-            said[tile.image].append((output.logits, output.attention, (tile.top, tile.left)))
-        return [_result(field, *zip(*rows, strict=True)) for field, rows in zip(fields, said, strict=True)]
+        readings = self.read(parameters, ((field.working_image, plain_greys(field)) for field in fields))
+        return [_result(field, reading) for field, reading in zip(fields, readings, strict=True)]
 
 
-def _result(field: Field, logits: Sequence, scores: Sequence, corners: Sequence) -> BagResult:
-    score = np.array(scores, np.float64)
-    attention = softmax(score)
+def _result(field: Field, reading: BagReading) -> BagResult:
     return BagResult(
         number=field.number,
         specimen=field.specimen_id,
         truth=field.pattern,
         intensity=field.intensity,
+        **vars(reading),
+    )
+
+
+def _pool_tiles(logits: Sequence, scores: Sequence, corners: Sequence) -> BagReading:
+    score = np.array(scores, np.float64)
+    attention = softmax(score)
+    return BagReading(
         logits=attention @ np.array(logits, np.float64),
         mass=float(np.asarray(logsumexp(score))),
         attention=attention,
@@ -98,7 +129,7 @@ class BagTask(Task[BagResult]):
 
     @override
     def stream(self, indices: Sequence[int], rows: slice) -> BagStream:
-        return BagStream(self.config, self.fields, indices, rows=rows)
+        return BagStream(self.config, bag_stream.of_specimens(self.fields, indices), rows=rows)
 
     @override
     def frequencies(self, indices: Sequence[int]) -> np.ndarray:
@@ -161,14 +192,11 @@ class BagTask(Task[BagResult]):
 
     @override
     def to_record(self, result: BagResult) -> dict[str, Any]:
-        arrays = {"logits": result.logits, "attention": result.attention, "corners": result.corners}
-        return dataclasses.asdict(result) | {name: array.tolist() for name, array in arrays.items()}
+        return to_record(result)
 
     @override
     def from_record(self, record: dict[str, Any]) -> BagResult:
-        arrays = {"logits": np.float64, "attention": np.float64, "corners": np.int64}
-        values: dict[str, Any] = record | {name: np.array(record[name], dtype) for name, dtype in arrays.items()}
-        return BagResult(**values)
+        return BagResult(**from_record(record))
 
     @override
     def gallery(self, indices: Sequence[int], results: Sequence[BagResult]) -> list[report.GalleryItem]:

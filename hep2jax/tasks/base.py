@@ -54,6 +54,7 @@ class Task(abc.ABC, Generic[Result]):
         classes: patterns in the order of their labels.
         items: the examples as protocols see them.
         num_outputs: channels of the network's output.
+        notes: what else a reader of the figures must know of the data, a line each.
     """
 
     config: Config
@@ -61,6 +62,7 @@ class Task(abc.ABC, Generic[Result]):
     classes: tuple[str, ...]
     items: tuple[Item, ...]
     num_outputs: int
+    notes: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def stream(self, indices: Sequence[int], rows: slice) -> Stream:

@@ -1,0 +1,11 @@
+"""Images of two patterns, one or none, read from tiles by attention-pooled multiple-instance learning; synthetic."""
+
+from configs import mil
+from hep2jax.config import Config
+
+
+def get_config() -> Config:
+    config = mil.get_config()
+    config.data.builder_config = "mixed"
+    config.train.num_steps, config.train.eval_every = 2500, 500
+    return config
