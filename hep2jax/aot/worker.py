@@ -52,7 +52,10 @@ def train_step(config: Config, num_outputs: int, *, platform: str = "tpu") -> tu
 
 
 def batch_shapes(config: Config, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """What the pipeline of the configured task makes: fields with a label a pixel, cells or bags with one label."""
+    """What the pipeline of the configured task makes: fields with a label a pixel, cells or bags with one label.
+
+    Images of several patterns, too, are compiled with one label: the losses differ by a few numbers a bag.
+    """
     name, side = config.model.name, config.data.crop_size
     images = batch * config.data.bag_tiles if name in BAG_READERS else batch
     labels = ((batch, side, side), jnp.uint8) if name in SEGMENTERS + JOINT_READERS else ((batch,), jnp.int32)
