@@ -202,6 +202,7 @@ _FROM_I3A = {"model.init_from": "{runs}/icpr2014_whole/gao_same_frame"}
 _EXPOSURE: dict[str, Any] = {"augment.gain": 0.3, "augment.gamma": 0.4}
 _AVERAGED: dict[str, Any] = {"evaluation.dihedral": True}
 _TOGETHER = _SAME_FRAME | _FROM_I3A | _EXPOSURE
+_GENTLE = _SAME_FRAME | _FROM_I3A | {"optimizer.learning_rate": 5e-4}
 _RESNET: dict[str, Any] = {
     "model.name": "resnet",
     "model.depth": 18,
@@ -236,7 +237,13 @@ ICPR2012_HALF = Table(
         _variant("from_synthetic", "framed, pre-trained on synthetic cells", _SAME_FRAME | _FROM_SYNTHETIC),
         _variant("from_i3a_exposure", "framed, pre-trained on I3A, random gain, more gamma", _TOGETHER),
         _variant("together", "the same, dihedral averaging", _TOGETHER | _AVERAGED),
-        _variant("resnet", "the same with `resnet`-18 from its own pre-training", _TOGETHER | _AVERAGED | _RESNET),
+        _variant("gentle", "framed, pre-trained on I3A, a quarter of the learning rate", _GENTLE),
+        _variant("smoothed", "the same, smoothed labels", _GENTLE | {"loss.label_smoothing": 0.1}),
+        _variant(
+            "resnet",
+            "random gain, more gamma, dihedral averaging, with `resnet`-18 from its own pre-training",
+            _TOGETHER | _AVERAGED | _RESNET,
+        ),
     ),
 )
 
