@@ -84,16 +84,31 @@ def run_missing(tables: Sequence[Table], place: Place, only: str = "*") -> None:
         directory, name = place.runs / table.name / row.name, f"{table.name}/{row.name}"
         if (directory / "report" / "metrics.json").exists() or not fnmatch.fnmatch(name, only):
             continue
-        values = settings(table, row, place)
-        if values is None:
-            say(f"{name}: left out, its data are not at hand (--manual_dir, --split_lists)")
+        arguments = _average(table, row, place) if row.members else _training(table, row, place)
+        if not arguments:
+            missing = "not all that it averages is finished" if row.members else "its data are not at hand"
+            say(f"{name}: left out, {missing} (--manual_dir, --split_lists)")
             continue
-        module = "scripts.cross_validate" if values["data.protocol"] in MANY_FOLDS else "hep2jax.main"
-        keys = [f"--config.{key}={value}" for key, value in values.items()]
-        say(f"{name}: {module}")
-        line = [sys.executable, "-m", module, f"--config=configs/{row.config}.py", *keys, f"--workdir={directory}"]
+        say(f"{name}: {arguments[0]}")
+        line = [sys.executable, "-m", *arguments, f"--workdir={directory}"]
         if subprocess.run(line, cwd=ROOT).returncode:
             raise UsageError(f"{name}: the run failed; its last words stand above")
+
+
+def _training(table: Table, row: Row, place: Place) -> list[str]:
+    """The module that trains and measures the row, and its arguments; none where the data are not at hand."""
+    values = settings(table, row, place)
+    if values is None:
+        return []
+    module = "scripts.cross_validate" if values["data.protocol"] in MANY_FOLDS else "hep2jax.main"
+    return [module, f"--config=configs/{row.config}.py", *(f"--config.{key}={value}" for key, value in values.items())]
+
+
+def _average(table: Table, row: Row, place: Place) -> list[str]:
+    """The module that averages the row's members, and its arguments; none where a member is not finished."""
+    runs = [place.runs / table.name / member for member in row.members]
+    finished = all((run / "report" / "metrics.json").exists() for run in runs)
+    return ["scripts.average", *(f"--member={run}" for run in runs)] if finished else []
 
 
 def _rows(tables: Sequence[Table]) -> Iterator[tuple[Table, Row]]:
@@ -146,10 +161,10 @@ def _figures(directory: pathlib.Path, side: str) -> dict[str, Any]:
 
 
 def _line(row: Row, directory: pathlib.Path, section: dict[str, Any]) -> str:
-    config = configs.load(directory / "config.json")
-    words = row.words or f"`{config.model.name}`"
+    words = row.words or f"`{configs.load(directory / 'config.json').model.name}`"
     whole = section.get("specimen", {})
-    parameters, minutes = _effort(directory)
+    efforts = [_effort(directory.with_name(member)) for member in row.members or (row.name,)]
+    parameters, minutes = map(sum, zip(*efforts, strict=True))
     cells = [_percent(section, "aca"), _percent(section, "mca"), _percent(whole, "aca"), _percent(whole, "mca")]
     return f"| {words} | {parameters:,} | {' | '.join(cells)} | {minutes:.0f} |"
 

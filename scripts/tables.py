@@ -24,8 +24,10 @@ class Row:
     """One method of ours."""
 
     name: str
-    config: str
-    """Stem of a file in `configs/`."""
+    config: str = ""
+    """Stem of a file in `configs/`; empty: the row is the mean prediction of `members`."""
+    members: tuple[str, ...] = ()
+    """Rows of the same table that stand before this one."""
     overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Dotted keys of the configuration; `{runs}` in a value is the directory of the rows."""
     words: str = ""
@@ -105,7 +107,12 @@ ICPR2014_HOLDOUT = Table(
                 "optimizer.learning_rate": 1e-3,
                 "train.num_steps": 2000,
             },
-            words="the same, then 2,000 steps with an input of 80 pixels and smoothed labels",
+            words=f"{RESNET}, then 2,000 steps with an input of 80 pixels and smoothed labels",
+        ),
+        Row(
+            name="resnets",
+            members=("resnet", "resnet_long", "resnet_80"),
+            words="the three `resnet`s of 7,000 steps or more, mean prediction",
         ),
     ),
     published=(

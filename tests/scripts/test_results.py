@@ -93,7 +93,9 @@ def test_the_shipped_tables_name_configurations_and_keys_that_exist():
     assert len(names) == len(set(names)) > 0
     for table in TABLES:
         for row in table.rows:
-            assert (results.ROOT / "configs" / f"{row.config}.py").exists()
+            assert bool(row.config) != bool(row.members)
+            assert row.members or (results.ROOT / "configs" / f"{row.config}.py").exists()
+            assert set(row.members) <= {other.name for other in table.rows if other.config}
             assert {**table.common, **row.overrides}.keys() <= set(configs.valid_keys())
             assert {"data.name", "data.protocol"} <= table.common.keys()
             assert not {"data.name", "data.protocol"} & row.overrides.keys()
@@ -115,12 +117,17 @@ def test_a_missing_row_is_run_once(data_dir, tmp_path):
         },
     )
     contest = {"data.name": "hep2_synthetic", "data.protocol": "contest"}
-    table = Table(name="t", title="T", side="test", common=contest, rows=(row,))
+    mean = Row(name="mean", members=("tiny", "tiny"), words="the mean of it and itself")
+    table = Table(name="t", title="T", side="test", common=contest, rows=(row, mean))
     place = Place(runs=tmp_path, data_dir=str(data_dir))
     results.run_missing([table], place, only="other/*")
-    assert not (tmp_path / "t").exists()
+    results.run_missing([table], place, only="t/mean")
+    assert not (tmp_path / "t").exists(), "what is to be averaged is not finished"
     results.run_missing([table], place)
     stamp = (tmp_path / "t" / "tiny" / "report" / "metrics.json").stat().st_mtime_ns
     results.run_missing([table], place)
     assert (tmp_path / "t" / "tiny" / "report" / "metrics.json").stat().st_mtime_ns == stamp
-    assert "| `gao` |" in results.render(table, tmp_path)
+    alone, twice = (line.split(" | ") for line in results.render(table, tmp_path).splitlines()[-2:])
+    assert (alone[0], twice[0]) == ("| `gao`", "| the mean of it and itself")
+    assert int(twice[1].replace(",", "")) == 2 * int(alone[1].replace(",", ""))
+    assert twice[2:-1] == alone[2:-1]

@@ -1,0 +1,102 @@
+"""The mean prediction of several finished runs on the same cells, measured as one reader (an ensemble).
+
+    python -m scripts.average --member=DIR --member=DIR [--member=DIR ...] --workdir=DIR
+
+Reads what each run's evaluation kept: to have their mean on new data, measure the runs there first (`--mode=evaluate`).
+Which runs to average is to be decided before their figures are seen. The last line is one JSON object.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from hep2jax import cli, workdir
+from hep2jax.config import CLASSIFIERS
+from hep2jax.data.cells import CellSet
+from hep2jax.errors import UsageError
+from hep2jax.tasks.cell_task import CellTask
+
+Records = list[dict[str, Any]]
+_SAID = ("protocol", "specimen_leakage", "leakage_note")
+
+
+def define_flags() -> None:
+    """The command's flags."""
+    flags.DEFINE_multi_string("member", [], "A finished run of a cell network; once for each.")
+    flags.DEFINE_string("workdir", None, "Where the figures are written, in the layout of a run's report.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Average, say the figures of every side and, last, one JSON object."""
+    del argv
+    members, directory = flags.FLAGS.member, flags.FLAGS.workdir
+    if len(members) < 2 or not directory:
+        raise UsageError("name at least two runs and a place: --member=DIR --member=DIR --workdir=DIR")
+    print(json.dumps(average([pathlib.Path(run) for run in members], pathlib.Path(directory))))
+
+
+def average(runs: Sequence[pathlib.Path], directory: pathlib.Path) -> dict[str, Any]:
+    """Write `report/metrics.json` and `report/records.json`; returns the headline figures by side.
+
+    Every cell's probabilities are the mean of what the runs give it. Intervals and specimens as the first run's
+    configuration has them.
+
+    Args:
+        runs: finished work directories of cell networks.
+        directory: of the average.
+
+    Raises:
+        UsageError: a run that is not finished or reads no cells; runs of other patterns, protocols or cells.
+    """
+    config = workdir.open_for_reading(runs[0])
+    if config.model.name not in CLASSIFIERS:
+        raise UsageError(f"--run={runs[0]}: holds no cell network, but {config.model.name}")
+    kept, sections = [_read(run, "records.json") for run in runs], [_read(run, "metrics.json") for run in runs]
+    classes = tuple(kept[0]["classes"])
+    for run, own in zip(runs, kept, strict=True):
+        if tuple(own["classes"]) != classes or own["sides"].keys() != kept[0]["sides"].keys():
+            raise UsageError(f"--member={run}: has other patterns or sides than {runs[0]}")
+    task = CellTask(config, CellSet(name=config.data.name, classes=classes, cells=()))
+    sides, figures = {}, {}
+    for side in kept[0]["sides"]:
+        said = [{name: section[side][name] for name in _SAID} for section in sections]
+        if any(other != said[0] for other in said):
+            raise UsageError(f"the runs were not measured under one protocol (side {side})")
+        sides[side] = _mean({str(run): own["sides"][side] for run, own in zip(runs, kept, strict=True)})
+        rows = [task.from_record(record) for record in sides[side]]
+        measured = task.figures(rows, said[0]["protocol"], said[0]["specimen_leakage"])
+        figures[side] = measured | {"leakage_note": said[0]["leakage_note"]}
+        print(task.describe(side, figures[side]))
+    workdir.write_json(directory / "report" / "records.json", {"classes": list(classes), "sides": sides})
+    workdir.write_json(directory / "report" / "metrics.json", figures)
+    return {side: task.summary(section) for side, section in figures.items()}
+
+
+def _read(run: pathlib.Path, name: str) -> dict[str, Any]:
+    path = run / "report" / name
+    if not path.exists():
+        raise UsageError(f"--member={run}: is not finished, {path.name} is not there")
+    return json.loads(path.read_text())
+
+
+def _mean(runs: Mapping[str, Records]) -> Records:
+    """The first run's records with the mean of all runs' probabilities."""
+    by_cell = {run: {record["identifier"]: record for record in records} for run, records in runs.items()}
+    first, *_ = by_cell.values()
+    for run, cells in by_cell.items():
+        if {name: cell["truth"] for name, cell in cells.items()} != {n: cell["truth"] for n, cell in first.items()}:
+            raise UsageError(f"--member={run}: was measured on other cells")
+    means = {
+        name: np.mean([cells[name]["probabilities"] for cells in by_cell.values()], axis=0).round(6).tolist()
+        for name in first
+    }
+    return [record | {"probabilities": means[name]} for name, record in first.items()]
+
+
+if __name__ == "__main__":
+    define_flags()
+    cli.run_app(main)
