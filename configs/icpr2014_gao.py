@@ -1,4 +1,4 @@
-"""Gao et al.'s CNN on the I3A Task 1 cells, with rotation by multiples of 9 degrees; a quarter of an hour on two cores.
+"""Gao et al.'s CNN on the I3A Task 1 cells, with rotation by multiples of 9 degrees; seven minutes on one core.
 
 Name the owner's files with --config.data.manual_dir=DIR and the lists of the 64/16/20 split with
 --config.data.split_lists=DIR. Every specimen is in all parts of that split: its figures leak, and the report says so.
