@@ -94,6 +94,8 @@ def check_same_comparison(directory: pathlib.Path, data: DataConfig, parts: Mapp
     now |= {part: configs.to_dict(config) for part, config in parts.items()}
     path = directory / "comparison.json"
     kept = json.loads(path.read_text()) if path.exists() else {}
+    for part in kept.keys() - {"data"}:  # a key that is younger than the comparison had its default there
+        kept[part] = configs.to_dict(configs.from_dict(kept[part]))
     for part in now.keys() & kept.keys():
         if now[part] != kept[part]:
             raise UsageError(f"--workdir: {directory} holds another comparison ('{part}' differs); choose another")

@@ -107,6 +107,11 @@ def test_a_directory_holds_one_comparison(tmp_path):
     data, parts = DataConfig(), compare.read_parts("hep2_synthetic", [])
     compare.check_same_comparison(tmp_path, data, {"pixels": parts["pixels"]})
     compare.check_same_comparison(tmp_path, data, parts)
+    path = tmp_path / "comparison.json"
+    older = json.loads(path.read_text())
+    del older["pixels"]["evaluation"]["pattern_threshold"]
+    path.write_text(json.dumps(older))
+    compare.check_same_comparison(tmp_path, data, parts)
     other = compare.read_parts("hep2_synthetic", ["pixels.train.num_steps=7"])
     with pytest.raises(UsageError, match="holds another comparison \\('pixels' differs\\)"):
         compare.check_same_comparison(tmp_path, data, other)
