@@ -70,11 +70,11 @@ def sample_cell_warps(
     """Draw mirror-rotate-zoom-shift matrices that map an input of `size` pixels a side to itself, about its centre."""
     draws = rng.uniform(size=(5, count))
     angles, zooms, flips = _angles(draws[0], augment), _zooms(draws[1], augment), _flips(draws[2], augment)
-    linear = np.moveaxis(_linear(angles, zooms, flips), -1, 0)
-    middle = (size - 1) / 2
+    warps, middle = np.empty((count, 2, 3)), (size - 1) / 2
+    warps[:, :, :2] = _linear(angles, zooms, flips).transpose(2, 0, 1)
     moved = middle + augment.shift * size * (2 * draws[3:].T - 1)
-    offset = moved - linear @ np.array([middle, middle])
-    return np.concatenate([linear, offset[..., None]], axis=2).astype(np.float32)
+    warps[:, :, 2] = moved - warps[:, :, :2] @ np.array([middle, middle])
+    return warps.astype(np.float32)
 
 
 def _linear(angle: Draws, zoom: Draws, flip: Draws) -> Float[np.ndarray, "2 2 *count"]:

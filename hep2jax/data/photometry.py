@@ -11,11 +11,8 @@ def jitter_greys(
 ) -> Float32[np.ndarray, "... 4"]:
     """Greys (offset, gain, exponent, shift) with random gain, exponent and shift; `draws` are uniform in [-1, 1]."""
     gain, gamma, shift = draws
-    offset, plain_gain, exponent, plain_shift = np.moveaxis(greys, -1, 0)
-    jittered = (
-        offset,
-        plain_gain * np.exp(augment.gain * gain),
-        exponent * np.exp(augment.gamma * gamma),
-        plain_shift + augment.offset * shift,
-    )
-    return np.stack(jittered, axis=-1).astype(np.float32)
+    jittered = greys.astype(np.float32)
+    jittered[..., 1] = greys[..., 1] * np.exp(augment.gain * gain)
+    jittered[..., 2] = greys[..., 2] * np.exp(augment.gamma * gamma)
+    jittered[..., 3] = greys[..., 3] + augment.offset * shift
+    return jittered

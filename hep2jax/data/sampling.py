@@ -45,13 +45,14 @@ class _Tree:
         ordered = sorted(groups)
         self._groups = np.unique([pattern for pattern, _ in ordered], return_counts=True)[1]
         self._sizes = np.array([len(groups[key]) for key in ordered])
+        self._first_groups, self._first_places = _starts(self._groups), _starts(self._sizes)
         self._examples = np.concatenate([groups[key] for key in ordered])
 
     def draw(self, uniform: np.ndarray) -> np.ndarray:
         """Examples for numbers in [0, 1), shape [3, count]: which pattern, which specimen of it, which example."""
         pattern = (uniform[0] * len(self._groups)).astype(int)
-        group = _starts(self._groups)[pattern] + (uniform[1] * self._groups[pattern]).astype(int)
-        place = _starts(self._sizes)[group] + (uniform[2] * self._sizes[group]).astype(int)
+        group = self._first_groups[pattern] + (uniform[1] * self._groups[pattern]).astype(int)
+        place = self._first_places[group] + (uniform[2] * self._sizes[group]).astype(int)
         return self._examples[place]
 
 
