@@ -6,6 +6,7 @@ from typing import Any, cast
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from hep2jax import packing
 from hep2jax import state as states
 from hep2jax.config import TrainConfig
 from hep2jax.errors import UsageError
@@ -47,12 +48,12 @@ class Checkpoints:
         return max(scored)[1]
 
     def save(self, step: int, state: TrainState, score: float | None = None) -> None:
-        """Start writing the state after `step` steps; returns once the arrays are copied."""
+        """Start writing the state after `step` steps, unpacked; returns once the arrays are copied."""
         self.wait()
         if step == self.latest_step:
             return
         metrics: Any = {_SCORE: score} if score is not None else None
-        self._pending = self._checkpointer.save_async(step, state, metrics=metrics, force=True)
+        self._pending = self._checkpointer.save_async(step, packing.unpack(state), metrics=metrics, force=True)
 
     def wait(self) -> None:
         """Until the save under way is on disk."""
@@ -61,14 +62,15 @@ class Checkpoints:
             self._pending = None
 
     def restore(self, step: int, like: TrainState) -> TrainState:
-        """The state saved at `step`, in the shapes and shardings of `like`.
+        """The state saved at `step`, in the shapes and shardings of `like`, packed where that is.
 
         Raises UsageError naming the first leaf that differs where the checkpoint is of another architecture.
         """
         self.wait()  # the step may be the one that is still being written
-        self._check_structure(step, like)
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like)
-        return self._checkpointer.load(step, abstract)
+        plain = packing.unpack(like)
+        self._check_structure(step, plain)
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), plain)
+        return packing.like(like, self._checkpointer.load(step, abstract))
 
     def close(self) -> None:
         """Finish the save under way and release the folder."""

@@ -38,18 +38,21 @@ class Network:
     """(key) → module."""
 
 
-def make_network(config: Config, num_outputs: int, *, platform: str | None = None) -> Network:
+def make_network(
+    config: Config, num_outputs: int, *, platform: str | None = None, devices: int | None = None
+) -> Network:
     """The configured network for grey images and `num_outputs` channels.
 
-    `platform` as in `models.build`; None: of the devices at hand.
+    `platform` and `devices` as in `models.build`; None: those at hand.
     """
     dtype = compute_dtype(config)
     platform = jax.default_backend() if platform is None else platform
+    devices = jax.device_count() if devices is None else devices
 
     def build(key: jax.Array) -> nnx.Module:
         rngs = nnx.Rngs(params=key)
-        options = {"num_outputs": num_outputs, "in_channels": 1, "dtype": dtype, "platform": platform}
-        return models.build(config.model, rngs=rngs, **options)
+        options = {"num_outputs": num_outputs, "in_channels": 1, "platform": platform, "devices": devices}
+        return models.build(config.model, rngs=rngs, dtype=dtype, **options)
 
     abstract = nnx.eval_shape(lambda: build(jax.random.key(0)))
     return Network(graphdef=nnx.split(abstract, nnx.Param, nnx.BatchStat)[0], build=build)

@@ -10,7 +10,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
-from hep2jax import losses, optimizers, warp
+from hep2jax import losses, optimizers, packing, warp
 from hep2jax.config import Config
 from hep2jax.models import JointOutput, SegmenterOutput, TileOutput, mil
 from hep2jax.state import Network, TrainState
@@ -41,6 +41,8 @@ def make_train_step(
 ) -> Callable[[TrainState, dict[str, jax.Array], Constants], tuple[TrainState, Metrics]]:
     """`step(state, batch, constants) -> (state, metrics)`; metrics are scalars over the global batch.
 
+    The state may be packed (see `packing`) and comes back as it was.
+
     With `train.steps_per_call` > 1 the call does that many steps: every leaf of the batch and of the metrics has the
     steps as its first axis.
     """
@@ -48,12 +50,12 @@ def make_train_step(
     schedule = optimizers.make_schedule(config.optimizer, config.train.num_steps)
 
     def loss_fn(params, batch_stats, batch, class_weights, key):
-        model = nnx.merge(network.graphdef, params, batch_stats)
+        model = nnx.merge(network.graphdef, *packing.unpack((params, batch_stats)))
         rngs = nnx.Rngs(dropout=key) if config.model.dropout else None
         image = normalise(batch["image"], batch["greys"])
         output = model(image, train=True, rngs=rngs)
         loss = _loss(config, model, image, output, batch, class_weights)
-        return loss, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+        return loss, packing.like(batch_stats, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
     def step(state, batch, constants):
         batch = warp.crops(config, batch, constants)

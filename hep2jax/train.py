@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
-from hep2jax import chips, evaluate, optimizers, steps, tasks, timing, workdir
+from hep2jax import chips, evaluate, optimizers, packing, steps, tasks, timing, workdir
 from hep2jax import mesh as meshes
 from hep2jax import state as states
 from hep2jax.checkpoints import Checkpoints
@@ -18,7 +18,7 @@ from hep2jax.data import feeding, protocols
 from hep2jax.errors import DivergedError, UsageError
 from hep2jax.progress import TrainingDisplay, say, scaled
 from hep2jax.state import Network, TrainState
-from hep2jax.tasks import Evaluator, Task
+from hep2jax.tasks import Evaluator, Parameters, Task
 from hep2jax.timing import StepClock
 
 _STORE_SHARE = 0.5
@@ -36,6 +36,7 @@ class Run:
     partition: protocols.Partition
     network: Network
     state: TrainState
+    """As the compiled step takes it: packed (see `packing`)."""
     evaluator: Evaluator
     checkpoints: Checkpoints
     writer: workdir.MetricsWriter
@@ -51,6 +52,11 @@ class Run:
     def step(self) -> int:
         """Steps done."""
         return int(jax.device_get(self.state.step))
+
+    @property
+    def parameters(self) -> Parameters:
+        """Of the averaged network, which is what is measured."""
+        return packing.unpack((self.state.ema_params, self.state.ema_batch_stats))
 
 
 def run(config: Config, directory: pathlib.Path, task: Task | None = None) -> None:
@@ -101,7 +107,7 @@ def prepare(config: Config, directory: pathlib.Path, clock: StepClock, task: Tas
         task=task,
         partition=partition,
         network=network,
-        state=state,
+        state=packing.pack(state),
         evaluator=task.evaluator(network, mesh),  # one for the run: its forward pass compiles once
         checkpoints=checkpoints,
         writer=writer,
@@ -189,7 +195,7 @@ def _loop(this: Run, feed: Feed, display: TrainingDisplay) -> None:
     train, compiled = this.config.train, None
     window: list[steps.Metrics] = []
     for step in range(this.step + train.steps_per_call, train.num_steps + 1, train.steps_per_call):
-        batch = _next_batch(this, feed.batches, window)
+        batch = next_batch(this, feed.batches, window[-1] if window else None)
         if compiled is None:
             with this.clock.phase("host_to_device"):
                 jax.block_until_ready((batch, feed.constants))
@@ -212,12 +218,15 @@ def _loop(this: Run, feed: Feed, display: TrainingDisplay) -> None:
                 this.checkpoints.save(step, this.state, score)
 
 
-def _next_batch(this: Run, batches: Iterator, window: list[steps.Metrics]) -> feeding.DeviceBatch:
-    """The next batch; waiting for it is `data_wait`, all of it, unless the devices are still busy when it comes."""
+def next_batch(this: Run, batches: Iterator, newest: steps.Metrics | None) -> feeding.DeviceBatch:
+    """The next batch; waiting for it is `data_wait`, all of it, unless the devices are still busy when it comes.
+
+    `newest`: metrics of the step that was started last; None where no step is under way.
+    """
     with this.clock.phase("data_wait"):
         batch = next(batches)
         # The loop runs ahead of the devices: waiting that their queue of steps hides costs nothing.
-        if window and not window[-1]["loss"].is_ready():  # pyright: ignore[reportAttributeAccessIssue]
+        if newest is not None and not newest["loss"].is_ready():
             this.clock.recount("step")
     return batch
 
@@ -278,8 +287,7 @@ def _validate(this: Run, step: int) -> float | None:
     if not this.partition.validation:
         return None
     with this.clock.phase("evaluation"):
-        parameters = (this.state.ema_params, this.state.ema_batch_stats)
-        rows = this.evaluator.measure(parameters, this.partition.validation)
+        rows = this.evaluator.measure(this.parameters, this.partition.validation)
         figures = this.task.figures(rows, this.partition.description, this.partition.specimen_leakage)
     this.writer.write(step, "validation", this.task.summary(figures))
     return this.task.score(figures)
@@ -296,13 +304,12 @@ def class_weights(this: Run) -> jax.Array:
 
 def _finish(this: Run) -> None:
     """Evaluate every side but the training one, write the last lines, then the report."""
-    digest, trained = states.params_digest(this.state.params), this.step
+    digest, trained = states.params_digest(packing.unpack(this.state.params)), this.step
     best = this.checkpoints.best_step
     if best is not None and best != trained:
         this.state = this.checkpoints.restore(best, this.state)
     with this.clock.phase("evaluation"):
-        parameters = (this.state.ema_params, this.state.ema_batch_stats)
-        evaluation = evaluate.measure_sides(this.task, this.evaluator, parameters, this.partition)
+        evaluation = evaluate.measure_sides(this.task, this.evaluator, this.parameters, this.partition)
     if not this.is_chief:
         return
     for split, figures in evaluation.figures.items():

@@ -24,7 +24,7 @@ import optax
 from absl import flags
 from flax import nnx
 
-from hep2jax import cli, losses, optimizers, steps
+from hep2jax import cli, losses, optimizers, packing, steps
 from hep2jax.config import Config
 from hep2jax.models import ClassifierOutput
 from hep2jax.state import TrainState
@@ -191,7 +191,7 @@ def pmapped(config: Config, *, idle: bool) -> Path:
 def nnx_jitted(config: Config, *, idle: bool) -> Path:
     """`nnx.jit` of a step over modules, with `nnx.Optimizer` and the averages as a second module."""
     made = made_up.make(config)
-    state, transform = made.state, optimizers.make_optimizer(config.optimizer, config.train.num_steps)
+    state, transform = packing.unpack(made.state), optimizers.make_optimizer(config.optimizer, config.train.num_steps)
     model = nnx.merge(made.network.graphdef, state.params, state.batch_stats)
     average = nnx.merge(made.network.graphdef, state.ema_params, state.ema_batch_stats)
     optimizer = nnx.Optimizer(model, transform, wrt=nnx.Param)

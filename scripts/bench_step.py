@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 from absl import flags
 
-from hep2jax import cli
+from hep2jax import cli, packing
 from hep2jax import config as configs
 from hep2jax import state as states
 from hep2jax.config import Config
@@ -160,7 +160,7 @@ def twin(made: made_up.MadeUp, way: str, device: str) -> "training.Trainer":
     from scripts.peers import networks, training
 
     model = networks.build(made.config.model, made.num_outputs)
-    networks.copy_parameters(model, made.state.params, made.state.batch_stats)
+    networks.copy_parameters(model, *packing.unpack((made.state.params, made.state.batch_stats)))
     return training.Trainer(model, made.config, training.WAYS[way], device)
 
 

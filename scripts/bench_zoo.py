@@ -1,72 +1,132 @@
-"""The training step of every shipped network, side by side in one process; no figure is a test.
+"""The training step of every shipped configuration for the embedded data, alone and with its data; no figure is a test.
 
-    python -m scripts.bench_zoo [--configs=cnn,dri,fcn] [--repeats=10]
+    python -m scripts.bench_zoo [--configs=cnn,dri,fcn] [--calls=5] [--repeats=5]
 
-Made-up pixels; forward, backward and update as in training, one warm step first, medians.
+`alone`: the same batch again and again. `with data`: batches as training takes them, made and put on the devices by the
+prefetching thread. `waiting`: share of the latter's time in which the devices had nothing to do for want of a batch.
+Medians over the rounds; both sides take turns.
 """
 
 import importlib
 import json
-import statistics
-import time
-from collections.abc import Sequence
+import pathlib
+import tempfile
+from collections.abc import Callable, Sequence
 
 import jax
 from absl import flags
 
-from hep2jax import cli, timing
+from hep2jax import cli, tasks, timing, train
 from hep2jax import config as configs
 from hep2jax import state as states
-from hep2jax.config import CLASSIFIERS, SEGMENTERS, Config
-from scripts import made_up
+from hep2jax.config import BAG_READERS, CLASSIFIERS, JOINT_READERS, SEGMENTERS, Config
+from hep2jax.timing import StepClock
+from hep2jax.train import Feed, Run
+from scripts import bench_common
 
-_ALL = ("cnn", *CLASSIFIERS[1:], *SEGMENTERS)
+_ALL = ("cnn", *CLASSIFIERS[1:], *SEGMENTERS, *JOINT_READERS, *BAG_READERS, "mil_mixed")
+_HEAD = (
+    "configuration",
+    "width",
+    "batch",
+    "input",
+    "parameters",
+    "MFLOP an image",
+    "alone, ms",
+    "with data, ms",
+    "ratio",
+    "waiting, %",
+    "images/s",
+)
 
 
 def define_flags() -> None:
     """The command's own flags."""
     flags.DEFINE_list("configs", list(_ALL), "Stems of files in configs/.")
-    flags.DEFINE_integer("repeats", 10, "Steps that are timed.")
+    flags.DEFINE_integer("calls", 5, "Calls of a side in a round.")
+    flags.DEFINE_integer("repeats", 5, "Rounds; both sides are measured once in each.")
 
 
 def main(argv: Sequence[str]) -> None:
     """Measure, print the table and, last, one JSON object."""
     del argv
     cli.prepare_runtime()
-    rows = {}
-    print("| network | width | depth | batch | input | parameters | MFLOP an image | ms a step | images/s |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    where = bench_common.machine()
+    bench_common.say_where(where)
+    results, rows = {}, []
     for stem in flags.FLAGS.configs:
         config = configs.validate(importlib.import_module(f"configs.{stem}").get_config())
-        rows[stem] = row = measure(config, flags.FLAGS.repeats)
-        model, data = config.model, config.data
-        print(
-            f"| `{model.name}` | {model.width:g} | {model.depth or '–'} | {config.train.global_batch_size} "
-            f"| {data.crop_size} | {row['parameters']:,} | {row['mflop_per_image']:.0f} | {row['ms']:.0f} "
-            f"| {row['images_per_second']:.0f} |",
-            flush=True,
+        results[stem] = found = measure(config, flags.FLAGS.calls, flags.FLAGS.repeats)
+        size, side = config.train.global_batch_size, config.data.crop_size
+        rows.append(
+            (f"`{stem}`", config.model.width, size, side, f"{found['parameters']:,}", *list(found.values())[1:])
         )
-    print(json.dumps(rows))
+        print(bench_common.table(_HEAD, rows[-1:]).splitlines()[-1], flush=True)
+    print(bench_common.table(_HEAD, rows))
+    print(json.dumps({"benchmark": "zoo", **where, "configurations": results}))
 
 
-def measure(config: Config, repeats: int) -> dict[str, float]:
-    """Parameters, MFLOP of a whole training step per image, median milliseconds and images/s."""
-    made = made_up.make(config)
-    num_parameters = states.num_parameters(made.state.params)
-    lowered, compiled = made.compile()
-    dispatch = made_up.runner(compiled, made)
-    seconds = []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        jax.block_until_ready(dispatch())
-        seconds.append(time.perf_counter() - started)
-    middle, size = statistics.median(seconds[1:]), config.train.global_batch_size
-    return {
-        "parameters": num_parameters,
-        "mflop_per_image": timing.analyse(lowered, compiled).flops / size / 1e6,
-        "ms": 1e3 * middle,
-        "images_per_second": size / middle,
+def measure(config: Config, calls: int, repeats: int) -> dict[str, float]:
+    """The figures of a row, from `parameters` on."""
+    with tempfile.TemporaryDirectory() as scratch:
+        this = train.prepare(config, pathlib.Path(scratch), StepClock(), tasks.load(config))
+        try:
+            with train.open_feed(this, 0, 1_000_000_000) as feed:
+                return _measure(this, feed, calls, repeats)
+        finally:
+            this.checkpoints.close()
+            this.writer.close()
+
+
+def _measure(this: Run, feed: Feed, calls: int, repeats: int) -> dict[str, float]:
+    batch = next(feed.batches)
+    compiled = train.compile_step(this, batch, feed.constants)
+    sides = {
+        "alone": _side(this, compiled, feed, lambda metrics: batch, calls),
+        "fed": _side(this, compiled, feed, lambda metrics: train.next_batch(this, feed.batches, metrics), calls),
     }
+    sides["alone"]()
+    rounds = bench_common.interleaved(sides, repeats)
+    seconds = {name: [each["step_seconds"] for each in figures] for name, figures in rounds.items()}
+    waited = {"fed": [each["data_wait_share"] for each in rounds["fed"]]}
+    step = bench_common.medians(seconds)
+    size = this.config.train.global_batch_size
+    return {
+        "parameters": states.num_parameters(this.state.params),
+        "mflop_per_image": this.program.flops * jax.device_count() / size / 1e6,
+        "alone_ms": 1e3 * step["alone"],
+        "fed_ms": 1e3 * step["fed"],
+        "ratio": bench_common.ratios(seconds, "alone")["fed"],
+        "waiting_percent": 100 * bench_common.medians(waited)["fed"],
+        "images_per_second": size / step["fed"],
+    }
+
+
+def _side(
+    this: Run, compiled: jax.stages.Compiled, feed: Feed, next_batch: Callable, calls: int
+) -> Callable[[], dict[str, float]]:
+    """A function that measures one round: the figures of `timing.rates`."""
+    # While the other side was measured, the queue filled: those batches cost this round nothing.
+    queued = this.config.train.prefetch + 1
+
+    def several(count: int) -> None:
+        metrics = None
+        for _ in range(count):
+            batch = next_batch(metrics)
+            with this.clock.phase("step"):
+                this.state, metrics = compiled(this.state, batch, feed.constants)
+        with this.clock.phase("step"):
+            jax.block_until_ready(this.state)
+
+    def run() -> dict[str, float]:
+        several(queued)
+        this.clock.window()
+        several(calls)
+        steps = calls * this.config.train.steps_per_call
+        size = this.config.train.global_batch_size
+        return timing.rates(this.clock.window(), steps=steps, batch=size, devices=jax.device_count())
+
+    return run
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from hep2jax import mesh as meshes
-from hep2jax import optimizers, steps, tasks
+from hep2jax import optimizers, packing, steps, tasks
 from hep2jax import state as states
 from hep2jax.aot import worker
 from hep2jax.config import Config
@@ -27,7 +27,7 @@ class MadeUp:
         config: of the run.
         network: its structure.
         step: (state, batch, constants) → (state, metrics), not compiled; `train.steps_per_call` steps.
-        state: fresh, on every device. A compiled step donates it: it can be used up once.
+        state: fresh, packed, on every device. A compiled step donates it: it can be used up once.
         batch: on the devices, divided over them.
         constants: class weights, all 1, on every device.
     """
@@ -62,7 +62,7 @@ def make(config: Config) -> MadeUp:
         config=config,
         network=network,
         step=steps.make_train_step(config, network),
-        state=states.initial_state(network, optimizer, config.seed, shared),
+        state=packing.pack(states.initial_state(network, optimizer, config.seed, shared)),
         batch=feeding.put(noise(config), mesh, stacked=config.train.steps_per_call > 1),
         constants=jax.device_put({"class_weights": np.ones(num_outputs, np.float32)}, shared),
     )

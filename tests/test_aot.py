@@ -148,6 +148,7 @@ def test_padding_names_the_module_and_its_worst_array():
         _line("fusion", half, op_name="jit(step)/jvp(module.bad)/add"),
         _line("fusion", full, op_name="jit(step)/jvp(module.bad)/add"),
         _line("copy-done", half, op_name="jit(step)/jvp(module.good)/add"),
+        _line("fusion", half.replace("(2,1)}", "(2,1)S(1)}"), op_name="jit(step)/jvp(module.good)/add"),
     )
     (row,) = hlo.padding_by_module(program)
     assert (row.module, row.worst) == ("bad", half)

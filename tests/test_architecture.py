@@ -20,6 +20,7 @@ ALLOWED = {
     "models": {"config", "errors"},
     "losses": {"config", "models"},
     "optimizers": {"config"},
+    "packing": set(),
     "chips": set(),
     "aot": {
         "chips",
@@ -28,6 +29,7 @@ ALLOWED = {
         "mesh",
         "models",
         "optimizers",
+        "packing",
         "progress",
         "report",
         "state",
@@ -55,7 +57,7 @@ ALLOWED = {
         "workdir",
     },
     "cell_readers": {"errors", "features", "tasks"},
-    "steps": {"config", "losses", "models", "optimizers", "state", "warp"},
+    "steps": {"config", "losses", "models", "optimizers", "packing", "state", "warp"},
     "tasks": {
         "classical",
         "config",
@@ -69,7 +71,7 @@ ALLOWED = {
         "state",
         "steps",
     },
-    "checkpoints": {"config", "errors", "state"},
+    "checkpoints": {"config", "errors", "packing", "state"},
     "cli": {"config", "errors"},
 }
 ENTRIES = {
@@ -116,7 +118,7 @@ def test_builders_import_nothing_of_ours():
 
 
 @pytest.mark.parametrize(
-    "room", ["steps", "losses", "intervals", "metrics", "multilabel", "optimizers", "models", "texture"]
+    "room", ["steps", "losses", "intervals", "metrics", "multilabel", "optimizers", "packing", "models", "texture"]
 )
 def test_the_pure_rooms_do_no_io_and_know_no_process(room: str):
     path = ROOT / "hep2jax" / room

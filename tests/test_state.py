@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from hep2jax import mesh as meshes
-from hep2jax import optimizers, steps
+from hep2jax import optimizers, packing, steps
 from hep2jax import state as states
 from hep2jax.checkpoints import Checkpoints
 from hep2jax.config import Config, OptimizerConfig
@@ -83,6 +83,19 @@ def test_checkpoints_come_back_bit_for_bit(tmp_path):
     checkpoints.close()
     for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(state), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_packed_state_is_saved_as_plain_arrays(tmp_path):
+    config, _, _, state = _make()
+    *_, other = _make(seed=1)
+    checkpoints = Checkpoints(tmp_path / "c", config.train)
+    checkpoints.save(1, packing.pack(state))
+    plain, packed = checkpoints.restore(1, other), checkpoints.restore(1, packing.pack(other))
+    checkpoints.close()
+    assert jax.tree.structure(packed) == jax.tree.structure(packing.pack(state)) != jax.tree.structure(plain)
+    for back in (plain, packing.unpack(packed)):
+        for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(state), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_the_best_checkpoint_is_kept(tmp_path):

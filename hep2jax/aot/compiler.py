@@ -36,6 +36,7 @@ _SOURCES = (
     "losses.py",
     "steps.py",
     "optimizers.py",
+    "packing.py",
     "state.py",
     "mesh.py",
     "aot/scopes.py",

@@ -30,6 +30,8 @@ class Array:
     dimensions: tuple[int, ...]
     minor_to_major: tuple[int, ...]
     tile: tuple[int, ...]
+    in_hbm: bool
+    """Whether it lies in the chip's large memory; else in a small one, such as the vector memory, `S(1)`."""
 
     @property
     def num_bytes(self) -> int:
@@ -268,14 +270,14 @@ class Padding:
 def padding_by_module(program: Program, threshold: float = 0.1) -> list[Padding]:
     """Modules whose results are padding by more than `threshold`, most wasted bytes first.
 
-    Counted are results of at least `SMALLEST_PADDED` bytes that are written to memory, each once.
+    Counted are results of at least `SMALLEST_PADDED` bytes that are written to HBM, each once.
     """
     arrays = collections.defaultdict(list)
     for instruction, _, fused in executions(program):
         moved = instruction.opcode.endswith(("-start", "-done"))  # what they move was counted where it was made
         if not (fused or moved or instruction.opcode in _NO_BUFFER):
-            large = [array for array in instruction.arrays if array.padded_bytes >= SMALLEST_PADDED]
-            arrays[instruction.module] += large
+            found = (array for array in instruction.arrays if array.in_hbm)
+            arrays[instruction.module] += [array for array in found if array.padded_bytes >= SMALLEST_PADDED]
     rows = [_padding(module, found) for module, found in arrays.items() if found]
     return sorted((row for row in rows if row.waste > threshold), key=lambda row: row.num_bytes - row.padded_bytes)
 
@@ -299,6 +301,7 @@ def _array(match: re.Match[str]) -> Array:
         dimensions=dimensions,
         minor_to_major=order,
         tile=_integers(tile[1]) if tile else (),
+        in_hbm=re.search(r"S\([1-9]\d*\)", match[4] or "") is None,
     )
 
 

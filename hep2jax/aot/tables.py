@@ -137,8 +137,8 @@ def padding(best: Estimate) -> Table:
         for row in best.padding[:MAX_MODULES]
     ]
     note = (
-        f"Share of the bytes of a module's results (of at least {SMALLEST_PADDED >> 10} KiB) that only fill up tiles, "
-        "mostly of 8 sublanes x 128 lanes; those above 10 %, the worst array with its layout."
+        f"Share of the bytes of a module's results in HBM (of at least {SMALLEST_PADDED >> 10} KiB) that only fill up "
+        "tiles, mostly of 8 sublanes x 128 lanes; those above 10 %, the worst array with its layout."
     )
     if not rows:
         note = f"No module wastes over 10 %. {note}"

@@ -20,7 +20,7 @@ from jax.experimental import topologies
 
 from hep2jax import config as configs
 from hep2jax import mesh as meshes
-from hep2jax import optimizers, steps
+from hep2jax import optimizers, packing, steps
 from hep2jax import state as states
 from hep2jax.aot import scopes, slices
 from hep2jax.config import BAG_READERS, JOINT_READERS, SEGMENTERS, Config
@@ -42,12 +42,12 @@ def make_mesh(target: slices.Slice) -> jax.sharding.Mesh:
     return jax.sharding.Mesh(np.array(topology.devices), (meshes.DATA_AXIS,), axis_types=axis_types)
 
 
-def train_step(config: Config, num_outputs: int, *, platform: str = "tpu") -> tuple[Any, Any]:
+def train_step(config: Config, num_outputs: int, *, platform: str = "tpu", devices: int = 1) -> tuple[Any, Any]:
     """(the step that `hep2jax.train` compiles, with module names; the shapes of its state)."""
-    network = scopes.name_modules(states.make_network(config, num_outputs, platform=platform))
+    network = scopes.name_modules(states.make_network(config, num_outputs, platform=platform, devices=devices))
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    state = jax.eval_shape(lambda key: states.fresh_state(network, optimizer, key), key)
+    state = jax.eval_shape(lambda key: packing.pack(states.fresh_state(network, optimizer, key)), key)
     return steps.make_train_step(config, network), state
 
 
@@ -73,7 +73,8 @@ def compile_step(config: Config, target: slices.Slice, images_per_chip: int, num
     of one chip.
     """
     config.train.compute_dtype, config.train.steps_per_call = "bfloat16", 1
-    (step, state), (plain, _) = train_step(config, num_outputs), train_step(config, num_outputs, platform="")
+    step, state = train_step(config, num_outputs, devices=target.chips)
+    plain, _ = train_step(config, num_outputs, platform="")
     constants = {"class_weights": jax.ShapeDtypeStruct((num_outputs,), jnp.float32)}
     alone = jax.jit(plain).trace(state, batch_shapes(config, images_per_chip), constants)
     unchanged = alone.lower(lowering_platforms=("tpu",)).cost_analysis()

@@ -60,7 +60,14 @@ JOINT_READERS: dict[str, Callable[..., JointUNet]] = {"joint": JointUNet}
 
 
 def build(
-    config: ModelConfig, *, num_outputs: int, in_channels: int, rngs: nnx.Rngs, dtype: jnp.dtype, platform: str = ""
+    config: ModelConfig,
+    *,
+    num_outputs: int,
+    in_channels: int,
+    rngs: nnx.Rngs,
+    dtype: jnp.dtype,
+    platform: str = "",
+    devices: int = 1,
 ) -> Segmenter | Classifier | Mil | JointUNet:
     """Make a network with fresh parameters.
 
@@ -71,6 +78,7 @@ def build(
         rngs: needs the stream `params` (or a default one).
         dtype: compute dtype, float32 or bfloat16; parameters and BatchNorm statistics are float32 in either case.
         platform: that will run it, for formulations that suit it: `cpu` or `tpu`; else the plain ones.
+        devices: of that platform that share a batch.
 
     Returns:
         A module that splits into `nnx.Param` and `nnx.BatchStat` with nothing left over.
@@ -90,5 +98,6 @@ def build(
         dropout=config.dropout,
         dtype=dtype,
         platform=platform,
+        devices=devices,
     )
     return networks[config.name](settings, rngs=rngs)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Float
 
 LANES = 128
@@ -36,6 +37,20 @@ def unpack(x: Float[Array, "b h w2 c2"], columns: int) -> Float[Array, "b h w c"
     """Inverse of `pack`."""
     batch, height, width, channels = x.shape
     return x.reshape(batch, height, width * columns, channels // columns)
+
+
+def batch_in_lanes(x: Float[Array, "b h w c"], lanes: int, devices: int) -> Float[Array, "b h w c"]:
+    """The same numbers; where the channels leave lanes empty and a device's share of the batch does not, the compiler
+    is told to lay the batch in the lanes.
+
+    Left to itself it lays 64 channels in 128 lanes between two stages. By its estimate, on a v5e with 128 images of
+    256 x 256, the second convolution of `fcn`, its pool and the two convolutions behind take 88.0 ms laid out like this
+    and 94.7 without. What took longer at 32 images (21.1 ms): two rows stacked in the channels 22.3, pairs of pooled
+    columns packed for one convolution 28.2, for one convolution of even and one of odd columns 27.1.
+    """
+    if not lanes or x.shape[3] >= lanes or x.shape[0] % (lanes * devices):
+        return x
+    return with_layout_constraint(x, Layout(major_to_minor=(1, 2, 3, 0)))
 
 
 def convolution(

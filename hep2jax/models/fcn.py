@@ -38,6 +38,7 @@ class Fcn(Segmenter):
         super().__init__(settings)
         width, dtype = settings.width, settings.dtype
         self.lanes = columns.LANES if settings.platform == "tpu" else 0
+        self.devices = settings.devices
         stages, channels = [], settings.in_channels
         for stage_channels, depth in VGG16_STAGES:
             convs = []
@@ -69,7 +70,8 @@ class Fcn(Segmenter):
         x = columns.pack(x, count)
         for number, conv in enumerate(stage, 1):
             x = conv(x, train=train, columns=count, pool=number == len(stage))
-        return columns.unpack(x, max(1, count // 2))
+        x = columns.unpack(x, max(1, count // 2))
+        return columns.batch_in_lanes(x, self.lanes, self.devices)
 
 
 def fuse_scores(heads: nnx.List, features: tuple[Array, Array, Array]) -> Array:

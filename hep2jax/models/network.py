@@ -29,6 +29,8 @@ class Settings:
     """Drop rate before the heads."""
     platform: str = ""
     """`cpu` or `tpu`: formulations that suit it, with the same numbers (see `columns`, `grey`); else the plain ones."""
+    devices: int = 1
+    """How many share a batch."""
 
 
 class ImageNetwork(nnx.Module):

@@ -159,10 +159,7 @@ def _steps(this: Run, compiled: jax.stages.Compiled, feed: Feed, calls: int) -> 
     with jax.profiler.TraceAnnotation(trace.WINDOW):
         for call in range(calls):
             with jax.profiler.StepTraceAnnotation(trace.STEP, step_num=call):
-                with this.clock.phase("data_wait"):
-                    batch = next(feed.batches)
-                    if metrics is not None and not metrics["loss"].is_ready():
-                        this.clock.recount("step")  # the devices had work meanwhile: nobody waited
+                batch = train.next_batch(this, feed.batches, metrics)
                 with this.clock.phase("step"):
                     this.state, metrics = compiled(this.state, batch, feed.constants)
         with this.clock.phase("step"):

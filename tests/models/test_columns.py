@@ -39,6 +39,31 @@ def test_max_pool(count: int):
     np.testing.assert_array_equal(made, nnx.max_pool(x, window_shape=(2, 2), strides=(2, 2)))
 
 
+@pytest.mark.parametrize(
+    ("shape", "devices", "laid"),
+    [
+        ((256, 2, 2, 64), 2, True),
+        ((128, 2, 2, 64), 1, True),
+        ((128, 2, 2, 64), 2, False),
+        ((96, 2, 2, 64), 1, False),
+        ((128, 2, 2, 128), 1, False),
+    ],
+)
+def test_the_batch_goes_into_the_lanes_where_it_fills_them_and_the_channels_do_not(shape, devices: int, laid: bool):
+    x = _noise(*shape)
+
+    def loss(x):
+        return (columns.batch_in_lanes(x, 128, devices) ** 2).sum()
+
+    assert ("layout_constraint" in str(jax.make_jaxpr(loss)(x))) == laid
+    np.testing.assert_allclose(jax.jit(jax.grad(loss))(x), 2 * x, rtol=1e-6)
+
+
+def test_other_platforms_lay_the_batch_where_they_like():
+    x = _noise(128, 2, 2, 8)
+    assert columns.batch_in_lanes(x, 0, 1) is x
+
+
 @pytest.mark.parametrize("train", [True, False])
 def test_a_network_in_lanes_is_the_same_network(train: bool):
     """`fcn` of 16, 32, 64 and 128 channels in its stages, packed by 8, 4, 2 and not: output, gradients, statistics."""

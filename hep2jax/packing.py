@@ -1,0 +1,78 @@
+"""The many small arrays of a network's state as a few: what starting a step costs grows with their number.
+
+A network of 65 convolutions with batch normalisation has 943 arrays in its state, nine tenths of them with a few dozen
+numbers. Joined into one vector for each tree, 10 % of the time goes into starting a step that did before (see
+PERFORMANCE.md), and a device updates them, their moments and their averages in one operation each.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Float32
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Packed:
+    """A tree of float32 arrays of which those with at most one axis are joined."""
+
+    vector: Float32[jax.Array, " numbers"]
+    others: Any
+    """The tree with None in the place of what was joined."""
+    shapes: tuple[tuple[int, ...], ...] = dataclasses.field(metadata={"static": True})
+    """Of what was joined."""
+
+
+def pack(state: Any) -> Any:
+    """A training state whose trees of parameters and statistics, their moments and averages among them, are packed.
+
+    `state` is a `TrainState`; trees with fewer than two arrays to join stay as they are.
+    """
+    alike = {jax.tree.structure(tree) for tree in (state.params, state.batch_stats) if _num_small(tree) > 1}
+
+    def is_packable(node: Any) -> bool:
+        return jax.tree.structure(node) in alike
+
+    return jax.tree.map(lambda node: _join(node) if is_packable(node) else node, state, is_leaf=is_packable)
+
+
+def unpack(tree: Any) -> Any:
+    """Inverse of `pack`, of whole states and of parts; what is not packed is returned as it is."""
+    return jax.tree.map(lambda node: _split(node) if _is_packed(node) else node, tree, is_leaf=_is_packed)
+
+
+def like(template: Any, tree: Any) -> Any:
+    """A tree, packed where `template` is."""
+    return jax.tree.map(
+        lambda node, part: _join(part) if _is_packed(node) else part, template, tree, is_leaf=_is_packed
+    )
+
+
+def _is_packed(node: Any) -> bool:
+    return isinstance(node, Packed)
+
+
+def _is_small(leaf: Any) -> bool:
+    return leaf.ndim <= 1 and leaf.dtype == jnp.float32
+
+
+def _num_small(tree: Any) -> int:
+    return sum(_is_small(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def _join(tree: Any) -> Packed:
+    small = [leaf for leaf in jax.tree.leaves(tree) if _is_small(leaf)]
+    others = jax.tree.map(lambda leaf: None if _is_small(leaf) else leaf, tree)
+    return Packed(jnp.concatenate([leaf.reshape(-1) for leaf in small]), others, tuple(leaf.shape for leaf in small))
+
+
+def _split(packed: Packed) -> Any:
+    sizes = [int(np.prod(shape)) for shape in packed.shapes]
+    parts = (part.reshape(shape) for part, shape in zip(lax.split(packed.vector, sizes), packed.shapes, strict=True))
+    return jax.tree.map(
+        lambda leaf: next(parts) if leaf is None else leaf, packed.others, is_leaf=lambda leaf: leaf is None
+    )
