@@ -89,9 +89,10 @@ def pixel_cross_entropy(
         Sum over the pixels of weight times loss and sum of the weights, float32 [B] each. Their quotient, after
         summing each over examples, is the weighted mean.
     """
-    weights = sum(jnp.where(labels == index, weight, 0.0) for index, weight in enumerate(class_weights))
-    nll = _pixel_nll(logits.astype(jnp.float32), labels, label_smoothing)
-    return (nll * weights).sum((1, 2)), jnp.asarray(weights).sum((1, 2))
+    found = (jnp.where(labels == index, weight, 0.0) for index, weight in enumerate(class_weights))
+    weights = sum(found, jnp.zeros(labels.shape))
+    nll = jnp.asarray(_pixel_nll(logits.astype(jnp.float32), labels, label_smoothing))
+    return (nll * weights).sum((1, 2)), weights.sum((1, 2))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -226,7 +226,7 @@ def next_batch(this: Run, batches: Iterator, newest: steps.Metrics | None) -> fe
     with this.clock.phase("data_wait"):
         batch = next(batches)
         # The loop runs ahead of the devices: waiting that their queue of steps hides costs nothing.
-        if newest is not None and not newest["loss"].is_ready():
+        if newest is not None and not newest["loss"].is_ready():  # pyright: ignore[reportAttributeAccessIssue]
             this.clock.recount("step")
     return batch
 

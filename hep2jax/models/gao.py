@@ -37,8 +37,8 @@ class Gao(SquareClassifier):
         layers, channels, side = [], settings.in_channels, self.side
         for published, kernel_size, pool in LAYERS:
             out = _scaled(published, settings.width)
-            on_cpu = settings.platform == "cpu" and channels == 1 and grey.divides(side, side, kernel_size, pool)
-            layers.append(PooledConv(channels, out, kernel_size, pool, on_cpu=on_cpu, dtype=self.dtype, rngs=rngs))
+            suits = settings.platform in ("cpu", "tpu") and channels == 1 and grey.divides(side, side, kernel_size, pool)
+            layers.append(PooledConv(channels, out, kernel_size, pool, product=suits, dtype=self.dtype, rngs=rngs))
             channels, side = out, (side - kernel_size + 1) // pool
         self.layers = nnx.List(layers)
         hidden = _scaled(HIDDEN, settings.width)
@@ -67,11 +67,11 @@ class PooledConv(nnx.Module):
         kernel_size: int,
         pool: int,
         *,
-        on_cpu: bool,
+        product: bool,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
-        """`pool` is the pool's size and stride; `on_cpu`: as `grey.pooled`."""
+        """`pool` is the pool's size and stride; `product`: as `grey.pooled`."""
         sides = (kernel_size, kernel_size)
         self.conv = nnx.Conv(
             in_channels,
@@ -84,11 +84,11 @@ class PooledConv(nnx.Module):
             rngs=rngs,
         )
         self.bias = nnx.Param(jnp.zeros(out_channels))
-        self.pool, self.on_cpu = pool, on_cpu
+        self.pool, self.product = pool, product
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 k"]:
         """(side - kernel side + 1) / pool pixels a side."""
-        if self.on_cpu:
+        if self.product:
             x = grey.pooled(x, self.conv.kernel[...].astype(x.dtype), self.pool)
         else:
             x = max_pool(self.conv(x), self.pool)

@@ -1,6 +1,6 @@
-"""Convolutions of one grey channel to few channels, formulated for CPUs; each docstring says what lost.
+"""Convolutions of one grey channel to few channels, for CPUs and TPUs; each docstring says what lost.
 
-`narrow`, SAME: XLA's own on other platforms. `pooled`, VALID and followed by a max pool: for CPUs only.
+`narrow`, SAME: XLA's own on other platforms than CPUs. `pooled`, VALID and followed by a max pool: for CPUs and TPUs.
 """
 
 import functools
