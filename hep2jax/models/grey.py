@@ -1,7 +1,4 @@
-"""Convolutions of one grey channel to few channels, for CPUs and TPUs; each docstring says what lost.
-
-`narrow`, SAME: XLA's own on other platforms than CPUs. `pooled`, VALID and followed by a max pool: for CPUs and TPUs.
-"""
+"""The convolution of one grey channel to few channels, VALID and followed by a max pool, for CPUs and TPUs: `pooled`."""
 
 import functools
 
@@ -10,37 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-MOST_CHANNELS = 16
-"""Up to this many channels `narrow` wins: at 32 it gives nothing."""
 BLOCK = 8
 """Outputs of a row that `pooled` computes together."""
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def narrow(image: Float[Array, "b h w 1"], kernel: Float[Array, "i j 1 k"], stride: int) -> Float[Array, "b h2 w2 k"]:
-    """SAME convolution, on CPUs as a sum of shifted images times kernel entries.
-
-    XLA's own forward pass is the slow part of such a convolution on CPU, its gradients are good: they stay. For
-    8 x 192 x 192, forward and weight gradient: 3x3 to 8 channels 5 instead of 19 ms, 7x7 with stride 2 to 8 channels
-    5 instead of 9 ms. Patches and one matrix product, and space to depth, lie between. Other platforms: XLA's.
-    """
-    return lax.platform_dependent(
-        image,
-        kernel,
-        cpu=functools.partial(_shifted, stride=stride),
-        default=functools.partial(convolution, stride=stride),
-    )
-
-
-def _narrow_forward(image: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
-    return narrow(image, kernel, stride), (image, kernel)
-
-
-def _narrow_backward(stride: int, residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
-    return jax.vjp(functools.partial(convolution, stride=stride), *residuals)[1](cotangent)
-
-
-narrow.defvjp(_narrow_forward, _narrow_backward)
 
 
 def convolution(
@@ -49,19 +17,6 @@ def convolution(
     """XLA's, channels last."""
     numbers = ("NHWC", "HWIO", "NHWC")
     return lax.conv_general_dilated(image, kernel, (stride, stride), padding, dimension_numbers=numbers)
-
-
-def _shifted(image: Array, kernel: Array, stride: int) -> Array:
-    rows, columns = kernel.shape[:2]
-    padding = lax.padtype_to_pads(image.shape[1:3], (rows, columns), (stride, stride), "SAME")
-    height, width = (-(-size // stride) for size in image.shape[1:3])
-    padded = jnp.pad(image, ((0, 0), *padding, (0, 0))).astype(jnp.float32)
-    total = 0.0
-    for row in range(rows):
-        for column in range(columns):
-            shifted = padded[:, row:, column:][:, ::stride, ::stride][:, :height, :width]
-            total += shifted * kernel[row, column, 0].astype(jnp.float32)
-    return jnp.asarray(total, image.dtype)
 
 
 def divides(height: int, width: int, kernel_size: int, pool: int) -> bool:
@@ -82,6 +37,9 @@ def pooled(image: Float[Array, "b h w 1"], kernel: Float[Array, "i j 1 k"], pool
     windows of one row with a pool after them, 34 ms as here with JAX's gradients. The whole network takes 51 ms as
     here, 135 by XLA alone. In earlier rounds, two busy cores: all by XLA 145 ms; elementwise pools 109; channels
     padded to 8 95; shifted images 297; patches 131; windows of one row 41.
+
+    On TPUs (libtpu 0.0.52, 128 cells on a v5e) the compiler did not finish the gradient of such a kernel as a
+    convolution within four minutes; this takes it 23 s, and the layer 0.2 ms by its estimate.
 
     See `divides` for the sizes that it takes.
     """

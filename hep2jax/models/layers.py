@@ -12,8 +12,8 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Float32
 
+from hep2jax.models import blocks, grey
 from hep2jax.models import columns as packing
-from hep2jax.models import grey
 
 CHANNEL_MULTIPLE = 8
 """Channel counts are multiples of this: a narrower activation costs the bytes of 8 channels on TPU anyway."""
@@ -110,7 +110,7 @@ class ConvNorm(nnx.Module):
         # Holds the kernel; the convolution itself has several formulations, see `_convolve`.
         self.conv = nnx.Conv(in_channels, out_channels, sides, use_bias=False, kernel_init=_he_normal, rngs=rngs)
         self.norm = BatchNorm(out_channels, zero_scale=zero_scale)
-        self.narrow = in_channels == 1 and out_channels <= grey.MOST_CHANNELS
+        self.few = kernel_size > 1 and out_channels <= blocks.MOST_CHANNELS
         self.stride, self.relu, self.dtype = stride, relu, dtype
 
     def __call__(
@@ -137,7 +137,7 @@ class ConvNorm(nnx.Module):
         x, kernel = x.astype(self.dtype), self.conv.kernel[...].astype(self.dtype)
         if columns > 1:
             return packing.convolution(x, kernel, columns)
-        return (grey.narrow if self.narrow else grey.convolution)(x, kernel, self.stride)
+        return (blocks.convolution if self.few else grey.convolution)(x, kernel, self.stride)
 
 
 class Head(nnx.Module):
@@ -222,7 +222,9 @@ def _max_pool_forward(x: Array, size: int) -> tuple[Array, Array]:
     # The winners are found by comparing the candidates with each other. Comparing them with the maximum afterwards
     # loses gradient: XLA may compute the same number twice, in two fusions, with different roundings.
     candidates = [(value, jnp.int32(1 << index)) for index, value in enumerate(_positions(x, size))]
-    return functools.reduce(_winner, candidates)
+    value, mask = functools.reduce(_winner, candidates)
+    # Without the fence the mask is computed again in the backward pass, and for each of the positions.
+    return value, blocks.fence(mask, mask[0, 0, 0, 0] == 0)
 
 
 def _winner(one: tuple[Array, Array], other: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -246,8 +248,8 @@ _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 def _positions(x: Array, size: int) -> list[Array]:
     """The pixels at each position (row, column) of the blocks, [b, h2, w2, c] each."""
     batch, height, width, channels = x.shape
-    blocks = x.reshape(batch, height // size, size, width // size, size, channels)
-    return [blocks[:, :, row, :, column] for row in range(size) for column in range(size)]
+    cut = x.reshape(batch, height // size, size, width // size, size, channels)
+    return [cut[:, :, row, :, column] for row in range(size) for column in range(size)]
 
 
 def global_average(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:

@@ -145,26 +145,6 @@ def test_dense_up_with_a_unit_kernel_is_a_transposed_convolution():
     np.testing.assert_allclose(dense(x), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(("side", "stride"), [(3, 1), (7, 2), (3, 2)])
-def test_grey_convolution_matches_xla(side, stride):
-    image, kernel = normal(2, 9, 12, 1), normal(side, side, 1, 8, seed=1)
-
-    @jax.jit
-    def xla(image, kernel):
-        numbers = ("NHWC", "HWIO", "NHWC")
-        return lax.conv_general_dilated(image, kernel, (stride, stride), "SAME", dimension_numbers=numbers)
-
-    @jax.jit
-    def ours(image, kernel):
-        return grey.narrow(image, kernel, stride)
-
-    np.testing.assert_allclose(ours(image, kernel), xla(image, kernel), atol=1e-5)
-    weights = normal(*xla(image, kernel).shape, seed=2)
-    gradients = [jax.grad(lambda i, k, f=f: (f(i, k) * weights).sum(), (0, 1))(image, kernel) for f in (ours, xla)]
-    for got, expected in zip(*gradients, strict=True):
-        np.testing.assert_allclose(got, expected, atol=1e-4)
-
-
 def _pooled_by_xla(image, kernel, pool):
     numbers = ("NHWC", "HWIO", "NHWC")
     x = lax.conv_general_dilated(image, kernel, (1, 1), "VALID", dimension_numbers=numbers)
@@ -245,15 +225,6 @@ def test_a_doubled_convolution_is_the_convolution_of_repeated_pixels(side):
     numbers = ("NHWC", "HWIO", "NHWC")
     expected = lax.conv_general_dilated(repeated, kernel, (1, 1), "SAME", dimension_numbers=numbers)
     np.testing.assert_allclose(layers.doubled_conv_general(x, kernel), expected, atol=3e-5)
-
-
-def test_grey_convolution_sums_bfloat16_in_float32():
-    image, kernel = normal(1, 8, 8, 1).astype(jnp.bfloat16), normal(7, 7, 1, 8, seed=1).astype(jnp.bfloat16)
-    convolve = jax.jit(grey.narrow, static_argnums=2)
-    exact = convolve(image.astype(jnp.float32), kernel.astype(jnp.float32), 1)
-    got = convolve(image, kernel, 1)
-    assert got.dtype == jnp.bfloat16
-    np.testing.assert_allclose(np.asarray(got, np.float32), exact, rtol=2**-8, atol=1e-6)
 
 
 def test_dropout_keeps_the_mean_and_follows_its_key():
