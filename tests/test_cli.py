@@ -1,7 +1,10 @@
-"""Bad input gets one clear line on stderr, exit code 2, and leaves nothing behind."""
+"""Bad input gets one clear line on stderr, exit code 2, and leaves nothing behind; what commands set at their start."""
 
 import json
 import os
+import platform
+import subprocess
+import sys
 
 import pytest
 
@@ -104,3 +107,22 @@ def test_a_full_disk(command, tiny_flags, tmp_path):
         assert str(disk) in line
     finally:
         os.system(f"umount {disk}")
+
+
+@pytest.mark.skipif(not platform.libc_ver()[0].startswith("glibc"), reason="the C library is not glibc")
+def test_freed_memory_is_not_fetched_again():
+    """Buffers as large as those of a training step, again and again: pages are fetched for the first only."""
+    program = """if True:
+        import resource
+        import numpy as np
+        from hep2jax import cli
+        cli.prepare_runtime()
+        faults = []
+        for _ in range(4):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            np.ones(1 << 26, np.uint8)
+            faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+        assert sum(faults[1:]) < 100, faults
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

@@ -33,56 +33,58 @@ FILLED = 32
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolution(
-    image: Float[Array, "b h w c"], kernel: Float[Array, "i j c k"], stride: int = 1
+    image: Float[Array, "b h w c"], kernel: Float[Array, "i j c k"], stride: int = 1, padding: str = "SAME"
 ) -> Float[Array, "b h2 w2 k"]:
-    """SAME convolution; other platforms than CPUs: XLA's and its gradients."""
+    """SAME or VALID convolution; other platforms than CPUs: XLA's and its gradients."""
     return lax.platform_dependent(
         image,
         kernel,
-        cpu=functools.partial(_on_cpu, stride=stride),
-        default=functools.partial(grey.convolution, stride=stride),
+        cpu=functools.partial(_on_cpu, stride=stride, padding=padding),
+        default=functools.partial(grey.convolution, stride=stride, padding=padding),
     )
 
 
-def _forward(image: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
-    return convolution(image, kernel, stride), (image, kernel)
+def _forward(image: Array, kernel: Array, stride: int, padding: str) -> tuple[Array, tuple[Array, Array]]:
+    return convolution(image, kernel, stride, padding), (image, kernel)
 
 
-def _backward(stride: int, residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+def _backward(stride: int, padding: str, residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
     return lax.platform_dependent(
         *residuals,
         cotangent,
-        cpu=functools.partial(_gradients_on_cpu, stride=stride),
-        default=functools.partial(_gradients, stride=stride),
+        cpu=functools.partial(_gradients_on_cpu, stride=stride, padding=padding),
+        default=functools.partial(_gradients, stride=stride, padding=padding),
     )
 
 
 convolution.defvjp(_forward, _backward)
 
 
-def _on_cpu(image: Array, kernel: Array, *, stride: int) -> Array:
-    return _few_or_xla(image, kernel, stride, _same(image, kernel, stride))
+def _on_cpu(image: Array, kernel: Array, *, stride: int, padding: str) -> Array:
+    return _few_or_xla(image, kernel, stride, _pads(image, kernel, stride, padding))
 
 
-def _gradients(image: Array, kernel: Array, cotangent: Array, *, stride: int) -> tuple[Array, Array]:
-    return jax.vjp(functools.partial(grey.convolution, stride=stride), image, kernel)[1](cotangent)
+def _gradients(image: Array, kernel: Array, cotangent: Array, *, stride: int, padding: str) -> tuple[Array, Array]:
+    return jax.vjp(functools.partial(grey.convolution, stride=stride, padding=padding), image, kernel)[1](cotangent)
 
 
-def _gradients_on_cpu(image: Array, kernel: Array, cotangent: Array, *, stride: int) -> tuple[Array, Array]:
-    padding = _same(image, kernel, stride)
+def _gradients_on_cpu(
+    image: Array, kernel: Array, cotangent: Array, *, stride: int, padding: str
+) -> tuple[Array, Array]:
+    pads = _pads(image, kernel, stride, padding)
     broken = jnp.isinf(kernel[0, 0, 0, 0])
     image, cotangent = fence(image, broken), fence(cotangent, broken)
-    convolve = functools.partial(_blocked, image, stride=stride, padding=padding)
+    convolve = functools.partial(_blocked, image, stride=stride, padding=pads)
     (kernel_gradient,) = jax.vjp(convolve, kernel)[1](cotangent)
     if stride > 1:
-        return _gradients(image, kernel, cotangent, stride=stride)[0], kernel_gradient
+        return _gradients(image, kernel, cotangent, stride=stride, padding=padding)[0], kernel_gradient
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
-    (top, bottom), (left, right) = padding
+    (top, bottom), (left, right) = pads
     rows, columns = kernel.shape[0] - 1, kernel.shape[1] - 1
-    padding = (rows - top, rows - bottom), (columns - left, columns - right)
-    return _few_or_xla(cotangent, turned, stride, padding), kernel_gradient
+    pads = (rows - top, rows - bottom), (columns - left, columns - right)
+    return _few_or_xla(cotangent, turned, stride, pads), kernel_gradient
 
 
 def fence(x: Array, never: Bool[Array, ""]) -> Array:
@@ -102,8 +104,8 @@ def fence(x: Array, never: Bool[Array, ""]) -> Array:
     return lax.while_loop(lambda state: state[1], fill, (x, never))[0]
 
 
-def _same(image: Array, kernel: Array, stride: int) -> Padding:
-    rows, columns = lax.padtype_to_pads(image.shape[1:3], kernel.shape[:2], (stride, stride), "SAME")
+def _pads(image: Array, kernel: Array, stride: int, padding: str) -> Padding:
+    rows, columns = lax.padtype_to_pads(image.shape[1:3], kernel.shape[:2], (stride, stride), padding)
     return rows, columns
 
 

@@ -5,7 +5,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 from typing_extensions import override
 
-from hep2jax.models import grey
+from hep2jax.models import blocks, grey
 from hep2jax.models.classifier import Description, SquareClassifier
 from hep2jax.models.layers import max_pool, scale_channels
 from hep2jax.models.network import Settings
@@ -37,7 +37,8 @@ class Gao(SquareClassifier):
         layers, channels, side = [], settings.in_channels, self.side
         for published, kernel_size, pool in LAYERS:
             out = _scaled(published, settings.width)
-            suits = settings.platform in ("cpu", "tpu") and channels == 1 and grey.divides(side, side, kernel_size, pool)
+            suits = channels == 1 and grey.divides(side, side, kernel_size, pool)
+            suits &= settings.platform in ("cpu", "tpu")
             layers.append(PooledConv(channels, out, kernel_size, pool, product=suits, dtype=self.dtype, rngs=rngs))
             channels, side = out, (side - kernel_size + 1) // pool
         self.layers = nnx.List(layers)
@@ -88,10 +89,11 @@ class PooledConv(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 k"]:
         """(side - kernel side + 1) / pool pixels a side."""
+        kernel = self.conv.kernel[...].astype(x.dtype)
         if self.product:
-            x = grey.pooled(x, self.conv.kernel[...].astype(x.dtype), self.pool)
+            x = grey.pooled(x, kernel, self.pool)
         else:
-            x = max_pool(self.conv(x), self.pool)
+            x = max_pool(blocks.convolution(x, kernel, 1, "VALID"), self.pool)
         return scaled_tanh(x + self.bias[...].astype(x.dtype))
 
 

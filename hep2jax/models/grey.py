@@ -1,4 +1,4 @@
-"""The convolution of one grey channel to few channels, VALID and followed by a max pool, for CPUs and TPUs: `pooled`."""
+"""The convolution of one grey channel to few, VALID and followed by a max pool, for CPUs and TPUs: `pooled`."""
 
 import functools
 

@@ -15,11 +15,11 @@ def normal(*shape: int, seed: int = 0) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-def _compiled(function, image, kernel, stride):
+def _compiled(function, image, kernel, stride, padding="SAME"):
     """The convolution and both gradients of a weighted sum of it."""
 
     def loss(image, kernel):
-        made = function(image, kernel, stride)
+        made = function(image, kernel, stride, padding)
         weights = normal(*made.shape, seed=2)
         return (made.astype(jnp.float32) * weights).sum(), made
 
@@ -47,6 +47,20 @@ def test_convolution_and_gradients(side, stride, size, channels):
     image, kernel = normal(2, *size, channels[0]), normal(side, side, *channels, seed=1)
     for got, expected in zip(
         *(_compiled(function, image, kernel, stride) for function in (blocks.convolution, grey.convolution)),
+        strict=True,
+    ):
+        assert got.shape == expected.shape
+        np.testing.assert_allclose(got, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("side", "stride", "size", "channels"),
+    [(4, 1, (36, 35), (6, 16)), (3, 1, (11, 11), (16, 32)), (3, 2, (9, 12), (8, 16)), (7, 1, (7, 9), (1, 6))],
+)
+def test_without_a_border(side, stride, size, channels):
+    image, kernel = normal(2, *size, channels[0]), normal(side, side, *channels, seed=1)
+    for got, expected in zip(
+        *(_compiled(function, image, kernel, stride, "VALID") for function in (blocks.convolution, grey.convolution)),
         strict=True,
     ):
         assert got.shape == expected.shape
