@@ -85,7 +85,7 @@ STACK = """FileNames
 2 "/site-packages/optax/transform.py"
 
 FunctionNames
-1 "max_pool"
+1 "max_pool.<locals>.<listcomp>"
 2 "update"
 
 FileLocations

@@ -130,7 +130,7 @@ def parse(text: str) -> Program:
 
 
 def _functions(text: str) -> dict[int, str]:
-    """Innermost function of each stack frame, where a file of this package holds it."""
+    """Innermost function of each stack frame, where a file of this package holds it; those inside it count as it."""
     names = [
         {int(number): name for number, name in re.findall(r'(\d+) "([^"]*)"', _section(text, table))}
         for table in ("FileNames", "FunctionNames")
@@ -141,7 +141,7 @@ def _functions(text: str) -> dict[int, str]:
     frames = re.findall(r"(\d+) \{file_location_id=(\d+)", _section(text, "StackFrames"))
     found = {int(frame): places[int(place)] for frame, place in frames}
     return {
-        frame: f"{file.rpartition('/')[2].removesuffix('.py')}.{function}"
+        frame: f"{file.rpartition('/')[2].removesuffix('.py')}.{function.partition('.<locals>')[0]}"
         for frame, (file, function) in found.items()
         if "/hep2jax/" in file
     }
