@@ -6,9 +6,13 @@ import json
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
+from hep2jax import config as configs
+from hep2jax import state as states
+from hep2jax import tasks
 from hep2jax.errors import UsageError
-from scripts import bench_common, bench_dispatch, bench_step, made_up
+from scripts import bench_common, bench_dispatch, bench_step, bench_zoo, made_up
 
 
 def test_sides_take_turns_forwards_and_backwards():
@@ -86,6 +90,17 @@ def test_the_hosts_part_is_measured_on_every_path():
     figures = bench_dispatch.measure_idle(config, calls=2, repeats=1)
     assert set(figures) == set(bench_dispatch.PATHS)
     assert all(seconds > 0 for each in figures.values() for seconds in each)
+
+
+def test_a_configuration_alone_and_with_its_data(tiny_config):
+    configs.validate(tiny_config)
+    network = states.make_network(tiny_config, tasks.load(tiny_config).num_outputs)
+    params = nnx.state(nnx.eval_shape(lambda: network.build(jax.random.key(0))), nnx.Param)
+    found = bench_zoo.measure(tiny_config, calls=2, repeats=2)
+    assert found["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert min(found["alone_ms"], found["fed_ms"], found["ratio"], found["mflop_per_image"]) > 0
+    assert 0 <= found["waiting_percent"] <= 100
+    assert found["images_per_second"] == pytest.approx(1e3 * tiny_config.train.global_batch_size / found["fed_ms"])
 
 
 def test_steps_beside_pytorch(command):
