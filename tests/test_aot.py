@@ -283,7 +283,7 @@ def test_named_modules_compute_the_same():
     constants = {"class_weights": jax.ShapeDtypeStruct((9,), jnp.float32)}
     lowered = jax.jit(step).lower(shapes, worker.batch_shapes(config, 2), constants)
     text = lowered.as_text(debug_info=True)
-    assert "module.stages.0.1)/conv_general_dilated" in text
+    assert "module.stages.3.1)/conv_general_dilated" in text
 
 
 def test_a_batch_has_the_shapes_of_the_task():

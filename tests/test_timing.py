@@ -98,11 +98,11 @@ def test_waiting_counts_only_while_the_devices_have_nothing_to_do(clock, hands):
     run, stream = types.SimpleNamespace(clock=clock), batches()
     slow = jax.jit(lambda x: jax.lax.fori_loop(0, 400, lambda _, y: y @ x, x)).lower(jnp.eye(400)).compile()
     loss = slow(jnp.eye(400))  # a good fraction of a second, and returns at once
-    train._next_batch(run, stream, [{"loss": loss}])
+    train.next_batch(run, stream, {"loss": loss})
     jax.block_until_ready(loss)
     assert (clock.seconds()["step"], clock.seconds()["data_wait"]) == (1, 0)
-    train._next_batch(run, stream, [{"loss": loss}])  # the step is done
-    train._next_batch(run, stream, [])  # the window's metrics were fetched: nothing runs
+    train.next_batch(run, stream, {"loss": loss})  # the step is done
+    train.next_batch(run, stream, None)  # the window's metrics were fetched: nothing runs
     assert (clock.seconds()["step"], clock.seconds()["data_wait"]) == (1, 2)
 
 
