@@ -2,6 +2,8 @@
 
 import ctypes
 import errno
+import importlib.metadata
+import importlib.util
 import logging as python_logging
 import os
 import pathlib
@@ -36,7 +38,7 @@ def experiment() -> tuple[configs.Config, pathlib.Path]:
 
 
 def prepare_runtime() -> None:
-    """Quiet libraries, one OpenCV thread (the pipeline's), a persistent compilation cache, memory that is kept."""
+    """Quiet libraries, one OpenCV thread (the pipeline's), a persistent compilation cache; on CPUs, memory is kept."""
     logging.set_verbosity(logging.WARNING)
     logging.get_absl_handler().setFormatter(python_logging.Formatter("hep2jax: %(message)s"))
     # Orbax logs whole stack traces of what it also raises; the exception is enough.
@@ -45,15 +47,25 @@ def prepare_runtime() -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "hep2jax" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # ours are small programs
-    _keep_memory()
+    if _computes_on_cpu():
+        _keep_memory()
+
+
+def _computes_on_cpu() -> bool:
+    """Whether JAX will, as far as can be said before it looks for devices, which processes must join before."""
+    if platforms := jax.config.jax_platforms:
+        return platforms.split(",")[0] == "cpu"
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    return not plugins and importlib.util.find_spec("libtpu") is None
 
 
 def _keep_memory() -> None:
-    """Freed memory stays with the process, where the C library is glibc; before JAX starts its threads.
+    """Freed memory stays with the process, where the C library is glibc; without effect once JAX has its threads.
 
     XLA on CPU allocates its buffers anew for every step. glibc gives those above 32 MB back to the system, which hands
     out zeroed pages one by one: 23,000 page faults a step of `fcn`, 183 ms on one core; 700 and 140 ms like this. One
-    arena, because the others are small and fall back on what is given back.
+    arena, because the others are small and fall back on what is given back; it makes starting a step, which allocates
+    for every array, a third slower, so this is nothing for accelerators.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
