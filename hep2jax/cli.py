@@ -53,7 +53,7 @@ def prepare_runtime() -> None:
 
 def _computes_on_cpu() -> bool:
     """Whether JAX will, as far as can be said before it looks for devices, which processes must join before."""
-    if platforms := jax.config.jax_platforms:
+    if platforms := jax.config.jax_platforms:  # pyright: ignore[reportAttributeAccessIssue]
         return platforms.split(",")[0] == "cpu"
     plugins = importlib.metadata.entry_points(group="jax_plugins")
     return not plugins and importlib.util.find_spec("libtpu") is None
