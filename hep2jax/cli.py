@@ -47,6 +47,9 @@ def prepare_runtime() -> None:
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "hep2jax" / "jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # ours are small programs
+    platforms = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
+    if platforms and "cpu" not in platforms.split(","):
+        jax.config.update("jax_platforms", f"{platforms},cpu")  # where `model_flops` counts
     if _computes_on_cpu():
         _keep_memory()
 

@@ -24,7 +24,7 @@ JOINT_READERS = ("joint",)
 """Networks that segment a patch, name its pattern and grade its intensity at once."""
 MODELS = SEGMENTERS + CLASSIFIERS + BAG_READERS + JOINT_READERS
 CHANNELS = ("grey", "green")
-WARPS = ("host", "device")
+WARPS = ("auto", "host", "device")
 FIELD_NORMALISATIONS = ("field", "none")
 CELL_NORMALISATIONS = ("none", "contrast_stretch", "equalise", "clahe")
 BALANCES = ("pattern", "specimen", "class", "none")
@@ -88,9 +88,10 @@ class DataConfig:
     frame, in native pixels, is void in training. Figures are measured on every pixel all the same."""
     crop_size: int = 128
     """Side of the square training crop of a field, in pixels at working resolution; side of a cell network's input."""
-    warp: str = "host"
+    warp: str = "auto"
     """Where the crop-mirror-rotate matrix is executed. host: by OpenCV, uint8 crops travel; device: inside the step,
-    from training images that stay in the devices' memory, only indices and matrices travel."""
+    from training images that stay in the devices' memory, only indices and matrices travel; auto: device on GPUs, which
+    outrun the host, else host."""
     foreground_crops: float = 0.75
     """Share of the crops centred on a cell pixel; the rest lie anywhere in the image."""
     bag_tiles: int = 8

@@ -36,6 +36,23 @@ def normalise(
     return (curved + shift)[..., None]
 
 
+def make_loss(config: Config, network: Network) -> Callable[..., tuple[jax.Array, Any]]:
+    """`loss(params, batch_stats, batch, class_weights, key) -> (loss, new batch_stats)` in training mode.
+
+    Trees may be packed (see `packing`); the new statistics are packed as the old ones are. `key` draws the dropout.
+    """
+
+    def loss_fn(params, batch_stats, batch, class_weights, key):
+        model = nnx.merge(network.graphdef, *packing.unpack((params, batch_stats)))
+        rngs = nnx.Rngs(dropout=key) if config.model.dropout else None
+        image = normalise(batch["image"], batch["greys"])
+        output = model(image, train=True, rngs=rngs)
+        loss = _loss(config, model, image, output, batch, class_weights)
+        return loss, packing.like(batch_stats, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+
+    return loss_fn
+
+
 def make_train_step(
     config: Config, network: Network
 ) -> Callable[[TrainState, dict[str, jax.Array], Constants], tuple[TrainState, Metrics]]:
@@ -48,20 +65,12 @@ def make_train_step(
     """
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
     schedule = optimizers.make_schedule(config.optimizer, config.train.num_steps)
-
-    def loss_fn(params, batch_stats, batch, class_weights, key):
-        model = nnx.merge(network.graphdef, *packing.unpack((params, batch_stats)))
-        rngs = nnx.Rngs(dropout=key) if config.model.dropout else None
-        image = normalise(batch["image"], batch["greys"])
-        output = model(image, train=True, rngs=rngs)
-        loss = _loss(config, model, image, output, batch, class_weights)
-        return loss, packing.like(batch_stats, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+    grad_fn = jax.value_and_grad(make_loss(config, network), has_aux=True)
 
     def step(state, batch, constants):
         batch = warp.crops(config, batch, constants)
         class_weights = constants["class_weights"]
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
         (loss, stats), grads = grad_fn(state.params, state.batch_stats, batch, class_weights, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

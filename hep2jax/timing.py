@@ -105,10 +105,10 @@ def _share(part: float, whole: float) -> float:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Program:
-    """The work of one device in one step, as XLA counts it."""
+    """The work of one device in one step."""
 
     flops: float
-    """Operations: 2 for each multiply-add of a convolution or matrix product, 1 for each elementwise result."""
+    """Of the network as it is published (see `hep2jax.model_flops`): this device's share of the batch."""
     bytes_accessed: float
     """Operands and results of every kernel. Those that stay in VMEM or in a cache are counted too, so memory traffic
     is less; the kernels that XLA calls from libraries (on GPUs) are left out, so there it can be more."""
@@ -116,19 +116,20 @@ class Program:
     """Arguments, results that take no argument's place, temporaries and code; 0 where the platform does not say."""
 
 
-def analyse(lowered: jax.stages.Lowered, compiled: jax.stages.Compiled) -> Program:
-    """Read XLA's analysis of a program.
+def analyse(compiled: jax.stages.Compiled, model_flops: float) -> Program:
+    """Read XLA's analysis of a compiled program.
 
-    The compiled program is one device's part: on a mesh of two devices it has half of the FLOPs of the whole, plus what
-    every device repeats (the update of replicated parameters); measured on `unet`: 86.3 of 171.9 MFLOP. On GPUs
-    convolutions become library calls, whose FLOPs XLA's count of the compiled program may lack (jax issues 16008,
-    17912). The lowered program has them, of all devices; its share is taken where it is more.
+    Args:
+        compiled: one device's part of a step.
+        model_flops: of the step over all devices. XLA's own count of the program does not serve: it has the zeros of
+            formulations in blocks, what every device repeats, and on GPUs not what library calls compute (jax issues
+            16008, 17912).
     """
-    mine, whole = compiled.cost_analysis() or {}, lowered.cost_analysis() or {}
+    analysis = compiled.cost_analysis() or {}
     devices = len(jax.tree.leaves(compiled.input_shardings)[0].device_set)
     return Program(
-        flops=max(mine.get("flops", 0.0), whole.get("flops", 0.0) / devices),
-        bytes_accessed=max(mine.get("bytes accessed", 0.0), 0.0),
+        flops=model_flops / devices,
+        bytes_accessed=max(analysis.get("bytes accessed", 0.0), 0.0),
         memory_bytes=_memory_bytes(compiled),
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import jax
 import numpy as np
 
-from hep2jax import chips, evaluate, optimizers, packing, steps, tasks, timing, workdir
+from hep2jax import chips, evaluate, model_flops, optimizers, packing, steps, tasks, timing, workdir
 from hep2jax import mesh as meshes
 from hep2jax import state as states
 from hep2jax.checkpoints import Checkpoints
@@ -238,9 +238,9 @@ def compile_step(
     step = steps.make_train_step(this.config, network or this.network)
     shared = meshes.replicated(this.mesh)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shared, shared))
-    lowered = jitted.lower(this.state, batch, constants)
-    compiled = lowered.compile()
-    this.program = timing.analyse(lowered, compiled)
+    compiled = jitted.lower(this.state, batch, constants).compile()
+    flops = model_flops.model_flops(this.config, this.task.num_outputs, this.config.train.global_batch_size)
+    this.program = timing.analyse(compiled, flops)
     if this.is_chief:
         say(_describe(this.program))
     return compiled

@@ -1,15 +1,18 @@
 """What the benchmarks share: sides that take turns, and the words on where they ran."""
 
+import dataclasses
 import importlib.metadata
 import importlib.util
 import os
 import pathlib
 import platform
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 
 from hep2jax.errors import UsageError
 
@@ -32,6 +35,39 @@ def interleaved(sides: Mapping[str, Callable[[], Figure]], repeats: int) -> dict
         for name in names[::-1] if number % 2 else names:
             rounds[name].append(sides[name]())
     return rounds
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Seconds of a step over several rounds of many steps."""
+
+    median: float
+    low: float
+    """Tenth percentile."""
+    high: float
+    """Ninetieth percentile."""
+    rounds: int
+
+
+def timed(several: Callable[[int], None], seconds: float, *, round_seconds: float = 0.1) -> Timing:
+    """Time a step in rounds, each of as many steps as take `round_seconds`, for about `seconds`.
+
+    Args:
+        several: does that many steps and waits for the end of the last one. Everything is compiled already.
+        seconds: of all rounds; there are at least three.
+        round_seconds: of one round.
+    """
+    several(1)
+    start = time.perf_counter()
+    several(2)
+    steps = max(1, round(2 * round_seconds / (time.perf_counter() - start)))
+    rounds, end = [], time.perf_counter() + seconds
+    while len(rounds) < 3 or time.perf_counter() < end:
+        start = time.perf_counter()
+        several(steps)
+        rounds.append((time.perf_counter() - start) / steps)
+    low, median, high = np.quantile(rounds, [0.1, 0.5, 0.9]).tolist()
+    return Timing(median, low, high, len(rounds))
 
 
 def medians(rounds: Rounds) -> dict[str, float]:

@@ -1,10 +1,9 @@
 """The training step (forward, backward, clipping, AdamW, averages) beside the same network in PyTorch, in one process.
 
-    python -m scripts.bench_step [--networks=gao,resnet,fcn,dsfcn] [--ways=eager,channels_last,compile] [--repeats=15]
+    python -m scripts.bench_step [--networks=gao,fcn,unet] [--ways=eager,channels_last,compile] [--repeats=15]
 
 Configurations are those of `configs/` (`gao` as published, the others narrower), the batch is noise, both sides start
-from the same parameters and use the same number of threads, float32. Where PyTorch finds a GPU the way is `gpu`:
-bfloat16 autocast, channels last, `torch.compile`; that branch has not been run yet.
+from the same parameters and use the same number of threads, float32. For a GPU there is `scripts.gpu_report`.
 """
 
 import importlib
@@ -26,15 +25,15 @@ from scripts import bench_common, made_up
 if TYPE_CHECKING:
     from scripts.peers import training
 
-FILES = {"gao": "cnn", "resnet": "resnet", "fcn": "fcn", "dsfcn": "dsfcn"}
+FILES = {"gao": "cnn", "resnet": "resnet", "fcn": "fcn", "dsfcn": "dsfcn", "unet": "unet"}
 """The configuration of each network that has a twin."""
 OURS = "ours"
 
 
 def define_flags() -> None:
     """The command's own flags."""
-    flags.DEFINE_list("networks", list(FILES), "Of gao, resnet, fcn, dsfcn.")
-    flags.DEFINE_list("ways", None, "Of eager, channels_last, compile, compile_channels_last, gpu (scripts.peers).")
+    flags.DEFINE_list("networks", list(FILES), f"Of {', '.join(FILES)}.")
+    flags.DEFINE_list("ways", None, "Of eager, channels_last, compile, compile_channels_last.")
     flags.DEFINE_integer("batch", 0, "Examples in a step; 0: the configuration's.")
     flags.DEFINE_float("width", 0.0, "Of the network; 0: the configuration's.")
     flags.DEFINE_integer("crop", 0, "Side of the input; 0: the configuration's.")
@@ -83,7 +82,7 @@ def _device_and_ways(ways: list[str] | None) -> tuple[str, list[str]]:
 
     torch.set_num_threads(bench_common.num_threads())
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    ways = ways or (["gpu"] if device == "cuda" else ["eager", "channels_last", "compile"])
+    ways = ways or (["bfloat16", "compile_bfloat16"] if device == "cuda" else ["eager", "channels_last", "compile"])
     unknown = [way for way in ways if way not in training.WAYS]
     if unknown:
         raise UsageError(f"--ways={unknown[0]}: must be of {', '.join(training.WAYS)}")

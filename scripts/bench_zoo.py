@@ -7,6 +7,7 @@ prefetching thread. `waiting`: share of the latter's time in which the devices h
 Medians over the rounds; both sides take turns.
 """
 
+import contextlib
 import importlib
 import json
 import pathlib
@@ -66,12 +67,14 @@ def main(argv: Sequence[str]) -> None:
     print(json.dumps({"benchmark": "zoo", **where, "configurations": results}))
 
 
-def measure(config: Config, calls: int, repeats: int) -> dict[str, float]:
-    """The figures of a row, from `parameters` on."""
+def measure(
+    config: Config, calls: int, repeats: int, lock: contextlib.AbstractContextManager | None = None
+) -> dict[str, float]:
+    """The figures of a row, from `parameters` on; with the `lock` held while the devices are used."""
     with tempfile.TemporaryDirectory() as scratch:
         this = train.prepare(config, pathlib.Path(scratch), StepClock(), tasks.load(config))
         try:
-            with train.open_feed(this, 0, 1_000_000_000) as feed:
+            with lock or contextlib.nullcontext(), train.open_feed(this, 0, 1_000_000_000) as feed:
                 return _measure(this, feed, calls, repeats)
         finally:
             this.checkpoints.close()

@@ -8,9 +8,8 @@ import jax
 import numpy as np
 
 from hep2jax import mesh as meshes
-from hep2jax import optimizers, packing, steps, tasks
+from hep2jax import model_flops, optimizers, packing, steps, tasks
 from hep2jax import state as states
-from hep2jax.aot import worker
 from hep2jax.config import Config
 from hep2jax.data import feeding
 from hep2jax.state import Network, TrainState
@@ -71,7 +70,7 @@ def make(config: Config) -> MadeUp:
 def noise(config: Config) -> dict[str, np.ndarray]:
     """A batch of noise in the shapes and dtypes that the configured network is trained on."""
     rng, size, calls = np.random.default_rng(config.seed), config.train.global_batch_size, config.train.steps_per_call
-    shapes = worker.batch_shapes(config, size)
+    shapes = model_flops.batch_shapes(config, size)
     tops = {"image": 256, "labels": tasks.num_outputs(config, PATTERNS)}
     batch = {name: rng.integers(0, top, shapes[name].shape).astype(shapes[name].dtype) for name, top in tops.items()}
     batch["greys"] = np.tile(np.array([0, 1 / 255, 1, 0], np.float32), (size, 1))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hep2jax import aot, chips, optimizers, steps
+from hep2jax import aot, chips, model_flops, optimizers, steps
 from hep2jax import state as states
 from hep2jax.aot import compiler, estimate, hlo, page, scopes, slices, tables, worker
 from hep2jax.config import Config
@@ -281,16 +281,16 @@ def test_named_modules_compute_the_same():
     np.testing.assert_array_equal(plain, scoped)
     step, shapes = worker.train_step(config, 9, platform="")
     constants = {"class_weights": jax.ShapeDtypeStruct((9,), jnp.float32)}
-    lowered = jax.jit(step).lower(shapes, worker.batch_shapes(config, 2), constants)
+    lowered = jax.jit(step).lower(shapes, model_flops.batch_shapes(config, 2), constants)
     text = lowered.as_text(debug_info=True)
     assert "module.stages.3.1)/conv_general_dilated" in text
 
 
 def test_a_batch_has_the_shapes_of_the_task():
     config = Config()
-    assert worker.batch_shapes(config, 4)["labels"].shape == (4, config.data.crop_size, config.data.crop_size)
+    assert model_flops.batch_shapes(config, 4)["labels"].shape == (4, config.data.crop_size, config.data.crop_size)
     config.model.name = "gao"
-    assert worker.batch_shapes(config, 4)["labels"] == jax.ShapeDtypeStruct((4,), jnp.int32)
+    assert model_flops.batch_shapes(config, 4)["labels"] == jax.ShapeDtypeStruct((4,), jnp.int32)
 
 
 libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU compiler, is absent")

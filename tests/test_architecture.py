@@ -27,6 +27,7 @@ ALLOWED = {
         "config",
         "errors",
         "mesh",
+        "model_flops",
         "models",
         "optimizers",
         "packing",
@@ -58,6 +59,7 @@ ALLOWED = {
     },
     "cell_readers": {"errors", "features", "tasks"},
     "steps": {"config", "losses", "models", "optimizers", "packing", "state", "warp"},
+    "model_flops": {"config", "optimizers", "packing", "state", "steps"},
     "tasks": {
         "classical",
         "config",

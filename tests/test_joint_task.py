@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 
 from configs import joint_published
-from hep2jax import losses, optimizers, steps, warp
+from hep2jax import losses, model_flops, optimizers, steps, warp
 from hep2jax import mesh as meshes
 from hep2jax import state as states
-from hep2jax.aot import worker
 from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, LossConfig, ModelConfig, TrainConfig
 from hep2jax.data import tiles
 from hep2jax.data.joint_stream import JointStream
@@ -83,7 +82,7 @@ def test_the_published_size_lowers_to_a_training_step():
     network = states.make_network(config, 7)
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
     state = jax.eval_shape(lambda: states.fresh_state(network, optimizer, jax.random.key(0)))
-    batch = worker.batch_shapes(config, config.train.global_batch_size)
+    batch = model_flops.batch_shapes(config, config.train.global_batch_size)
     constants = {"class_weights": jax.ShapeDtypeStruct((7,), np.float32)}
     after, metrics = jax.eval_shape(steps.make_train_step(config, network), state, batch, constants)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)

@@ -34,6 +34,7 @@ _SAY_EVERY = 60.0
 _SOURCES = (
     "models/*.py",
     "losses.py",
+    "model_flops.py",
     "steps.py",
     "optimizers.py",
     "packing.py",

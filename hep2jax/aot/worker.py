@@ -20,10 +20,10 @@ from jax.experimental import topologies
 
 from hep2jax import config as configs
 from hep2jax import mesh as meshes
-from hep2jax import optimizers, packing, steps
+from hep2jax import model_flops, optimizers, packing, steps
 from hep2jax import state as states
 from hep2jax.aot import scopes, slices
-from hep2jax.config import BAG_READERS, JOINT_READERS, SEGMENTERS, Config
+from hep2jax.config import Config
 
 _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>; libtpu is for Linux alone
 
@@ -51,20 +51,6 @@ def train_step(config: Config, num_outputs: int, *, platform: str = "tpu", devic
     return steps.make_train_step(config, network), state
 
 
-def batch_shapes(config: Config, batch: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """What the pipeline of the configured task makes: fields with a label a pixel, cells or bags with one label.
-
-    Images of several patterns, too, are compiled with one label: the losses differ by a few numbers a bag.
-    """
-    name, side = config.model.name, config.data.crop_size
-    images = batch * config.data.bag_tiles if name in BAG_READERS else batch
-    labels = ((batch, side, side), jnp.uint8) if name in SEGMENTERS + JOINT_READERS else ((batch,), jnp.int32)
-    shapes = {"image": ((images, side, side), jnp.uint8), "labels": labels, "greys": ((images, 4), jnp.float32)}
-    if name in JOINT_READERS:
-        shapes |= {"patterns": ((batch,), jnp.int32), "grades": ((batch,), jnp.int32)}
-    return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
-
-
 def compile_step(config: Config, target: slices.Slice, images_per_chip: int, num_outputs: int) -> tuple[dict, str]:
     """(record, compiled text, empty where the program does not fit in HBM).
 
@@ -74,16 +60,12 @@ def compile_step(config: Config, target: slices.Slice, images_per_chip: int, num
     """
     config.train.compute_dtype, config.train.steps_per_call = "bfloat16", 1
     step, state = train_step(config, num_outputs, devices=target.chips)
-    plain, _ = train_step(config, num_outputs, platform="")
     constants = {"class_weights": jax.ShapeDtypeStruct((num_outputs,), jnp.float32)}
-    alone = jax.jit(plain).trace(state, batch_shapes(config, images_per_chip), constants)
-    unchanged = alone.lower(lowering_platforms=("tpu",)).cost_analysis()
-    assert unchanged is not None
-    record = {"model_flops": unchanged["flops"]}
+    record = {"model_flops": model_flops.model_flops(config, num_outputs, images_per_chip)}
     mesh = make_mesh(target)
     shared, divided = meshes.replicated(mesh), meshes.batch_sharding(mesh)
     state, constants = _placed((state, constants), shared)
-    batch = _placed(batch_shapes(config, images_per_chip * target.chips), divided)
+    batch = _placed(model_flops.batch_shapes(config, images_per_chip * target.chips), divided)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shared, shared))
     lowered = jitted.lower(state, batch, constants)
     start = time.monotonic()

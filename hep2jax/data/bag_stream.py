@@ -100,7 +100,7 @@ class BagStream:
             check_size(name, picture, config.data.crop_size)
         self._sampler = Sampler(bags.items, config.data.balance, config.seed)
         self._margin = canvases.reach(config.data.crop_size, config.augment) - config.data.crop_size // 2
-        self._store = self._make_store() if config.data.warp == "device" else {}
+        self._store = self._make_store() if canvases.on_devices(config.data) else {}
 
     @property
     def store(self) -> canvases.Store:

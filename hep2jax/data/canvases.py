@@ -9,16 +9,22 @@ import math
 from collections.abc import Sequence
 
 import cv2
+import jax
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from hep2jax.config import AugmentConfig
+from hep2jax.config import AugmentConfig, DataConfig
 
 Store = dict[str, np.ndarray]
 """Arrays by name: `pictures` uint8 [n, height, width] and, of fields, `label_maps` of the same shape."""
 
 _SLACK = 2  # the neighbours that interpolation reads, and rounding
 _HEIGHTS, _WIDTHS = 32, 128
+
+
+def on_devices(data: DataConfig) -> bool:
+    """Whether crops are cut on the devices: where it is asked for, and on GPUs unless it is declined."""
+    return data.warp == "device" or (data.warp == "auto" and jax.default_backend() == "gpu")
 
 
 def reach(crop_size: int, augment: AugmentConfig) -> int:

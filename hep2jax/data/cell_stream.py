@@ -43,7 +43,7 @@ class CellStream:
         self._patterns = np.array([cell.item.pattern for cell in self._cells], np.int32)
         self._greys = np.stack([cell.greys for cell in self._cells])
         self._store, self._origins = {}, None
-        if config.data.warp == "device":
+        if canvases.on_devices(config.data):
             self._store, self._origins = self._make_store()
 
     @property

@@ -60,7 +60,7 @@ class TrainingStream:
         self._sampler = Sampler([field.item for field in self._fields], config.data.balance, config.seed)
         # Crops' centres lie at least half a crop from the border where the image is large enough.
         self._margin = canvases.reach(config.data.crop_size, config.augment) - config.data.crop_size // 2
-        self._store = self._make_store() if config.data.warp == "device" else {}
+        self._store = self._make_store() if canvases.on_devices(config.data) else {}
 
     @property
     def store(self) -> canvases.Store:

@@ -1,4 +1,4 @@
-"""`gao`, `resnet`, `fcn` and `dsfcn` in PyTorch: the same layers in the same order, from the same layer tables.
+"""`gao`, `resnet`, `fcn`, `dsfcn` and `unet` in PyTorch: the same layers in the same order, from the same layer tables.
 
 Modules have the names that ours have, so that parameters can be copied by name. Images are NCHW.
 """
@@ -12,7 +12,7 @@ from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
 from hep2jax import state as states
 from hep2jax.config import ModelConfig
-from hep2jax.models import dsfcn, fcn, gao, residual, resnet
+from hep2jax.models import dsfcn, fcn, gao, residual, resnet, unet
 from hep2jax.models.layers import scale_channels
 
 Output = tuple[Tensor, tuple[Tensor, ...]]
@@ -21,7 +21,8 @@ Output = tuple[Tensor, tuple[Tensor, ...]]
 
 def build(config: ModelConfig, num_outputs: int) -> nn.Module:
     """The twin of the network that `hep2jax.models.build` makes for grey images."""
-    return {"gao": Gao, "resnet": ResNet, "fcn": Fcn, "dsfcn": Dsfcn}[config.name](config, num_outputs)
+    twins = {"gao": Gao, "resnet": ResNet, "fcn": Fcn, "dsfcn": Dsfcn, "unet": UNet}
+    return twins[config.name](config, num_outputs)
 
 
 class PooledConv(nn.Module):
@@ -79,7 +80,12 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Float32 logits."""
-        return self.linear(x).float()
+        return at_least_float32(self.linear(x))
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """bfloat16 as float32; float64, of a reference, as it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class SameConv(nn.Conv2d):
@@ -222,9 +228,9 @@ def upsample(x: Tensor, factor: int) -> Tensor:
 class DenseUp(nn.Module):
     """Convolution to `factor**2` times the channels, then depth to space."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, factor: int, bias: bool = False):
+    def __init__(self, in_channels: int, out_channels: int, *, factor: int, kernel_size: int = 3, bias: bool = False):
         super().__init__()
-        self.conv = SameConv(in_channels, out_channels * factor**2, 3, bias=bias)
+        self.conv = SameConv(in_channels, out_channels * factor**2, kernel_size, bias=bias)
         self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:
@@ -266,7 +272,43 @@ class Dsfcn(nn.Module):
         for step, feature in zip(self.steps, reversed(shallow), strict=True):
             x = step(x, feature)
         sides = zip(self.head_sides, shallow, dsfcn.SIDE_STRIDES, strict=True) if self.training else ()
-        return self.head(x).float(), tuple(upsample(head(feature), stride) for head, feature, stride in sides)
+        return at_least_float32(self.head(x)), tuple(upsample(head(feature), stride) for head, feature, stride in sides)
+
+
+class DoubleConv(nn.Module):
+    """`hep2jax.models.unet.DoubleConv`."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.first, self.second = ConvNorm(in_channels, out_channels), ConvNorm(out_channels, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same sides."""
+        return self.second(self.first(x))
+
+
+class UNet(nn.Module):
+    """`hep2jax.models.unet.UNet`."""
+
+    def __init__(self, config: ModelConfig, num_outputs: int):
+        super().__init__()
+        levels = [scale_channels(channels, config.width) for channels in unet.CHANNELS]
+        self.down = nn.ModuleList([DoubleConv(a, b) for a, b in zip([1, *levels[:-1]], levels, strict=True)])
+        steps = list(zip(levels[:0:-1], levels[-2::-1], strict=True))
+        self.lift = nn.ModuleList([DenseUp(a, b, factor=2, kernel_size=1) for a, b in steps])
+        self.up = nn.ModuleList([DoubleConv(2 * b, b) for _, b in steps])
+        self.head = Head(levels[0], num_outputs, pixels=True)
+
+    def forward(self, x: Tensor) -> Output:
+        """Logits of pixels [B, 1, H, W]."""
+        skips = []
+        for index, block in enumerate(self.down):
+            x = block(functional.max_pool2d(x, 2) if index else x)
+            skips.append(x)
+        x = skips.pop()
+        for lift, block in zip(self.lift, self.up, strict=True):
+            x = block(torch.cat([skips.pop(), lift(x)], 1))
+        return self.head(x), ()
 
 
 _NAMES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
@@ -278,16 +320,24 @@ def copy_parameters(model: nn.Module, params: states.Tree, batch_stats: states.T
     Raises:
         RuntimeError: a name or a number of values differs between the two.
     """
-    ours = states.leaves_by_path(params) | states.leaves_by_path(batch_stats)
-    theirs = {_name(path): _oriented(path, torch.tensor(np.asarray(leaf))) for path, leaf in ours.items()}
+    theirs = renamed(model, params) | renamed(model, batch_stats)
+    fresh = model.state_dict()
+    counters = {name: value for name, value in fresh.items() if name.endswith("num_batches_tracked")}
+    model.load_state_dict(theirs | counters)
+
+
+def renamed(model: nn.Module, tree: states.Tree) -> dict[str, Tensor]:
+    """Our parameters, their gradients or our running averages by the twin's names, in the twin's order and shapes."""
+    theirs = {
+        _name(path): _oriented(path, torch.tensor(np.asarray(leaf)))
+        for path, leaf in states.leaves_by_path(tree).items()
+    }
     for name, module in model.named_modules():
         if isinstance(module, DenseUp):
             _reorder(theirs, f"{name}.conv", module.factor)
     fresh = model.state_dict()
     # A linear layer on pixels is a 1x1 convolution there.
-    shaped = {name: value.view_as(fresh[name]) if name in fresh else value for name, value in theirs.items()}
-    counters = {name: value for name, value in fresh.items() if name.endswith("num_batches_tracked")}
-    model.load_state_dict(shaped | counters)
+    return {name: value.view_as(fresh[name]) if name in fresh else value for name, value in theirs.items()}
 
 
 def _name(path: str) -> str:

@@ -11,6 +11,7 @@ from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
 from hep2jax import losses
 from hep2jax.config import Config, OptimizerConfig
+from scripts.peers import networks
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,8 @@ class Way:
     """Forward and backward through `torch.compile`."""
     bfloat16: bool = False
     """Autocast; parameters, statistics and losses stay float32."""
+    float64: bool = False
+    """All of it: a reference."""
 
 
 WAYS = {
@@ -30,14 +33,16 @@ WAYS = {
     "channels_last": Way(channels_last=True),
     "compile": Way(compiled=True),
     "compile_channels_last": Way(compiled=True, channels_last=True),
-    "gpu": Way(compiled=True, channels_last=True, bfloat16=True),
+    "bfloat16": Way(channels_last=True, bfloat16=True),
+    "compile_bfloat16": Way(compiled=True, channels_last=True, bfloat16=True),
+    "reference": Way(float64=True),
 }
 
 
 def normalise(image: Tensor, greys: Tensor) -> Tensor:
-    """uint8 [B, H, W] → float32 [B, 1, H, W] as in `hep2jax.steps.normalise`."""
+    """uint8 [B, H, W] → [B, 1, H, W] in the precision of `greys`, as in `hep2jax.steps.normalise`."""
     offset, gain, exponent, shift = greys[:, :, None, None].unbind(1)
-    value = ((image.float() - offset) * gain).clamp(-1.0, 4.0)
+    value = ((image.to(greys.dtype) - offset) * gain).clamp(-1.0, 4.0)
     bright = value > 0
     curved = torch.where(bright, torch.where(bright, value, 1.0) ** exponent, value)
     return (curved + shift)[:, None]
@@ -55,6 +60,8 @@ class Trainer:
         self._model = model.to(device).train()
         if way.channels_last:
             self._model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        if way.float64:
+            self._model.double()
         self._config, self._way, self._device = config, way, torch.device(device)
         self._parameters = list(self._model.parameters())
         kernels = [value for value in self._parameters if value.ndim > 1]
@@ -63,18 +70,32 @@ class Trainer:
         self._optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=0.0, fused=True)
         self._averaged = [*self._parameters, *(b for b in self._model.buffers() if b.is_floating_point())]
         self._averages = [value.detach().clone() for value in self._averaged]
-        self._forward = torch.compile(self._loss) if way.compiled else self._loss
+        # Shapes never change; with dynamic ones, which PyTorch guesses from the second network of a process on,
+        # bilinear up-sampling does not compile.
+        self._forward, self._predict = self._loss, self._probabilities
+        if way.compiled:
+            self._forward = torch.compile(self._loss, dynamic=False)
+            self._predict = torch.compile(self._probabilities, dynamic=False)
         self._step = 0
 
     def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
         """The batch on the device."""
-        return {name: torch.tensor(value, device=self._device) for name, value in batch.items()}
+        return {name: self._precise(torch.tensor(value, device=self._device)) for name, value in batch.items()}
+
+    def _precise(self, value: Tensor) -> Tensor:
+        return value.double() if self._way.float64 and value.is_floating_point() else value
+
+    def gradients(self, batch: Mapping[str, Tensor], class_weights: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """(loss, its gradients by the parameters' names)."""
+        loss = self._autocast_loss(batch, class_weights)
+        loss.backward()
+        pairs = self._model.named_parameters()
+        return loss.detach(), {name: value.grad for name, value in pairs if value.grad is not None}
 
     def step(self, batch: Mapping[str, Tensor], class_weights: Tensor) -> tuple[Tensor, Tensor]:
         """One step; (loss, global gradient norm before clipping)."""
         options = self._config.optimizer
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._way.bfloat16):
-            loss = self._forward(batch["image"], batch["greys"], batch["labels"], class_weights)
+        loss = self._autocast_loss(batch, class_weights)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self._parameters, options.clip_norm or math.inf)
         for group in self._optimizer.param_groups:
@@ -87,10 +108,26 @@ class Trainer:
             torch._foreach_lerp_(self._averages, self._averaged, 1 - decay)  # as torch.optim.swa_utils does
         return loss.detach(), norm
 
+    def predict(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Probabilities as in `hep2jax.steps.make_predict_step`; the network is in evaluation mode from now on."""
+        self._model.eval()
+        with torch.inference_mode(), self._autocast():
+            return self._predict(batch["image"], batch["greys"])
+
     def wait(self) -> None:
         """Until the device has done what was asked."""
         if self._device.type == "cuda":
             torch.cuda.synchronize()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._way.bfloat16)
+
+    def _autocast_loss(self, batch: Mapping[str, Tensor], class_weights: Tensor) -> Tensor:
+        with self._autocast():
+            return self._forward(batch["image"], batch["greys"], batch["labels"], class_weights)
+
+    def _probabilities(self, image: Tensor, greys: Tensor) -> Tensor:
+        return self._model(normalise(image, greys))[0].softmax(1)
 
     def _loss(self, image: Tensor, greys: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
         logits, sides = self._model(normalise(image, greys))
@@ -103,7 +140,7 @@ class Trainer:
 
 def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
     """Weighted mean over cells or pixels, void ones left out."""
-    return functional.cross_entropy(logits.float(), labels, class_weights, ignore_index=losses.VOID)
+    return functional.cross_entropy(networks.at_least_float32(logits), labels, class_weights, ignore_index=losses.VOID)
 
 
 def learning_rate(options: OptimizerConfig, step: int, num_steps: int) -> float:

@@ -47,8 +47,8 @@ def test_noise_has_the_classes_of_the_network():
 
 
 def test_a_network_without_a_twin():
-    with pytest.raises(UsageError, match="must be of gao, resnet, fcn, dsfcn"):
-        bench_step.configuration("unet")
+    with pytest.raises(UsageError, match="must be of gao, resnet, fcn, dsfcn, unet"):
+        bench_step.configuration("mil")
 
 
 def _metrics(name: str) -> dict[str, np.ndarray]:

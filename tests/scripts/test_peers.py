@@ -49,7 +49,9 @@ def test_as_many_parameters_at_the_published_width(name: str):
     assert sum(value.numel() for value in twin.parameters()) == states.num_parameters(params)
 
 
-@pytest.mark.parametrize(("name", "train"), [("gao", False), ("fcn", False), ("resnet", False), ("dsfcn", True)])
+@pytest.mark.parametrize(
+    ("name", "train"), [("gao", False), ("fcn", False), ("resnet", False), ("dsfcn", True), ("unet", False)]
+)
 def test_forward_pass_with_copied_weights(name: str, train: bool):
     config, rng = _config(name), np.random.default_rng(0)
     network = states.make_network(config, 6)
