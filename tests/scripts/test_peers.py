@@ -110,3 +110,15 @@ def test_matrices_are_drawn_from_the_same_distribution(augment: AugmentConfig):
         np.testing.assert_allclose(moment(theirs[:, :, :2], 0), moment(ours[:, :, :2], 0), atol=0.04)
     areas = [np.quantile(np.linalg.det(side[:, :, :2].astype(float)), [0.01, 0.5, 0.99]) for side in (theirs, ours)]
     np.testing.assert_allclose(areas[0], areas[1], atol=0.06)
+
+
+@pytest.mark.slow
+def test_torch_compile_takes_every_network_of_one_process():
+    """PyTorch guesses dynamic shapes from the second network on, unless told not to, and then up-sampling fails."""
+    for name in ("resnet", "fcn"):
+        made = made_up.make(_config(name))
+        trainer = bench_step.twin(made, "compile", "cpu")
+        batch, weights = trainer.put(jax.device_get(made.batch)), torch.ones(made.num_outputs)
+        compiled, _ = trainer.step(batch, weights)
+        eager, _ = bench_step.twin(made, "eager", "cpu").step(batch, weights)
+        assert float(compiled) == pytest.approx(float(eager), rel=1e-4)
