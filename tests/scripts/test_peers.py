@@ -113,6 +113,7 @@ def test_matrices_are_drawn_from_the_same_distribution(augment: AugmentConfig):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own, of its compiler
 def test_torch_compile_takes_every_network_of_one_process():
     """PyTorch guesses dynamic shapes from the second network on, unless told not to, and then up-sampling fails."""
     for name in ("resnet", "fcn"):
