@@ -9,6 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 ALLOWED = {
     "errors": set(),
+    "environment": set(),
     "config": {"errors"},
     "mesh": {"errors"},
     "intervals": set(),
@@ -34,6 +35,7 @@ ALLOWED = {
         "report",
         "state",
         "steps",
+        "tasks",
         "workdir",
     },
     "timing": {"chips"},
