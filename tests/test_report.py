@@ -565,3 +565,12 @@ def test_the_commit_is_that_of_the_checkout_and_tells_changes(tmp_path):
     assert environment.commit(file.parent) == git("rev-parse", "HEAD")
     file.write_text("a = 2\n")
     assert environment.commit(file.parent) == f"{git('rev-parse', 'HEAD')}, with changes"
+
+
+def test_grades_of_intensity_carry_no_patterns_colour(tmp_path):
+    grades = {**classification(4, wrong=1), "classes": ["intermediate", "positive"], "confusion": [[3, 1], [0, 4]]}
+    grades["per_class"] = {name: {"recall": 0.9, "support": 4} for name in grades["classes"]}
+    path = write_report(tmp_path, metrics={"test": {"intensity": grades}}, gallery={}, environment={}, timings={})
+    text = path.read_text()
+    assert "Intensity" in Page(text).text
+    assert 'class="swatch"' not in text

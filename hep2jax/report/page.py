@@ -188,12 +188,17 @@ def _split(split: str, section: dict, pictures: _Pictures, config: dict) -> tupl
 def _classifications(section: dict[str, Any], classes: Sequence[str]) -> list[Html]:
     """Of specimens, of examples and of intensities; of cells, which such a run is trained on, the cells first."""
     unit = _unit(section)
-    graded = classification("Intensity", "specimen", section.get("intensity") or {}, ())
+    graded = classification("Intensity", "specimen", section.get("intensity") or {}, (), label=_plain_label)
     panels = [
         classification("By specimen", "specimen", section.get("specimen") or {}, classes),
         classification(f"By {unit}", unit, section, classes),
     ]
     return panels[::-1] if figures.of_cells(section) else [*panels, graded]
+
+
+def _plain_label(_: int, name: str) -> Html:
+    """Of a class that is no pattern, so that it carries no pattern's colour."""
+    return element("span", name)
 
 
 def _coverage(section: dict[str, Any]) -> str:
