@@ -1,6 +1,7 @@
 """What the commands share: the experiment's flags, the runtime's settings, errors as one line and an exit code."""
 
 import ctypes
+import difflib
 import errno
 import importlib.metadata
 import importlib.util
@@ -80,6 +81,9 @@ def _keep_memory() -> None:
 
 def run_app(entry: Callable[[Sequence[str]], None]) -> None:
     """Run a command: exit 0 when done, 2 with one line on stderr for wrong use, 1 for anything else."""
+    if {"-h", "-help", "--help", "--helpshort"} & set(sys.argv[1:]):
+        print(_help())  # absl's help shows nothing of what this module defines, and exits with 1
+        return
     try:
         app.run(lambda argv: _checked(entry, argv), flags_parser=_parse_flags)
     except UsageError as error:
@@ -112,15 +116,46 @@ def _parse_flags(argv: list[str]) -> list[str]:
         raise UsageError(_explain(argv, error)) from error
 
 
+def _own_flags() -> list[flags.Flag]:
+    """Those that the command defines and those of this module, without the libraries'."""
+    return [flag for module in (sys.argv[0], __name__) for flag in flags.FLAGS.get_key_flags_for_module(module)]
+
+
+def _help() -> str:
+    """What the command is for, its flags and, where it has `--config`, every key with its default."""
+    lines = [(sys.modules["__main__"].__doc__ or "").strip(), ""]
+    for flag in _own_flags():
+        default = "" if flag.default is None else f" (default: {flag.default})"
+        lines += [f"  --{flag.name}", f"        {' '.join((flag.help or '').split())}{default}"]
+    if "config" in flags.FLAGS:
+        lines += [f"  --config.{key.name}={key.value}" for key in configs.keys(configs.Config())]
+        lines += [
+            "",
+            "Values of keys are the usual ones; the files of configs/ change some. hep2jax/config.py explains.",
+        ]
+    return "\n".join(lines)
+
+
 def _explain(argv: Sequence[str], error: Exception) -> str:
-    """One line for a flag that did not parse; names the nearest valid key where the key is unknown."""
+    """One line for a flag that did not parse; names the nearest valid one where it is unknown."""
     valid = configs.valid_keys()
     for argument in argv:
         key = argument.lstrip("-").split("=")[0]
         if key.startswith("config.") and key.removeprefix("config.") not in valid:
             unknown = key.removeprefix("config.")
             return f"unknown configuration key '{unknown}': did you mean '{configs.nearest_key(unknown)}'?"
+    if isinstance(error, flags.UnrecognizedFlagError):
+        return f"Unknown command line flag '{error.flagname}': {_suggestion(error.flagname)}"
     return " ".join(str(error).split())
+
+
+def _suggestion(unknown: str) -> str:
+    """The flag or key of the command that looks most like it, where one does."""
+    keys = configs.valid_keys() if "config" in flags.FLAGS else []
+    known = {name: f"config.{key}" for key in keys for name in (key.rpartition(".")[2], key)}
+    known |= {flag.name: flag.name for flag in _own_flags()}
+    near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.6)
+    return f"did you mean --{known[near[0]]}?" if near else "--help lists those that there are"
 
 
 def _fail(error: Exception, code: int) -> None:

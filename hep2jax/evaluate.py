@@ -1,18 +1,15 @@
 """Exact evaluation of a network on every side of a partition, and its report."""
 
 import dataclasses
-import os
 import pathlib
-import platform
 from collections.abc import Sequence
-from importlib import metadata as packages
 from typing import Any
 
 import jax
 
 from hep2jax import config as configs
+from hep2jax import environment, optimizers, report, tasks, workdir
 from hep2jax import mesh as meshes
-from hep2jax import optimizers, report, tasks, workdir
 from hep2jax import state as states
 from hep2jax.checkpoints import Checkpoints
 from hep2jax.config import Config
@@ -77,24 +74,12 @@ def write_report(
         directory,
         metrics=evaluation.figures,
         gallery={name: task.gallery(evaluation.indices[name], rows) for name, rows in evaluation.results.items()},
-        environment={"evaluated_step": evaluated_step, **environment()},
+        environment={"evaluated_step": evaluated_step, **environment.describe()},
         timings=clock.seconds(),
     )
     for name, figures in evaluation.figures.items():
         say(task.describe(name, figures))
     say(f"report: {page}")
-
-
-def environment() -> dict[str, Any]:
-    """What the figures were made with."""
-    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
-    return {
-        "python": platform.python_version(),
-        "machine": {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count()},
-        "devices": [str(device.device_kind) for device in jax.devices()],
-        "backend": jax.default_backend(),
-        "packages": {name: packages.version(name) for name in (*names, "hep2jax")},
-    }
 
 
 def run(config: Config, directory: pathlib.Path) -> None:

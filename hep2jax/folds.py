@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hep2jax import config as configs
-from hep2jax import evaluate, report, tasks, train, workdir
+from hep2jax import environment, report, tasks, train, workdir
 from hep2jax.config import Config
 from hep2jax.data import protocols
 from hep2jax.errors import UsageError
@@ -38,8 +38,9 @@ def run(config: Config, directory: pathlib.Path) -> tuple[tasks.Task, dict[str, 
     figures["leakage_note"] = leakage_note(partitions)
     workdir.write_json(directory / "report" / "metrics.json", {"test": figures})
     configs.save(config, directory / workdir.CONFIG)
-    environment = evaluate.environment()
-    report.write_report(directory, metrics={"test": figures}, gallery={}, environment=environment, timings={})
+    report.write_report(
+        directory, metrics={"test": figures}, gallery={}, environment=environment.describe(), timings={}
+    )
     say(task.describe("pooled test", figures))
     return task, figures
 

@@ -1,4 +1,4 @@
-"""Flags and modes. This file is intentionally short.
+"""Trains, evaluates, profiles or compiles an experiment. This file is intentionally short.
 
 python -m hep2jax.main --config=configs/fcn.py [--config.<section>.<key>=<value> ...] [--workdir=DIR] [--mode=train]
 """
@@ -21,7 +21,7 @@ _SLICES = flags.DEFINE_string("slices", aot.DEFAULT_SLICES, "compile: TPU slices
 _BATCHES = flags.DEFINE_string(
     "batches", "", "compile: images per chip of the sweep, such as 16,32; empty: a usual few."
 )
-_PROFILE_STEPS = flags.DEFINE_integer("profile_steps", 10, "profile: steps in the trace.")
+_PROFILE_STEPS = flags.DEFINE_integer("profile_steps", 10, "profile: steps in the trace.", lower_bound=1)
 _DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the processes of a TPU slice, Slurm or MPI job.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0, where no cluster tells it.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many processes.")

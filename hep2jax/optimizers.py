@@ -6,11 +6,17 @@ import optax
 
 from hep2jax.config import OptimizerConfig
 
+USUAL_WARMUP_STEPS = 20
+
+
+def warmup_steps(config: OptimizerConfig, num_steps: int) -> int:
+    """Steps of the linear warm-up in a run of `num_steps`, at most all of them."""
+    return min(USUAL_WARMUP_STEPS if config.warmup_steps is None else config.warmup_steps, num_steps)
+
 
 def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
     """Learning rate as a function of the step: linear warm-up, then constant or cosine to 1 % of the peak."""
-    peak = config.learning_rate
-    warmup = min(config.warmup_steps, num_steps)
+    peak, warmup = config.learning_rate, warmup_steps(config, num_steps)
     if config.schedule == "constant":
         rest = optax.constant_schedule(peak)
     else:

@@ -25,6 +25,7 @@ from hep2jax.data import cells, sources
 from hep2jax.data.joint_stream import GRADES
 from hep2jax.errors import UsageError
 from hep2jax.progress import say
+from hep2jax.report import palette
 from hep2jax.tasks.bag_task import BagEvaluator, pooled
 from hep2jax.tasks.cell_task import CellEvaluator
 from hep2jax.tasks.field_task import FieldEvaluator, to_native
@@ -35,11 +36,6 @@ from tfds_builders import icap
 _WORKDIR = flags.DEFINE_string("workdir", None, "A finished run.")
 _IMAGES = flags.DEFINE_string("images", None, "Shell pattern of the images to read, quoted; ** goes into folders.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the masks, overlays and predictions.csv.")
-
-_COLOURS = np.array(  # Okabe and Ito's colour-blind safe palette, BGR; then the same again for more patterns
-    [[0, 159, 230], [233, 180, 86], [115, 158, 0], [66, 228, 240], [178, 114, 0], [0, 94, 213], [167, 121, 204]],
-    np.uint8,
-)
 
 _UNREADABLE = (OSError, SyntaxError, ValueError)  # what Pillow raises for files that are no images, or broken ones
 
@@ -285,14 +281,20 @@ def _reading(path: str, foreground: np.ndarray, pattern: np.ndarray, classes: Se
 
 
 def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The image, stretched, with the outline of each predicted region in its pattern's colour: BGR uint8 [H, W, 3]."""
+    """The image, stretched, with the outline of each predicted region in its pattern's colour: BGR uint8 [H, W, 3].
+
+    Args:
+        image: uint8 [H, W].
+        mask: uint8 [H, W], 0 background, 1+i pattern i.
+    """
     low, high = np.percentile(image, [1, 99.8])
     stretched = np.clip((image.astype(np.float32) - low) / max(high - low, 1.0), 0, 1)
     picture = np.repeat((255 * stretched).astype(np.uint8)[..., None], 3, axis=-1)
     inside = mask > 0
     eroded = cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=2, borderValue=1) > 0
     outline = inside & ~eroded
-    picture[outline] = _COLOURS[(mask[outline] - 1) % len(_COLOURS)]
+    colours = np.array([palette.bgr(palette.pattern_colour(i)) for i in range(mask.max())], np.uint8).reshape(-1, 3)
+    picture[outline] = colours[mask[outline] - 1]
     return picture
 
 

@@ -20,13 +20,6 @@ METRICS = "metrics.jsonl"
 PROFILE = "profile"
 """What the modes profile and compile write, before a run or after it."""
 
-# Keys that change neither the parameters of a run nor what its checkpoints are: free to differ on a restart.
-_FREE_SECTIONS = ("evaluation",)
-_FREE_KEYS = {
-    "data": ("data_dir", "manual_dir"),
-    "train": ("log_every", "eval_every", "checkpoint_every", "keep_latest", "keep_best", "prefetch"),
-}
-
 
 def open_for_training(directory: pathlib.Path, config: Config) -> None:
     """Make the work directory or check that it belongs to this very run; then write `config.json`.
@@ -91,35 +84,13 @@ def _has_checkpoint(directory: pathlib.Path) -> bool:
 def _check_same_run(directory: pathlib.Path, config: Config) -> None:
     saved = open_for_reading(directory)
     check_same_network(directory, saved, config)
-    different = _different_keys(configs.to_dict(saved), configs.to_dict(config))
+    different = configs.changed_keys(saved, config)
     if different:
         key, old, new = different[0]
         raise UsageError(
             f"--workdir={directory}: belongs to another run: {key} was {old!r} and is now {new!r}"
             f"{f' ({len(different)} keys differ)' if len(different) > 1 else ''}; choose another work directory"
         )
-
-
-def _different_keys(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    rows = []
-    for section, value in new.items():
-        if section in _FREE_SECTIONS:
-            continue
-        if not isinstance(value, dict):
-            rows += [(section, old.get(section), value)] if old.get(section) != value else []
-            continue
-        free = _FREE_KEYS.get(section, ())
-        before = old.get(section, {})
-        rows += [
-            (f"{section}.{key}", before.get(key), leaf)
-            for key, leaf in value.items()
-            if key not in free and _plain(before.get(key)) != _plain(leaf)
-        ]
-    return rows
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

@@ -14,9 +14,6 @@ from hep2jax.config import Config
 from hep2jax.data import feeding
 from hep2jax.state import Network, TrainState
 
-PATTERNS = ("first", "second", "third", "fourth", "fifth", "sixth")
-"""As many as I3A has."""
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MadeUp:
@@ -41,7 +38,7 @@ class MadeUp:
     @property
     def num_outputs(self) -> int:
         """Channels of the network's output."""
-        return tasks.num_outputs(self.config, PATTERNS)
+        return tasks.num_outputs(self.config, tasks.patterns(self.config))
 
     def compile(self) -> tuple[jax.stages.Lowered, jax.stages.Compiled]:
         """The step as `hep2jax.train` compiles it."""
@@ -52,8 +49,8 @@ class MadeUp:
 
 
 def make(config: Config) -> MadeUp:
-    """The configured network, its state and a batch, for six patterns; crops are made on the host."""
-    mesh, num_outputs = meshes.make_mesh(), tasks.num_outputs(config, PATTERNS)
+    """The configured network, its state and a batch; crops are made on the host."""
+    mesh, num_outputs = meshes.make_mesh(), tasks.num_outputs(config, tasks.patterns(config))
     network = states.make_network(config, num_outputs)
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
     shared = meshes.replicated(mesh)
@@ -71,7 +68,7 @@ def noise(config: Config) -> dict[str, np.ndarray]:
     """A batch of noise in the shapes and dtypes that the configured network is trained on."""
     rng, size, calls = np.random.default_rng(config.seed), config.train.global_batch_size, config.train.steps_per_call
     shapes = model_flops.batch_shapes(config, size)
-    tops = {"image": 256, "labels": tasks.num_outputs(config, PATTERNS)}
+    tops = {"image": 256, "labels": tasks.num_outputs(config, tasks.patterns(config))}
     batch = {name: rng.integers(0, top, shapes[name].shape).astype(shapes[name].dtype) for name, top in tops.items()}
     batch["greys"] = np.tile(np.array([0, 1 / 255, 1, 0], np.float32), (size, 1))
     return {name: np.stack([values] * calls) for name, values in batch.items()} if calls > 1 else batch

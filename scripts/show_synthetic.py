@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from hep2jax.report import palette
 from tfds_builders.hep2_synthetic import generator
 from tfds_builders.hep2_synthetic.hep2_synthetic_dataset_builder import STRAYING
 
@@ -42,11 +43,10 @@ def outlined(field: generator.Field, greys: tuple[float, float] | None = None) -
     """Returns a colour picture [h, w, 3] with the outlines of cells, mitotic cells and artefacts in its right half."""
     plain = cv2.cvtColor(stretch(field.image, greys or grey_range([field.image])), cv2.COLOR_GRAY2BGR)
     drawn = plain.copy()
-    colours = {"cell": (200, 170, 60), "mitotic_cell": (90, 200, 250), "artefact": (90, 90, 240)}
     for item in field.objects:
         mask = (field.instance_mask == item.instance).astype(np.uint8)
         contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(drawn, contours, -1, colours[item.kind], 1, cv2.LINE_AA)
+        cv2.drawContours(drawn, contours, -1, palette.bgr(palette.OBJECTS[item.kind]), 1, cv2.LINE_AA)
     half = plain.shape[1] // 2
     return np.hstack([plain[:, :half], drawn[:, half:]])
 

@@ -236,6 +236,36 @@ def test_scaling_is_measured_against_the_smallest_slice():
     assert points[1].efficiency < points[1].efficiency_overlapped == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "wraps", "torus", "ring"),
+    [
+        ("v5e:1", (False, False), 0, 0),
+        ("v5e:16", (False, False), 3 + 3, 8),
+        ("v5e:128", (False, True), 7 + 8, 64),
+        ("v5e:256", (True, True), 8 + 8, 128),
+        ("v5p:32", (False, False, False), 1 + 3 + 3, 16),
+        ("v4:64", (True, True, True), 2 + 2 + 2, 32),
+    ],
+)
+def test_the_longest_way_through_a_slice(name: str, wraps: tuple[bool, ...], torus: int, ring: int):
+    target = slices.parse(name)
+    assert (target.wraps, target.torus_hops, target.ring_hops) == (wraps, torus, ring)
+
+
+def test_scaling_is_judged_with_the_latency_at_worst():
+    """Two all-reduces on 256 chips pass 32 hops of 1 µs each at best, 256 of 8/3 µs at worst."""
+    one, many = _estimate("v5e:1"), _estimate("v5e:256")
+    assert one.latency_seconds == (0, 0)
+    assert many.latency_seconds == pytest.approx((2 * 2 * 16 * 1e-6, 2 * 2 * 128 * 8e-6 / 3))
+    _, point = estimate.scaling([one, many])
+    assert point.efficiency_best == pytest.approx(one.step_seconds / (many.step_seconds + 64e-6))
+    assert point.efficiency > point.efficiency_best > point.efficiency_worst
+    assert point.scales == (point.efficiency_worst >= 0.95)
+    assert not point.scales  # a step of a fraction of a millisecond
+    (row,) = [row for row in tables.scaling_curve(_generation([], [_compiled("v5e:1"), _compiled("v5e:256")])).rows[1:]]
+    assert row[-1] == "no"
+
+
 def _generation(sweep: list[compiler.Compiled], compiled: list[compiler.Compiled]) -> estimate.Generation:
     assert CHIP is not None
     estimates = [[estimate.estimate(one, CHIP) for one in some if one.is_done] for some in (sweep, compiled)]
@@ -255,16 +285,39 @@ def test_tables_and_page_say_that_no_tpu_was_used(tmp_path: pathlib.Path):
     assert [row["images_per_chip"] for row in values["generations"]["v5e"]["not_compiled"]] == [512]
     for text in (printed, html):
         assert text.count(tables.NOTICE) >= 7
+        assert "recommended" in text
         assert "Slowest: second" in text
         assert "out of memory" in text
     assert "libtpu 0.0.52" in html
     assert "http" not in html
 
 
+def test_the_only_batch_tried_is_not_recommended():
+    text = tables.text([tables.sweep(_generation([_compiled(images=16)], []))])
+    assert "only batch tried" in text
+    assert "recommended" not in text
+
+
 def test_without_a_batch_that_fits_the_tables_say_so():
     failed = dataclasses.replace(_compiled(images=512), record={"status": "out of memory", "seconds": 9.0}, text="")
     (table,) = tables.of_generation(_generation([failed], []))
     assert "No batch fits" in table.note
+
+
+@pytest.mark.parametrize(
+    ("network", "data", "builder_config", "outputs"),
+    [
+        ("gao", "hep2_synthetic", "", 8),
+        ("fcn", "hep2_synthetic", "", 9),
+        ("gao", "icpr2014_task1", "", 6),
+        ("mil", "hep2_synthetic", "mixed", 8),
+    ],
+)
+def test_a_network_has_the_outputs_of_its_data_set(network: str, data: str, builder_config: str, outputs: int):
+    config = Config()
+    config.model.name, config.data.name, config.data.builder_config = network, data, builder_config
+    this = compiler.Compiler(config=config, cache=pathlib.Path("nowhere"), limit_seconds=60)
+    assert this.num_outputs == outputs
 
 
 def test_named_modules_compute_the_same():
@@ -301,10 +354,12 @@ def test_the_key_changes_with_what_decides_the_program(tmp_path: pathlib.Path):
     config, target = Config(), slices.parse("v5e:4")
     this = compiler.Compiler(config=config, cache=tmp_path, limit_seconds=60)
     keys = [this.key(target, 16), this.key(target, 32), this.key(slices.parse("v5e:1"), 16)]
-    config.data.name = "icpr2012"
+    config.data.fold = 3
     assert this.key(target, 16) == keys[0]
+    config.data.name = "icpr2012"  # other patterns, another number of outputs
+    keys.append(this.key(target, 16))
     config.model.width = 0.5
-    assert len({*keys, this.key(target, 16)}) == 4
+    assert len({*keys, this.key(target, 16)}) == 5
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 ALLOWED = {
     "errors": set(),
+    "environment": set(),
     "config": {"errors"},
     "mesh": {"errors"},
     "intervals": set(),
@@ -35,6 +36,7 @@ ALLOWED = {
         "report",
         "state",
         "steps",
+        "tasks",
         "workdir",
     },
     "timing": {"chips"},

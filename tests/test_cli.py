@@ -23,6 +23,8 @@ def _refused(done) -> str:
         (["--config.data.crop_sise=64"], "unknown configuration key 'data.crop_sise': did you mean 'data.crop_size'?"),
         (["--config.train.num_steps=many"], "num_steps"),
         (["--config.model.name=unett"], "nearest is 'unet'"),
+        (["--config.optimizer.learning_rate=nan"], "optimizer.learning_rate=nan: must be a finite number"),
+        (["--train.num_steps=5"], "did you mean --config.train.num_steps?"),
         (["--confg=x"], "Unknown command line flag 'confg'"),
         (["--mode=trian"], "should be one of"),
         (["stray"], "unexpected argument 'stray'"),
@@ -37,6 +39,14 @@ def test_wrong_flags(flags, message, command, tiny_flags, tmp_path):
 def test_no_configuration_and_no_such_file(command):
     assert "--config is missing" in _refused(command("hep2jax.main"))
     assert "configs/nothing.py" in _refused(command("hep2jax.main", "--config=configs/nothing.py"))
+
+
+def test_help_shows_the_commands_own_flags(command):
+    done = command("hep2jax.main", "--help")
+    assert done.returncode == 0, done.stderr
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    assert {"--config", "--workdir", "--mode", "--slices", "--config.train.num_steps=400"} <= set(lines), done.stdout
+    assert "grain" not in done.stdout
 
 
 def test_missing_licensed_data_names_the_directory_and_how_to_get_it(command, tmp_path):

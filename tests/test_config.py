@@ -53,6 +53,22 @@ def test_an_unknown_key_names_the_nearest():
         ("train", "compute_dtype", "float16", "nearest"),
         ("evaluation", "tile_overlap", 500, "between"),
         ("augment", "scale_min", 2.0, "between"),
+        ("data", "cell_margin", -0.5, "one of -1.0 or lie between 0.0 and 2.0"),
+        ("optimizer", "learning_rate", -1.0, "above 0.0"),
+        ("optimizer", "learning_rate", 0.0, "above 0.0"),
+        ("optimizer", "learning_rate", float("nan"), "finite"),
+        ("optimizer", "clip_norm", -1.0, "at least 0.0"),
+        ("optimizer", "weight_decay", -1e-4, "at least 0.0"),
+        ("augment", "gain", -0.1, "between"),
+        ("loss", "dice_weight", float("inf"), "finite"),
+        ("data", "scale", float("nan"), "finite"),
+        ("optimizer", "learning_rate", 1e300, "finite"),
+        ("optimizer", "warmup_steps", 401, "at most train.num_steps=400"),
+        ("train", "num_steps", 6.0, "type int"),
+        ("train", "num_steps", True, "type int"),
+        ("augment", "mirror", 1, "type bool"),
+        ("data", "name", None, "type str"),
+        ("optimizer", "warmup_steps", "some", "type int or None"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(section: str, key: str, value, message: str):
@@ -61,6 +77,28 @@ def test_a_bad_value_is_refused_by_name(section: str, key: str, value, message: 
     with pytest.raises(UsageError, match=message) as error:
         configs.validate(config)
     assert f"{section}.{key}" in str(error.value)
+
+
+NUMERIC = [key.name for key in configs.keys(Config()) if key.type in (int, float)]
+
+
+@pytest.mark.parametrize("name", [*NUMERIC, "optimizer.warmup_steps"])
+def test_no_key_takes_a_number_that_no_run_can_mean(name: str):
+    """Every numeric key has limits of its own: nan, infinities and what lies outside are refused by name."""
+    section, _, leaf = name.rpartition(".")
+    for value in (-2, float("nan"), float("inf"), float("-inf"), 2**40):
+        config = Config()
+        setattr(getattr(config, section) if section else config, leaf, value)
+        with pytest.raises(UsageError, match=f"^{name}="):
+            configs.validate(config)
+
+
+@pytest.mark.parametrize(("num_steps", "warmup"), [(6, 6), (20, 20), (400, 20)])
+def test_a_warm_up_that_nobody_asked_for_fits_the_run(num_steps: int, warmup: int):
+    config = Config()
+    config.train.num_steps = num_steps
+    configs.validate(config)
+    assert optimizers.warmup_steps(config.optimizer, num_steps) == warmup
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("[a-z]*.py")), ids=lambda path: path.stem)

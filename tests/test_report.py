@@ -1,16 +1,20 @@
 """The report: one well-formed, self-contained file that says what was measured and shows it rightly."""
 
 import base64
+import datetime
 import html.parser
 import json
 import math
 import pathlib
 import re
+import socket
+import subprocess
 
 import cv2
 import numpy as np
 import pytest
 
+from hep2jax import environment, predict
 from hep2jax.config import Config, to_dict
 from hep2jax.errors import UsageError
 from hep2jax.report import GalleryItem, charts, overlays, palette, provenance, write_report
@@ -502,9 +506,71 @@ VISION = {
 
 
 @pytest.mark.parametrize("vision", VISION)
-def test_pattern_colours_stay_apart(vision):
-    encoded = np.array([palette.rgb(colour) for colour in palette.PATTERNS]) / 255
+def test_colours_of_patterns_and_errors_stay_apart(vision):
+    errors = (palette.FALSE_POSITIVE, palette.FALSE_NEGATIVE, palette.WRONG_PATTERN)
+    encoded = np.array([palette.rgb(colour) for colour in (*palette.PATTERNS, *errors)]) / 255
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
     seen = _oklab(np.clip(linear @ np.transpose(VISION[vision]), 0, 1))
     distance = np.linalg.norm(seen[:, None] - seen[None], axis=-1)[np.triu_indices(len(seen), 1)]
     assert distance.min() > 0.11  # the palette of Okabe and Ito comes to 0.08 under deuteranopia
+
+
+def test_no_two_of_many_patterns_have_the_same_colour():
+    assert len({palette.pattern_colour(i) for i in range(32)} - set(palette.ERRORS)) == 32
+
+
+def test_predictions_are_drawn_in_the_colours_of_the_report():
+    mask = np.zeros((12, 8 * 12), np.uint8)
+    for k in range(8):
+        mask[2:10, 12 * k + 2 : 12 * k + 10] = k + 1
+    drawn = predict.overlay(np.zeros(mask.shape, np.uint8), mask)
+    seen = [tuple(drawn[2, 12 * k + 5].tolist()) for k in range(8)]
+    assert seen == [palette.rgb(palette.pattern_colour(k))[::-1] for k in range(8)]
+    assert len(set(seen)) == 8
+
+
+@pytest.mark.parametrize(("shown", "said"), [(3, "3 of 24 specimens shown"), (24, "24 specimens shown")])
+def test_the_page_says_how_many_specimens_it_shows(shown: int, said: str, tmp_path):
+    items = [make_item(f"s-{k}", prediction=1 if k == 0 else None) for k in range(shown)]
+    path = write_report(tmp_path, metrics=make_metrics(), gallery={"test": items}, environment={}, timings={})
+    assert f"{said}, 1 of them read wrongly" in Page(path.read_text()).text
+
+
+def test_the_report_says_when_where_and_with_which_code_it_was_made(tmp_path):
+    """In this very process: its command line, the host, and the commit of this checkout where it is one."""
+    facts = environment.describe()
+    page = Page(write_report(tmp_path, metrics={}, gallery={}, environment=facts, timings={}).read_text())
+    made = datetime.datetime.strptime(facts["date"], "%Y-%m-%d %H:%M UTC").replace(tzinfo=datetime.UTC)
+    assert abs((datetime.datetime.now(datetime.UTC) - made).total_seconds()) < 120
+    assert f"Measured {facts['date']}" in page.text
+    assert "pytest" in facts["command"]
+    for word in (facts["command"], facts["commit"], socket.gethostname(), facts["machine"]["processor"]):
+        assert " ".join(word.split()) in page.text
+
+
+def test_the_commit_is_that_of_the_checkout_and_tells_changes(tmp_path):
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+        command = ["git", "-C", str(tmp_path), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    file = tmp_path / "code" / "one.py"
+    file.parent.mkdir()
+    file.write_text("a = 1\n")
+    assert environment.commit(file.parent).startswith("none")
+    git("init")
+    assert environment.commit(file.parent).startswith("none")  # a checkout around files that it does not hold
+    git("add", ".")
+    git("commit", "-m", "one")
+    assert environment.commit(file.parent) == git("rev-parse", "HEAD")
+    file.write_text("a = 2\n")
+    assert environment.commit(file.parent) == f"{git('rev-parse', 'HEAD')}, with changes"
+
+
+def test_grades_of_intensity_carry_no_patterns_colour(tmp_path):
+    grades = {**classification(4, wrong=1), "classes": ["intermediate", "positive"], "confusion": [[3, 1], [0, 4]]}
+    grades["per_class"] = {name: {"recall": 0.9, "support": 4} for name in grades["classes"]}
+    path = write_report(tmp_path, metrics={"test": {"intensity": grades}}, gallery={}, environment={}, timings={})
+    text = path.read_text()
+    assert "Intensity" in Page(text).text
+    assert 'class="swatch"' not in text

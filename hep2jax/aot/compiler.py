@@ -16,13 +16,12 @@ import time
 from typing import Any
 
 from hep2jax import config as configs
+from hep2jax import tasks
 from hep2jax.aot import slices
-from hep2jax.config import SEGMENTERS, Config
+from hep2jax.config import Config
 from hep2jax.errors import UsageError
 from hep2jax.progress import say
 
-NUM_CELL_OUTPUTS, NUM_FIELD_OUTPUTS = 6, 9
-"""Channels of the compiled networks: six patterns for cells; eight patterns and background for fields."""
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
@@ -41,6 +40,7 @@ _SOURCES = (
     "state.py",
     "mesh.py",
     "aot/scopes.py",
+    "aot/slices.py",
     "aot/worker.py",
 )
 
@@ -72,8 +72,8 @@ class Compiler:
 
     @property
     def num_outputs(self) -> int:
-        """Channels of the network's output."""
-        return NUM_FIELD_OUTPUTS if self.config.model.name in SEGMENTERS else NUM_CELL_OUTPUTS
+        """Channels of the network's output, by the patterns of the configured data set."""
+        return tasks.num_outputs(self.config, tasks.patterns(self.config))
 
     def compile(self, target: slices.Slice, images_per_chip: int) -> Compiled:
         """From the cache, or by the TPU compiler, which takes minutes.

@@ -10,8 +10,19 @@ from hep2jax.chips import Chip
 NO_OVERLAP = (
     "Assumed: collectives and computation do not overlap; a collective takes the time of its bytes on one ring along "
     "one axis of the interconnect, both directions used at the published bandwidth (an all-reduce sends 2 (n-1)/n of "
-    "its bytes); latency is not counted."
+    "its bytes)."
 )
+HOP_SECONDS = (1e-6, 8e-6 / 3)
+"""Low and high latency of a link between TPUs: what Austin et al. 2025 ("How to Scale Your Model",
+jax-ml.github.io/scaling-book/sharding) reckon with; and what they measured of a small all-gather on a v5e, whose three
+hops took 8 µs."""
+LATENCY = (
+    "Latency is added to that: each collective passes the longest way through the slice once, an all-reduce twice; at "
+    f"best along the axes of the interconnect, {1e6 * HOP_SECONDS[0]:.1f} µs a hop, as in the programs that the "
+    f"compiler writes; at worst on one ring through all chips, {1e6 * HOP_SECONDS[1]:.1f} µs a hop (both figures from "
+    "Austin et al. 2025, How to Scale Your Model). The worst decides."
+)
+WANTED_EFFICIENCY = 0.95
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,6 +58,9 @@ class Estimate:
     cycles: int
     compute_seconds: float
     collective_seconds: float
+    """Time of the bytes (`NO_OVERLAP`)."""
+    latency_seconds: tuple[float, float]
+    """Of the collectives, at best and at worst (`LATENCY`)."""
     model_flops: float
     """Of a step on one chip."""
     program_flops: float
@@ -56,7 +70,7 @@ class Estimate:
 
     @property
     def step_seconds(self) -> float:
-        """Computation, then collectives (`NO_OVERLAP`)."""
+        """Computation, then collectives, their latency not counted."""
         return self.compute_seconds + self.collective_seconds
 
     @property
@@ -94,6 +108,7 @@ def estimate(compiled: Compiled, chip: Chip) -> Estimate:
         cycles=cycles,
         compute_seconds=cycles / generation.clock_hz,
         collective_seconds=collective_seconds(found, compiled.target, chip),
+        latency_seconds=latency_seconds(found, compiled.target),
         model_flops=record["model_flops"],
         program_flops=record["program_flops"],
         bytes_accessed=record["bytes_accessed"],
@@ -110,6 +125,14 @@ def collective_seconds(found: Sequence[hlo.Collective], target: slices.Slice, ch
     return sent / (one_direction / target.generation.num_axes)
 
 
+def latency_seconds(found: Sequence[hlo.Collective], target: slices.Slice) -> tuple[float, float]:
+    """Seconds of latency of all collectives of a step at best and at worst, under `LATENCY`."""
+    ways = {"all-reduce": 2}
+    passes = sum(ways.get(row.kind, 1) * row.count for row in found)
+    low, high = HOP_SECONDS
+    return passes * target.torus_hops * low, passes * target.ring_hops * high
+
+
 def recommended(estimates: Sequence[Estimate]) -> Estimate | None:
     """Of those that fit, the one with most images per second and chip; None if none fits."""
     return max((e for e in estimates if e.fits), key=lambda e: e.images_per_second_per_chip, default=None)
@@ -123,9 +146,18 @@ class ScalingPoint:
     chips: int
     images_per_second: float
     efficiency: float
-    """Images per second and chip over those of the smallest slice, collectives not hidden."""
+    """Images per second and chip over those of the smallest slice, collectives not hidden, latency not counted."""
     efficiency_overlapped: float
     """The same if collectives run beside the computation, as far as there is room."""
+    efficiency_best: float
+    """As `efficiency`, with the latency at best."""
+    efficiency_worst: float
+    """With the latency at worst."""
+
+    @property
+    def scales(self) -> bool:
+        """Whether the slice keeps `WANTED_EFFICIENCY`, whatever the latency is within its range."""
+        return self.efficiency_worst >= WANTED_EFFICIENCY
 
 
 def scaling(estimates: Sequence[Estimate]) -> list[ScalingPoint]:
@@ -138,9 +170,15 @@ def scaling(estimates: Sequence[Estimate]) -> list[ScalingPoint]:
             images_per_second=e.images_per_second_per_chip * e.chips,
             efficiency=ordered[0].step_seconds / e.step_seconds,
             efficiency_overlapped=_overlapped(ordered[0]) / _overlapped(e),
+            efficiency_best=_with_latency(ordered[0], 0) / _with_latency(e, 0),
+            efficiency_worst=_with_latency(ordered[0], 1) / _with_latency(e, 1),
         )
         for e in ordered
     ]
+
+
+def _with_latency(one: Estimate, end: int) -> float:
+    return one.step_seconds + one.latency_seconds[end]
 
 
 def _overlapped(one: Estimate) -> float:

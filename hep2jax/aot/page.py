@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hep2jax.aot import tables
-from hep2jax.aot.estimate import NO_OVERLAP, Estimate, Generation, scaling
+from hep2jax.aot.estimate import LATENCY, NO_OVERLAP, Estimate, Generation, scaling
 from hep2jax.config import SEGMENTERS, Config, to_dict
 from hep2jax.report import tables as sheets
 from hep2jax.report.markup import Html, element
@@ -22,7 +22,7 @@ def write(
     values = {
         "notice": tables.NOTICE,
         **facts,
-        "assumption": NO_OVERLAP,
+        "assumptions": [NO_OVERLAP, LATENCY],
         "config": to_dict(config),
         "generations": {one.name: _generation(one) for one in found},
     }
@@ -47,7 +47,7 @@ def _generation(found: Generation) -> dict[str, Any]:
         "recommended_images_per_chip": best.images_per_chip if best else None,
         "sweep": [_estimate(e) for e in found.sweep_estimates],
         "slices": [_estimate(e) for e in found.estimates],
-        "scaling": [dataclasses.asdict(point) for point in scaling(found.estimates)],
+        "scaling": [dataclasses.asdict(point) | {"scales": point.scales} for point in scaling(found.estimates)],
         "not_compiled": [
             {"slice": one.target.name, "images_per_chip": one.images_per_chip, **one.record} for one in failed
         ],

@@ -94,9 +94,33 @@ class Slice:
         return GENERATIONS[self.generation_name]
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Chips along each axis of the interconnect."""
+        return self.generation.shapes[self.chips]
+
+    @property
+    def wraps(self) -> tuple[bool, ...]:
+        """Whether wrap-around links join the two ends of each axis to a ring, as they do in real slices.
+
+        v4 and v5p: every axis, in slices of at least a cube of 4 x 4 x 4 (docs.cloud.google.com/tpu/docs/v5p). v5e and
+        v6e: axes of 16 (Austin et al. 2025, "How to Scale Your Model", jax-ml.github.io/scaling-book/sharding).
+        """
+        return tuple(min(self.shape) >= 4 if len(self.shape) == 3 else side == 16 for side in self.shape)
+
+    @property
+    def torus_hops(self) -> int:
+        """Links of the longest way between two chips along the axes of the interconnect."""
+        return sum(side // 2 if wraps else side - 1 for side, wraps in zip(self.shape, self.wraps, strict=True))
+
+    @property
+    def ring_hops(self) -> int:
+        """The same on one ring through all chips, which needs no wrap-around links."""
+        return self.chips // 2
+
+    @property
     def topology_name(self) -> str:
         """`v5e:4x4`, as libtpu wants it."""
-        return f"{self.generation.topology}:{'x'.join(map(str, self.generation.shapes[self.chips]))}"
+        return f"{self.generation.topology}:{'x'.join(map(str, self.shape))}"
 
     @property
     def chips_per_host_bounds(self) -> tuple[int, int, int]:

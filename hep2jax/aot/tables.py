@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from hep2jax.aot.compiler import Compiled
-from hep2jax.aot.estimate import NO_OVERLAP, Estimate, Generation, scaling
+from hep2jax.aot.estimate import LATENCY, NO_OVERLAP, WANTED_EFFICIENCY, Estimate, Generation, scaling
 from hep2jax.aot.hlo import SMALLEST_PADDED
 from hep2jax.report import tables as sheets
 from hep2jax.report.markup import MISSING
@@ -26,12 +26,13 @@ def of_generation(found: Generation) -> list[Table]:
 def sweep(found: Generation) -> Table:
     """Images per chip on the smallest slice, the best batch marked."""
     best, done = found.recommended, {e.images_per_chip: e for e in found.sweep_estimates}
+    chosen = "recommended" if len(found.sweep) > 1 else "only batch tried"
     columns: list[tuple[str, Callable[[Estimate], str]]] = [
         ("HBM", lambda e: f"{gigabytes(e.memory.total)} ({100 * e.memory.total / e.memory.capacity:.0f} %)"),
         ("step", lambda e: milliseconds(e.step_seconds)),
         ("images/s/chip", lambda e: f"{e.images_per_second_per_chip:,.0f}"),
         ("MFU", lambda e: percent(e.mfu)),
-        ("", lambda e: "recommended" if e is best else "" if e.fits else "does not fit"),
+        ("", lambda e: "does not fit" if not e.fits else chosen if e is best else ""),
     ]
     rows = [
         [str(one.images_per_chip), *_cells(done.get(one.images_per_chip), columns, one.record["status"])]
@@ -59,7 +60,7 @@ def steps(found: Generation) -> Table:
     note = (
         f"Sum of the compiler's estimated cycles over the operations of a step, at {clock:g} GHz. FLOPs are those of "
         f"one chip in a step; MFU is model FLOP/s as a share of {peak:,.0f} bf16 TFLOP/s. "
-        "Collectives: as assumed under Scaling."
+        "Collectives: as assumed under Scaling, without latency."
     )
     batch = found.slices[0].images_per_chip
     return _by_slice(found, f"Step with {batch} images per chip", columns, note)
@@ -100,11 +101,15 @@ def scaling_curve(found: Generation) -> Table:
             f"{point.images_per_second:,.0f}",
             percent(point.efficiency),
             percent(point.efficiency_overlapped),
+            percent(point.efficiency_best),
+            percent(point.efficiency_worst),
+            "yes" if point.scales else "no",
         ]
         for point in scaling(found.estimates)
     ]
-    header = ["slice", "chips", "images/s", "efficiency", "if collectives overlapped"]
-    note = f"Against {found.estimates[0].slice_name}, the batch per chip held constant. {NO_OVERLAP}"
+    header = ["slice", "chips", "images/s", "efficiency, no latency", "if collectives overlapped"]
+    header += ["with latency at best", "at worst", f"at least {100 * WANTED_EFFICIENCY:.0f} %"]
+    note = f"Against {found.estimates[0].slice_name}, the batch per chip held constant. {NO_OVERLAP} {LATENCY}"
     return Table(title="Scaling", header=header, rows=rows, note=note)
 
 

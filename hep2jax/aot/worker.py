@@ -29,14 +29,14 @@ _PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>; libtpu is for Linux alone
 
 
 def make_mesh(target: slices.Slice) -> jax.sharding.Mesh:
-    """A mesh of the slice's chips, which need not be there; its ends are not joined to rings."""
+    """A mesh of the slice's chips, which need not be there."""
     topology = topologies.get_topology_desc(
         platform="tpu",
         topology_name=target.topology_name,
         chip_config_name=target.generation.chip_config,
         chips_per_host_bounds=target.chips_per_host_bounds,
         num_slices=1,
-        wrap=(False,) * 3,
+        wrap=(*target.wraps, False)[:3],
     )
     axis_types = (jax.sharding.AxisType.Auto,)
     return jax.sharding.Mesh(np.array(topology.devices), (meshes.DATA_AXIS,), axis_types=axis_types)

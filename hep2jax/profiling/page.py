@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 
+from hep2jax import environment, workdir
 from hep2jax import state as states
-from hep2jax import workdir
 from hep2jax.config import Config, to_dict
 from hep2jax.profiling.summary import Profile
 from hep2jax.report import tables as sheets
@@ -27,6 +27,7 @@ def facts(config: Config, num_steps: int, trace: str) -> dict[str, Any]:
         "devices": f"{jax.device_count()} x {device.device_kind}",
         "steps": num_steps,
         "jax": jax.__version__,
+        "environment": environment.describe(),
         "trace": trace,
         "config": to_dict(config),
     }
@@ -51,13 +52,19 @@ def _shares(profile: Profile, name: str) -> list[dict[str, Any]]:
 
 
 def _page(said: dict[str, Any], shown: Sequence[Table]) -> str:
-    side, batch = said["image_side"], said["global_batch_size"]
+    side, batch, made = said["image_side"], said["global_batch_size"], said["environment"]
     return sheets.page(
         f"{said['network']}, profile of a training step",
         element(
             "p",
             f"{said['steps']} steps with {batch} images of {side} x {side}, {said['compute_dtype']}, on "
             f"{said['devices']}; jax {said['jax']}. The trace, for xprof: {said['trace']}.",
+            class_="muted",
+        ),
+        element(
+            "p",
+            f"{made['date']}, on {made['machine']['host']} ({made['machine']['processor']}); commit {made['commit']}; "
+            f"{made['command']}",
             class_="muted",
         ),
         element("section", sheets.html(shown)),

@@ -1,12 +1,13 @@
 """How patterns were read, of specimens, images or cells: confusion matrix and figures of each pattern."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hep2jax.report.figures import bar
 from hep2jax.report.markup import Html, count, element, figure, interval, percent, table
 from hep2jax.report.terms import coded_label, consensus, name_of, pattern_name
 
+_Label = Callable[[int, str], Html]
 _RATES = (
     (
         "average_precision",
@@ -20,7 +21,13 @@ _RATES = (
 """Rates of a pattern: key, word and what it says; the first two where an example may have several patterns."""
 
 
-def classification(title: str, unit: str, figures: dict[str, Any], classes: Sequence[str]) -> Html:
+def classification(
+    title: str,
+    unit: str,
+    figures: dict[str, Any],
+    classes: Sequence[str],
+    label: _Label = coded_label,
+) -> Html:
     """Panel with confusion matrix and table for each pattern; empty where neither was measured.
 
     Args:
@@ -28,14 +35,15 @@ def classification(title: str, unit: str, figures: dict[str, Any], classes: Sequ
         unit: what is counted, `specimen`, `image` or `cell`.
         figures: `confusion`, `per_class`, `aca`, `mca` and what goes with them; any may be absent.
         classes: pattern names in class order, where `figures` does not name its own.
+        label: what a row is called, of index and name of its class.
     """
     confusion, per_class = figures.get("confusion") or [], figures.get("per_class") or {}
     classes = _named(figures.get("classes") or classes, len(confusion))
     parts = []
     if confusion:
-        parts.append(_matrix(confusion, classes, unit))
+        parts.append(_matrix(confusion, classes, unit, label))
     if per_class:
-        parts.append(_per_class_table(per_class, classes, unit))
+        parts.append(_per_class_table(per_class, classes, unit, label))
     summary = " · ".join(_summarised(figures, key) for key in ("mca", "aca", "mAP") if key in figures)
     if not (parts or summary):
         return Html("")
@@ -63,20 +71,19 @@ def _notes(figures: dict[str, Any], unit: str) -> Html | None:
     return element("p", " ".join(notes), class_="muted note") if notes else None
 
 
-def _matrix(confusion: Sequence[Sequence[float]], classes: Sequence[str], unit: str) -> Html:
+def _matrix(confusion: Sequence[Sequence[float]], classes: Sequence[str], unit: str, label: _Label) -> Html:
     """Rows are the truth; a cell is shaded by its share of its row, errors in another hue than hits."""
     header = [
         element("span", "truth ↓\u2002read as →", class_="corner"),
         *(element("span", pattern_name(name), class_="upright", title=consensus(name)) for name in [*classes, "all"]),
     ]
-    rows = [_matrix_row(index, row, classes, unit) for index, row in enumerate(confusion)]
+    rows = [[label(i, classes[i]), *_matrix_cells(i, row, classes, unit)] for i, row in enumerate(confusion)]
     return table(header, rows, class_="confusion")
 
 
-def _matrix_row(truth: int, row: Sequence[float], classes: Sequence[str], unit: str) -> list[Html]:
+def _matrix_cells(truth: int, row: Sequence[float], classes: Sequence[str], unit: str) -> list[Html]:
     total = element("span", figure(sum(row)), class_="sum")
-    cells = [_matrix_cell(truth, read, row, classes, unit) for read in range(len(row))]
-    return [coded_label(truth, classes[truth]), *cells, total]
+    return [*(_matrix_cell(truth, read, row, classes, unit) for read in range(len(row))), total]
 
 
 def _matrix_cell(truth: int, read: int, row: Sequence[float], classes: Sequence[str], unit: str) -> Html:
@@ -93,12 +100,12 @@ def _matrix_cell(truth: int, read: int, row: Sequence[float], classes: Sequence[
     return element("span", figure(number), class_=" ".join(kinds), style=style, title=title)
 
 
-def _per_class_table(per_class: dict[str, dict[str, Any]], classes: Sequence[str], unit: str) -> Html:
+def _per_class_table(per_class: dict[str, dict[str, Any]], classes: Sequence[str], unit: str, label: _Label) -> Html:
     names = [*classes, *(name for name in per_class if name not in classes)]
     ranked = any("average_precision" in row for row in per_class.values())
     rates = _RATES if ranked else [rate for rate in _RATES if rate[0] in ("recall", "precision")]
     rows = [
-        _per_class_row(i, name, per_class[name], [key for key, _, _ in rates])
+        [label(i, name), *_per_class_cells(per_class[name], [key for key, _, _ in rates])]
         for i, name in enumerate(names)
         if name in per_class
     ]
@@ -106,6 +113,5 @@ def _per_class_table(per_class: dict[str, dict[str, Any]], classes: Sequence[str
     return table(header, rows, class_="figures")
 
 
-def _per_class_row(index: int, name: str, figures: dict[str, Any], keys: Sequence[str]) -> list[Any]:
-    rates = (bar(figures.get(key)) for key in keys)
-    return [coded_label(index, name), *rates, figure(figures.get("support"))]
+def _per_class_cells(figures: dict[str, Any], keys: Sequence[str]) -> list[Any]:
+    return [*(bar(figures.get(key)) for key in keys), figure(figures.get("support"))]

@@ -52,19 +52,20 @@ def _dice(item: GalleryItem) -> float:
     return float(item.dice) if item.dice is not None and is_figure(float(item.dice)) else 2.0
 
 
-def gallery(specimens: Sequence[Sequence[Display]], classes: Sequence[str]) -> Html:
+def gallery(specimens: Sequence[Sequence[Display]], classes: Sequence[str], num_measured: int | None = None) -> Html:
     """Legend, filter and one card for each specimen; empty where there is none.
 
     Args:
         specimens: from `prepare`.
         classes: pattern names in class order.
+        num_measured: how many specimens there are; None: not known.
     """
     if not specimens:
         return Html("")
     num_wrong = sum(_any_wrong([field.item for field in fields]) for fields in specimens)
     return element(
         "section",
-        element("h3", "Specimens ", element("small", _summary(len(specimens), num_wrong))),
+        element("h3", "Specimens ", element("small", _summary(len(specimens), num_measured, num_wrong))),
         _legends(specimens, classes),
         _controls(specimens),
         element("div", *(_card(fields, classes) for fields in specimens), class_="cards"),
@@ -72,9 +73,12 @@ def gallery(specimens: Sequence[Sequence[Display]], classes: Sequence[str]) -> H
     )
 
 
-def _summary(num_specimens: int, num_wrong: int) -> str:
-    wrong = f"{num_wrong} read wrongly" if num_wrong else "all read correctly"
-    return f"{count(num_specimens, 'specimen')} shown, {wrong}; wrong ones first, then by lowest Dice"
+def _summary(num_shown: int, num_measured: int | None, num_wrong: int) -> str:
+    """How many are shown, of how many where these are more."""
+    total = max(num_measured or 0, num_shown)
+    number = f"{num_shown} of {count(total, 'specimen')}" if total > num_shown else count(total, "specimen")
+    wrong = f"{num_wrong} of them read wrongly" if num_wrong else "all of them read correctly"
+    return f"{number} shown, {wrong}; wrong ones first, then by lowest Dice"
 
 
 def _legends(specimens: Sequence[Sequence[Display]], classes: Sequence[str]) -> Html:
@@ -154,7 +158,7 @@ def _field(field: Display, classes: Sequence[str]) -> Html:
 def _panel(field: Display, title: str, *layers: Html) -> Html:
     width, height = field.size
     label = f"specimen {field.item.specimen_id}, field {field.item.field}: {title}"
-    drawing = element("svg", *layers, viewBox=f"0 0 {width} {height}", role="img", aria_label=label)
+    drawing = element("svg", *layers, viewBox=f"0 0 {width} {height}", role="img", aria_label=label, class_=title)
     return element("figure", drawing, element("figcaption", title), tabindex=0, class_="zoomable")
 
 

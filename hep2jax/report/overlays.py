@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from hep2jax.report.markup import Html, element
-from hep2jax.report.palette import FALSE_NEGATIVE, FALSE_POSITIVE, WRONG_PATTERN, pattern_colour, rgb
+from hep2jax.report.palette import FALSE_NEGATIVE, FALSE_POSITIVE, WRONG_PATTERN, bgr, pattern_colour
 
 VOID = 255
 FILL_ALPHA = 105
@@ -141,7 +141,7 @@ def prediction_overlay(classes: np.ndarray) -> np.ndarray:
     """Predicted classes as translucent colour with an opaque edge, uint8 BGRA [height, width, 4]."""
     overlay = np.zeros((*classes.shape, 4), np.uint8)
     for value in np.unique(classes[classes > 0]).tolist():
-        overlay[classes == value] = (*_bgr(pattern_colour(value - 1)), FILL_ALPHA)
+        overlay[classes == value] = (*bgr(pattern_colour(value - 1)), FILL_ALPHA)
     eroded = cv2.erode(classes, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)
     overlay[(classes != eroded) & (classes > 0), 3] = 255
     return overlay
@@ -157,13 +157,8 @@ def error_overlay(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     )
     overlay = np.zeros((*truth.shape, 4), np.uint8)
     for colour, where in kinds:
-        overlay[where & measured] = (*_bgr(colour), ERROR_ALPHA)
+        overlay[where & measured] = (*bgr(colour), ERROR_ALPHA)
     return overlay
-
-
-def _bgr(colour: str) -> tuple[int, int, int]:
-    red, green, blue = rgb(colour)
-    return blue, green, red
 
 
 def _jpeg(image: np.ndarray) -> str:

@@ -68,7 +68,7 @@ def render(
         "style": _resource("style.css"),
         "script": _resource("script.js"),
         "navigation": join(element("a", title, href=f"#{_anchor(title)}") for title, _ in shown),
-        "headline": _headline(name, config, metrics.get(first, {}), history),
+        "headline": _headline(name, config, metrics.get(first, {}), history, environment.get("date")),
         "summary": _summary(first, metrics.get(first, {}), pictures.get(first, _Pictures())),
         "sections": join(body for _, body in shown),
     }
@@ -104,7 +104,7 @@ def _rank(split: str) -> tuple[int, str]:
     return (SPLIT_ORDER.index(split) if split in SPLIT_ORDER else len(SPLIT_ORDER), split)
 
 
-def _headline(name: str, config: dict, figures_of_split: dict, history: History) -> Html:
+def _headline(name: str, config: dict, figures_of_split: dict, history: History, date: str | None) -> Html:
     data, model = config.get("data", {}), config.get("model", {})
     facts = {
         "Data set": data.get("name"),
@@ -113,6 +113,7 @@ def _headline(name: str, config: dict, figures_of_split: dict, history: History)
         "Specimens": _leakage(figures_of_split),
         "Trained": None if history.last_step is None else count(history.last_step, "step"),
         "Parameters": element("code", history.params_digest) if history.params_digest else None,
+        "Measured": date,
     }
     known = [element("div", element("dt", key), element("dd", value)) for key, value in facts.items() if value]
     return join([element("h1", name), element("dl", *known, class_="facts")])
@@ -174,7 +175,7 @@ def _split(split: str, section: dict, pictures: _Pictures, config: dict) -> tupl
             figures.side_by_side(
                 figures.pixel_panel(section), figures.pattern_pixels_panel(section, classes), class_="wide"
             ),
-            gallery(pictures.fields, classes),
+            gallery(pictures.fields, classes, section.get("num_specimens")),
             cells.gallery(pictures.cells, classes, section.get("confusion") or []),
         ]
     )
@@ -187,12 +188,17 @@ def _split(split: str, section: dict, pictures: _Pictures, config: dict) -> tupl
 def _classifications(section: dict[str, Any], classes: Sequence[str]) -> list[Html]:
     """Of specimens, of examples and of intensities; of cells, which such a run is trained on, the cells first."""
     unit = _unit(section)
-    graded = classification("Intensity", "specimen", section.get("intensity") or {}, ())
+    graded = classification("Intensity", "specimen", section.get("intensity") or {}, (), label=_plain_label)
     panels = [
         classification("By specimen", "specimen", section.get("specimen") or {}, classes),
         classification(f"By {unit}", unit, section, classes),
     ]
     return panels[::-1] if figures.of_cells(section) else [*panels, graded]
+
+
+def _plain_label(_: int, name: str) -> Html:
+    """Of a class that is no pattern, so that it carries no pattern's colour."""
+    return element("span", name)
 
 
 def _coverage(section: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ for (const controls of document.querySelectorAll(".controls")) {
       card.hidden = !(wrong && (!pattern || card.dataset.pattern === pattern));
     }
     const shown = cards.filter((card) => !card.hidden).length;
-    controls.querySelector(".shown").textContent = `${shown} of ${cards.length} shown`;
+    controls.querySelector(".shown").textContent = `${shown} of ${cards.length} match`;
   };
   controls.hidden = false;
   controls.addEventListener("input", apply);

@@ -13,6 +13,7 @@ body { font: .9375rem/1.5 system-ui, sans-serif; max-width: 1180px; margin: 0 au
 h1, h2 { line-height: 1.2; } section { margin-top: 2rem; } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .875rem; }
 th, td { text-align: left; font-weight: 400; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--rule); }
+td { white-space: nowrap; }
 thead th, .muted { color: var(--muted); font-size: .8125rem; }
 .notice { font-weight: 600; color: light-dark(#b4500f, #f0914a); }
 """

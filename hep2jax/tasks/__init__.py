@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from hep2jax.config import BAG_READERS, CLASSIFIERS, JOINT_READERS, SEGMENTERS, Config
-from hep2jax.data import cells, images, sources
+from hep2jax.data import cells, images, prepare, sources
 from hep2jax.tasks.bag_task import BagTask
 from hep2jax.tasks.base import Evaluator, Parameters, Task
 from hep2jax.tasks.cell_task import CellTask
@@ -11,7 +11,7 @@ from hep2jax.tasks.field_task import FieldTask
 from hep2jax.tasks.joint_task import JointTask
 from hep2jax.tasks.labels_task import LabelsTask
 
-__all__ = ["Evaluator", "Parameters", "Task", "load", "num_outputs", "reads_labels"]
+__all__ = ["Evaluator", "Parameters", "Task", "load", "num_outputs", "patterns", "reads_labels"]
 
 
 def load(config: Config) -> Task:
@@ -29,6 +29,13 @@ def load(config: Config) -> Task:
 def reads_labels(config: Config) -> bool:
     """Whether the network says of each pattern by itself if an image has it, as the data set's images have several."""
     return config.model.name in BAG_READERS and images.has_several(config.data)
+
+
+def patterns(config: Config) -> tuple[str, ...]:
+    """The patterns of the configured data set, in the order of their labels; the set need not be there."""
+    features = prepare.features(config.data.name, config.data.builder_config)
+    label = features["patterns"].feature if reads_labels(config) else features["pattern"]
+    return tuple(label.names)
 
 
 def num_outputs(config: Config, classes: Sequence[str]) -> int:

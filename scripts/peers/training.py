@@ -9,7 +9,7 @@ import torch  # pyright: ignore[reportMissingImports]
 from torch import Tensor, nn  # pyright: ignore[reportMissingImports]
 from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
-from hep2jax import losses
+from hep2jax import losses, optimizers
 from hep2jax.config import Config, OptimizerConfig
 from scripts.peers import networks
 
@@ -145,7 +145,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tens
 
 def learning_rate(options: OptimizerConfig, step: int, num_steps: int) -> float:
     """`hep2jax.optimizers.make_schedule` with the cosine."""
-    peak, warmup = options.learning_rate, min(options.warmup_steps, num_steps)
+    peak, warmup = options.learning_rate, optimizers.warmup_steps(options, num_steps)
     if step < warmup:
         return peak / warmup + (peak - peak / warmup) * step / warmup
     share = min((step - warmup) / max(num_steps - warmup, 1), 1.0)
