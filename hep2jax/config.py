@@ -227,7 +227,6 @@ class EvaluationConfig:
     drop_cut_cells: bool = False
     """Leave predicted cells that the frame cuts out, networks' and baselines' alike: for icpr2012, whose annotators
     left out every cell that the frame cuts."""
-    bootstrap_samples: int = 2000
     gallery_specimens: int = 24
     """Specimens shown in the report; of cells, as many of each pattern, the errors first."""
 
@@ -322,8 +321,7 @@ def validate(config: Config) -> Config:
             raise UsageError(
                 f"train.{key}={getattr(train, key)}: must be a multiple of train.steps_per_call={train.steps_per_call}"
             )
-    for key in ("batch_size", "bootstrap_samples"):
-        _at_least(f"evaluation.{key}", getattr(config.evaluation, key), 1)
+    _at_least("evaluation.batch_size", config.evaluation.batch_size, 1)
     for key, value in (("eval_every", train.eval_every), ("keep_best", train.keep_best)):
         _at_least(f"train.{key}", value, 0)
     _at_least("data.fold", data.fold, 0)

@@ -27,7 +27,6 @@ _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "The owner's directory tre
 _FOLDS = flags.DEFINE_integer("folds", 7, "Folds of specimens, for real sets.")
 _SYSTEMS = flags.DEFINE_string("systems", "", "Shell patterns over the systems' names, separated by commas.")
 _SET = flags.DEFINE_multi_string("set", [], "PART.section.key=value: a key of a part's configuration; once a key.")
-_SAMPLES = flags.DEFINE_integer("bootstrap_samples", 2000, "Draws of the intervals.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/compare", "Where everything is kept, in a folder for each data set.")
 _WRITE = flags.DEFINE_string("write", None, "A file with lines <!-- table compare_NAME -->.")
 
@@ -53,7 +52,7 @@ def main(argv: Sequence[str]) -> None:
     specimen_systems.check_same_comparison(directory, data, parts)
     fields = sources.load(data)
     divided = specimen_systems.divide(data, fields)
-    result = comparison.compare(systems, fields, divided, directory, samples=_SAMPLES.value)
+    result = comparison.compare(systems, fields, divided, directory)
     result["unavailable"] |= unmade
     result["protocol"] = (
         divided[0].description if len(divided) == 1 else f"{data.protocol}, {len(divided)} folds pooled"

@@ -31,7 +31,7 @@ def _config(name: str) -> Config:
         data=DataConfig(crop_size=SIDE, bag_tiles=2, scale=0.5),
         model=ModelConfig(name=name, width=0.01),
         train=TrainConfig(num_steps=2, global_batch_size=4, log_every=2, checkpoint_every=2),
-        evaluation=EvaluationConfig(tile_size=SIDE, tile_overlap=8, batch_size=8, bootstrap_samples=10),
+        evaluation=EvaluationConfig(tile_size=SIDE, tile_overlap=8, batch_size=8),
     )
 
 

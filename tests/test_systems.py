@@ -36,7 +36,7 @@ def division(fields) -> protocols.Partition:
 @pytest.fixture(scope="module")
 def configs() -> dict[str, Config]:
     """The smallest networks; after 40 steps the U-Net knows foreground, no more."""
-    measured = EvaluationConfig(tile_size=64, tile_overlap=16, batch_size=8, bootstrap_samples=20)
+    measured = EvaluationConfig(tile_size=64, tile_overlap=16, batch_size=8)
     return {
         "cells": Config(
             data=DataConfig(normalise="contrast_stretch", crop_size=78),

@@ -131,10 +131,8 @@ def test_a_run_from_end_to_end(command, data_dir, tmp_path):
         f"--workdir={tmp_path / 'work'}",
         f"--write={page}",
         "--systems=cells-true-network-*",
-        "--bootstrap_samples=20",
         "--set=cells.train.num_steps=4",
         "--set=cells.train.global_batch_size=8",
-        "--set=cells.evaluation.bootstrap_samples=20",
         "--set=cells.evaluation.dihedral=false",
     ]
     done = command("scripts.compare_specimens", *flags)
