@@ -148,7 +148,8 @@ def render(data: str, result: Mapping[str, Any]) -> str:
         "",
         f"Protocol: {result['protocol']}; {result['leakage_note']}. Networks: {networks}. Per cent; a specimen that is "
         "left out counts as an error. Points lost: accuracy with the annotators' cells less accuracy with found ones. "
-        "One field: accuracy when a field is read by itself; its gain: accuracy from all fields less that.",
+        "One field: accuracy when a field is read by itself; its gain: accuracy from all fields less that. "
+        "Intervals: docs/intervals.md; of accuracy, MCA and intensity, specimens are trials.",
         "",
         "| system | family | accuracy | MCA | points lost | one field | gain | Dice | JA | intensity | s a specimen "
         "| left out |",

@@ -16,7 +16,7 @@ TABLE = Table(
     side="test",
     common={"data.name": "hep2_synthetic", "data.protocol": "kfold"},
     rows=(Row(name="first", config="cnn"), Row(name="second", config="cnn", words="`gao`, wider")),
-    published=(Published(method="Somebody 2015", source="abstract", mca="87.1"),),
+    published=(Published(method="Somebody 2015", source="abstract", protocol="cells at random", mca="87.1"),),
 )
 
 
@@ -30,7 +30,8 @@ def _finish(directory: pathlib.Path, *, leaks: bool = False, aca: float = 0.5) -
         "protocol": "kfold, 2 folds pooled",
         "specimen_leakage": leaks,
         "leakage_note": "they leak" if leaks else "no specimen on two sides",
-        "specimen": {"aca": 0.75, "aca_ci95": None, "mca": 0.7, "mca_ci95": None},
+        "ci_method": "by the spread of specimens",
+        "specimen": {"aca": 0.75, "aca_ci95": None, "mca": 0.7, "mca_ci95": None, "ci_method": "by trials"},
     }
     (directory / "report").mkdir(parents=True)
     (directory / "report" / "metrics.json").write_text(json.dumps({"test": section}))
@@ -46,8 +47,9 @@ def test_a_table_has_a_line_for_each_finished_row_and_each_published_figure(tmp_
     lines = results.render(TABLE, tmp_path).splitlines()
     assert lines[0] == "### A made-up table"
     assert "kfold, 2 folds pooled; no specimen on two sides" in lines[2]
-    assert lines[-2] == "| `gao`, wider | 1,234 | 50.00 [40.0, 60.0] | – | 75.00 | 70.00 | 3 |"
-    assert lines[-1] == "| *Somebody 2015* (abstract) | – | – | 87.1 | – | – | – |"
+    assert lines[2].endswith("Intervals of cells: by the spread of specimens. Intervals of specimens: by trials.")
+    assert lines[-2] == "| `gao`, wider | 1,234 | 50.00 [40.0, 60.0] | – | 75.00 | 70.00 | 3 | unknown |"
+    assert lines[-1] == "| *Somebody 2015* (abstract; protocol: cells at random) | – | – | 87.1 | – | – | – | – |"
     assert len(lines) == 8
 
 
@@ -130,4 +132,5 @@ def test_a_missing_row_is_run_once(data_dir, tmp_path):
     alone, twice = (line.split(" | ") for line in results.render(table, tmp_path).splitlines()[-2:])
     assert (alone[0], twice[0]) == ("| `gao`", "| the mean of it and itself")
     assert int(twice[1].replace(",", "")) == 2 * int(alone[1].replace(",", ""))
-    assert twice[2:-1] == alone[2:-1]
+    assert twice[2:-2] == alone[2:-2]
+    assert twice[-1] == alone[-1] == f"{results._commit()} |"
