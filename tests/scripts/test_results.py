@@ -1,5 +1,6 @@
 import json
 import pathlib
+import re
 
 import pytest
 
@@ -105,6 +106,26 @@ def test_the_shipped_tables_name_configurations_and_keys_that_exist():
     for table in TABLES:
         assert f"<!-- table {table.name} -->" in page
         assert f"<!-- end {table.name} -->" in page
+
+
+def test_tables_say_whose_specimens_and_whose_protocol():
+    for table in TABLES:
+        assert ("recovered from the time stamps" in table.note) == (table.common["data.name"] == "icpr2014_task1")
+        partly = table.name in ("icpr2014_blocked", "icpr2014_by_specimen", "icpr2014_whole")
+        assert ("10,876 were at hand" in table.note) == partly
+        assert not any("LOSO" in entry.method and entry.mca for entry in table.published), "87.1 is another protocol's"
+
+
+def test_rows_on_the_page_carry_their_commit():
+    page = (pathlib.Path(results.__file__).parents[1] / "RESULTS.md").read_text()
+    for table in TABLES:
+        _, rest = page.split(f"<!-- table {table.name} -->")
+        lines = [line for line in rest.split("<!-- end")[0].splitlines() if line.startswith("| ")][1:]
+        assert lines
+        for line in lines:
+            assert re.search(r"protocol: .* \| – \|$" if line.startswith("| *") else r" \| [0-9a-f]{7}\*? \|$", line), (
+                line
+            )
 
 
 def test_a_missing_row_is_run_once(data_dir, tmp_path):
