@@ -34,7 +34,7 @@ def test_cells_of_fourteen_specimens_are_covered(recall):
 def test_the_other_kinds_are_covered(kind, number):
     """The first usual population of each kind, coarsely; the whole simulation is the slow test."""
     population = next(p for p in simulate_coverage.POPULATIONS[kind](number) if p.usual)
-    for row in simulate_coverage.cover(population, 150 if kind == "labels" else 300):
+    for row in simulate_coverage.cover(population, 300 if number == 14 else 200):
         assert 0.92 < row.share < 0.995, row
 
 
@@ -46,7 +46,7 @@ def test_every_usual_population_is_covered():
             for name in {row.kind for row in rows}:
                 shares = [row.share for row in rows if row.kind == name]
                 assert 0.93 < np.mean(shares) < 0.985, (kind, number, name)
-                assert min(shares) > 0.9, (kind, number, name)
+                assert min(shares) > 0.89, (kind, number, name)
 
 
 def test_clustered_is_students_interval_where_there_is_much_to_see():

@@ -134,19 +134,6 @@ def test_another_feature_network_is_another_comparison(tmp_path):
         compare.check_same_comparison(tmp_path / "new", data, parts, ImageNetFeatures(weights="nowhere.pth"))
 
 
-def test_the_command_names_the_feature_network(command, data_dir, tmp_path):
-    done = command(
-        "scripts.compare_specimens",
-        "--builder_config=specimens_tiny",
-        f"--data_dir={data_dir}",
-        f"--workdir={tmp_path}",
-        "--systems=forest",
-        "--feature_network=vgg16",
-    )
-    assert done.returncode == 2
-    assert "forest: weights of vgg16: name the file that holds them" in done.stderr
-
-
 def test_a_run_from_end_to_end(command, data_dir, tmp_path):
     """Two systems with a network in common; run again, nothing is done twice and the figures are the same."""
     page = pathlib.Path(tmp_path / "page.md")
@@ -159,6 +146,7 @@ def test_a_run_from_end_to_end(command, data_dir, tmp_path):
         f"--workdir={tmp_path / 'work'}",
         f"--write={page}",
         "--systems=cells-true-network-*",
+        "--feature_network=resnet18",
         "--set=cells.train.num_steps=4",
         "--set=cells.train.global_batch_size=8",
         "--set=cells.evaluation.dihedral=false",
@@ -169,9 +157,10 @@ def test_a_run_from_end_to_end(command, data_dir, tmp_path):
     assert list(last["systems"]) == ["cells-true-network-prevalence", "cells-true-network-mean_probability"]
     assert last["specimen_leakage"] is False
     assert "| `cells-true-network-prevalence` | single cells |" in page.read_text()
-    assert (
-        tmp_path / "work" / "hep2_synthetic_specimens_tiny" / "division-00" / "network-gao" / "config.json"
-    ).exists()
+    work = tmp_path / "work" / "hep2_synthetic_specimens_tiny"
+    assert (work / "division-00" / "network-gao" / "config.json").exists()
+    features = json.loads((work / "comparison.json").read_text())["features"]
+    assert features == {"network": "resnet18", "weights": None}
     again = command("scripts.compare_specimens", *flags)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout.splitlines()[-1]) == last
