@@ -260,7 +260,6 @@ class EvaluationConfig:
     drop_cut_cells: bool = False
     """Leave predicted cells that the frame cuts out, networks' and baselines' alike: for icpr2012, whose annotators
     left out every cell that the frame cuts."""
-    bootstrap_samples: int = _key(2000, at_least=1)
     gallery_specimens: int = _key(32, at_least=0)
     """Specimens of a side shown in the report, evenly chosen where there are more; of cells, as many of each pattern,
     the errors first."""

@@ -14,20 +14,18 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from hep2jax.intervals import (
+    CLUSTERED,
+    JACKKNIFE,
+    TRIALS,
     Interval,
-    bootstrap_weights,
-    containing,
+    clustered_interval,
     group_indices,
-    mean_recall_interval,
-    percentile_interval,
+    jackknife_interval,
     ratio,
-    wilson_interval,
+    trials_interval,
 )
 
 PIXEL_FIGURES = ("SE", "SP", "JA", "AC", "Dice")
-CI_TRIALS = "Wilson, one trial per specimen; for MCA with the effective number of trials"
-CI_BOOTSTRAP = "percentile bootstrap over specimens, stratified by class"
-CI_PIXEL_BOOTSTRAP = "percentile bootstrap over specimens"
 
 Labels = Int[np.ndarray, "height width"]
 Mask = Bool[np.ndarray, "height width"]
@@ -233,7 +231,7 @@ def score_image(
     )
 
 
-def pixel_report(images: Sequence[ImageScore], *, seed: int = 0, samples: int = 2000) -> dict[str, Any]:
+def pixel_report(images: Sequence[ImageScore]) -> dict[str, Any]:
     """Segmentation figures pooled over all pixels and all objects, with 95 % intervals over specimens.
 
     Keys: `SE`, `SP`, `JA`, `AC`, `Dice` (see `pixel_figures`), `SEG`, `SEG_instances` (see `score_image`) and
@@ -242,21 +240,17 @@ def pixel_report(images: Sequence[ImageScore], *, seed: int = 0, samples: int = 
     `num_images`, `num_specimens`, `num_objects`, `num_instances`, `ci_method`.
 
     Pooling gives every pixel and every object the same weight, so the figures do not depend on how pixels are
-    divided into images. Intervals resample whole specimens, because pixels of one specimen are not
-    independent; with few specimens they are too narrow. A figure that is undefined, and the interval where
-    there are fewer than two specimens, is None.
+    divided into images. Intervals leave out whole specimens (`jackknife_interval`), because pixels of one specimen
+    are not independent. A figure that is undefined, and the interval where there are fewer than two specimens, is
+    None.
     """
     counts, seg, instance_seg, num_specimens = _per_specimen(images)
     pooled = {**sum((image.counts for image in images), PixelCounts()).figures()}
     pooled["SEG"] = _mean(np.concatenate([[], *(image.jaccards for image in images)]))
     pooled["SEG_instances"] = _mean(np.concatenate([[], *(image.instance_jaccards for image in images)]))
-    weights = bootstrap_weights(np.zeros(num_specimens, np.int64), samples, seed)
-    resampled = pixel_figures(weights @ counts)
-    resampled |= {"SEG": _weighted_mean(weights, seg), "SEG_instances": _weighted_mean(weights, instance_seg)}
-    intervals = {
-        f"{name}_ci95": percentile_interval(resampled[name]) if num_specimens > 1 else None
-        for name in (*PIXEL_FIGURES, "SEG", "SEG_instances")
-    }
+    without = pixel_figures(counts.sum(0) - counts)
+    without |= {"SEG": _means_without_each(seg), "SEG_instances": _means_without_each(instance_seg)}
+    intervals = {f"{name}_ci95": jackknife_interval(pooled[name], values) for name, values in without.items()}
     per_image = np.array([image.counts.figures()["Dice"] for image in images], np.float64)
     return {
         **pooled,
@@ -268,7 +262,7 @@ def pixel_report(images: Sequence[ImageScore], *, seed: int = 0, samples: int = 
         "num_specimens": num_specimens,
         "num_objects": sum(image.jaccards.size for image in images),
         "num_instances": sum(image.instance_jaccards.size for image in images),
-        "ci_method": CI_PIXEL_BOOTSTRAP,
+        "ci_method": JACKKNIFE,
     }
 
 
@@ -289,9 +283,9 @@ def _sum_and_number(values: Sequence[np.ndarray]) -> tuple[float, int]:
     return math.fsum(joined), joined.size
 
 
-def _weighted_mean(weights: np.ndarray, sums: Sequence[tuple[float, int]]) -> np.ndarray:
-    totals = weights @ np.reshape(sums, (-1, 2)).astype(np.float64)
-    return ratio(totals[:, 0], totals[:, 1])
+def _means_without_each(sums: Sequence[tuple[float, int]]) -> np.ndarray:
+    rows = np.reshape(sums, (-1, 2)).astype(np.float64)
+    return ratio(*(rows.sum(0) - rows).T)
 
 
 def _dice_per_pattern(images: Sequence[ImageScore]) -> dict[str, float | None]:
@@ -376,22 +370,17 @@ def classification_report(
     the truth (a held-out part may lack one). Pool the predictions of all folds before calling: one held-out
     specimen has one class only, so a fold has no MCA.
 
-    Intervals treat the specimen as the unit. Where each specimen holds one item: ACA by Wilson's score
-    interval, MCA by `mean_recall_interval`; both keep a width at 100 %. Where specimens hold several items
-    (cells): percentile bootstrap over whole specimens, stratified by class. Caveat: with few specimens in a
-    class (ICPR 2012: two or three) the bootstrap is too narrow. Where it says nothing (a class with a single
-    specimen, or resamples that all agree) the first method is used with a specimen's share of right items as
-    its one trial, which is conservative. `ci_method` names the one used. Intervals are widened where needed
-    to contain the figure itself.
+    Intervals treat the specimen as the unit: where each holds one item, by `trials_interval`; where specimens hold
+    several (cells), by `clustered_interval`, or again by the first with a specimen's share of right items as its one
+    trial, which is conservative, where no class has two specimens. All keep a width at 100 %. `ci_method` names the one
+    used, docs/intervals.md says how well they cover.
 
     Args:
         truth: class index of each item, int [N] in 0..K-1.
         prediction: predicted class index of each item; None or -1 = no decision, which is an error of the
             item and stands in no column of `confusion`.
-        groups: specimen id of each item.
+        groups: specimen id of each item; one id for specimens that repeat each other.
         classes: the K names.
-        seed: seed of the Monte Carlo draws.
-        samples: number of draws.
 
     Returns:
         `aca`, `mca`, `aca_ci95`, `mca_ci95`, `per_class` {name: {recall, precision, support}}, `confusion`
@@ -411,12 +400,12 @@ def classification_report(
     )
     right, items = _per_group(truth_index, predicted_index, group_index, (len(specimens), len(classes)))
     aca, mca = _aca_and_mca(right.sum(0), items.sum(0))
-    (aca_interval, mca_interval), method = _classification_intervals(right, items, seed, samples)
+    (aca_interval, mca_interval), method = _classification_intervals(right, items)
     return {
         "aca": _finite_or_none(aca),
         "mca": _finite_or_none(mca),
-        "aca_ci95": containing(aca_interval, float(aca)),
-        "mca_ci95": containing(mca_interval, float(mca)),
+        "aca_ci95": aca_interval,
+        "mca_ci95": mca_interval,
         "ci_method": method,
         "per_class": {
             name: {
@@ -465,25 +454,17 @@ def _aca_and_mca(right: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.n
     return ratio(right.sum(-1), items.sum(-1)), ratio(recall.sum(-1), present.sum(-1))
 
 
-def _classification_intervals(
-    right: np.ndarray, items: np.ndarray, seed: int, samples: int
-) -> tuple[tuple[Interval, Interval], str]:
-    several_items = bool((items.sum(1) > 1).any())
-    several_specimens = bool(((items > 0).sum(0)[items.sum(0) > 0] > 1).all())
-    if several_items and several_specimens:
-        weights = bootstrap_weights(items.argmax(1), samples, seed)
-        aca, mca = _aca_and_mca(weights @ right, weights @ items)
-        if np.ptp(aca) > 0 and np.ptp(mca) > 0:
-            return (percentile_interval(aca), percentile_interval(mca)), CI_BOOTSTRAP
-    return _trial_intervals(right, items), CI_TRIALS
-
-
-def _trial_intervals(right: np.ndarray, items: np.ndarray) -> tuple[Interval, Interval]:
-    """Every specimen is one trial, won by the share of its items that are right."""
-    won = ratio(right.sum(1), items.sum(1))
-    won_of_class = ratio(right, items, undefined=0.0).sum(0)
-    mca = mean_recall_interval(won_of_class, (items > 0).sum(0))
-    return wilson_interval(math.fsum(won), won.size), mca
+def _classification_intervals(right: np.ndarray, items: np.ndarray) -> tuple[tuple[Interval, Interval], str]:
+    present = items.sum(0) > 0
+    right, items = right[:, present], items[:, present]
+    if not items.size:
+        return (None, None), TRIALS
+    of_class = (items > 0).sum(0)
+    equally = np.ones(of_class.size)
+    if (items.sum(1) > 1).any() and (of_class > 1).any():
+        return (clustered_interval(right, items, items.sum(0)), clustered_interval(right, items, equally)), CLUSTERED
+    won = ratio(right, items, undefined=0.0).sum(0)
+    return (trials_interval(won, of_class, of_class), trials_interval(won, of_class, equally)), TRIALS
 
 
 # Small arithmetic

@@ -42,8 +42,7 @@ def main(argv: Sequence[str]) -> None:
 def average(runs: Sequence[pathlib.Path], directory: pathlib.Path) -> dict[str, Any]:
     """Write `report/metrics.json` and `report/records.json`; returns the headline figures by side.
 
-    Every cell's probabilities are the mean of what the runs give it. Intervals and specimens as the first run's
-    configuration has them.
+    Every cell's probabilities are the mean of what the runs give it; its specimen is that of the first run's records.
 
     Args:
         runs: finished work directories of cell networks.

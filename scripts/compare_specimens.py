@@ -17,7 +17,8 @@ from absl import flags
 from hep2jax import cli, workdir
 from hep2jax.config import DataConfig
 from hep2jax.data import sources
-from hep2jax.systems import comparison
+from hep2jax.models import pretrained
+from hep2jax.systems import ImageNetFeatures, comparison
 from scripts import documents, specimen_systems
 
 _DATA = flags.DEFINE_enum("data", "hep2_synthetic", list(specimen_systems.PARTS), "Data set.")
@@ -27,7 +28,12 @@ _MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "The owner's directory tre
 _FOLDS = flags.DEFINE_integer("folds", 7, "Folds of specimens, for real sets.")
 _SYSTEMS = flags.DEFINE_string("systems", "", "Shell patterns over the systems' names, separated by commas.")
 _SET = flags.DEFINE_multi_string("set", [], "PART.section.key=value: a key of a part's configuration; once a key.")
-_SAMPLES = flags.DEFINE_integer("bootstrap_samples", 2000, "Draws of the intervals.")
+_FEATURES = flags.DEFINE_enum(
+    "feature_network", pretrained.DEFAULT, pretrained.NAMES, "Published network whose features systems read."
+)
+_WEIGHTS = flags.DEFINE_string(
+    "feature_weights", None, "File of its weights: torchvision's .pth or .safetensors; none: the installed package."
+)
 _WORKDIR = flags.DEFINE_string("workdir", "runs/compare", "Where everything is kept, in a folder for each data set.")
 _WRITE = flags.DEFINE_string("write", None, "A file with lines <!-- table compare_NAME -->.")
 
@@ -37,7 +43,8 @@ def main(argv: Sequence[str]) -> None:
     del argv
     cli.prepare_runtime()
     parts = specimen_systems.read_parts(_DATA.value, _SET.value)
-    systems, unmade = specimen_systems.make_systems(specimen_systems.choose(_SYSTEMS.value), parts)
+    features = ImageNetFeatures(network=_FEATURES.value, weights=_WEIGHTS.value)
+    systems, unmade = specimen_systems.make_systems(specimen_systems.choose(_SYSTEMS.value), parts, features)
     data = DataConfig(
         name=_DATA.value,
         builder_config=_BUILDER_CONFIG.value,
@@ -50,15 +57,15 @@ def main(argv: Sequence[str]) -> None:
     )
     name = "_".join(filter(None, (_DATA.value, _BUILDER_CONFIG.value)))
     directory = pathlib.Path(_WORKDIR.value) / name
-    specimen_systems.check_same_comparison(directory, data, parts)
+    specimen_systems.check_same_comparison(directory, data, parts, features)
     fields = sources.load(data)
     divided = specimen_systems.divide(data, fields)
-    result = comparison.compare(systems, fields, divided, directory, samples=_SAMPLES.value)
+    result = comparison.compare(systems, fields, divided, directory)
     result["unavailable"] |= unmade
     result["protocol"] = (
         divided[0].description if len(divided) == 1 else f"{data.protocol}, {len(divided)} folds pooled"
     )
-    result["networks"] = {part: config.model.name for part, config in parts.items()}
+    result["networks"] = {part: config.model.name for part, config in parts.items()} | {"features": features.network}
     result["points_lost_to_finding"] = specimen_systems.points_lost_to_finding(result["systems"])
     workdir.write_json(directory / "figures.json", result)
     table = specimen_systems.render(name, result)

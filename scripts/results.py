@@ -5,7 +5,8 @@
 
 A table is one data set under one protocol (`scripts/tables.py` lists them): rows that leak specimens and rows that do
 not never stand in one table. A finished row is not run again, an interrupted one goes on where it stopped. Rows whose
-data are not at hand are named and left out. Without --write the tables are printed.
+data are not at hand are named and left out. Each row carries the commit that it was finished at. Without --write the
+tables are printed.
 """
 
 import dataclasses
@@ -28,6 +29,7 @@ from scripts.documents import write
 from scripts.tables import TABLES, Published, Row, Table
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+_COMMIT = "commit.txt"
 MANY_FOLDS = ("kfold", "loso", "blocked", "random_cells")
 
 _RUNS = flags.DEFINE_string("runs", "runs/results", "Where the rows' work directories live.")
@@ -93,6 +95,14 @@ def run_missing(tables: Sequence[Table], place: Place, only: str = "*") -> None:
         line = [sys.executable, "-m", *arguments, f"--workdir={directory}"]
         if subprocess.run(line, cwd=ROOT).returncode:
             raise UsageError(f"{name}: the run failed; its last words stand above")
+        (directory / _COMMIT).write_text(_commit())
+
+
+def _commit() -> str:
+    """Of the code that runs; with a star where it was changed since."""
+    line = ["git", "describe", "--always", "--dirty=*", "--exclude=*"]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
 
 
 def _training(table: Table, row: Row, place: Place) -> list[str]:
@@ -141,16 +151,24 @@ def render(table: Table, runs: pathlib.Path) -> str:
     if not figures:
         head += ["Not run yet.", ""]
     else:
-        head += [f"Protocol: {figures[0]['protocol']}; {next(iter(notes.values()))}. {table.note}".strip(), ""]
+        said = f"Protocol: {figures[0]['protocol']}; {next(iter(notes.values()))}. {table.note}".strip()
+        head += [f"{said} {_intervals(figures)}", ""]
     if not figures and not table.published:
         return "\n".join(head).rstrip()
     lines = [
-        "| method | parameters | ACA | MCA | ACA of specimens | MCA of specimens | minutes |",
-        "|---|---|---|---|---|---|---|",
+        "| method | parameters | ACA | MCA | ACA of specimens | MCA of specimens | minutes | commit |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     lines += [_line(row, path, section) for (row, path), section in zip(finished, figures, strict=True)]
     lines += [_published(entry) for entry in table.published]
     return "\n".join(head + lines)
+
+
+def _intervals(figures: Sequence[dict[str, Any]]) -> str:
+    """Which intervals stand in the table."""
+    methods = {"cells": {own["ci_method"] for own in figures}}
+    methods["specimens"] = {own["specimen"]["ci_method"] for own in figures if "specimen" in own}
+    return " ".join(f"Intervals of {unit}: {' or '.join(sorted(own))}." for unit, own in methods.items() if own)
 
 
 def _figures(directory: pathlib.Path, side: str) -> dict[str, Any]:
@@ -166,12 +184,17 @@ def _line(row: Row, directory: pathlib.Path, section: dict[str, Any]) -> str:
     efforts = [_effort(directory.with_name(member)) for member in row.members or (row.name,)]
     parameters, minutes = map(sum, zip(*efforts, strict=True))
     cells = [_percent(section, "aca"), _percent(section, "mca"), _percent(whole, "aca"), _percent(whole, "mca")]
-    return f"| {words} | {parameters:,} | {' | '.join(cells)} | {minutes:.0f} |"
+    return f"| {words} | {parameters:,} | {' | '.join(cells)} | {minutes:.0f} | {_finished_at(directory)} |"
+
+
+def _finished_at(directory: pathlib.Path) -> str:
+    path = directory / _COMMIT
+    return path.read_text() if path.exists() else "unknown"
 
 
 def _published(entry: Published) -> str:
     cells = [figure or "–" for figure in (entry.aca, entry.mca, entry.specimen_aca, entry.specimen_mca)]
-    return f"| *{entry.method}* ({entry.source}) | – | {' | '.join(cells)} | – |"
+    return f"| *{entry.method}* ({entry.source}; protocol: {entry.protocol}) | – | {' | '.join(cells)} | – | – |"
 
 
 def _percent(section: dict[str, Any], name: str) -> str:

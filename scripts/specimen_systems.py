@@ -1,6 +1,7 @@
 """What `scripts.compare_specimens` compares, and the table that it writes."""
 
 import fnmatch
+import hashlib
 import importlib
 import json
 import pathlib
@@ -14,7 +15,7 @@ from hep2jax.data import protocols
 from hep2jax.data.sources import FieldSet
 from hep2jax.errors import UsageError
 from hep2jax.progress import say
-from hep2jax.systems import SYSTEMS, System
+from hep2jax.systems import SYSTEMS, ImageNetFeatures, System
 
 PARTS = {
     "hep2_synthetic": {"cells": "cnn", "pixels": "fcn", "mil": "mil", "joint": "joint"},
@@ -76,30 +77,43 @@ def choose(patterns: str) -> list[str]:
     return [name for name in SYSTEMS if any(fnmatch.fnmatch(name, pattern) for pattern in wanted)]
 
 
-def make_systems(names: Sequence[str], parts: Mapping[str, Config]) -> tuple[list[System], dict[str, str]]:
+def make_systems(
+    names: Sequence[str], parts: Mapping[str, Config], features: ImageNetFeatures
+) -> tuple[list[System], dict[str, str]]:
     """The systems that can be made from these parts, and why the others cannot."""
     made, unmade = [], {}
     for name in names:
         try:
-            made.append(SYSTEMS[name](parts))
+            made.append(SYSTEMS[name](parts, features))
         except KeyError as error:
             unmade[name] = f"needs a configuration of the part {error} for this data set"
             say(f"{name}: left out: {unmade[name]}")
     return made, unmade
 
 
-def check_same_comparison(directory: pathlib.Path, data: DataConfig, parts: Mapping[str, Config]) -> None:
+def check_same_comparison(
+    directory: pathlib.Path, data: DataConfig, parts: Mapping[str, Config], features: ImageNetFeatures
+) -> None:
     """Keep what is compared in `comparison.json`; UsageError where the directory holds another comparison."""
     now = {"data": {key: getattr(data, key) for key in ("name", "builder_config", "protocol", "num_folds")}}
+    now |= {"features": {"network": features.network, "weights": _digest(features.weights)}}
     now |= {part: configs.to_dict(config) for part, config in parts.items()}
     path = directory / "comparison.json"
     kept = json.loads(path.read_text()) if path.exists() else {}
-    for part in kept.keys() - {"data"}:  # a key that is younger than the comparison had its default there
+    for part in kept.keys() - {"data", "features"}:  # a key that is younger than the comparison had its default there
         kept[part] = configs.to_dict(configs.from_dict(kept[part]))
     for part in now.keys() & kept.keys():
         if now[part] != kept[part]:
             raise UsageError(f"--workdir: {directory} holds another comparison ('{part}' differs); choose another")
     workdir.write_json(path, kept | now)
+
+
+def _digest(weights: str | None) -> str | None:
+    """SHA-256 of a file, which tells weights apart wherever they lie."""
+    try:
+        return weights and hashlib.sha256(pathlib.Path(weights).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(f"--feature_weights={weights}: cannot be read ({error.strerror})") from error
 
 
 def divide(data: DataConfig, fields: FieldSet) -> list[protocols.Partition]:
@@ -134,7 +148,8 @@ def render(data: str, result: Mapping[str, Any]) -> str:
         "",
         f"Protocol: {result['protocol']}; {result['leakage_note']}. Networks: {networks}. Per cent; a specimen that is "
         "left out counts as an error. Points lost: accuracy with the annotators' cells less accuracy with found ones. "
-        "One field: accuracy when a field is read by itself; its gain: accuracy from all fields less that.",
+        "One field: accuracy when a field is read by itself; its gain: accuracy from all fields less that. "
+        "Intervals: docs/intervals.md; of accuracy, MCA and intensity, specimens are trials.",
         "",
         "| system | family | accuracy | MCA | points lost | one field | gain | Dice | JA | intensity | s a specimen "
         "| left out |",

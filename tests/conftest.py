@@ -41,7 +41,7 @@ def tiny_config(data_dir) -> Config:
         data=DataConfig(builder_config="specimens_tiny", data_dir=str(data_dir), scale=0.5, crop_size=32),
         model=ModelConfig(name="unet", width=0.01),
         train=TrainConfig(num_steps=6, global_batch_size=8, log_every=2, checkpoint_every=3),
-        evaluation=EvaluationConfig(tile_size=64, tile_overlap=16, batch_size=4, bootstrap_samples=50),
+        evaluation=EvaluationConfig(tile_size=64, tile_overlap=16, batch_size=4),
     )
 
 
@@ -58,7 +58,6 @@ def tiny_flags(data_dir) -> list[str]:
         "--config.evaluation.tile_size=64",
         "--config.evaluation.tile_overlap=16",
         "--config.evaluation.batch_size=8",
-        "--config.evaluation.bootstrap_samples=50",
     ]
 
 

@@ -24,7 +24,7 @@ def _config() -> Config:
         augment=AugmentConfig(rotate=False, scale_min=1, scale_max=1, gain=0.1, gamma=0, offset=0),
         model=ModelConfig(name="mil", width=0.1),
         train=TrainConfig(num_steps=_STEPS, global_batch_size=_BAGS),
-        evaluation=EvaluationConfig(tile_size=_SIDE, tile_overlap=8, batch_size=16, bootstrap_samples=50),
+        evaluation=EvaluationConfig(tile_size=_SIDE, tile_overlap=8, batch_size=16),
     )
     config.optimizer.learning_rate, config.optimizer.ema_decay = 1e-2, 0.0
     return config

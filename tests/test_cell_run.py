@@ -21,7 +21,6 @@ def flags(data_dir) -> list[str]:
         "--config.train.global_batch_size=8",
         "--config.train.log_every=2",
         "--config.evaluation.batch_size=8",
-        "--config.evaluation.bootstrap_samples=50",
     ]
 
 

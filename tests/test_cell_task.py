@@ -18,7 +18,7 @@ def _task(**evaluation) -> CellTask:
     config = Config(
         data=DataConfig(crop_size=78, normalise="contrast_stretch"),
         model=ModelConfig(name="gao"),
-        evaluation=EvaluationConfig(bootstrap_samples=50, **evaluation),
+        evaluation=EvaluationConfig(**evaluation),
     )
     return CellTask(config, cell_set(config.data, specimens=2, cells=5))
 
@@ -50,6 +50,22 @@ def test_cells_are_counted_and_specimens_read_by_prevalence():
     rows = {row["specimen"]: row for row in figures["specimens"]}
     assert rows["b"] == {"specimen": "b", "pattern": "ring", "prediction": "dots", "num_cells": 3, "right": 1}
     json.dumps(figures, allow_nan=False)
+
+
+def test_specimens_that_repeat_each_other_count_as_one():
+    """As specimen 69 of I3A Task 1 repeats 68: the cells of both count, as they do in the set, the specimen once."""
+    copies = [dataclasses.replace(row, specimen="a2") for row in _results(ROWS[:3])]
+    rows = [dataclasses.replace(row, group=row.specimen[0]) for row in _results(ROWS) + copies]
+    merged = [dataclasses.replace(row, specimen=row.group) for row in rows]
+    task = _task()
+    figures, expected = (task.figures(some, "made up", False) for some in (rows, merged))
+    assert (figures["num_examples"], figures["num_specimens"], figures["specimen"]["num_specimens"]) == (11, 4, 4)
+    assert figures | {"repeated_specimens": []} == expected
+    assert figures["repeated_specimens"] == [["a", "a2"]]
+    assert task.details(figures)[-1] == "counted as one specimen: a, a2"
+    alone = task.figures([dataclasses.replace(row, group="") for row in rows], "made up", False)
+    assert alone["num_specimens"] == 5
+    assert alone["aca_ci95"] != figures["aca_ci95"]
 
 
 def test_without_specimen_ids_nothing_is_said_about_specimens():
@@ -95,6 +111,7 @@ def test_figures_do_not_depend_on_the_batch_size(dihedral: bool):
         optimizer = optimizers.make_optimizer(task.config.optimizer, 10)
         state = states.initial_state(network, optimizer, 0, meshes.replicated(mesh))
         rows = task.evaluator(network, mesh).measure((state.params, state.batch_stats), range(len(task.items)))
+        assert [row.group for row in rows] == [item.group for item in task.items]
         probabilities.append(np.stack([row.probabilities for row in rows]))
     assert len(probabilities[0]) == len(task.items)
     np.testing.assert_allclose(probabilities[0].sum(1), 1, atol=1e-5)

@@ -87,7 +87,6 @@ def test_cells_on_two_processes_give_the_same_figures(command, data_dir, tmp_pat
         "--config.train.global_batch_size=8",
         "--config.optimizer.learning_rate=1e-4",
         "--config.evaluation.batch_size=4",
-        "--config.evaluation.bootstrap_samples=50",
     ]
     alone = command("hep2jax.main", *flags, f"--workdir={tmp_path / 'one'}", env={"JAX_NUM_CPU_DEVICES": "1"})
     assert alone.returncode == 0, alone.stderr

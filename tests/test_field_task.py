@@ -21,7 +21,6 @@ def world(data_dir):
     config.data.builder_config, config.data.data_dir, config.data.scale = "specimens_tiny", str(data_dir), 0.5
     config.model.name, config.model.width = "unet", 0.01
     config.evaluation.tile_size, config.evaluation.tile_overlap = 64, 16
-    config.evaluation.bootstrap_samples = 50
     config.evaluation.min_object_pixels = 1
     fields = sources.load(config.data)
     mesh = meshes.make_mesh()

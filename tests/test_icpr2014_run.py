@@ -23,7 +23,6 @@ def _run(command, workdir: pathlib.Path, *more: str):
         "--config.train.num_steps=2",
         "--config.train.global_batch_size=8",
         "--config.evaluation.batch_size=8",
-        "--config.evaluation.bootstrap_samples=50",
     ]
     return command("hep2jax.main", *flags, *more)
 

@@ -20,7 +20,7 @@ def configuration(tmp_path, protocol):
         ),
         model=ModelConfig(name="fcn", width=0.05),
         train=TrainConfig(num_steps=2, global_batch_size=8, log_every=1, checkpoint_every=2),
-        evaluation=EvaluationConfig(tile_size=64, tile_overlap=16, batch_size=8, bootstrap_samples=20),
+        evaluation=EvaluationConfig(tile_size=64, tile_overlap=16, batch_size=8),
     )
 
 

@@ -3,14 +3,18 @@
 import cv2
 import numpy as np
 import pytest
+from safetensors import numpy as safetensors
 
 from hep2jax import predict
 from hep2jax.config import Config, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
 from hep2jax.data.joint_stream import GRADES
 from hep2jax.errors import UsageError
+from hep2jax.models import pretrained
+from hep2jax.systems import SYSTEMS, ImageNetFeatures
 from hep2jax.systems.images import BagSystem, ForestOptions, ForestSystem
 from hep2jax.systems.joint import JointSystem
 from tests.data.blobs import blob_set
+from tests.models.test_pretrained import torch_names
 
 SIDE = 32
 
@@ -31,7 +35,7 @@ def _config(name: str) -> Config:
         data=DataConfig(crop_size=SIDE, bag_tiles=2, scale=0.5),
         model=ModelConfig(name=name, width=0.01),
         train=TrainConfig(num_steps=2, global_batch_size=4, log_every=2, checkpoint_every=2),
-        evaluation=EvaluationConfig(tile_size=SIDE, tile_overlap=8, batch_size=8, bootstrap_samples=10),
+        evaluation=EvaluationConfig(tile_size=SIDE, tile_overlap=8, batch_size=8),
     )
 
 
@@ -98,6 +102,26 @@ def test_forests_learn_texture_and_features_and_keep_them(fields, train, tmp_pat
         again.fit(fields, train[2:], tmp_path)
     with pytest.raises(UsageError, match="two patterns"):
         again.fit(fields, train[:2], tmp_path / "elsewhere")
+
+
+@pytest.fixture(scope="module")
+def resnet(tmp_path_factory) -> ImageNetFeatures:
+    """A real file of ResNet-18's weights, random."""
+    rng, file = np.random.default_rng(0), tmp_path_factory.mktemp("weights") / "resnet18.safetensors"
+    shapes = {name: zeros.shape for name, zeros in torch_names(pretrained.make("resnet18")).items()}
+    tensors = {name: 0.05 * rng.random(shape, np.float32) - 0.02 for name, shape in shapes.items()}
+    tensors |= {name: np.ones(shape, np.float32) for name, shape in shapes.items() if name.endswith("running_var")}
+    file.write_bytes(safetensors.save(tensors))
+    return ImageNetFeatures(network="resnet18", weights=str(file))
+
+
+def test_a_forest_reads_features_of_the_network_that_is_named(resnet, fields, train, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    system = SYSTEMS["forest"]({}, resnet)
+    system.fit(fields, train, tmp_path)
+    _check(system.read([fields.fields[i] for i in (4, 5)]), fields, (4, 5))
+    with np.load(tmp_path / "forests-resnet18" / "descriptions.npz") as kept:
+        assert kept["deep"].shape == (len(train), 512)
 
 
 def test_forests_need_weights():

@@ -33,7 +33,7 @@ def _config(balance: str = "pattern") -> Config:
         augment=AugmentConfig(rotate=False, scale_min=1, scale_max=1, gain=0.1, gamma=0, offset=0),
         model=ModelConfig(name="mil", width=0.1),
         train=TrainConfig(num_steps=_STEPS, global_batch_size=_BAGS),
-        evaluation=EvaluationConfig(tile_size=_SIDE, tile_overlap=8, batch_size=16, bootstrap_samples=50),
+        evaluation=EvaluationConfig(tile_size=_SIDE, tile_overlap=8, batch_size=16),
     )
     config.optimizer.learning_rate, config.optimizer.ema_decay = 1e-2, 0.0
     return config
@@ -44,7 +44,7 @@ def _shrunk(config: Config) -> Config:
     config.data.scale, config.data.crop_size, config.data.bag_tiles = 1.0, 32, 2
     config.model.width = 0.05
     config.train = TrainConfig(num_steps=3, global_batch_size=4, log_every=1, eval_every=3)
-    config.evaluation = EvaluationConfig(tile_size=32, tile_overlap=0, batch_size=8, bootstrap_samples=20)
+    config.evaluation = EvaluationConfig(tile_size=32, tile_overlap=0, batch_size=8)
     return configs.validate(config)
 
 

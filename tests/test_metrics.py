@@ -193,7 +193,7 @@ class TestPixelReport:
             _one_image("a", "golgi", PixelCounts(0, 0, 0, 100)),
             _one_image("b", "numem", PixelCounts(2, 3, 4, 91), [0.0], [0.75, 0.5]),
         ]
-        report = metrics.pixel_report(images, seed=3, samples=50)
+        report = metrics.pixel_report(images)
         assert report["SE"] == 10 / 16
         assert report["SP"] == 279 / 284
         assert report["JA"] == 10 / 21
@@ -204,15 +204,15 @@ class TestPixelReport:
         assert report["Dice_mean_per_image"] == pytest.approx((0.8 + 1 + 4 / 11) / 3, abs=1e-15)
         assert report["Dice_per_pattern"] == {"golgi": 0.8, "numem": 4 / 11}
         assert [report[f"num_{n}"] for n in ("images", "specimens", "objects", "instances")] == [3, 2, 3, 3]
-        # Two specimens: every resample is one of aa, ab, ba, bb, so the interval runs from the worse to the better.
-        np.testing.assert_allclose(report["Dice_ci95"], [4 / 11, 0.8], atol=1e-15)
-        np.testing.assert_allclose(report["SEG_ci95"], [0.0, 0.75], atol=1e-15)
+        # Two specimens: the figure without each in turn is the other's.
+        for name, each in (("Dice", (4 / 11, 0.8)), ("SEG", (0.0, 0.75))):
+            assert report[f"{name}_ci95"] == intervals.jackknife_interval(report[name], np.array(each))
 
     def test_pooling_ignores_partition_and_order(self):
         images = [_score(f"s{i % 5}", PATTERNS[i % 5], i) for i in range(15)]
-        whole = metrics.pixel_report(images, seed=1, samples=200)
+        whole = metrics.pixel_report(images)
         shuffled = [images[i] for i in np.random.default_rng(0).permutation(15)]
-        assert metrics.pixel_report(shuffled, seed=1, samples=200) == whole
+        assert metrics.pixel_report(shuffled) == whole
         merged = []
         for specimen in sorted({image.specimen for image in images}):
             members = [image for image in images if image.specimen == specimen]
@@ -225,7 +225,7 @@ class TestPixelReport:
                     np.concatenate([m.instance_jaccards for m in members]),
                 )
             )
-        by_specimen = metrics.pixel_report(merged, seed=1, samples=200)
+        by_specimen = metrics.pixel_report(merged)
         per_image = ("num_images", "Dice_mean_per_image")
         assert {k: v for k, v in by_specimen.items() if k not in per_image} == {
             k: v for k, v in whole.items() if k not in per_image
@@ -237,18 +237,18 @@ class TestPixelReport:
         for i in range(200):
             tp = int(rng.integers(50, 100))
             images.append(_one_image(i, "golgi", PixelCounts(tp, tp // 5, 100 - tp, 500), [tp / 100]))
-        few, many = (metrics.pixel_report(images[:n], samples=500) for n in (8, 200))
+        few, many = (metrics.pixel_report(images[:n]) for n in (8, 200))
         for name in (*metrics.PIXEL_FIGURES, "SEG"):
             assert many[f"{name}_ci95"][0] < many[name] < many[f"{name}_ci95"][1]
             assert np.diff(many[f"{name}_ci95"]) < np.diff(few[f"{name}_ci95"])
-        # The bootstrap of a mean has a closed form: a normal of the sample's spread.
-        spread = 1.96 * np.std([image.jaccards[0] for image in images]) / math.sqrt(200)
+        # The jackknife of a mean has a closed form: the sample's spread.
+        spread = 1.97 * np.std([image.jaccards[0] for image in images], ddof=1) / math.sqrt(200)
         np.testing.assert_allclose(many["SEG_ci95"], [many["SEG"] - spread, many["SEG"] + spread], atol=0.003)
 
     def test_undefined_is_none_and_json_has_no_nan(self):
         background = _one_image("a", "golgi", PixelCounts(tn=9))
         for images in ([], [background], [background, _one_image("b", "golgi", PixelCounts(tn=4))]):
-            report = metrics.pixel_report(images, samples=20)
+            report = metrics.pixel_report(images)
             assert report["SE"] is report["SEG"] is report["SE_ci95"] is report["SEG_ci95"] is None
             assert report["Dice"] == 1.0
             json.dumps(report, allow_nan=False)
@@ -328,11 +328,11 @@ def _cascio():
 
 class TestClassification:
     def test_published_example(self):
-        report = metrics.classification_report(*_cascio(), range(83), PATTERNS, samples=20000)
+        report = metrics.classification_report(*_cascio(), range(83), PATTERNS)
         assert report["aca"] == 80 / 83
         assert report["mca"] == pytest.approx(0.9375, abs=1e-15)
         np.testing.assert_allclose(report["aca_ci95"], [0.899, 0.988], atol=5e-4)
-        assert report["ci_method"] == metrics.CI_TRIALS
+        assert report["ci_method"] == intervals.TRIALS
         assert report["per_class"]["golgi"] == {"recall": 0.75, "precision": 1.0, "support": 4}
         assert report["per_class"]["centromere"] == {"recall": 1.0, "precision": 16 / 19, "support": 16}
         assert report["confusion"][5] == [0, 0, 0, 1, 0, 3]
@@ -341,23 +341,11 @@ class TestClassification:
     @pytest.mark.parametrize(("right", "total"), [(80, 83), (0, 7), (7, 7), (1, 2), (14, 24)])
     def test_wilson_against_scipy(self, right, total):
         expected = stats.binomtest(right, total).proportion_ci(0.95, method="wilson")
-        np.testing.assert_allclose(intervals.wilson_interval(right, total), expected, atol=1e-12)
+        np.testing.assert_allclose(intervals.score_interval(right / total, total), expected, atol=1e-12)
 
     def test_mean_recall_of_equal_classes_is_wilson_of_all_trials(self):
-        interval = intervals.mean_recall_interval(np.array([3, 4, 4, 2]), np.array([4, 4, 4, 4]))
-        np.testing.assert_allclose(interval, intervals.wilson_interval(13, 16), atol=1e-12)
-        with_absent = intervals.mean_recall_interval(np.array([3, 4, 4, 2, 0]), np.array([4, 4, 4, 4, 0]))
-        np.testing.assert_allclose(with_absent, interval)
-        assert intervals.mean_recall_interval(np.zeros(2), np.zeros(2)) is None
-
-    @pytest.mark.parametrize("recalls", [(0.9,) * 6, (0.95, 0.9, 0.95, 0.9, 0.85, 0.9)])
-    def test_mean_recall_interval_covers_the_truth(self, recalls):
-        """Over many draws of 16/16/16/16/15/4 specimens the interval holds the true mean about 95 % of the time."""
-        total = np.array([16, 16, 16, 16, 15, 4])
-        draws = np.random.default_rng(0).binomial(total, recalls, (4000, 6))
-        found = np.array([intervals.mean_recall_interval(draw, total) for draw in draws])
-        covered = (found[:, 0] <= np.mean(recalls)) & (np.mean(recalls) <= found[:, 1])
-        assert 0.92 < covered.mean() < 0.99
+        interval = intervals.trials_interval(np.array([3, 4, 4, 2]), np.full(4, 4), np.full(4, 0.25))
+        np.testing.assert_allclose(interval, intervals.score_interval(13 / 16, 16), atol=1e-12)
 
     def test_width_remains_at_all_right(self):
         truth = np.repeat(np.arange(6), 4)
@@ -386,7 +374,7 @@ class TestClassification:
         for seed in range(30):
             rng = np.random.default_rng(seed)
             truth, prediction = rng.integers(0, 4, (2, 50))
-            report = metrics.classification_report(truth, prediction, rng.integers(0, 9, 50), "abcd", samples=20)
+            report = metrics.classification_report(truth, prediction, rng.integers(0, 9, 50), "abcd")
             recalls = [(prediction[truth == k] == k).mean() for k in range(4) if (truth == k).any()]
             assert report["aca"] == (truth == prediction).mean()
             assert report["mca"] == pytest.approx(np.mean(recalls), abs=1e-15)
@@ -399,12 +387,10 @@ class TestClassification:
         truth = specimen % 6
         prediction = np.where(rng.random(300) < 0.8, truth, rng.integers(0, 6, 300))
         order = rng.permutation(300)
-        one = metrics.classification_report(truth, prediction, specimen, PATTERNS, seed=4, samples=100)
-        other = metrics.classification_report(
-            truth[order], prediction[order], specimen[order], PATTERNS, seed=4, samples=100
-        )
+        one = metrics.classification_report(truth, prediction, specimen, PATTERNS)
+        other = metrics.classification_report(truth[order], prediction[order], specimen[order], PATTERNS)
         assert one == other
-        assert one["ci_method"] == metrics.CI_BOOTSTRAP
+        assert one["ci_method"] == intervals.CLUSTERED
         assert one["num_specimens"] == 18
 
     def test_cells_of_a_specimen_are_not_independent(self):
@@ -412,33 +398,33 @@ class TestClassification:
         specimen = np.repeat(np.arange(40), 10)
         truth = specimen % 2
         prediction = np.where(specimen % 5 == 0, 1 - truth, truth)
-        by_cell = metrics.classification_report(truth, prediction, specimen, "ab", samples=4000)
-        by_specimen = metrics.classification_report(truth[::10], prediction[::10], range(40), "ab", samples=4000)
+        by_cell = metrics.classification_report(truth, prediction, specimen, "ab")
+        by_specimen = metrics.classification_report(truth[::10], prediction[::10], range(40), "ab")
         assert by_cell["aca"] == by_specimen["aca"] == 0.8
         np.testing.assert_allclose(np.diff(by_cell["aca_ci95"]), np.diff(by_specimen["aca_ci95"]), rtol=0.15)
-        naive = np.diff(intervals.wilson_interval(320, 400))
+        naive = np.diff(intervals.score_interval(0.8, 400))
         assert np.diff(by_cell["aca_ci95"]) > 2.5 * naive
 
-    def test_stratified_bootstrap_against_enumeration(self):
-        """Two specimens of each of two classes: the 16 resamples are known, the 2.5 % quantile is the worst one."""
-        specimen = np.repeat([0, 1, 2, 3], 10)
-        truth = np.repeat([0, 0, 1, 1], 10)
-        right = np.concatenate([np.arange(10) < k for k in (10, 9, 3, 1)])
-        report = metrics.classification_report(truth, np.where(right, truth, 1 - truth), specimen, "ab")
-        assert report["ci_method"] == metrics.CI_BOOTSTRAP
-        np.testing.assert_allclose(report["aca_ci95"], [(9 + 1) / 20, (10 + 3) / 20], atol=1e-12)
-        np.testing.assert_allclose(report["mca_ci95"], [(0.9 + 0.1) / 2, (1.0 + 0.3) / 2], atol=1e-12)
-
-    def test_bootstrap_that_says_nothing_is_replaced(self):
+    def test_specimens_that_agree_are_one_trial_each(self):
         specimen = np.repeat(np.arange(8), 5)
         all_right = metrics.classification_report(specimen % 2, specimen % 2, specimen, "ab")
-        assert all_right["ci_method"] == metrics.CI_TRIALS
-        np.testing.assert_allclose(all_right["aca_ci95"], intervals.wilson_interval(8, 8))
-        truth = np.repeat([0, 0, 1], 5)
+        assert all_right["ci_method"] == intervals.CLUSTERED
+        low, high = all_right["aca_ci95"]
+        assert (low, high) == (pytest.approx(8 / (8 + stats.t.ppf(0.975, 6) ** 2)), 1)
+
+    def test_one_specimen_of_a_class(self):
+        """Each is a trial, won by its share; where a class has two specimens, their spread stands for all."""
         wrong = np.isin(np.arange(15), (1, 14))
-        lone = metrics.classification_report(truth, np.where(wrong, 1 - truth, truth), np.repeat([0, 1, 2], 5), "ab")
-        assert lone["ci_method"] == metrics.CI_TRIALS
-        np.testing.assert_allclose(lone["aca_ci95"], intervals.wilson_interval(2.6, 3))
+        for truth, method in (
+            (np.repeat([0, 1, 2], 5), intervals.TRIALS),
+            (np.repeat([0, 0, 1], 5), intervals.CLUSTERED),
+        ):
+            read = np.where(wrong, (truth + 1) % 3, truth)
+            report = metrics.classification_report(truth, read, np.repeat([0, 1, 2], 5), "abc")
+            assert report["ci_method"] == method
+            assert report["mca_ci95"][0] < report["mca"] < report["mca_ci95"][1]
+        lone = metrics.classification_report([0] * 5 + [1] * 5, [0] * 9 + [1], [0] * 5 + [1] * 5, "ab")
+        np.testing.assert_allclose(lone["aca_ci95"], intervals.score_interval(0.6, 2))
 
     def test_no_items(self):
         report = metrics.classification_report([], [], [], ("x", "y"))

@@ -24,7 +24,7 @@ def _task(name: str) -> CellTask:
             name=name, width=1.0 if name == "gao" else 0.125, depth=18 if name in ("resnet", "dsrn") else 0
         ),
         train=TrainConfig(num_steps=_MOST_STEPS, global_batch_size=64),
-        evaluation=EvaluationConfig(batch_size=64, bootstrap_samples=10),
+        evaluation=EvaluationConfig(batch_size=64),
     )
     config.optimizer.learning_rate, config.optimizer.ema_decay = 3e-3, 0.0
     cells = cell_set(config.data, specimens=2, cells=11)

@@ -124,7 +124,7 @@ def classification(num_per_class: int, wrong: int) -> dict:
         "classes": CLASSES,
         "num_examples": sum(support),
         "num_specimens": 24,
-        "ci_method": "percentile bootstrap over specimens",
+        "ci_method": "Wilson's",
     }
 
 

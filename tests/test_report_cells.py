@@ -57,7 +57,7 @@ def figures(confusion: list[list[int]], examples: str | None = None, specimens: 
     }
     values = {"aca": 0.83, "mca": 0.82, "aca_ci95": [0.71, 0.92], "mca_ci95": [0.7, 0.91], "per_class": per_class}
     values |= {"confusion": confusion, "classes": CLASSES, "num_examples": sum(support), "num_specimens": specimens}
-    return values | {"ci_method": "percentile bootstrap over specimens", "num_undecided": 0, "examples": examples}
+    return values | {"ci_method": "Wilson's", "num_undecided": 0, "examples": examples}
 
 
 SPECIMENS = [

@@ -10,7 +10,7 @@ from hep2jax.config import Config, DataConfig, EvaluationConfig, ModelConfig, Tr
 from hep2jax.data import protocols, sources
 from hep2jax.data.sources import Field, FieldSet
 from hep2jax.errors import UsageError
-from hep2jax.systems import SYSTEMS, base
+from hep2jax.systems import SYSTEMS, ImageNetFeatures, base
 from hep2jax.systems.pixels import PixelSystem
 from hep2jax.systems.single_cells import CellOptions, CellSystem
 
@@ -36,7 +36,7 @@ def division(fields) -> protocols.Partition:
 @pytest.fixture(scope="module")
 def configs() -> dict[str, Config]:
     """The smallest networks; after 40 steps the U-Net knows foreground, no more."""
-    measured = EvaluationConfig(tile_size=64, tile_overlap=16, batch_size=8, bootstrap_samples=20)
+    measured = EvaluationConfig(tile_size=64, tile_overlap=16, batch_size=8)
     return {
         "cells": Config(
             data=DataConfig(normalise="contrast_stretch", crop_size=78),
@@ -70,7 +70,13 @@ def _fit(system: base.System, fields: FieldSet, division: protocols.Partition, d
 
 
 def _fitted(name: str, configs, fields, division, directory) -> base.System:
-    return _fit(SYSTEMS[name](configs), fields, division, directory)
+    return _fit(SYSTEMS[name](configs, ImageNetFeatures()), fields, division, directory)
+
+
+def test_cells_are_read_with_the_published_network_that_is_named(configs, fields, division, directory):
+    named = ImageNetFeatures(network="vgg16")
+    with pytest.raises(UsageError, match="weights of vgg16: name the file"):
+        _fit(SYSTEMS["cells-true-pretrained_svm-prevalence"](configs, named), fields, division, directory)
 
 
 def _test_specimens(fields, division) -> list[list[Field]]:

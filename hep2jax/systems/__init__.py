@@ -1,25 +1,36 @@
 """Whole-specimen systems: the families of the survey behind one interface, by name."""
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Mapping
 
 from hep2jax.config import Config
-from hep2jax.systems.base import Factory, Reading, System
+from hep2jax.models import pretrained
+from hep2jax.systems.base import Factory, ImageNetFeatures, Reading, System
 from hep2jax.systems.images import BagSystem, ForestOptions, ForestSystem
 from hep2jax.systems.joint import JointSystem
 from hep2jax.systems.pixels import PixelSystem
 from hep2jax.systems.single_cells import FINDERS, READERS, RULES, CellOptions, CellSystem
 
-__all__ = ["SYSTEMS", "Factory", "Reading", "System"]
+__all__ = ["SYSTEMS", "Factory", "ImageNetFeatures", "Reading", "System"]
 
 
-def _single_cells(finder: str, reader: str, rule: str, configs: Mapping[str, Config]) -> CellSystem:
+def _single_cells(
+    finder: str, reader: str, rule: str, configs: Mapping[str, Config], features: ImageNetFeatures
+) -> CellSystem:
     segmenter = configs["pixels"] if finder == "predicted" else configs.get("pixels")
     drops = segmenter is not None and segmenter.evaluation.drop_cut_cells
-    # For one CPU: the head's features cost minutes of SVMs, and on synthetic cells they were read worse than stage5's.
-    layers, side = ("stage3", "stage5", "stage7"), 128
-    options = CellOptions(finder=finder, reader=reader, rule=rule, drop_cut_cells=drops, layers=layers, side=side)
+    options = CellOptions(
+        finder=finder,
+        reader=reader,
+        rule=rule,
+        drop_cut_cells=drops,
+        pretrained=features.network,
+        weights=features.weights,
+        # For one CPU: the head's features cost minutes of SVMs, and on synthetic cells were read worse than stage5's.
+        **({"layers": ("stage3", "stage5", "stage7"), "side": 128} if features.network == pretrained.DEFAULT else {}),
+    )
     return CellSystem(_cells_name(finder, reader, rule), options, configs["cells"], segmenter)
 
 
@@ -33,9 +44,9 @@ SYSTEMS: dict[str, Factory] = {
         for parts in itertools.product(FINDERS, READERS, RULES)
         if parts[1:] != ("network", "histogram_svm")
     },
-    "pixels": lambda configs: PixelSystem("pixels", configs["pixels"]),
-    "mil": lambda configs: BagSystem("mil", configs["mil"]),
-    "forest": lambda configs: ForestSystem("forest", ForestOptions()),
-    "joint": lambda configs: JointSystem("joint", configs["joint"]),
+    "pixels": lambda configs, _: PixelSystem("pixels", configs["pixels"]),
+    "mil": lambda configs, _: BagSystem("mil", configs["mil"]),
+    "forest": lambda _, features: ForestSystem("forest", ForestOptions(**dataclasses.asdict(features))),
+    "joint": lambda configs, _: JointSystem("joint", configs["joint"]),
 }
 """Every system by its name; those of single cells are `cells-<finder>-<reader>-<rule>`."""

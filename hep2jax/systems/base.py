@@ -13,6 +13,7 @@ from hep2jax import workdir
 from hep2jax.config import Config, DataConfig
 from hep2jax.data import sources
 from hep2jax.data.sources import Field, FieldSet
+from hep2jax.models import pretrained
 from hep2jax.tasks import Task
 
 FAMILIES = ("single cells", "pixels", "images", "joint")
@@ -75,9 +76,19 @@ class System(Protocol):
         ...
 
 
-Factory = Callable[[Mapping[str, Config]], System]
-"""Makes a system from the configurations of the networks by part: `cells`, `pixels`, `mil`, `joint`. KeyError where
-the part that the system needs has none for this data set."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImageNetFeatures:
+    """The published network whose features the systems `cells-*-pretrained_svm-*` and `forest` read."""
+
+    network: str = pretrained.DEFAULT
+    """One of `pretrained.NAMES`."""
+    weights: str | None = None
+    """File of its weights; None: the installed package, for the default network alone."""
+
+
+Factory = Callable[[Mapping[str, Config], ImageNetFeatures], System]
+"""Makes a system from the configurations of the networks by part (`cells`, `pixels`, `mil`, `joint`) and the published
+network. KeyError where the part that the system needs has none for this data set."""
 
 
 def without_pattern(fields: Sequence[Field], num_patterns: int, why: str, **rest) -> Reading:

@@ -14,7 +14,7 @@ from hep2jax import metrics, workdir
 from hep2jax.data.protocols import Partition
 from hep2jax.data.sources import VOID, Field, FieldSet
 from hep2jax.errors import UsageError
-from hep2jax.intervals import bootstrap_weights, containing, percentile_interval, wilson_interval
+from hep2jax.intervals import clustered_interval, paired_interval, score_interval
 from hep2jax.metrics import ImageScore, PixelCounts
 from hep2jax.progress import say
 from hep2jax.systems import base
@@ -40,9 +40,6 @@ def compare(
     fields: FieldSet,
     partitions: Sequence[Partition],
     directory: pathlib.Path,
-    *,
-    seed: int = 0,
-    samples: int = 2000,
 ) -> dict[str, Any]:
     """Fit every system on every partition's training side, read its test specimens, pool.
 
@@ -54,8 +51,6 @@ def compare(
         fields: of the data set.
         partitions: of its items; each specimen is tested at most once.
         directory: for this data set and these partitions alone.
-        seed: of the intervals.
-        samples: of the intervals that are drawn.
 
     Returns:
         `classes`; `num_divisions`; `leakage_note`; `missing_fields` (lines); `unavailable` {system: reason};
@@ -91,8 +86,7 @@ def compare(
         "missing_fields": missing_fields([fields.fields[i] for i in sorted(tested)]),
         "unavailable": unavailable,
         "systems": {
-            system.name: {"family": system.family}
-            | figures(measured[system.name], fields.classes, seed=seed, samples=samples)
+            system.name: {"family": system.family} | figures(measured[system.name], fields.classes)
             for system in systems
             if system.name in measured
         },
@@ -139,7 +133,7 @@ def _count(field: Field, mask: np.ndarray) -> PixelCounts:
     return metrics.count_pixels(mask, (field.classes > 0) & valid, valid)
 
 
-def figures(rows: Sequence[Measured], classes: Sequence[str], *, seed: int = 0, samples: int = 2000) -> dict[str, Any]:
+def figures(rows: Sequence[Measured], classes: Sequence[str]) -> dict[str, Any]:
     """What a system achieves on specimens; one that was left out counts as an error.
 
     Returns:
@@ -147,28 +141,26 @@ def figures(rows: Sequence[Measured], classes: Sequence[str], *, seed: int = 0, 
         `metrics.classification_report` has them; `Dice` and `JA` of the foreground (see `metrics.pixel_report`) and
         `intensity_accuracy` (Wilson's interval), None where the system gives none; each with `<name>_ci95`;
         `one_field_accuracy`, when a specimen is read from one of its fields alone, mean over its fields, and
-        `gain_of_fields`, accuracy from all fields less that, both of the specimens with several fields (bootstrap over
-        specimens); `seconds_per_specimen`, the median; `left_out` {specimen: reason}.
+        `gain_of_fields`, accuracy from all fields less that, both of the specimens with several fields
+        (`clustered_interval`, `paired_interval`); `seconds_per_specimen`, the median; `left_out` {specimen: reason}.
     """
     readings = [row.reading for row in rows]
     names = [reading.specimen for reading in readings]
-    report = metrics.classification_report(
-        [r.truth for r in readings], [r.pattern for r in readings], names, classes, seed=seed, samples=samples
-    )
+    report = metrics.classification_report([r.truth for r in readings], [r.pattern for r in readings], names, classes)
     kept = ("mca", "mca_ci95", "ci_method", "per_class", "confusion", "num_specimens")
     return {
         "accuracy": report["aca"],
         "accuracy_ci95": report["aca_ci95"],
         **{name: report[name] for name in kept},
-        **_segmentation(rows, classes, seed, samples),
+        **_segmentation(rows, classes),
         **_intensity(rows),
-        **_fields_alone(rows, seed, samples),
+        **_fields_alone(rows),
         "seconds_per_specimen": float(np.median([reading.seconds for reading in readings])),
         "left_out": {reading.specimen: reading.left_out for reading in readings if reading.left_out},
     }
 
 
-def _segmentation(rows: Sequence[Measured], classes: Sequence[str], seed: int, samples: int) -> dict[str, Any]:
+def _segmentation(rows: Sequence[Measured], classes: Sequence[str]) -> dict[str, Any]:
     wanted = ("Dice", "Dice_ci95", "JA", "JA_ci95")
     nothing = np.zeros(0)
     scores = [
@@ -178,7 +170,7 @@ def _segmentation(rows: Sequence[Measured], classes: Sequence[str], seed: int, s
     ]
     if not scores:
         return dict.fromkeys(wanted)
-    report = metrics.pixel_report(scores, seed=seed, samples=samples)
+    report = metrics.pixel_report(scores)
     return {name: report[name] for name in wanted}
 
 
@@ -186,23 +178,24 @@ def _intensity(rows: Sequence[Measured]) -> dict[str, Any]:
     graded = [row for row in rows if row.reading.intensity]
     right = sum(row.reading.intensity == row.intensity for row in graded)
     accuracy = right / len(graded) if graded else None
-    return {"intensity_accuracy": accuracy, "intensity_accuracy_ci95": wilson_interval(right, len(graded))}
+    interval = None if accuracy is None else score_interval(accuracy, len(graded))
+    return {"intensity_accuracy": accuracy, "intensity_accuracy_ci95": interval}
 
 
-def _fields_alone(rows: Sequence[Measured], seed: int, samples: int) -> dict[str, Any]:
+def _fields_alone(rows: Sequence[Measured]) -> dict[str, Any]:
     several = [row for row in rows if row.alone]
     if not several:
         return dict.fromkeys(
             f"{name}{end}" for name in ("one_field_accuracy", "gain_of_fields") for end in ("", "_ci95")
         )
     alone = np.array([np.mean([pattern == row.reading.truth for pattern in row.alone]) for row in several])
-    together = np.array([row.reading.pattern == row.reading.truth for row in several], np.float64)
-    weights = bootstrap_weights(np.zeros(len(several), np.int64), samples, seed) / len(several)
-    figures = {}
-    for name, values in (("one_field_accuracy", alone), ("gain_of_fields", together - alone)):
-        figures[name] = float(values.mean())
-        figures[f"{name}_ci95"] = containing(percentile_interval(weights @ values), figures[name])
-    return figures
+    gain = np.array([row.reading.pattern == row.reading.truth for row in several]) - alone
+    return {
+        "one_field_accuracy": float(alone.mean()),
+        "one_field_accuracy_ci95": clustered_interval(alone[:, None], np.ones((len(alone), 1)), np.ones(1)),
+        "gain_of_fields": float(gain.mean()),
+        "gain_of_fields_ci95": paired_interval(gain),
+    }
 
 
 def missing_fields(fields: Sequence[Field]) -> list[str]:

@@ -54,8 +54,8 @@ class ForestOptions:
 
     network: str = pretrained.DEFAULT
     """One of `pretrained.NAMES`; published: VGG-19. `vgg16` comes nearest, where its weights are at hand."""
-    weights: str = ""
-    """File of the network's weights; empty: those of the installed package."""
+    weights: str | None = None
+    """File of the network's weights; None: those of the installed package."""
     layer: str = ""
     """Of the network; empty: the last before the logits."""
     num_trees: int = 1000
@@ -134,7 +134,7 @@ _AS_CELLS = DataConfig(normalise="field", top_percentile=99.5)  # background to 
 
 
 def _describer(options: ForestOptions) -> Describer:
-    network, params = pretrained.load(options.network, options.weights or None)
+    network, params = pretrained.load(options.network, options.weights)
     layer = options.layer or network.layers[-2]
     network.check_layer(layer)
 

@@ -156,8 +156,6 @@ class BagTask(Task[BagResult]):
             [int(pooled(group).argmax()) for group in groups],
             [group[0].specimen for group in groups],
             self.classes,
-            seed=self.config.seed,
-            samples=self.config.evaluation.bootstrap_samples,
         )
 
     @override

@@ -28,6 +28,13 @@ class CellResult:
     intensity: str
     truth: int
     probabilities: Float32[np.ndarray, " pattern"]
+    group: str = ""
+    """One name for specimens that repeat each other (see `Item.group`); empty: the specimen stands alone."""
+
+    @property
+    def unit(self) -> str:
+        """What counts as one specimen."""
+        return self.group or self.specimen
 
     @property
     def prediction(self) -> int:
@@ -75,6 +82,7 @@ class _SetEvaluator:
             CellResult(
                 identifier=cell.item.identifier,
                 specimen=cell.item.specimen,
+                group=cell.item.group,
                 intensity=cell.intensity,
                 truth=cell.item.pattern,
                 probabilities=row,
@@ -107,9 +115,13 @@ class CellTask(Task[CellResult]):
 
     @override
     def figures(self, results: Sequence[CellResult], protocol: str, leakage: bool) -> dict[str, Any]:
+        """Of the cells on top, then of the `specimen`s; specimens that repeat each other count as one, with all cells.
+
+        `repeated_specimens` lists those, together.
+        """
         known = all(row.specimen for row in results)
         truth, read = [row.truth for row in results], [row.prediction for row in results]
-        groups = [row.specimen if known else row.identifier for row in results]
+        groups = [row.unit if known else row.identifier for row in results]
         figures = self._classification(truth, read, groups) | {
             "examples": "cell",
             "protocol": protocol,
@@ -121,15 +133,16 @@ class CellTask(Task[CellResult]):
         votes = [prevalent(rows) for rows in specimens.values()]
         whole = self._classification([rows[0].truth for rows in specimens.values()], votes, list(specimens))
         table = [self._specimen_row(rows, vote) for rows, vote in zip(specimens.values(), votes, strict=True)]
-        return figures | {"specimen": whole, "specimens": table}
+        named = [sorted({row.specimen for row in rows}) for rows in specimens.values()]
+        repeated = [names for names in named if len(names) > 1]
+        return figures | {"specimen": whole, "specimens": table, "repeated_specimens": repeated}
 
     def _classification(self, truth: list[int], read: list[int], groups: list[str]) -> dict[str, Any]:
-        samples = self.config.evaluation.bootstrap_samples
-        return metrics.classification_report(truth, read, groups, self.classes, seed=self.config.seed, samples=samples)
+        return metrics.classification_report(truth, read, groups, self.classes)
 
     def _specimen_row(self, rows: Sequence[CellResult], vote: int) -> dict[str, Any]:
         return {
-            "specimen": rows[0].specimen,
+            "specimen": rows[0].unit,
             "pattern": self.classes[rows[0].truth],
             "prediction": self.classes[vote],
             "num_cells": len(rows),
@@ -163,6 +176,7 @@ class CellTask(Task[CellResult]):
         if "specimens" in figures:
             right = sum(row["pattern"] == row["prediction"] for row in figures["specimens"])
             lines.append(f"specimens by the prevalence of their cells: {right} of {len(figures['specimens'])} right")
+            lines += [f"counted as one specimen: {', '.join(names)}" for names in figures["repeated_specimens"]]
         return lines
 
     @override
@@ -210,5 +224,5 @@ def prevalent(rows: Sequence[CellResult]) -> int:
 def _by_specimen(results: Sequence[CellResult]) -> dict[str, list[CellResult]]:
     groups: dict[str, list[CellResult]] = {}
     for result in results:
-        groups.setdefault(result.specimen, []).append(result)
+        groups.setdefault(result.unit, []).append(result)
     return groups

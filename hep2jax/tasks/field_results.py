@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from hep2jax import metrics, specimen
-from hep2jax.config import Config
 from hep2jax.metrics import ImageScore
 from hep2jax.tasks.words import figure
 
@@ -33,27 +32,27 @@ class FieldResult:
 
 
 def side_metrics(
-    config: Config, classes: Sequence[str], results: Sequence[FieldResult], protocol: str, leakage: bool
+    classes: Sequence[str], results: Sequence[FieldResult], protocol: str, leakage: bool
 ) -> dict[str, Any]:
     """One side's entry in `report/metrics.json`: images on top, then `pixel`, `specimen` and the baselines."""
-    images = _classification(config, classes, [[r] for r in results])
-    pixel = {**_pixel(config, [r.score for r in results])}
+    images = _classification(classes, [[r] for r in results])
+    pixel = metrics.pixel_report([r.score for r in results])
     pixel["classes"] = metrics.class_pixel_report(np.sum([r.class_counts for r in results], axis=0), classes)
     figures = {
         **images,
         "protocol": protocol,
         "specimen_leakage": leakage,
         "pixel": pixel,
-        "specimen": _classification(config, classes, list(by_specimen(results).values())),
+        "specimen": _classification(classes, list(by_specimen(results).values())),
     }
     if results and results[0].baselines:
         figures["baselines"] = {
-            name: {"pixel": _pixel(config, [r.baselines[name] for r in results])} for name in results[0].baselines
+            name: {"pixel": metrics.pixel_report([r.baselines[name] for r in results])} for name in results[0].baselines
         }
     return figures
 
 
-def _classification(config: Config, classes: Sequence[str], groups: Sequence[Sequence[FieldResult]]) -> dict[str, Any]:
+def _classification(classes: Sequence[str], groups: Sequence[Sequence[FieldResult]]) -> dict[str, Any]:
     """Every group of fields (one field, or all of a specimen) gets one pattern by the vote of its pixels."""
     votes = [vote(group) for group in groups]
     return metrics.classification_report(
@@ -61,18 +60,12 @@ def _classification(config: Config, classes: Sequence[str], groups: Sequence[Seq
         votes,
         [group[0].score.specimen for group in groups],
         classes,
-        seed=config.seed,
-        samples=config.evaluation.bootstrap_samples,
     )
 
 
 def vote(group: Sequence[FieldResult]) -> int | None:
     """The pattern that the foreground pixels of these fields name together."""
     return specimen.vote(np.stack([r.votes for r in group]), np.mean([r.mean_probability for r in group], axis=0))
-
-
-def _pixel(config: Config, scores: Sequence[ImageScore]) -> dict[str, Any]:
-    return metrics.pixel_report(scores, seed=config.seed, samples=config.evaluation.bootstrap_samples)
 
 
 def by_specimen(results: Sequence[FieldResult]) -> dict[Any, list[FieldResult]]:

@@ -151,7 +151,7 @@ class FieldTask(Task[FieldResult]):
 
     @override
     def figures(self, results: Sequence[FieldResult], protocol: str, leakage: bool) -> dict[str, Any]:
-        return field_results.side_metrics(self.config, self.classes, results, protocol, leakage)
+        return field_results.side_metrics(self.classes, results, protocol, leakage)
 
     @override
     def summary(self, figures: dict[str, Any]) -> dict[str, float]:

@@ -201,8 +201,6 @@ class JointTask(Task[JointResult]):
             [int(np.sum([row.grades for row in rows], axis=0).argmax()) for rows in groups.values()],
             list(groups),
             GRADES,
-            seed=self.config.seed,
-            samples=self.config.evaluation.bootstrap_samples,
         )
 
     @override

@@ -30,6 +30,8 @@ class LabelsResult(BagReading):
     identifier: str
     specimen: str
     """Empty where the set does not say."""
+    group: str
+    """One name for specimens that repeat each other (see `Item.group`)."""
     truth: tuple[int, ...]
     """1 for each pattern that the image has, 0 for the others."""
 
@@ -54,6 +56,7 @@ class _SetEvaluator:
             LabelsResult(
                 identifier=image.identifier,
                 specimen=image.specimen,
+                group=image.group,
                 truth=tuple(image.patterns.astype(int).tolist()),
                 **vars(reading),
             )
@@ -93,11 +96,9 @@ class LabelsTask(Task[LabelsResult]):
         figures = multilabel.multilabel_report(
             np.array([row.truth for row in results]),
             np.array([probabilities(row) for row in results]),
-            [row.specimen if known else row.identifier for row in results],
+            [row.group or row.specimen if known else row.identifier for row in results],
             self.classes,
             threshold=self.config.evaluation.pattern_threshold,
-            seed=self.config.seed,
-            samples=self.config.evaluation.bootstrap_samples,
         )
         said = {"protocol": protocol, "specimen_leakage": leakage, "notes": list(self.notes)}
         return figures | said | ({} if known else {"num_specimens": None})

@@ -18,7 +18,6 @@ def finish(directory: pathlib.Path, readings: dict[str, list[float]], *, truth: 
     """A work directory of a cell network whose evaluation read these cells, all of one pattern."""
     (directory / "report").mkdir(parents=True)
     config = cnn.get_config()
-    config.evaluation.bootstrap_samples = 20
     configs.save(config, directory / "config.json")
     records = [
         {"identifier": name, "specimen": name[0], "intensity": "positive", "truth": truth, "probabilities": row}

@@ -7,7 +7,7 @@ import pytest
 
 from hep2jax.config import DataConfig
 from hep2jax.errors import UsageError
-from hep2jax.systems import SYSTEMS
+from hep2jax.systems import SYSTEMS, ImageNetFeatures
 from scripts import specimen_systems as compare
 
 ROW = {
@@ -50,14 +50,14 @@ def test_every_part_of_every_set_has_a_configuration_that_every_system_takes(dat
     assert parts.keys() == compare.PARTS[data].keys()
     assert {part: config.data.name for part, config in parts.items()} == dict.fromkeys(parts, data)
     assert len({config.data.channel for config in parts.values()}) == 1
-    made, unmade = compare.make_systems(list(SYSTEMS), parts)
+    made, unmade = compare.make_systems(list(SYSTEMS), parts, ImageNetFeatures())
     assert [system.name for system in made] == list(SYSTEMS)
     assert unmade == {}
 
 
 def test_a_part_without_configuration_leaves_its_systems_out():
     parts = compare.read_parts("hep2_synthetic", [])
-    made, unmade = compare.make_systems(["pixels", "mil"], {"pixels": parts["pixels"]})
+    made, unmade = compare.make_systems(["pixels", "mil"], {"pixels": parts["pixels"]}, ImageNetFeatures())
     assert [system.name for system in made] == ["pixels"]
     assert unmade == {"mil": "needs a configuration of the part 'mil' for this data set"}
 
@@ -105,18 +105,33 @@ def test_the_table_says_everything():
 
 def test_a_directory_holds_one_comparison(tmp_path):
     data, parts = DataConfig(), compare.read_parts("hep2_synthetic", [])
-    compare.check_same_comparison(tmp_path, data, {"pixels": parts["pixels"]})
-    compare.check_same_comparison(tmp_path, data, parts)
+    compare.check_same_comparison(tmp_path, data, {"pixels": parts["pixels"]}, ImageNetFeatures())
+    compare.check_same_comparison(tmp_path, data, parts, ImageNetFeatures())
     path = tmp_path / "comparison.json"
     older = json.loads(path.read_text())
     del older["pixels"]["evaluation"]["pattern_threshold"]
     path.write_text(json.dumps(older))
-    compare.check_same_comparison(tmp_path, data, parts)
+    compare.check_same_comparison(tmp_path, data, parts, ImageNetFeatures())
     other = compare.read_parts("hep2_synthetic", ["pixels.train.num_steps=7"])
     with pytest.raises(UsageError, match="holds another comparison \\('pixels' differs\\)"):
-        compare.check_same_comparison(tmp_path, data, other)
+        compare.check_same_comparison(tmp_path, data, other, ImageNetFeatures())
     with pytest.raises(UsageError, match="'data' differs"):
-        compare.check_same_comparison(tmp_path, DataConfig(builder_config="specimens_tiny"), parts)
+        compare.check_same_comparison(tmp_path, DataConfig(builder_config="specimens_tiny"), parts, ImageNetFeatures())
+
+
+def test_another_feature_network_is_another_comparison(tmp_path):
+    data, parts = DataConfig(), compare.read_parts("hep2_synthetic", [])
+    files = [tmp_path / name for name in ("one.pth", "same.pth", "other.pth")]
+    for file, content in zip(files, (b"one", b"one", b"other"), strict=True):
+        file.write_bytes(content)
+    one, same, other = (ImageNetFeatures(network="alexnet", weights=str(file)) for file in files)
+    compare.check_same_comparison(tmp_path, data, parts, one)
+    compare.check_same_comparison(tmp_path, data, parts, same)
+    for features in (other, ImageNetFeatures()):
+        with pytest.raises(UsageError, match="'features' differs"):
+            compare.check_same_comparison(tmp_path, data, parts, features)
+    with pytest.raises(UsageError, match="--feature_weights=nowhere.pth: cannot be read"):
+        compare.check_same_comparison(tmp_path / "new", data, parts, ImageNetFeatures(weights="nowhere.pth"))
 
 
 def test_a_run_from_end_to_end(command, data_dir, tmp_path):
@@ -131,10 +146,9 @@ def test_a_run_from_end_to_end(command, data_dir, tmp_path):
         f"--workdir={tmp_path / 'work'}",
         f"--write={page}",
         "--systems=cells-true-network-*",
-        "--bootstrap_samples=20",
+        "--feature_network=resnet18",
         "--set=cells.train.num_steps=4",
         "--set=cells.train.global_batch_size=8",
-        "--set=cells.evaluation.bootstrap_samples=20",
         "--set=cells.evaluation.dihedral=false",
     ]
     done = command("scripts.compare_specimens", *flags)
@@ -143,9 +157,10 @@ def test_a_run_from_end_to_end(command, data_dir, tmp_path):
     assert list(last["systems"]) == ["cells-true-network-prevalence", "cells-true-network-mean_probability"]
     assert last["specimen_leakage"] is False
     assert "| `cells-true-network-prevalence` | single cells |" in page.read_text()
-    assert (
-        tmp_path / "work" / "hep2_synthetic_specimens_tiny" / "division-00" / "network-gao" / "config.json"
-    ).exists()
+    work = tmp_path / "work" / "hep2_synthetic_specimens_tiny"
+    assert (work / "division-00" / "network-gao" / "config.json").exists()
+    features = json.loads((work / "comparison.json").read_text())["features"]
+    assert features == {"network": "resnet18", "weights": None}
     again = command("scripts.compare_specimens", *flags)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout.splitlines()[-1]) == last

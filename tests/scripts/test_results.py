@@ -1,5 +1,6 @@
 import json
 import pathlib
+import re
 
 import pytest
 
@@ -16,7 +17,7 @@ TABLE = Table(
     side="test",
     common={"data.name": "hep2_synthetic", "data.protocol": "kfold"},
     rows=(Row(name="first", config="cnn"), Row(name="second", config="cnn", words="`gao`, wider")),
-    published=(Published(method="Somebody 2015", source="abstract", mca="87.1"),),
+    published=(Published(method="Somebody 2015", source="abstract", protocol="cells at random", mca="87.1"),),
 )
 
 
@@ -30,7 +31,8 @@ def _finish(directory: pathlib.Path, *, leaks: bool = False, aca: float = 0.5) -
         "protocol": "kfold, 2 folds pooled",
         "specimen_leakage": leaks,
         "leakage_note": "they leak" if leaks else "no specimen on two sides",
-        "specimen": {"aca": 0.75, "aca_ci95": None, "mca": 0.7, "mca_ci95": None},
+        "ci_method": "by the spread of specimens",
+        "specimen": {"aca": 0.75, "aca_ci95": None, "mca": 0.7, "mca_ci95": None, "ci_method": "by trials"},
     }
     (directory / "report").mkdir(parents=True)
     (directory / "report" / "metrics.json").write_text(json.dumps({"test": section}))
@@ -46,8 +48,9 @@ def test_a_table_has_a_line_for_each_finished_row_and_each_published_figure(tmp_
     lines = results.render(TABLE, tmp_path).splitlines()
     assert lines[0] == "### A made-up table"
     assert "kfold, 2 folds pooled; no specimen on two sides" in lines[2]
-    assert lines[-2] == "| `gao`, wider | 1,234 | 50.00 [40.0, 60.0] | – | 75.00 | 70.00 | 3 |"
-    assert lines[-1] == "| *Somebody 2015* (abstract) | – | – | 87.1 | – | – | – |"
+    assert lines[2].endswith("Intervals of cells: by the spread of specimens. Intervals of specimens: by trials.")
+    assert lines[-2] == "| `gao`, wider | 1,234 | 50.00 [40.0, 60.0] | – | 75.00 | 70.00 | 3 | unknown |"
+    assert lines[-1] == "| *Somebody 2015* (abstract; protocol: cells at random) | – | – | 87.1 | – | – | – | – |"
     assert len(lines) == 8
 
 
@@ -105,6 +108,26 @@ def test_the_shipped_tables_name_configurations_and_keys_that_exist():
         assert f"<!-- end {table.name} -->" in page
 
 
+def test_tables_say_whose_specimens_and_whose_protocol():
+    for table in TABLES:
+        assert ("recovered from the time stamps" in table.note) == (table.common["data.name"] == "icpr2014_task1")
+        partly = table.name in ("icpr2014_blocked", "icpr2014_by_specimen", "icpr2014_whole")
+        assert ("10,876 were at hand" in table.note) == partly
+        assert not any("LOSO" in entry.method and entry.mca for entry in table.published), "87.1 is another protocol's"
+
+
+def test_rows_on_the_page_carry_their_commit():
+    page = (pathlib.Path(results.__file__).parents[1] / "RESULTS.md").read_text()
+    for table in TABLES:
+        _, rest = page.split(f"<!-- table {table.name} -->")
+        lines = [line for line in rest.split("<!-- end")[0].splitlines() if line.startswith("| ")][1:]
+        assert lines
+        for line in lines:
+            assert re.search(r"protocol: .* \| – \|$" if line.startswith("| *") else r" \| [0-9a-f]{7}\*? \|$", line), (
+                line
+            )
+
+
 def test_a_missing_row_is_run_once(data_dir, tmp_path):
     row = Row(
         name="tiny",
@@ -130,4 +153,5 @@ def test_a_missing_row_is_run_once(data_dir, tmp_path):
     alone, twice = (line.split(" | ") for line in results.render(table, tmp_path).splitlines()[-2:])
     assert (alone[0], twice[0]) == ("| `gao`", "| the mean of it and itself")
     assert int(twice[1].replace(",", "")) == 2 * int(alone[1].replace(",", ""))
-    assert twice[2:-1] == alone[2:-1]
+    assert twice[2:-2] == alone[2:-2]
+    assert twice[-1] == alone[-1] == f"{results._commit()} |"
