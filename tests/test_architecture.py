@@ -9,6 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 ALLOWED = {
     "errors": set(),
+    "fingerprint": set(),
     "config": {"errors"},
     "mesh": {"errors"},
     "intervals": set(),
@@ -38,7 +39,7 @@ ALLOWED = {
     },
     "timing": {"chips"},
     "progress": set(),
-    "data": {"config", "errors", "mesh"},
+    "data": {"config", "errors", "fingerprint", "mesh"},
     "report": {"config", "errors"},
     "workdir": {"config", "errors"},
     "state": {"config", "models"},
