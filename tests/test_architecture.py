@@ -63,6 +63,7 @@ ALLOWED = {
         "classical",
         "config",
         "data",
+        "fingerprint",
         "mesh",
         "metrics",
         "models",
