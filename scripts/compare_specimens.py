@@ -4,8 +4,8 @@
     python -m scripts.compare_specimens --data=icpr2012 --manual_dir=DIR --folds=7 [...]
 
 The synthetic set is divided as it comes (train, test); real ones into folds of specimens. What is finished in the work
-directory is not done again: an interrupted comparison goes on, and a further system costs only itself. The last line is
-one JSON object.
+directory is not done again: an interrupted comparison goes on, and a further system costs only itself. What was read of
+other specimens or with other settings is read again; what was trained so is refused. The last line is one JSON object.
 """
 
 import json
@@ -50,7 +50,6 @@ def main(argv: Sequence[str]) -> None:
     )
     name = "_".join(filter(None, (_DATA.value, _BUILDER_CONFIG.value)))
     directory = pathlib.Path(_WORKDIR.value) / name
-    specimen_systems.check_same_comparison(directory, data, parts)
     fields = sources.load(data)
     divided = specimen_systems.divide(data, fields)
     result = comparison.compare(systems, fields, divided, directory, samples=_SAMPLES.value)

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hep2jax import config as configs
-from hep2jax import workdir
 from hep2jax.config import Config, DataConfig
 from hep2jax.data import protocols
 from hep2jax.data.sources import FieldSet
@@ -86,20 +85,6 @@ def make_systems(names: Sequence[str], parts: Mapping[str, Config]) -> tuple[lis
             unmade[name] = f"needs a configuration of the part {error} for this data set"
             say(f"{name}: left out: {unmade[name]}")
     return made, unmade
-
-
-def check_same_comparison(directory: pathlib.Path, data: DataConfig, parts: Mapping[str, Config]) -> None:
-    """Keep what is compared in `comparison.json`; UsageError where the directory holds another comparison."""
-    now = {"data": {key: getattr(data, key) for key in ("name", "builder_config", "protocol", "num_folds")}}
-    now |= {part: configs.to_dict(config) for part, config in parts.items()}
-    path = directory / "comparison.json"
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    for part in kept.keys() - {"data"}:  # a key that is younger than the comparison had its default there
-        kept[part] = configs.to_dict(configs.from_dict(kept[part]))
-    for part in now.keys() & kept.keys():
-        if now[part] != kept[part]:
-            raise UsageError(f"--workdir: {directory} holds another comparison ('{part}' differs); choose another")
-    workdir.write_json(path, kept | now)
 
 
 def divide(data: DataConfig, fields: FieldSet) -> list[protocols.Partition]:

@@ -5,7 +5,6 @@ import pathlib
 
 import pytest
 
-from hep2jax.config import DataConfig
 from hep2jax.errors import UsageError
 from hep2jax.systems import SYSTEMS
 from scripts import specimen_systems as compare
@@ -101,22 +100,6 @@ def test_the_table_says_everything():
         "* `forest` was not run: not installed",
         "* s2: field 3 is not there; read from the other 3",
     ]
-
-
-def test_a_directory_holds_one_comparison(tmp_path):
-    data, parts = DataConfig(), compare.read_parts("hep2_synthetic", [])
-    compare.check_same_comparison(tmp_path, data, {"pixels": parts["pixels"]})
-    compare.check_same_comparison(tmp_path, data, parts)
-    path = tmp_path / "comparison.json"
-    older = json.loads(path.read_text())
-    del older["pixels"]["evaluation"]["pattern_threshold"]
-    path.write_text(json.dumps(older))
-    compare.check_same_comparison(tmp_path, data, parts)
-    other = compare.read_parts("hep2_synthetic", ["pixels.train.num_steps=7"])
-    with pytest.raises(UsageError, match="holds another comparison \\('pixels' differs\\)"):
-        compare.check_same_comparison(tmp_path, data, other)
-    with pytest.raises(UsageError, match="'data' differs"):
-        compare.check_same_comparison(tmp_path, DataConfig(builder_config="specimens_tiny"), parts)
 
 
 def test_a_run_from_end_to_end(command, data_dir, tmp_path):
