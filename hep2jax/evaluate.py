@@ -1,8 +1,9 @@
 """Exact evaluation of a network on every side of a partition, and its report."""
 
 import dataclasses
+import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +20,9 @@ from hep2jax.progress import say
 from hep2jax.state import Network, TrainState
 from hep2jax.tasks import Evaluator, Parameters, Task
 from hep2jax.timing import StepClock
+
+RECORDS = "records.json"
+"""In `report/`: the results of every example, and what they are of."""
 
 _DATA_KEYS_OF_EVALUATION = (
     "name",
@@ -48,10 +52,41 @@ def measure_sides(
     task: Task, evaluator: Evaluator, parameters: Parameters, partition: protocols.Partition
 ) -> Evaluation:
     """Measure every side but the training one; that one where there is no other, and then it is said."""
-    sides = {name: rows for name, rows in partition.sides().items() if name != "train"} or partition.sides()
+    sides = _measured_sides(partition)
     results = {name: evaluator.measure(parameters, rows) for name, rows in sides.items()}
     figures = {name: _figures(task, name, rows, partition) for name, rows in results.items()}
     return Evaluation(indices=sides, results=results, figures=figures)
+
+
+def _measured_sides(partition: protocols.Partition) -> dict[str, tuple[int, ...]]:
+    return {name: rows for name, rows in partition.sides().items() if name != "train"} or partition.sides()
+
+
+def _identity(task: Task, sides: Mapping[str, Sequence[int]], step: int) -> dict[str, Any]:
+    """What decides the records of an evaluation: the examples of each side, the way of measuring, the checkpoint."""
+    return {
+        "examples": {name: task.fingerprint(indices) for name, indices in sides.items()},
+        "evaluation": dataclasses.asdict(task.config.evaluation),
+        "step": step,
+    }
+
+
+def kept_results(
+    task: Task, directory: pathlib.Path, partition: protocols.Partition, step: int
+) -> dict[str, list[Any]] | None:
+    """The results of every measured side as the last evaluation kept them.
+
+    None where there are none, or where they are of anything else: other examples, other settings of the evaluation,
+    another checkpoint than that of `step`.
+    """
+    path, sides = directory / "report" / RECORDS, _measured_sides(partition)
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    if kept.get("identity") != _identity(task, sides, step):
+        return None
+    results = {name: [task.from_record(record) for record in records] for name, records in kept["sides"].items()}
+    named = {name: [row.identifier for row in rows] for name, rows in results.items()}
+    wanted = {name: [task.items[i].identifier for i in indices] for name, indices in sides.items()}
+    return results if named == wanted else None
 
 
 def _figures(task: Task, side: str, results: Sequence[Any], partition: protocols.Partition) -> dict[str, Any]:
@@ -69,7 +104,8 @@ def write_report(
     folder = directory / "report"
     workdir.write_json(folder / "metrics.json", evaluation.figures)
     records = {name: [task.to_record(row) for row in rows] for name, rows in evaluation.results.items()}
-    workdir.write_json(folder / "records.json", {"classes": list(task.classes), "sides": records})
+    identity = _identity(task, evaluation.indices, evaluated_step)
+    workdir.write_json(folder / RECORDS, {"classes": list(task.classes), "identity": identity, "sides": records})
     page = report.write_report(
         directory,
         metrics=evaluation.figures,

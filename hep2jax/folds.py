@@ -1,7 +1,6 @@
 """All folds of a protocol: train each, then pool what was counted into one set of figures."""
 
 import copy
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -15,8 +14,9 @@ from hep2jax.progress import say
 
 
 def run(config: Config, directory: pathlib.Path) -> tuple[tasks.Task, dict[str, Any]]:
-    """Train and measure every fold in `directory/fold-NN`, finished ones are kept; task and pooled test figures.
+    """Train and measure every fold in `directory/fold-NN`; the task and the pooled test figures.
 
+    Finished folds are kept; one that was last measured on other data or with other settings is measured again.
     Counts are pooled, not averaged: a held-out specimen has one class, so no fold alone has an MCA.
     """
     task = tasks.load(config)
@@ -26,13 +26,12 @@ def run(config: Config, directory: pathlib.Path) -> tuple[tasks.Task, dict[str, 
             f"data.protocol={config.data.protocol} has one fold on {task.name}; take kfold, loso, blocked or "
             "random_cells, or train with hep2jax.main"
         )
-    records, partitions = [], []
+    rows, partitions = [], []
     for fold, held_out in enumerate(groups):
         say(f"fold {fold + 1} of {len(groups)}: {protocols.shortened(held_out)} held out")
         folded = _fold_config(config, fold)
         partitions.append(protocols.partition(folded.data, task.name, task.items, task.classes))
-        records += _run_fold(folded, directory / f"fold-{fold:02d}", task)
-    rows = [task.from_record(record) for record in records]
+        rows += train.complete(folded, directory / f"fold-{fold:02d}", task)["test"]
     protocol = f"{config.data.protocol}, {len(groups)} folds pooled"
     figures = task.figures(rows, protocol, any(part.specimen_leakage for part in partitions))
     figures["leakage_note"] = leakage_note(partitions)
@@ -57,13 +56,3 @@ def _fold_config(config: Config, fold: int) -> Config:
     config = copy.deepcopy(config)
     config.data.fold = fold
     return config
-
-
-def _run_fold(config: Config, directory: pathlib.Path, task: tasks.Task) -> list[dict[str, Any]]:
-    """The records of the fold's held-out examples; training continues where it stopped."""
-    path = directory / "report" / "records.json"
-    if path.exists():
-        workdir.open_for_training(directory, config)  # refuses a fold of another experiment
-    else:
-        train.run(config, directory, task)
-    return json.loads(path.read_text())["sides"]["test"]

@@ -28,7 +28,7 @@ from hep2jax.progress import say
 from hep2jax.report import palette
 from hep2jax.tasks.bag_task import BagEvaluator, pooled
 from hep2jax.tasks.cell_task import CellEvaluator
-from hep2jax.tasks.field_task import FieldEvaluator, to_native
+from hep2jax.tasks.field_task import FieldEvaluator
 from hep2jax.tasks.joint_task import JointEvaluator, majority
 from hep2jax.tasks.labels_task import probabilities
 from tfds_builders import icap
@@ -36,6 +36,8 @@ from tfds_builders import icap
 _WORKDIR = flags.DEFINE_string("workdir", None, "A finished run.")
 _IMAGES = flags.DEFINE_string("images", None, "Shell pattern of the images to read, quoted; ** goes into folders.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder for the masks, overlays and predictions.csv.")
+
+_DECIMALS = 6  # of shares and probabilities, as in `report/records.json`
 
 _UNREADABLE = (OSError, SyntaxError, ValueError)  # what Pillow raises for files that are no images, or broken ones
 
@@ -46,11 +48,11 @@ class Reading:
 
     image: str
     pattern: str
-    """The pattern with most foreground pixels; 'none' where no cell was found."""
+    """The pattern with most votes (foreground pixels or patches); 'none' where no cell was found."""
     icap: str
     """Its consensus codes, such as `AC-4, AC-5`; empty for a pattern that has none."""
     share: float
-    """Share of the foreground that voted for it."""
+    """Share of the votes that it has; 0 where no cell was found."""
     num_objects: int
     """Connected foreground objects; touching cells count as one."""
     foreground: float
@@ -153,7 +155,7 @@ def _mask_beside(path: str, shape: tuple[int, ...]) -> np.ndarray | None:
     image = pathlib.Path(path)
     for mask in (image.with_name(f"{image.stem}{ending}.png") for ending in ("_mask", "_Mask")):
         try:
-            if mask.is_file() and (pixels := _decode(mask)).shape == shape:
+            if mask.is_file() and (pixels := sources.select_channel(_decode(mask), "grey")).shape == shape:
                 return pixels > 127
         except _UNREADABLE:
             said = f"{mask}: not a mask that can be decoded, or truncated; {image.name} left out"
@@ -178,7 +180,7 @@ def _read_cells(
 
 def _named(path: str, probabilities: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
     best = int(probabilities.argmax())
-    shares = {name: round(float(p), 4) for name, p in zip(classes, probabilities, strict=True)}
+    shares = {name: round(float(p), _DECIMALS) for name, p in zip(classes, probabilities, strict=True)}
     pattern = {"pattern": classes[best], "icap": icap.describe(classes[best])}
     return {"image": path, **pattern, "probability": shares[classes[best]], **shares}
 
@@ -189,7 +191,8 @@ def _labelled(path: str, probabilities: np.ndarray, classes: Sequence[str], thre
         classes[int(k)] for k in np.argsort(-probabilities, kind="stable") if probabilities[k] >= threshold
     ]
     read = {"patterns": " + ".join(found) or "none", "icap": " + ".join(filter(None, map(icap.describe, found)))}
-    return {"image": path, **read, **{name: round(float(p), 4) for name, p in zip(classes, probabilities, strict=True)}}
+    shares = {name: round(float(p), _DECIMALS) for name, p in zip(classes, probabilities, strict=True)}
+    return {"image": path, **read, **shares}
 
 
 def _read_bags(
@@ -211,11 +214,9 @@ def _read_patches(
     votes = JointEvaluator(config, network, mesh).read(parameters, _fields(images, config))
     for (path, image), name, row in zip(images.items(), _output_names(list(images)), votes, strict=True):
         pattern, grade = majority([row])
-        patterns = np.full(image.shape, pattern)
-        _save_masks(output / name, image, row.foreground, patterns)
-        reading = _reading(path, row.foreground, patterns, classes, config)
-        share = round(float(row.patterns.max() / row.patterns.sum()), 4)  # of the patches
-        yield dataclasses.asdict(reading) | {"share": share, "intensity": GRADES[grade]}
+        _save_masks(output / name, image, row.foreground, np.full(image.shape, pattern or 0))
+        reading = _reading(path, row.foreground, row.patterns, classes, config)
+        yield dataclasses.asdict(reading) | {"intensity": "none" if grade is None else GRADES[grade]}
 
 
 def _fields(images: dict[str, np.ndarray], config: Config) -> list[sources.Field]:
@@ -240,16 +241,10 @@ def _read_pixels(
     config: Config, directory: pathlib.Path, classes: Sequence[str], images: dict[str, np.ndarray], output: pathlib.Path
 ) -> Iterator[dict[str, Any]]:
     network, mesh, parameters = _trained(config, directory, classes)
-    working = [sources.resize_image(image, config.data.scale) for image in images.values()]
-    greys = [np.array([*sources.grey_normalisation(image, config.data), 1.0, 0.0], np.float32) for image in working]
-    evaluator = FieldEvaluator(config, network, mesh)
-    pairs = zip(working, greys, strict=True)
-    predictions = evaluator.predict(parameters, pairs, [image.shape for image in working])
-    names = _output_names(list(images))
-    for (path, image), name, small in zip(images.items(), names, predictions, strict=True):
-        foreground, pattern = specimen.decide(to_native(small, image.shape), config.evaluation.foreground_threshold)
-        _save_masks(output / name, image, foreground, pattern)
-        yield dataclasses.asdict(_reading(path, foreground, pattern, classes, config))
+    readings = FieldEvaluator(config, network, mesh).read_pixels(parameters, _fields(images, config))
+    for (path, image), name, read in zip(images.items(), _output_names(list(images)), readings, strict=True):
+        _save_masks(output / name, image, read.foreground, read.pattern)
+        yield dataclasses.asdict(_reading(path, read.foreground, read.votes, classes, config))
 
 
 def _save_masks(stem: pathlib.Path, image: np.ndarray, foreground: np.ndarray, pattern: np.ndarray) -> None:
@@ -266,17 +261,16 @@ def _output_names(paths: Sequence[str]) -> list[str]:
     return [str(pathlib.Path(path).with_suffix("")).strip("/").replace("/", "_") for path in paths]
 
 
-def _reading(path: str, foreground: np.ndarray, pattern: np.ndarray, classes: Sequence[str], config: Config) -> Reading:
-    votes = specimen.pattern_counts(foreground, pattern, len(classes))
+def _reading(path: str, foreground: np.ndarray, votes: np.ndarray, classes: Sequence[str], config: Config) -> Reading:
     winner = specimen.vote(votes)
     name = "none" if winner is None else classes[winner]
     return Reading(
         image=path,
         pattern=name,
         icap=icap.describe(name),
-        share=round(float(specimen.vote_shares(votes).max()), 4),
+        share=round(float(specimen.vote_shares(votes).max()), _DECIMALS),
         num_objects=int(metrics.connected_objects(foreground, config.evaluation.min_object_pixels).max()),
-        foreground=round(float(foreground.mean()), 4),
+        foreground=round(float(foreground.mean()), _DECIMALS),
     )
 
 

@@ -9,6 +9,9 @@ from jaxtyping import Bool, Float, Int
 from scipy.special import softmax
 from sklearn.svm import LinearSVC
 
+NO_CELL = "no cell was found in it"
+"""Why a specimen cannot be read, whoever looked for its cells: it has no pattern, and that is an error."""
+
 
 def decide(
     probabilities: Float[np.ndarray, "height width classes"], threshold: float = 0.5
@@ -37,11 +40,8 @@ def pattern_counts(
     return np.bincount(pattern[foreground], minlength=num_patterns)
 
 
-def vote(
-    counts: Int[np.ndarray, "fields patterns"],
-    mean_probability: Float[np.ndarray, " patterns"] | None = None,
-) -> int | None:
-    """The specimen's pattern: that of most foreground pixels, all fields pooled.
+def vote(counts: Int[np.ndarray, "fields patterns"]) -> int | None:
+    """The specimen's pattern: that of most foreground pixels (of most patches, for `joint`), all fields pooled.
 
     Pooling gives each field the weight of its foreground, as in Li, Shen and Yu, IEEE TMI 36 (2017), FCRN
     (our reading: a majority over the foreground pixels of a specimen's images). Ties go to the first of the tied
@@ -49,17 +49,14 @@ def vote(
 
     Args:
         counts: foreground pixels, int [fields, K]; a single field may come as [K].
-        mean_probability: float [K], each pattern's probability averaged over the specimen, the fallback where
-            no pixel is foreground.
 
     Returns:
-        The pattern's index, or None: no cells were found and there is no fallback. None is counted as an
-        error by `metrics.classification_report`; it is no index, -1 would silently name the last pattern.
+        The pattern's index, or None where nothing votes: no cell was found in the specimen, so it has no pattern,
+        whatever the background looks like. Evaluation, prediction and the systems all say so; None is counted as an
+        error by `metrics.classification_report`. It is no index: -1 would silently name the last pattern.
     """
     pooled = _pool(counts)
-    if pooled.any():
-        return int(pooled.argmax())
-    return None if mean_probability is None else int(np.argmax(mean_probability))
+    return int(pooled.argmax()) if pooled.any() else None
 
 
 def prevalent(counts: Int[np.ndarray, " patterns"], mean_probability: Float[np.ndarray, " patterns"]) -> int:
@@ -207,7 +204,7 @@ def read_specimens(
         own = names == specimen
         used, put_aside = scores[own & ~aside], int((own & aside).sum())
         if not len(used):
-            found = f"all its {put_aside} cells are mitotic and set aside" if put_aside else "no cell was found in it"
+            found = f"all its {put_aside} cells are mitotic and set aside" if put_aside else NO_CELL
             left_out[specimen] = found
             continue
         pattern, shares = rule(used)

@@ -5,6 +5,7 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -70,7 +71,9 @@ def run(config: Config, directory: pathlib.Path, task: Task | None = None) -> No
     with clock.phase("init"):
         if jax.process_index() == 0:
             workdir.open_for_training(directory, config)
-        this = prepare(config, directory, clock, task or tasks.load(config))
+        task = task or tasks.load(config)
+        _check_data(config, directory, task)
+        this = prepare(config, directory, clock, task)
     try:
         _announce(this)
         _train(this)
@@ -78,6 +81,46 @@ def run(config: Config, directory: pathlib.Path, task: Task | None = None) -> No
     finally:
         this.checkpoints.close()
         this.writer.close()
+
+
+def complete(config: Config, directory: pathlib.Path, task: Task) -> dict[str, list[Any]]:
+    """The results of every measured side, by name, of a run that is trained to its end.
+
+    What the work directory keeps is taken if it is that of these examples, settings and parameters (see
+    `evaluate.kept_results`); else `run` trains on where training stopped, or measures again.
+
+    Raises:
+        UsageError: the work directory belongs to another run, or was trained on other examples.
+    """
+    if jax.process_index() == 0:
+        workdir.open_for_training(directory, config)
+    partition = _check_data(config, directory, task)
+    results = _kept_results(config, directory, task, partition)
+    if results is None:
+        run(config, directory, task)
+        results = _kept_results(config, directory, task, partition)
+    assert results is not None
+    return results
+
+
+def _check_data(config: Config, directory: pathlib.Path, task: Task) -> protocols.Partition:
+    """The partition; UsageError where the work directory's checkpoint was trained on other examples."""
+    partition = protocols.partition(config.data, task.name, task.items, task.classes)
+    if jax.process_index() == 0:
+        workdir.check_same_data(directory, task.fingerprint(partition.train))
+    return partition
+
+
+def _kept_results(
+    config: Config, directory: pathlib.Path, task: Task, partition: protocols.Partition
+) -> dict[str, list[Any]] | None:
+    """Those of the best checkpoint; None where the run is not finished, or something else was measured."""
+    checkpoints = Checkpoints(directory / "checkpoints", config.train)
+    try:
+        finished, best = checkpoints.latest_step == config.train.num_steps, checkpoints.best_step
+    finally:
+        checkpoints.close()
+    return evaluate.kept_results(task, directory, partition, best) if finished and best is not None else None
 
 
 def prepare(config: Config, directory: pathlib.Path, clock: StepClock, task: Task) -> Run:

@@ -17,6 +17,7 @@ from hep2jax.errors import UsageError
 CONFIG = "config.json"
 CLASSES = "classes.json"
 METRICS = "metrics.jsonl"
+TRAINED_ON = "trained_on.json"
 PROFILE = "profile"
 """What the modes profile and compile write, before a run or after it."""
 
@@ -41,6 +42,17 @@ def open_for_training(directory: pathlib.Path, config: Config) -> None:
             f"--workdir={directory}: holds files that are not ours ({strangers[0]}, ...); choose an empty directory"
         )
     configs.save(config, directory / CONFIG)
+
+
+def check_same_data(directory: pathlib.Path, fingerprint: str) -> None:
+    """Keep what a run is trained on (see `Task.fingerprint`); UsageError where its checkpoint is of anything else."""
+    path = directory / TRAINED_ON
+    if _has_checkpoint(directory) and (not path.exists() or json.loads(path.read_text()) != fingerprint):
+        raise UsageError(
+            f"--workdir={directory}: its checkpoint was trained on other data: pixels, labels or specimens of the "
+            "training side differ (--mode=evaluate measures it on any data); choose another work directory"
+        )
+    write_json(path, fingerprint)
 
 
 def open_for_reading(directory: pathlib.Path) -> Config:

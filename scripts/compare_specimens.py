@@ -4,8 +4,8 @@
     python -m scripts.compare_specimens --data=icpr2012 --manual_dir=DIR --folds=7 [...]
 
 The synthetic set is divided as it comes (train, test); real ones into folds of specimens. What is finished in the work
-directory is not done again: an interrupted comparison goes on, and a further system costs only itself. The last line is
-one JSON object.
+directory is not done again: an interrupted comparison goes on, and a further system costs only itself. What was read of
+other specimens or with other settings is read again; what was trained so is refused. The last line is one JSON object.
 """
 
 import json
@@ -17,6 +17,7 @@ from absl import flags
 from hep2jax import cli, workdir
 from hep2jax.config import DataConfig
 from hep2jax.data import sources
+from hep2jax.errors import UsageError
 from hep2jax.models import pretrained
 from hep2jax.systems import ImageNetFeatures, comparison
 from scripts import documents, specimen_systems
@@ -38,12 +39,19 @@ _WORKDIR = flags.DEFINE_string("workdir", "runs/compare", "Where everything is k
 _WRITE = flags.DEFINE_string("write", None, "A file with lines <!-- table compare_NAME -->.")
 
 
+def _weights() -> pathlib.Path | None:
+    path = pathlib.Path(_WEIGHTS.value) if _WEIGHTS.value else None
+    if path and not path.is_file():
+        raise UsageError(f"--feature_weights={path}: no such file")
+    return path
+
+
 def main(argv: Sequence[str]) -> None:
     """Compare, print the table and, last, one JSON object."""
     del argv
     cli.prepare_runtime()
     parts = specimen_systems.read_parts(_DATA.value, _SET.value)
-    features = ImageNetFeatures(network=_FEATURES.value, weights=_WEIGHTS.value)
+    features = ImageNetFeatures(network=_FEATURES.value, weights=_weights())
     systems, unmade = specimen_systems.make_systems(specimen_systems.choose(_SYSTEMS.value), parts, features)
     data = DataConfig(
         name=_DATA.value,
@@ -57,7 +65,6 @@ def main(argv: Sequence[str]) -> None:
     )
     name = "_".join(filter(None, (_DATA.value, _BUILDER_CONFIG.value)))
     directory = pathlib.Path(_WORKDIR.value) / name
-    specimen_systems.check_same_comparison(directory, data, parts, features)
     fields = sources.load(data)
     divided = specimen_systems.divide(data, fields)
     result = comparison.compare(systems, fields, divided, directory)

@@ -1,7 +1,6 @@
 """What `scripts.compare_specimens` compares, and the table that it writes."""
 
 import fnmatch
-import hashlib
 import importlib
 import json
 import pathlib
@@ -9,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hep2jax import config as configs
-from hep2jax import workdir
 from hep2jax.config import Config, DataConfig
 from hep2jax.data import protocols
 from hep2jax.data.sources import FieldSet
@@ -89,31 +87,6 @@ def make_systems(
             unmade[name] = f"needs a configuration of the part {error} for this data set"
             say(f"{name}: left out: {unmade[name]}")
     return made, unmade
-
-
-def check_same_comparison(
-    directory: pathlib.Path, data: DataConfig, parts: Mapping[str, Config], features: ImageNetFeatures
-) -> None:
-    """Keep what is compared in `comparison.json`; UsageError where the directory holds another comparison."""
-    now = {"data": {key: getattr(data, key) for key in ("name", "builder_config", "protocol", "num_folds")}}
-    now |= {"features": {"network": features.network, "weights": _digest(features.weights)}}
-    now |= {part: configs.to_dict(config) for part, config in parts.items()}
-    path = directory / "comparison.json"
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    for part in kept.keys() - {"data", "features"}:  # a key that is younger than the comparison had its default there
-        kept[part] = configs.to_dict(configs.from_dict(kept[part]))
-    for part in now.keys() & kept.keys():
-        if now[part] != kept[part]:
-            raise UsageError(f"--workdir: {directory} holds another comparison ('{part}' differs); choose another")
-    workdir.write_json(path, kept | now)
-
-
-def _digest(weights: str | None) -> str | None:
-    """SHA-256 of a file, which tells weights apart wherever they lie."""
-    try:
-        return weights and hashlib.sha256(pathlib.Path(weights).read_bytes()).hexdigest()
-    except OSError as error:
-        raise UsageError(f"--feature_weights={weights}: cannot be read ({error.strerror})") from error
 
 
 def divide(data: DataConfig, fields: FieldSet) -> list[protocols.Partition]:

@@ -23,6 +23,7 @@ class Guess:
 
     def __init__(self, name: str, pattern: int, *, unreadable: Sequence[str] = (), masks: bool = False) -> None:
         self.name, self._pattern, self._unreadable, self._masks = name, pattern, unreadable, masks
+        self.settings = unreadable, masks  # without the pattern, so that a test sees whose readings these are
         self.fits: list[tuple[int, ...]] = []
         self.reads = 0
 
@@ -124,8 +125,32 @@ def test_finished_readings_are_not_made_again(fields, partitions, tmp_path):
     (tmp_path / "division-01" / "readings" / "plain.json").unlink()
     comparison.compare([idle], fields, partitions, tmp_path)
     assert idle.fits == [partitions[1].train]
-    with pytest.raises(UsageError, match="another division"):
-        comparison.compare([idle], fields, partitions[::-1], tmp_path)
+
+
+def _changed(fields: FieldSet, index: int) -> FieldSet:
+    """One pixel of one field is another."""
+    image = fields.fields[index].image.copy()
+    image[0, 0] ^= 1
+    rows = [dataclasses.replace(f, image=image) if i == index else f for i, f in enumerate(fields.fields)]
+    return dataclasses.replace(fields, fields=tuple(rows))
+
+
+def test_readings_of_anything_else_are_made_again(fields, partitions, tmp_path):
+    """Of other settings, other training or test specimens, or specimens of the same names with other pixels."""
+
+    def fitted(system: Guess, data: FieldSet = fields, parts: Sequence[protocols.Partition] = partitions) -> list:
+        comparison.compare([system], data, parts, tmp_path)
+        return system.fits
+
+    assert len(fitted(Guess("plain", 1))) == 3
+    assert fitted(Guess("plain", 1)) == []
+    assert len(fitted(Guess("plain", 1, masks=True))) == 3
+    first, _, last = partitions
+    assert fitted(Guess("plain", 2, masks=True), parts=partitions[::-1]) == [last.train, first.train]
+    assert len(fitted(Guess("plain", 2, masks=True))) == 2
+    assert len(fitted(Guess("plain", 2, masks=True), _changed(fields, first.test[0]))) == 3
+    result = comparison.compare([Guess("plain", 0, masks=True)], fields, partitions, tmp_path)
+    assert result["systems"]["plain"]["confusion"] == [[3, 0, 0]] * 3
 
 
 def test_a_system_that_cannot_be_fitted_is_named(fields, partitions, tmp_path):

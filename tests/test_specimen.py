@@ -40,13 +40,9 @@ class TestVote:
     def test_no_foreground(self):
         nothing = np.zeros((4, 3), int)
         assert specimen.vote(nothing) is None
-        assert specimen.vote(nothing, np.array([0.1, 0.2, 0.05])) == 1
         assert specimen.vote(np.zeros((0, 3), int)) is None
         report = metrics.classification_report([2], [specimen.vote(nothing)], ["a"], ("x", "y", "z"))
         assert report["aca"] == 0.0
-
-    def test_probabilities_do_not_overrule_pixels(self):
-        assert specimen.vote(np.array([[1, 0]]), np.array([0.0, 1.0])) == 0
 
     def test_order_of_fields_does_not_matter(self):
         rng = np.random.default_rng(0)

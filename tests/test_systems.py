@@ -2,15 +2,20 @@
 
 import dataclasses
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
 
+from hep2jax import features, specimen
+from hep2jax.cell_readers import Grid
 from hep2jax.config import Config, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
+from hep2jax.data import cells as cell_data
 from hep2jax.data import protocols, sources
+from hep2jax.data.cells import CellSet
 from hep2jax.data.sources import Field, FieldSet
 from hep2jax.errors import UsageError
-from hep2jax.systems import SYSTEMS, ImageNetFeatures, base
+from hep2jax.systems import SYSTEMS, ImageNetFeatures, base, single_cells
 from hep2jax.systems.pixels import PixelSystem
 from hep2jax.systems.single_cells import CellOptions, CellSystem
 
@@ -107,6 +112,28 @@ def test_a_system_fits_reads_and_does_not_train_again(name, configs, fields, div
         np.testing.assert_array_equal(repeated.probabilities, reading.probabilities)
 
 
+def test_what_was_learnt_of_other_cells_is_learnt_anew(configs, fields, division, directory, tmp_path):
+    """The choice of layer, C and k, and the features behind it, are kept for these very cells and this grid alone."""
+    _fitted("cells-otsu-own_svm-prevalence", configs, fields, division, directory)
+    shutil.copytree(directory / "svm-gao", tmp_path / "svm")
+    source = features.of_workdir(directory / "network-gao")
+    cells = cell_data.from_fields(base.training_side(fields, division.train), configs["cells"].data)
+    first, *others = cells.cells
+    changed = dataclasses.replace(cells, cells=(dataclasses.replace(first, intensity="other"), *others))
+
+    def is_learnt(cells: CellSet, grid: Grid) -> bool:
+        kept = (tmp_path / "svm" / "features.npz").stat().st_mtime_ns
+        single_cells._fit_svm_knn(source, source.layers, cells, tmp_path / "svm", grid, len(fields.classes))
+        return (tmp_path / "svm" / "features.npz").stat().st_mtime_ns != kept
+
+    assert not is_learnt(cells, Grid())
+    assert is_learnt(changed, Grid())
+    assert is_learnt(changed, Grid(costs=(1e-3,)))
+    fewer = dataclasses.replace(division, train=division.train[1:])
+    with pytest.raises(UsageError, match="trained on other data"):
+        _fitted("cells-true-network-prevalence", configs, fields, fewer, directory)
+
+
 def _changed(field: Field, **columns) -> Field:
     return base.prepared(dataclasses.replace(field, **columns), DataConfig(normalise="none"))
 
@@ -158,7 +185,7 @@ class TestWhatCannotBeRead:
         empty = _changed(fields.fields[0], image=np.full_like(fields.fields[0].image, 20))
         reading = system.read([empty])
         assert (reading.pattern is None) == (not reading.masks[0].any())
-        assert reading.left_out == ("" if reading.masks[0].any() else "no pixel was taken for a cell")
+        assert reading.left_out == ("" if reading.masks[0].any() else specimen.NO_CELL)
 
     def test_a_specimen_beside_one_that_cannot_be_read(self, given, fields):
         """One field without a cell does not spoil the specimen."""

@@ -42,7 +42,7 @@ def of_specimens(fields: FieldSet, indices: Sequence[int]) -> Bags:
     """All chosen fields of a specimen are one bag."""
     chosen = [fields.fields[i] for i in indices]
     members = _members(chosen)
-    items = [chosen[places[0]].item for places in members]
+    items = [fields.items[indices[places[0]]] for places in members]
     return Bags(
         name=fields.name,
         pictures=[field.working_image for field in chosen],

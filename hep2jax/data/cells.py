@@ -1,7 +1,6 @@
 """Single cells: read from a cell data set or cut from specimens, and made ready for the network's square input."""
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, cast
@@ -15,9 +14,10 @@ from scipy import ndimage
 
 from hep2jax.config import DataConfig
 from hep2jax.data import prepare, sources
-from hep2jax.data.items import Item
+from hep2jax.data.items import Item, group_specimens
 from hep2jax.data.sources import Field, FieldSet
 from hep2jax.errors import UsageError
+from hep2jax.fingerprint import fingerprint
 
 _CUT_MARGIN = 0.15  # context around a cell cut from a specimen, as a share of its bounding box's longer side
 _MIN_GREY_SPAN = 4.0  # a crop without structure must not have its noise stretched to full scale
@@ -67,6 +67,8 @@ class _Crop:
     image: np.ndarray
     mask: np.ndarray
     folds: tuple[int, ...] = ()
+    field: str = ""
+    """Fingerprint of the picture that it was cut from; empty where the owner cut it."""
 
 
 def load(config: DataConfig) -> CellSet:
@@ -99,8 +101,9 @@ def from_fields(fields: FieldSet, config: DataConfig) -> CellSet:
             intensity=field.intensity,
             image=cut.image,
             mask=cut.mask,
+            field=picture,
         )
-        for field in fields.fields
+        for field, picture in ((field, fingerprint(field.image)) for field in fields.fields)
         for cut in cut_out(field.image, field.instances, of_kind(field, "cell")).whole
     ]
     return _make_set(fields.name, fields.classes, crops, config)
@@ -113,29 +116,11 @@ def of_kind(field: Field, kind: str) -> list[int]:
 
 
 def _make_set(name: str, classes: Sequence[str], crops: Sequence[_Crop], config: DataConfig) -> CellSet:
-    groups = group_specimens([(crop.specimen, crop.image) for crop in crops])
+    # Masks of two copies of a field may differ, and so the cells that are cut out by them.
+    groups = group_specimens((c.specimen, picture) for c in crops for picture in (c.image, c.field) if len(picture))
     cells = tuple(_make_cell(crop, groups[crop.specimen], config) for crop in crops)
     logging.info("%s: %d cells of %d specimens", name, len(cells), len(groups))
     return CellSet(name=name, classes=tuple(classes), cells=cells)
-
-
-def group_specimens(images: Iterable[tuple[str, np.ndarray]]) -> dict[str, str]:
-    """Specimens that share a picture, pixel for pixel, are one group: {specimen: name of its group}.
-
-    Published copies repeat a whole specimen under another number; a split between the two would leak. The unknown
-    specimen "" stays "".
-    """
-    group: dict[str, str] = {}
-    first: dict[bytes, str] = {}
-    for specimen, image in images:
-        group.setdefault(specimen, specimen)
-        if not specimen:
-            continue
-        key = hashlib.sha256(image.tobytes()).digest() + bytes(str(image.shape), "ascii")
-        old, new = group[specimen], group[first.setdefault(key, specimen)]
-        if old != new:
-            group.update({name: min(old, new) for name, current in group.items() if current in (old, new)})
-    return group
 
 
 def _examples(builder: tfds.core.DatasetBuilder, split: str, images: Sequence[str]) -> Any:
@@ -166,7 +151,7 @@ def _cut_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfig
     for example in _examples(builder, split, ("image", "instance_mask")):
         image = sources.select_channel(sources.decode(example["image"]), config.channel)
         instances = sources.decode(example["instance_mask"])
-        specimen = os.fsdecode(example["specimen_id"])
+        specimen, picture = os.fsdecode(example["specimen_id"]), fingerprint(image)
         objects = zip(example["objects"]["instance"], example["objects"]["kind"], strict=True)
         wanted = [int(instance) for instance, kind in objects if kinds.int2str(int(kind)) == "cell"]
         for cut in cut_out(image, instances, wanted).whole:
@@ -178,6 +163,7 @@ def _cut_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfig
                 intensity=features["intensity"].int2str(int(example["intensity"])),
                 image=cut.image,
                 mask=cut.mask,
+                field=picture,
             )
 
 

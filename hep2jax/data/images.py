@@ -11,8 +11,8 @@ from absl import logging
 from jaxtyping import Float32, UInt8
 
 from hep2jax.config import DataConfig
-from hep2jax.data import cells, prepare, sources
-from hep2jax.data.items import Item
+from hep2jax.data import prepare, sources
+from hep2jax.data.items import Item, group_specimens
 from hep2jax.errors import UsageError
 
 _MASKS = ("instance_mask", "class_mask")
@@ -110,7 +110,7 @@ def load(config: DataConfig) -> ImageSet:
         raise UsageError(f"{builder.info.full_name} has one pattern an image, not several")
     classes = tuple(features["patterns"].feature.names)
     found = [image for split in sorted(builder.info.splits) for image in _read_split(builder, split, config)]
-    groups = cells.group_specimens((image.specimen, image.image) for image in found)
+    groups = group_specimens((image.specimen, image.image) for image in found)
     images = tuple(dataclasses.replace(image, group=groups[image.specimen]) for image in found)
     logging.info("%s: %d images of %d specimens", config.name, len(images), len({i.specimen for i in images}))
     return ImageSet(name=config.name, classes=classes, images=images)

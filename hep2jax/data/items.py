@@ -3,7 +3,10 @@
 import dataclasses
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from hep2jax.errors import UsageError
+from hep2jax.fingerprint import fingerprint
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,27 @@ def identifier_key(identifier: str) -> tuple[bool, int, str]:
     text = identifier.strip()
     whole = text.isascii() and text.isdecimal()
     return (not whole, int(text) if whole else 0, "" if whole else text)
+
+
+def group_specimens(pictures: Iterable[tuple[str, np.ndarray | str]]) -> dict[str, str]:
+    """Specimens that share a picture, pixel for pixel, are one group: {specimen: name of its group}.
+
+    Published copies repeat a whole specimen under another number; a split between the two would leak. The unknown
+    specimen "" stays "".
+
+    Args:
+        pictures: of cells, of fields or of both, or their fingerprints, each with its specimen.
+    """
+    group: dict[str, str] = {}
+    first: dict[str, str] = {}
+    for specimen, picture in pictures:
+        group.setdefault(specimen, specimen)
+        if not specimen:
+            continue
+        old, new = group[specimen], group[first.setdefault(fingerprint(picture), specimen)]
+        if old != new:
+            group.update({name: min(old, new) for name, current in group.items() if current in (old, new)})
+    return group
 
 
 def units(items: Iterable[Item]) -> list[str]:

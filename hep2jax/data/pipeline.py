@@ -57,7 +57,7 @@ class TrainingStream:
         for field in self._fields:
             check_size(field.name, field.working_image, config.data.crop_size)
         self._points = [_foreground_points(field) for field in self._fields]
-        self._sampler = Sampler([field.item for field in self._fields], config.data.balance, config.seed)
+        self._sampler = Sampler([fields.items[i] for i in indices], config.data.balance, config.seed)
         # Crops' centres lie at least half a crop from the border where the image is large enough.
         self._margin = canvases.reach(config.data.crop_size, config.augment) - config.data.crop_size // 2
         self._store = self._make_store() if canvases.on_devices(config.data) else {}

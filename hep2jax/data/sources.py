@@ -1,6 +1,7 @@
 """Prepared data sets, decoded once into arrays in host memory."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
@@ -13,7 +14,7 @@ from jaxtyping import UInt8, UInt16
 
 from hep2jax.config import DataConfig
 from hep2jax.data import prepare
-from hep2jax.data.items import Item
+from hep2jax.data.items import Item, group_specimens
 from hep2jax.errors import UsageError
 
 VOID = 255
@@ -51,17 +52,6 @@ class Field:
         """For messages: the specimen's id and the number of the field."""
         return f"{self.specimen_id}, field {self.number}"
 
-    @property
-    def item(self) -> Item:
-        """The field as protocols see it."""
-        return Item(
-            identifier=f"{self.specimen_id}-{self.number}",
-            specimen=self.specimen_id,
-            group=self.specimen_id,
-            pattern=self.pattern,
-            split=self.split,
-        )
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class FieldSet:
@@ -71,10 +61,20 @@ class FieldSet:
     classes: tuple[str, ...]
     fields: tuple[Field, ...]
 
-    @property
+    @functools.cached_property
     def items(self) -> tuple[Item, ...]:
-        """The fields as protocols see them."""
-        return tuple(field.item for field in self.fields)
+        """The fields as protocols see them; specimens that share a field, pixel for pixel, are one group."""
+        groups = group_specimens((field.specimen_id, field.image) for field in self.fields)
+        return tuple(
+            Item(
+                identifier=f"{field.specimen_id}-{field.number}",
+                specimen=field.specimen_id,
+                group=groups[field.specimen_id],
+                pattern=field.pattern,
+                split=field.split,
+            )
+            for field in self.fields
+        )
 
     def __len__(self) -> int:
         return len(self.fields)

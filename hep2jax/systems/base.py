@@ -3,13 +3,12 @@
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from hep2jax import train as training
-from hep2jax import workdir
 from hep2jax.config import Config, DataConfig
 from hep2jax.data import sources
 from hep2jax.data.sources import Field, FieldSet
@@ -49,13 +48,16 @@ class System(Protocol):
     Attributes:
         name: of the system, as in `systems.SYSTEMS`.
         family: one of `FAMILIES`.
+        settings: all that decides its readings except the specimens: configurations and options, as `fingerprint`
+            takes them.
     """
 
     name: str
     family: str
+    settings: Any
 
     def fit(self, fields: FieldSet, train: Sequence[int], directory: pathlib.Path) -> None:
-        """Learn from some specimens; what is kept in the directory already is not learned again.
+        """Learn from some specimens; what the directory keeps of the same specimens and settings is not learned again.
 
         Args:
             fields: every field at hand; those that `train` does not name must not be looked at.
@@ -82,7 +84,7 @@ class ImageNetFeatures:
 
     network: str = pretrained.DEFAULT
     """One of `pretrained.NAMES`."""
-    weights: str | None = None
+    weights: pathlib.Path | None = None
     """File of its weights; None: the installed package, for the default network alone."""
 
 
@@ -137,21 +139,14 @@ def prepared_set(fields: FieldSet, data: DataConfig) -> FieldSet:
     return dataclasses.replace(fields, fields=tuple(prepared(field, data) for field in fields.fields))
 
 
-def is_trained(directory: pathlib.Path, config: Config) -> bool:
-    """Whether `train` is done there.
+def train(directory: pathlib.Path, config: Config, task: Task) -> None:
+    """Train on a task of the training specimens alone (see `training_side`), once; it goes on where it stopped.
 
     Raises:
-        UsageError: it holds another experiment.
+        UsageError: the directory holds another experiment, or a network of other specimens.
     """
-    done = (directory / "report" / "records.json").exists()
-    if done:
-        workdir.open_for_training(directory, _as_divided(config))
-    return done
-
-
-def train(directory: pathlib.Path, config: Config, task: Task) -> None:
-    """`train.run` on a task of the training specimens alone (see `training_side`); it goes on where it stopped."""
-    training.run(_as_divided(config), directory, task)
+    divided = dataclasses.replace(config, data=dataclasses.replace(config.data, protocol="contest", fold=0))
+    training.complete(divided, directory, task)
 
 
 def train_on_fields(
@@ -163,10 +158,5 @@ def train_on_fields(
 ) -> pathlib.Path:
     """Train the configured network on the training specimens' fields, once; its folder in the division's directory."""
     folder = directory / f"network-{config.model.name}"
-    if not is_trained(folder, config):
-        train(folder, config, make_task(config, prepared_set(training_side(fields, chosen), config.data)))
+    train(folder, config, make_task(config, prepared_set(training_side(fields, chosen), config.data)))
     return folder
-
-
-def _as_divided(config: Config) -> Config:
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, protocol="contest", fold=0))

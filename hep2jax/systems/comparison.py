@@ -14,6 +14,7 @@ from hep2jax import metrics, workdir
 from hep2jax.data.protocols import Partition
 from hep2jax.data.sources import VOID, Field, FieldSet
 from hep2jax.errors import UsageError
+from hep2jax.fingerprint import fingerprint
 from hep2jax.intervals import clustered_interval, paired_interval, score_interval
 from hep2jax.metrics import ImageScore, PixelCounts
 from hep2jax.progress import say
@@ -43,8 +44,9 @@ def compare(
 ) -> dict[str, Any]:
     """Fit every system on every partition's training side, read its test specimens, pool.
 
-    Finished readings are kept in `directory/division-NN/readings/<system>.json` and not made again. A system that
-    cannot be fitted (weights that are not there) is named with the reason, and the others go on.
+    Finished readings are kept in `directory/division-NN/readings/<system>.json` and not made again, except where they
+    are of other specimens or of other settings of the system. A system that cannot be fitted (weights that are not
+    there, a network of other specimens in its folder) is named with the reason, and the others go on.
 
     Args:
         systems: their names differ.
@@ -62,6 +64,7 @@ def compare(
     for number, part in enumerate(partitions):
         if not part.train or not part.test:
             raise UsageError(f"{fields.name}: division {number + 1} has no specimens to train on, or none to test")
+    prints = [fingerprint(field) for field in fields.fields]
     measured: dict[str, list[Measured]] = {}
     unavailable: dict[str, str] = {}
     for system in systems:
@@ -69,7 +72,9 @@ def compare(
             measured[system.name] = [
                 row
                 for number, part in enumerate(partitions)
-                for row in _division(system, fields, part, directory / f"division-{number:02d}", len(partitions))
+                for row in _division(
+                    system, fields, prints, part, directory / f"division-{number:02d}", len(partitions)
+                )
             ]
         except UsageError as error:
             unavailable[system.name] = str(error)
@@ -93,21 +98,28 @@ def compare(
     }
 
 
-def _division(system: System, fields: FieldSet, part: Partition, directory: pathlib.Path, count: int) -> list[Measured]:
-    """The readings of a division's test specimens, from its file where they are there."""
+def _division(
+    system: System,
+    fields: FieldSet,
+    prints: Sequence[str],
+    part: Partition,
+    directory: pathlib.Path,
+    count: int,
+) -> list[Measured]:
+    """The readings of a division's test specimens, from their file where it holds these."""
     path = directory / "readings" / f"{system.name}.json"
-    if not path.exists():
+    sides = [[prints[i] for i in side] for side in (part.train, part.test)]
+    identity = fingerprint(system.settings, fields.classes, sides)
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    if not isinstance(kept, dict) or kept.get("identity") != identity:
         say(f"{system.name}, {directory.name} of {count}")
         system.fit(fields, part.train, directory)
         groups = base.by_specimen(fields.fields[i] for i in part.test)
         system.read(next(iter(groups.values())))  # compiles, which is no part of the reading's time
         rows = [_measure(system.read, group, fields.classes) for group in groups.values()]
-        workdir.write_json(path, [to_record(row) for row in rows])
-    rows = [from_record(record) for record in json.loads(path.read_text())]
-    wanted = {fields.fields[i].specimen_id for i in part.test}
-    if {row.reading.specimen for row in rows} != wanted:
-        raise UsageError(f"{path}: holds other specimens; take a new --workdir for another division")
-    return rows
+        kept = {"identity": identity, "readings": [to_record(row) for row in rows]}
+        workdir.write_json(path, kept)
+    return [from_record(record) for record in kept["readings"]]
 
 
 def _measure(read: Callable[[Sequence[Field]], Reading], group: Sequence[Field], classes: Sequence[str]) -> Measured:

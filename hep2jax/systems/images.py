@@ -1,7 +1,6 @@
 """Multi-cell processing, image-wise: whole fields are read without looking for cells or pixels."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from hep2jax import state as states
 from hep2jax.config import Config, DataConfig
 from hep2jax.data.sources import Field, FieldSet, grey_normalisation
 from hep2jax.errors import UsageError
+from hep2jax.fingerprint import fingerprint
 from hep2jax.models import pretrained
 from hep2jax.systems import base
 from hep2jax.systems.base import Reading
@@ -30,11 +30,11 @@ class BagSystem:
     family = "images"
 
     def __init__(self, name: str, config: Config) -> None:
-        self.name, self._config = name, config
+        self.name, self.settings = name, config
 
     def fit(self, fields: FieldSet, train: Sequence[int], directory: pathlib.Path) -> None:
         """Train the network on the specimens' patterns alone; see `base.System`."""
-        config = self._config
+        config = self.settings
         self._parameters, classes = evaluate.load_parameters(
             base.train_on_fields(config, fields, train, directory, BagTask)
         )
@@ -43,7 +43,7 @@ class BagSystem:
 
     def read(self, fields: Sequence[Field]) -> Reading:
         """One specimen."""
-        ready = [base.prepared(field, self._config.data) for field in fields]
+        ready = [base.prepared(field, self.settings.data) for field in fields]
         probabilities = pooled(self._evaluator.measure_fields(self._parameters, ready))
         return _reading(fields, probabilities)
 
@@ -54,7 +54,7 @@ class ForestOptions:
 
     network: str = pretrained.DEFAULT
     """One of `pretrained.NAMES`; published: VGG-19. `vgg16` comes nearest, where its weights are at hand."""
-    weights: str | None = None
+    weights: pathlib.Path | None = None
     """File of the network's weights; None: those of the installed package."""
     layer: str = ""
     """Of the network; empty: the last before the logits."""
@@ -75,7 +75,7 @@ class ForestSystem:
     family = "images"
 
     def __init__(self, name: str, options: ForestOptions) -> None:
-        self.name, self._options = name, options
+        self.name, self.settings = name, options
 
     def fit(self, fields: FieldSet, train: Sequence[int], directory: pathlib.Path) -> None:
         """Describe the training fields, once, and grow the forests; see `base.System`.
@@ -83,9 +83,9 @@ class ForestSystem:
         The descriptions are kept, not the forests: these grow again in seconds, alike, and a file of numbers is safe to
         read.
         """
-        self._describe, self._num_patterns = _describer(self._options), len(fields.classes)
+        self._describe, self._num_patterns = _describer(self.settings), len(fields.classes)
         chosen = [fields.fields[i] for i in train]
-        path = directory / f"forests-{self._options.network}" / "descriptions.npz"
+        path = directory / f"forests-{self.settings.network}" / "descriptions.npz"
         described = self._kept(path, chosen)
         patterns = np.array([field.pattern for field in chosen])
         if len(np.unique(patterns)) < 2:
@@ -93,14 +93,13 @@ class ForestSystem:
         self._forests = {name: self._grow(rows, patterns) for name, rows in described.items()}
 
     def _kept(self, path: pathlib.Path, fields: Sequence[Field]) -> dict[str, np.ndarray]:
-        """Descriptions of the fields: from the file, or made and written there."""
-        identity = json.dumps([dataclasses.asdict(self._options), [field.name for field in fields]])
+        """Descriptions of these very fields: from the file, or made and written there."""
+        identity = fingerprint(self.settings, fields)
         if path.exists():
             with np.load(path) as arrays:
                 kept = dict(arrays)
-            if str(kept.pop("identity")) != identity:
-                raise UsageError(f"{path}: of other options or other specimens; take another folder")
-            return kept
+            if str(kept.pop("identity")) == identity:
+                return kept
         described = self._describe(fields)
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name("unfinished.npz")
@@ -110,7 +109,7 @@ class ForestSystem:
         return described
 
     def _grow(self, rows: np.ndarray, patterns: np.ndarray) -> RandomForestClassifier:
-        options = self._options
+        options = self.settings
         forest = RandomForestClassifier(options.num_trees, class_weight="balanced", random_state=options.seed)
         return forest.fit(rows, patterns)
 

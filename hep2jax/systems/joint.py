@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hep2jax import evaluate, tasks
+from hep2jax import evaluate, specimen, tasks
 from hep2jax import mesh as meshes
 from hep2jax import state as states
 from hep2jax.config import Config
@@ -22,11 +22,11 @@ class JointSystem:
     family = "joint"
 
     def __init__(self, name: str, config: Config) -> None:
-        self.name, self._config = name, config
+        self.name, self.settings = name, config
 
     def fit(self, fields: FieldSet, train: Sequence[int], directory: pathlib.Path) -> None:
         """Train the network; see `base.System`."""
-        config = self._config
+        config = self.settings
         self._parameters, classes = evaluate.load_parameters(
             base.train_on_fields(config, fields, train, directory, JointTask)
         )
@@ -34,10 +34,13 @@ class JointSystem:
         self._evaluator = JointEvaluator(config, network, meshes.make_mesh())
 
     def read(self, fields: Sequence[Field]) -> Reading:
-        """One specimen; its probabilities are the means over its patches, its pattern is their majority's."""
-        ready = [base.prepared(field, self._config.data) for field in fields]
+        """One specimen; its probabilities are the means over the patches that vote, its pattern is their majority's."""
+        ready = [base.prepared(field, self.settings.data) for field in fields]
         votes = self._evaluator.read(self._parameters, ready)
+        masks = tuple(row.foreground for row in votes)
         pattern, grade = majority(votes)
+        if pattern is None or grade is None:
+            return base.without_pattern(fields, len(votes[0].patterns), specimen.NO_CELL, masks=masks)
         patches = [int(row.patterns.sum()) for row in votes]
         return Reading(
             specimen=fields[0].specimen_id,
@@ -45,5 +48,5 @@ class JointSystem:
             pattern=pattern,
             probabilities=np.average([row.mean_probability for row in votes], axis=0, weights=patches),
             intensity=GRADES[grade],
-            masks=tuple(row.foreground for row in votes),
+            masks=masks,
         )

@@ -1,12 +1,10 @@
 """Multi-cell processing, pixel-wise: a network labels every pixel, and the foreground of all fields votes."""
 
-import dataclasses
 import functools
 import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int
 
 from hep2jax import evaluate, specimen, tasks, workdir
 from hep2jax import mesh as meshes
@@ -16,17 +14,7 @@ from hep2jax.data.sources import Field, FieldSet
 from hep2jax.systems import base
 from hep2jax.systems.base import Reading
 from hep2jax.tasks import FieldTask
-from hep2jax.tasks.field_task import FieldEvaluator, counted_cells, plain_greys, to_native
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Pixels:
-    """What the network says of one field, at native resolution."""
-
-    foreground: Bool[np.ndarray, "height width"]
-    """What counts as cell: without the cells that the frame cuts, where `evaluation.drop_cut_cells` says so."""
-    pattern: Int[np.ndarray, "height width"]
-    """0 to patterns - 1; meaningful on the foreground."""
+from hep2jax.tasks.field_task import FieldEvaluator, FieldReading
 
 
 class PixelNetwork:
@@ -38,18 +26,10 @@ class PixelNetwork:
         network = states.make_network(self.config, tasks.num_outputs(self.config, self.classes))
         self._evaluator = FieldEvaluator(self.config, network, meshes.make_mesh())
 
-    def read(self, fields: Sequence[Field]) -> list[Pixels]:
+    def read(self, fields: Sequence[Field]) -> list[FieldReading]:
         """Every field, in order."""
         ready = [base.prepared(field, self.config.data) for field in fields]
-        images = ((field.working_image, plain_greys(field)) for field in ready)
-        shapes = [field.working_image.shape for field in ready]
-        predictions = self._evaluator.predict(self._parameters, images, shapes)
-        return [self._decide(working, field) for working, field in zip(predictions, ready, strict=True)]
-
-    def _decide(self, working: np.ndarray, field: Field) -> Pixels:
-        options = self.config.evaluation
-        foreground, pattern = specimen.decide(to_native(working, field.image.shape), options.foreground_threshold)
-        return Pixels(foreground=counted_cells(foreground, options)[0], pattern=pattern)
+        return list(self._evaluator.read_pixels(self._parameters, ready))
 
 
 def fit_network(config: Config, fields: FieldSet, train: Sequence[int], directory: pathlib.Path) -> PixelNetwork:
@@ -69,20 +49,19 @@ class PixelSystem:
     family = "pixels"
 
     def __init__(self, name: str, config: Config) -> None:
-        self.name, self._config = name, config
+        self.name, self.settings = name, config
 
     def fit(self, fields: FieldSet, train: Sequence[int], directory: pathlib.Path) -> None:
         """Train the network; see `base.System`."""
-        self._network = fit_network(self._config, fields, train, directory)
+        self._network = fit_network(self.settings, fields, train, directory)
 
     def read(self, fields: Sequence[Field]) -> Reading:
         """One specimen; one without a foreground pixel is left out."""
-        pixels, num_patterns = self._network.read(fields), len(self._network.classes)
-        votes = np.stack([specimen.pattern_counts(p.foreground, p.pattern, num_patterns) for p in pixels])
-        masks = tuple(p.foreground for p in pixels)
+        read = self._network.read(fields)
+        votes, masks = np.stack([field.votes for field in read]), tuple(field.foreground for field in read)
         pattern = specimen.vote(votes)
         if pattern is None:
-            return base.without_pattern(fields, num_patterns, "no pixel was taken for a cell", masks=masks)
+            return base.without_pattern(fields, votes.shape[1], specimen.NO_CELL, masks=masks)
         return Reading(
             specimen=fields[0].specimen_id,
             truth=fields[0].pattern,

@@ -5,7 +5,8 @@ import functools
 import json
 import math
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -21,6 +22,7 @@ from hep2jax.data.items import units
 from hep2jax.data.sources import Field, FieldSet
 from hep2jax.errors import UsageError
 from hep2jax.features import Extractor, FeatureNetwork
+from hep2jax.fingerprint import fingerprint
 from hep2jax.models import pretrained
 from hep2jax.systems import base, pixels
 from hep2jax.systems.base import Reading
@@ -62,7 +64,7 @@ class CellOptions:
     reach the frame are never read."""
     pretrained: str = pretrained.DEFAULT
     """One of `pretrained.NAMES`, for pretrained_svm."""
-    weights: str | None = None
+    weights: pathlib.Path | None = None
     """File of its weights; None: the installed package."""
     side: int | None = None
     """Of its input in pixels; None: as published."""
@@ -104,19 +106,19 @@ class CellSystem:
         if options.finder == "predicted" and segmenter is None:
             raise UsageError("finder=predicted needs a network for pixels")
         self.name, self._options, self._config, self._segmenter = name, options, cells, segmenter
+        self.settings = options, cells, segmenter
 
     def fit(self, fields: FieldSet, train: Sequence[int], directory: pathlib.Path) -> None:
         """Train what finds, reads and decides; see `base.System`."""
         side = base.training_side(fields, train)
-        self._num_patterns, self._sizes = len(fields.classes), _sizes(side, directory / "sizes.json")
+        self._num_patterns, self._sizes = len(fields.classes), _sizes(side)
         self._pixels = None
         if self._options.finder == "predicted":
             assert self._segmenter is not None
             self._pixels = pixels.fit_network(self._segmenter, fields, train, directory)
-        training = functools.cache(lambda: cell_data.from_fields(side, self._config.data))
-        self._reader, self._rule = self._fit_reader(training, directory)
+        self._reader, self._rule = self._fit_reader(cell_data.from_fields(side, self._config.data), directory)
 
-    def _fit_reader(self, cells: Callable[[], CellSet], directory: pathlib.Path) -> tuple[CellReader, specimen.Rule]:
+    def _fit_reader(self, cells: CellSet, directory: pathlib.Path) -> tuple[CellReader, specimen.Rule]:
         options = self._options
         rules: dict[str, specimen.Rule] = {
             "prevalence": specimen.by_prevalence,
@@ -214,33 +216,28 @@ def _nothing(found: Sequence[_Found]) -> str:
     """Why there is no cell to read."""
     at_frame, absurd = sum(f.num_cut_by_frame for f in found), sum(f.num_absurd for f in found)
     if not at_frame + absurd:
-        return "no cell was found in it"
+        return specimen.NO_CELL
     parts = [(at_frame, "cut by the frame of the image"), (absurd, "too small or too large for a cell")]
     return "no whole cell was found in it: " + ", ".join(f"{number} {words}" for number, words in parts if number)
 
 
-def _sizes(side: FieldSet, path: pathlib.Path) -> Sizes:
-    """Sizes of the annotated cells, measured once."""
-    if path.exists():
-        return Sizes(**json.loads(path.read_text()))
+def _sizes(side: FieldSet) -> Sizes:
+    """Sizes of the annotated cells."""
     cuts = (cell_data.cut_out(f.image, f.instances, cell_data.of_kind(f, "cell")).whole for f in side.fields)
     areas = [np.count_nonzero(cut.mask) for whole in cuts for cut in whole]
     if not areas:
         raise UsageError(f"{side.name}: no whole cell is annotated, so there is nothing to train a reader of cells on")
     low, median, high = np.percentile(areas, [1, 50, 99]).tolist()
-    sizes = Sizes(diameter=2 * math.sqrt(median / math.pi), low=low, high=high)
-    workdir.write_json(path, dataclasses.asdict(sizes))
-    return sizes
+    return Sizes(diameter=2 * math.sqrt(median / math.pi), low=low, high=high)
 
 
 # The cell network
 
 
-def _fit_network(config: Config, cells: Callable[[], CellSet], directory: pathlib.Path) -> pathlib.Path:
+def _fit_network(config: Config, cells: CellSet, directory: pathlib.Path) -> pathlib.Path:
     """Train the cell network in a folder of its own, once."""
     folder = directory / f"network-{config.model.name}"
-    if not base.is_trained(folder, config):
-        base.train(folder, config, CellTask(config, cells()))
+    base.train(folder, config, CellTask(config, cells))
     return folder
 
 
@@ -276,15 +273,21 @@ class _FittedSvmKnn:
 def _fit_svm_knn(
     source: FeatureNetwork,
     layers: Sequence[str],
-    cells: Callable[[], CellSet],
+    cells: CellSet,
     folder: pathlib.Path,
     grid: Grid,
     num_patterns: int,
 ) -> _FittedSvmKnn:
-    """Choose and fit once; afterwards only the chosen point is fitted again, on the features that were kept."""
-    if not (folder / _CHOICE).exists():
-        _choose(_extractor(source, layers), cells(), folder, grid, num_patterns)
-    choice = json.loads((folder / _CHOICE).read_text())
+    """Choose and fit once; afterwards only the chosen point is fitted again, on the features that were kept.
+
+    What was kept of other cells, of another network or of another grid is not used: it is chosen again.
+    """
+    identity = fingerprint(source.name, source.data, source.parameters, layers, grid, cells.classes, cells.cells)
+    path = folder / _CHOICE
+    choice = json.loads(path.read_text()) if path.exists() else {}
+    if choice.get("identity") != identity:
+        choice = _choose(_extractor(source, layers), cells, folder, grid, num_patterns)
+        workdir.write_json(path, choice | {"identity": identity})
     with np.load(folder / _FEATURES, allow_pickle=False) as arrays:
         rows, patterns, names = arrays["features"], arrays["patterns"], tuple(arrays["specimens"].tolist())
     point = Grid(costs=(choice["cost"],), neighbours=(choice["neighbours"],), folds=grid.folds)
@@ -292,15 +295,17 @@ def _fit_svm_knn(
     return _FittedSvmKnn(classifier=fitted, patterns=patterns, specimens=names)
 
 
-def _choose(extractor: Extractor, cells: CellSet, folder: pathlib.Path, grid: Grid, num_patterns: int) -> None:
-    """Keep the training cells' features of the layer that the inner cross-validation chooses, and its choice."""
+def _choose(
+    extractor: Extractor, cells: CellSet, folder: pathlib.Path, grid: Grid, num_patterns: int
+) -> dict[str, Any]:
+    """The choice of the inner cross-validation; keeps the training cells' features of the layer that it chooses."""
     found = extractor.extract([c.ready for c in cells.cells], [c.greys for c in cells.cells])
     patterns, names = np.array([item.pattern for item in cells.items]), units(cells.items)
     fitted = cell_readers.fit_svm_knn(found.layers, patterns, names, num_patterns, grid=grid)
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / _FEATURES, features=found.layers[fitted.layer], patterns=patterns, specimens=np.array(names))
     choice = {name: getattr(fitted, name) for name in ("layer", "cost", "neighbours", "inner_mca")}
-    workdir.write_json(folder / _CHOICE, choice | {"cells_per_second": found.cells_per_second})
+    return choice | {"cells_per_second": found.cells_per_second}
 
 
 def _extractor(source: FeatureNetwork, layers: Sequence[str]) -> Extractor:

@@ -58,6 +58,11 @@ class BagResult(BagReading):
     truth: int
     intensity: str
 
+    @property
+    def identifier(self) -> str:
+        """That of the field's item."""
+        return f"{self.specimen}-{self.number}"
+
 
 def pooled(results: Sequence[BagResult]) -> Float[np.ndarray, " pattern"]:
     """Probability of each pattern from all tiles of these fields as one bag, float64, whatever their order."""
@@ -125,6 +130,7 @@ class BagTask(Task[BagResult]):
         self.config = config
         self.fields = fields
         self.name, self.classes, self.items = fields.name, fields.classes, fields.items
+        self.examples = fields.fields
         self.num_outputs = len(fields.classes)
 
     @override

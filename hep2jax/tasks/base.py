@@ -1,6 +1,7 @@
 """The interface that training, evaluation and folds work on."""
 
 import abc
+import functools
 from collections.abc import Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -11,12 +12,23 @@ import numpy as np
 from hep2jax import report
 from hep2jax.config import Config
 from hep2jax.data.items import Item
+from hep2jax.fingerprint import fingerprint
 from hep2jax.state import Network, Tree
 
 Parameters = tuple[Tree, Tree]
 """(params, batch_stats) of the averaged network."""
 
-Result = TypeVar("Result")
+
+class Identified(Protocol):
+    """Belongs to one example."""
+
+    @property
+    def identifier(self) -> str:
+        """That of the example's item."""
+        ...
+
+
+Result = TypeVar("Result", bound=Identified)
 """What an evaluation measured of one example."""
 
 
@@ -53,6 +65,7 @@ class Task(abc.ABC, Generic[Result]):
         name: of the data set.
         classes: patterns in the order of their labels.
         items: the examples as protocols see them.
+        examples: what they are of, with pixels and truth: fields, cells or images.
         num_outputs: channels of the network's output.
         notes: what else a reader of the figures must know of the data, a line each.
     """
@@ -61,8 +74,17 @@ class Task(abc.ABC, Generic[Result]):
     name: str
     classes: tuple[str, ...]
     items: tuple[Item, ...]
+    examples: Sequence[Any]
     num_outputs: int
     notes: tuple[str, ...] = ()
+
+    def fingerprint(self, indices: Sequence[int]) -> str:
+        """Tells apart what is learnt from or measured: pixels, truth and names of these examples, and their order."""
+        return fingerprint(self.classes, [self._fingerprints[i] for i in indices])
+
+    @functools.cached_property
+    def _fingerprints(self) -> list[str]:
+        return [fingerprint(example) for example in self.examples]
 
     @abc.abstractmethod
     def stream(self, indices: Sequence[int], rows: slice) -> Stream:

@@ -98,6 +98,7 @@ class CellTask(Task[CellResult]):
         self.config = config
         self.cells = cells
         self.name, self.classes, self.items = cells.name, cells.classes, cells.items
+        self.examples = cells.cells
         self.num_outputs = len(cells.classes)
 
     @override

@@ -23,12 +23,15 @@ class FieldResult:
     """By variant of `classical.segment`, on the same pixels; empty where not asked for."""
     votes: np.ndarray
     """int64 [K], foreground pixels by pattern."""
-    mean_probability: np.ndarray
-    """float64 [K], each pattern's probability averaged over the field."""
     class_counts: np.ndarray
     """int64 [K+1, K+1], pixel classes, rows = truth."""
     predicted: np.ndarray | None = None
     """uint8 [H, W], 0 background, 1+i pattern; None where read back from JSON."""
+
+    @property
+    def identifier(self) -> str:
+        """That of the field's item."""
+        return f"{self.score.specimen}-{self.number}"
 
 
 def side_metrics(
@@ -64,8 +67,8 @@ def _classification(classes: Sequence[str], groups: Sequence[Sequence[FieldResul
 
 
 def vote(group: Sequence[FieldResult]) -> int | None:
-    """The pattern that the foreground pixels of these fields name together."""
-    return specimen.vote(np.stack([r.votes for r in group]), np.mean([r.mean_probability for r in group], axis=0))
+    """The pattern that the foreground pixels of these fields name together; None where there are none."""
+    return specimen.vote(np.stack([r.votes for r in group]))
 
 
 def by_specimen(results: Sequence[FieldResult]) -> dict[Any, list[FieldResult]]:
@@ -106,7 +109,6 @@ def to_record(result: FieldResult) -> dict[str, Any]:
         "intensity": result.intensity,
         "pattern": result.score.pattern,
         "votes": result.votes.tolist(),
-        "mean_probability": result.mean_probability.tolist(),
         "class_counts": result.class_counts.tolist(),
         "network": _score_record(result.score),
     }
@@ -141,6 +143,5 @@ def from_record(row: dict[str, Any]) -> FieldResult:
         score=score(row["network"]),
         baselines={name: score(values) for name, values in row["baselines"].items()},
         votes=np.array(row["votes"], np.int64),
-        mean_probability=np.array(row["mean_probability"]),
         class_counts=np.array(row["class_counts"], np.int64),
     )

@@ -1,11 +1,13 @@
 """Reading whole fields: overlapping tiles, native resolution, counts first and one division last."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import cv2
 import jax
 import numpy as np
+from jaxtyping import Bool, Float, Int
 from typing_extensions import override
 
 from hep2jax import classical, metrics, report, specimen
@@ -18,6 +20,20 @@ from hep2jax.tasks import field_results
 from hep2jax.tasks.base import Parameters, Task
 from hep2jax.tasks.field_results import FieldResult, by_specimen, vote
 from hep2jax.tasks.tile_reader import TileReader
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FieldReading:
+    """What a network says of one field, at native resolution."""
+
+    foreground: Bool[np.ndarray, "height width"]
+    """What counts as cell, see `counted_cells`."""
+    cells: Int[np.ndarray, "height width"] | None
+    """The map of its single cells; None where the nuclear diameter is unknown."""
+    pattern: Int[np.ndarray, "height width"]
+    """0 to patterns - 1; meaningful on the foreground."""
+    votes: Int[np.ndarray, " patterns"]
+    """int64, foreground pixels by pattern."""
 
 
 class FieldEvaluator:
@@ -43,29 +59,30 @@ class FieldEvaluator:
             if blended is not None:
                 yield blended
 
+    def read_pixels(self, parameters: Parameters, fields: Sequence[sources.Field]) -> Iterator[FieldReading]:
+        """What the network says of each field, in order: for evaluation, prediction and systems alike."""
+        images = ((field.working_image, plain_greys(field)) for field in fields)
+        predictions = self.predict(parameters, images, [field.working_image.shape for field in fields])
+        for field, working in zip(fields, predictions, strict=True):
+            yield decide(to_native(working, field.image.shape), self._config.evaluation)
+
     def measure_fields(self, parameters: Parameters, fields: FieldSet, indices: Sequence[int]) -> list[FieldResult]:
         """Results of the chosen fields, in order."""
         chosen = [fields.fields[i] for i in indices]
-        images = ((f.working_image, plain_greys(f)) for f in chosen)
-        predictions = self.predict(parameters, images, [f.working_image.shape for f in chosen])
-        return [self._measure_field(f, p, fields) for f, p in zip(chosen, predictions, strict=True)]
+        readings = self.read_pixels(parameters, chosen)
+        return [self._measure_field(f, r, fields) for f, r in zip(chosen, readings, strict=True)]
 
-    def _measure_field(self, field: sources.Field, working: np.ndarray, fields: FieldSet) -> FieldResult:
-        probabilities = to_native(working, field.image.shape)
-        foreground, pattern = specimen.decide(probabilities, self._config.evaluation.foreground_threshold)
-        foreground, cells = counted_cells(foreground, self._config.evaluation)
-        predicted = np.where(foreground, pattern + 1, 0).astype(np.uint8)
+    def _measure_field(self, field: sources.Field, reading: FieldReading, fields: FieldSet) -> FieldResult:
+        predicted = np.where(reading.foreground, reading.pattern + 1, 0).astype(np.uint8)
         valid = field.classes != VOID
-        num_patterns = len(fields.classes)
         return FieldResult(
             number=field.number,
             truth=field.pattern,
             intensity=field.intensity,
-            score=self._score(field, fields, foreground, cells),
+            score=self._score(field, fields, reading.foreground, reading.cells),
             baselines=self._baselines(field, fields),
-            votes=specimen.pattern_counts(foreground, pattern, num_patterns),
-            mean_probability=probabilities[..., 1:].mean(axis=(0, 1), dtype=np.float64),
-            class_counts=metrics.count_classes(predicted, field.classes, valid, num_patterns),
+            votes=reading.votes,
+            class_counts=metrics.count_classes(predicted, field.classes, valid, len(fields.classes)),
             predicted=predicted,
         )
 
@@ -92,6 +109,14 @@ class FieldEvaluator:
             cells = classical.drop_cut_cells(cells, options.nuclear_diameter) if options.drop_cut_cells else cells
             scores[name] = self._score(field, fields, cells > 0, cells)
         return scores
+
+
+def decide(probabilities: Float[np.ndarray, "height width classes"], options: EvaluationConfig) -> FieldReading:
+    """What the probabilities of a field's pixels say (see `specimen.decide`), only cells that count."""
+    foreground, pattern = specimen.decide(probabilities, options.foreground_threshold)
+    foreground, cells = counted_cells(foreground, options)
+    votes = specimen.pattern_counts(foreground, pattern, probabilities.shape[-1] - 1)
+    return FieldReading(foreground=foreground, cells=cells, pattern=pattern, votes=votes)
 
 
 def counted_cells(foreground: np.ndarray, options: EvaluationConfig) -> tuple[np.ndarray, np.ndarray | None]:
@@ -135,6 +160,7 @@ class FieldTask(Task[FieldResult]):
         self.config = config
         self.fields = fields
         self.name, self.classes, self.items = fields.name, fields.classes, fields.items
+        self.examples = fields.fields
         self.num_outputs = len(fields.classes) + 1
 
     @override

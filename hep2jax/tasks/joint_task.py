@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from typing_extensions import override
 
-from hep2jax import metrics, report
+from hep2jax import metrics, report, specimen
 from hep2jax.config import Config
 from hep2jax.data import tiles
 from hep2jax.data.joint_stream import GRADES, JointStream, grade_of
@@ -74,13 +74,13 @@ class PatchMosaic:
         return ((cells > 0) & (2 * cells >= cover))[: shape[0], : shape[1]]
 
 
-def majority(votes: Sequence[PatchVotes]) -> tuple[int, int]:
+def majority(votes: Sequence[PatchVotes]) -> tuple[int | None, int | None]:
     """The pattern and the grade that most patches of all these fields name; of equals the first in order of classes.
 
-    Percannella et al. (ICPR 2022), public code: majority of the patches. Several fields and ties: our reading.
+    None and None where no field has a vote (see `JointEvaluator.read`). Percannella et al. (ICPR 2022), public code:
+    majority of the patches. Several fields, ties and fields without cells: our reading.
     """
-    patterns, grades = ([getattr(row, name) for row in votes] for name in ("patterns", "grades"))
-    return int(np.sum(patterns, axis=0).argmax()), int(np.sum(grades, axis=0).argmax())
+    return specimen.vote(np.stack([v.patterns for v in votes])), specimen.vote(np.stack([v.grades for v in votes]))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,6 +91,11 @@ class JointResult:
     """Its `votes` are patches, not pixels."""
     grades: Int[np.ndarray, " 2"]
     """As in `PatchVotes`."""
+
+    @property
+    def identifier(self) -> str:
+        """That of the field's item."""
+        return self.field.identifier
 
 
 class JointEvaluator(FieldEvaluator):
@@ -108,14 +113,20 @@ class JointEvaluator(FieldEvaluator):
                 yield votes
 
     def read(self, parameters: Parameters, fields: Sequence[Field]) -> list[PatchVotes]:
-        """Votes of each field, in order; the masks at native resolution, only cells that count."""
+        """Votes of each field, in order; the masks at native resolution, only cells that count.
+
+        The patches of a field without such a cell have no vote: there is nothing in it to name or to grade.
+        """
         images = ((field.working_image, plain_greys(field)) for field in fields)
         votes = self.read_fields(parameters, images, [field.working_image.shape for field in fields])
         return [self._at_native(row, field) for row, field in zip(votes, fields, strict=True)]
 
     def _at_native(self, votes: PatchVotes, field: Field) -> PatchVotes:
-        foreground = resize_mask(votes.foreground, field.image.shape)
-        return dataclasses.replace(votes, foreground=counted_cells(foreground, self._config.evaluation)[0])
+        foreground, _ = counted_cells(resize_mask(votes.foreground, field.image.shape), self._config.evaluation)
+        counts = int(foreground.any())
+        return dataclasses.replace(
+            votes, foreground=foreground, patterns=votes.patterns * counts, grades=votes.grades * counts
+        )
 
     def measure_joint(self, parameters: Parameters, fields: FieldSet, indices: Sequence[int]) -> list[JointResult]:
         """Results of the chosen fields, in order."""
@@ -124,7 +135,7 @@ class JointEvaluator(FieldEvaluator):
 
     def _measured(self, field: Field, votes: PatchVotes, fields: FieldSet) -> JointResult:
         pattern, _ = majority([votes])
-        predicted = np.where(votes.foreground, pattern + 1, 0).astype(np.uint8)
+        predicted = np.where(votes.foreground, (pattern or 0) + 1, 0).astype(np.uint8)  # no pattern: no foreground
         cells = counted_cells(votes.foreground, self._config.evaluation)[1]
         result = FieldResult(
             number=field.number,
@@ -133,7 +144,6 @@ class JointEvaluator(FieldEvaluator):
             score=self._score(field, fields, votes.foreground, cells),
             baselines=self._baselines(field, fields),
             votes=votes.patterns,
-            mean_probability=votes.mean_probability,
             class_counts=metrics.count_classes(predicted, field.classes, field.classes != VOID, len(fields.classes)),
             predicted=predicted,
         )
@@ -166,6 +176,7 @@ class JointTask(Task[JointResult]):
         self.config = config
         self.fields = fields
         self.name, self.classes, self.items = fields.name, fields.classes, fields.items
+        self.examples = fields.fields
         self.num_outputs = len(fields.classes)
         self._pixels = FieldTask(config, fields)
 
@@ -198,7 +209,7 @@ class JointTask(Task[JointResult]):
             return None
         return metrics.classification_report(
             [grade_of(rows[0].field.intensity) for rows in groups.values()],
-            [int(np.sum([row.grades for row in rows], axis=0).argmax()) for rows in groups.values()],
+            [specimen.vote(np.stack([row.grades for row in rows])) for rows in groups.values()],
             list(groups),
             GRADES,
         )

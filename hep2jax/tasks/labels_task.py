@@ -74,6 +74,7 @@ class LabelsTask(Task[LabelsResult]):
         self.config = config
         self.images, self.notes = images.usable(found)
         self.name, self.classes, self.items = found.name, found.classes, self.images.items
+        self.examples = self.images.images
         self.num_outputs = len(found.classes)
 
     @override

@@ -92,15 +92,6 @@ def test_options_that_need_a_mask_say_so(settings):
         cells.make_ready(image, np.zeros_like(image, bool), DataConfig(normalise="none", **settings), name="00042")
 
 
-def test_specimens_that_share_a_picture_are_one_group():
-    images = [np.full((5, 5), value, np.uint8) for value in range(6)]
-    rows = [("a", images[0]), ("a", images[1]), ("b", images[2]), ("c", images[1]), ("d", images[2]), ("c", images[3])]
-    assert cells.group_specimens(rows) == {"a": "a", "c": "a", "b": "b", "d": "b"}
-    assert cells.group_specimens([("", images[0]), ("", images[0]), ("a", images[0])]) == {"": "", "a": "a"}
-    reshaped = [("a", np.zeros((2, 8), np.uint8)), ("b", np.zeros((4, 4), np.uint8))]
-    assert cells.group_specimens(reshaped) == {"a": "a", "b": "b"}
-
-
 def test_cells_cut_from_specimens_lie_inside_the_frame_and_carry_their_truth(data_dir):
     config = DataConfig(
         name="hep2_synthetic", builder_config="specimens_tiny", data_dir=str(data_dir), normalise="contrast_stretch"

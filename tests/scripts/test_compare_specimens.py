@@ -5,7 +5,6 @@ import pathlib
 
 import pytest
 
-from hep2jax.config import DataConfig
 from hep2jax.errors import UsageError
 from hep2jax.systems import SYSTEMS, ImageNetFeatures
 from scripts import specimen_systems as compare
@@ -101,37 +100,6 @@ def test_the_table_says_everything():
         "* `forest` was not run: not installed",
         "* s2: field 3 is not there; read from the other 3",
     ]
-
-
-def test_a_directory_holds_one_comparison(tmp_path):
-    data, parts = DataConfig(), compare.read_parts("hep2_synthetic", [])
-    compare.check_same_comparison(tmp_path, data, {"pixels": parts["pixels"]}, ImageNetFeatures())
-    compare.check_same_comparison(tmp_path, data, parts, ImageNetFeatures())
-    path = tmp_path / "comparison.json"
-    older = json.loads(path.read_text())
-    del older["pixels"]["evaluation"]["pattern_threshold"]
-    path.write_text(json.dumps(older))
-    compare.check_same_comparison(tmp_path, data, parts, ImageNetFeatures())
-    other = compare.read_parts("hep2_synthetic", ["pixels.train.num_steps=7"])
-    with pytest.raises(UsageError, match="holds another comparison \\('pixels' differs\\)"):
-        compare.check_same_comparison(tmp_path, data, other, ImageNetFeatures())
-    with pytest.raises(UsageError, match="'data' differs"):
-        compare.check_same_comparison(tmp_path, DataConfig(builder_config="specimens_tiny"), parts, ImageNetFeatures())
-
-
-def test_another_feature_network_is_another_comparison(tmp_path):
-    data, parts = DataConfig(), compare.read_parts("hep2_synthetic", [])
-    files = [tmp_path / name for name in ("one.pth", "same.pth", "other.pth")]
-    for file, content in zip(files, (b"one", b"one", b"other"), strict=True):
-        file.write_bytes(content)
-    one, same, other = (ImageNetFeatures(network="alexnet", weights=str(file)) for file in files)
-    compare.check_same_comparison(tmp_path, data, parts, one)
-    compare.check_same_comparison(tmp_path, data, parts, same)
-    for features in (other, ImageNetFeatures()):
-        with pytest.raises(UsageError, match="'features' differs"):
-            compare.check_same_comparison(tmp_path, data, parts, features)
-    with pytest.raises(UsageError, match="--feature_weights=nowhere.pth: cannot be read"):
-        compare.check_same_comparison(tmp_path / "new", data, parts, ImageNetFeatures(weights="nowhere.pth"))
 
 
 def test_a_run_from_end_to_end(command, data_dir, tmp_path):
