@@ -54,6 +54,23 @@ def test_out_of_fold_readings_come_from_other_specimens():
     assert out_of_fold + 0.25 < (fitted.svms.predict(layers["leaky"]) == patterns).mean()
 
 
+def test_readings_of_new_cells_are_no_surer_than_they_are_right():
+    """On weak features: SVMs part the cells that they were fitted on, so that among those all neighbours agree."""
+    patterns, number = np.repeat(np.arange(3), 72), np.repeat(np.arange(18), 12)
+
+    def weak(seed: int) -> dict[str, np.ndarray]:
+        noise = np.random.default_rng(seed).normal(size=(len(patterns), 60))
+        noise[:, :3] += 1.2 * np.eye(3)[patterns]
+        return {"weak": noise.astype(np.float32)}
+
+    grid = Grid(costs=(1e-1,), neighbours=(15,), folds=3)
+    fitted = fit_svm_knn(weak(0), patterns, [f"s{i}" for i in number], 3, grid=grid)
+    scores = fitted.read(weak(1))
+    right = (scores.argmax(1) == patterns).mean()
+    assert 0.4 < right < 0.7
+    assert scores.max(1).mean() == pytest.approx(right, abs=0.1)
+
+
 def test_equal_choices_go_to_the_first():
     layers, patterns, specimens = made_up_features(0)
     twice = {"first": layers["good"] * 100, "second": layers["good"] * 100}
