@@ -1,4 +1,5 @@
-"""The training run on a few made-up cells: which checkpoint counts, how classes are weighted."""
+"""The training run on a few made-up cells: which side and which checkpoint count, how classes are
+weighted."""
 
 import dataclasses
 import json
@@ -35,6 +36,18 @@ def _task(config: Config) -> CellTask:
 def _prepared(config: Config, directory: pathlib.Path, task: CellTask) -> train.Run:
     workdir.open_for_training(directory, config)
     return train.prepare(config, directory, StepClock(), task)
+
+
+def test_checkpoints_are_ranked_by_the_validation_side(tmp_path):
+    """It has two patterns and the test side three: a network that names one pattern only is right on 1/2 and on 1/3."""
+    config = _config()
+    train.run(config, tmp_path / "w", _task(config))
+    lines = [json.loads(line) for line in (tmp_path / "w" / "metrics.jsonl").read_text().splitlines()]
+    during, after = ({name: line[name] for name in ("aca", "mca")} for line in lines if line["split"] == "validation")
+    assert during == after  # of the same parameters: the only checkpoint is the best
+    figures = json.loads((tmp_path / "w" / "report" / "metrics.json").read_text())
+    assert [figures[side]["num_specimens"] for side in ("validation", "test")] == [2, 3]
+    assert during["mca"] == figures["validation"]["mca"] != figures["test"]["mca"]
 
 
 def test_the_best_checkpoint_is_reported_and_restored(tmp_path):

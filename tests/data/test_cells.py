@@ -101,6 +101,14 @@ def test_specimens_that_share_a_picture_are_one_group():
     assert cells.group_specimens(reshaped) == {"a": "a", "b": "b"}
 
 
+def test_pictures_that_differ_in_one_pixel_are_no_copies():
+    one = np.random.default_rng(0).integers(0, 255, (6, 7)).astype(np.uint8)
+    for place in ((0, 0), (3, 2), (5, 6)):
+        other = one.copy()
+        other[place] ^= 1
+        assert cells.group_specimens([("a", one), ("b", other)]) == {"a": "a", "b": "b"}
+
+
 def test_cells_cut_from_specimens_lie_inside_the_frame_and_carry_their_truth(data_dir):
     config = DataConfig(
         name="hep2_synthetic", builder_config="specimens_tiny", data_dir=str(data_dir), normalise="contrast_stretch"

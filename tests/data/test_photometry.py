@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 
 from hep2jax.config import AugmentConfig, Config, DataConfig, TrainConfig
@@ -39,3 +41,18 @@ def test_every_stream_draws_gain_exponent_and_offset_over_their_whole_range():
         assert high + 0.3 < np.log(gain).max() <= high + 0.5
         for moved, width in ((np.log(exponent), 0.3), (shift, 0.05)):
             assert -width <= moved.min() < -0.9 * width < 0.9 * width < moved.max() <= width
+
+
+def test_tiles_of_a_bag_keep_the_grey_levels_of_their_own_fields():
+    """Two fields of one specimen at unlike exposures: the jitter is shared, the levels are not."""
+    made = field_set(num_patterns=1, specimens=1, fields=2)
+    fields = dataclasses.replace(made.fields[1], grey_offset=5.0, grey_gain=3 * made.fields[0].grey_gain)
+    made = dataclasses.replace(made, fields=(made.fields[0], fields))
+    config = Config(data=DataConfig(crop_size=48, bag_tiles=8), augment=AUGMENT, train=TrainConfig(global_batch_size=4))
+    greys = bag_stream.BagStream(config, bag_stream.of_specimens(made, range(2))).batch(0)["greys"].reshape(4, 8, 4)
+    for bag in greys:
+        offsets, numbers = np.unique(bag[:, 0], return_counts=True)
+        assert (len(offsets), numbers.sum()) == (2, 8)
+        low, high = (bag[bag[:, 0] == value, 1] for value in (5.0, made.fields[0].grey_offset))
+        np.testing.assert_allclose(low[0] / high[0], 3, rtol=1e-5)
+        np.testing.assert_allclose([np.ptp(low), np.ptp(high)], 0, atol=1e-7)
