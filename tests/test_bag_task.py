@@ -116,6 +116,15 @@ def test_the_device_makes_the_tiles_that_the_host_makes(fields):
     np.testing.assert_allclose(device["image"], host["image"], atol=1.01)
 
 
+def test_checkpoints_are_ranked_by_specimens_then_by_fields(fields):
+    task = BagTask(_config(), fields)
+    scores = [
+        task.score({"specimen": {"mca": whole}, "mca": single})
+        for whole, single in ((0.7, 0.9), (0.8, 0.1), (0.8, 0.2))
+    ]
+    assert scores == sorted(set(scores))
+
+
 def test_a_field_smaller_than_a_tile_cannot_be_trained_on(fields):
     config = _config()
     config.data.crop_size = 128

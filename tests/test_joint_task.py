@@ -148,6 +148,24 @@ def test_a_pixel_is_cell_where_half_of_its_patches_say_so():
     assert (alone.patterns.tolist(), alone.grades.tolist()) == ([0, 0, 1], [0, 1])
 
 
+def test_a_patch_grades_the_higher_above_one_half():
+    mosaic, place = PatchMosaic(4, 0.5), tiles.plan(0, (4, 4), 4, 2)[0]
+    for intensity, grades in ((0.45, [1, 0]), (0.55, [0, 1])):
+        assert mosaic.add(place, _patch(True, intensity=intensity), (4, 4)).grades.tolist() == grades
+
+
+def test_a_patch_takes_for_cell_what_exceeds_the_configured_threshold():
+    place, said = tiles.plan(0, (4, 4), 4, 2)[0], JointOutput(np.full((4, 4, 1), 0.4), np.eye(3)[0], np.float32(0))
+    for threshold, cell in ((0.3, True), (0.5, False)):
+        assert PatchMosaic(4, threshold).add(place, said, (4, 4)).foreground.all() == cell
+
+
+def test_checkpoints_are_ranked_by_all_three_answers(fields):
+    task, figures = JointTask(_config(), fields), {"pixel": {"Dice": 0.6}, "specimen": {"mca": 0.9}}
+    assert task.score(figures | {"intensity": {"mca": 0.3}}) == pytest.approx(0.6)
+    assert task.score(figures | {"intensity": None}) == pytest.approx(0.75)
+
+
 def test_the_majority_of_all_patches_decides():
     def votes(patterns: list[int], grades: list[int]) -> PatchVotes:
         return PatchVotes(

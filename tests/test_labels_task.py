@@ -318,6 +318,12 @@ def test_the_data_set_says_whether_images_have_several_patterns(tmp_path):
         prepare.features("hep2_synthetic", "mixt")
 
 
+def test_checkpoints_are_ranked_by_the_mean_average_precision():
+    task = LabelsTask(_config(), labelled.image_set())
+    sides = [{"mAP": value, "hamming": wrong} for value, wrong in ((None, 0.9), (0.2, 0.8), (0.9, 0.1))]
+    assert [task.score(side) for side in sides] == [0, 0.2, 0.9]
+
+
 def test_a_threshold_outside_its_range_is_refused():
     config = _config()
     config.evaluation.pattern_threshold = 1.0

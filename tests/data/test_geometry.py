@@ -91,3 +91,11 @@ def test_cells_are_shifted_by_up_to_the_configured_share_in_each_direction():
     np.testing.assert_allclose(moved.max(0), 6.4, atol=0.2)
     np.testing.assert_allclose(moved.min(0), -6.4, atol=0.2)
     assert abs(np.corrcoef(moved.T)[0, 1]) < 0.15
+
+
+def test_beyond_the_border_lies_the_mirror_image():
+    image = np.random.default_rng(0).integers(0, 255, (20, 24)).astype(np.uint8)
+    crop, classes = geometry.warp_host(image, image, geometry.cmr_matrix((3.5, 19.5), 16), 16)
+    expected = np.pad(image, 8, mode="reflect")[4:20, 20:36]  # rows -4 to 11, columns 12 to 27
+    np.testing.assert_array_equal(crop, expected)
+    np.testing.assert_array_equal(classes, expected)
