@@ -105,10 +105,10 @@ class TrainingStream:
         repeats = -(-_FREQUENCY_CROPS // len(self._fields))
         crops, whole = np.zeros(self._num_patterns + 1), np.zeros(self._num_patterns + 1)
         for index, (field, share) in enumerate(zip(self._fields, self._sampler.shares, strict=True)):
-            drawn = [self._draw(rng, index).matrix for _ in range(repeats)]
-            labels = np.stack([geometry.warp_classes(field.working_classes, matrix, size) for matrix in drawn])
-            crops += share * _class_shares(labels, len(crops))
-            whole += share * _class_shares(field.working_classes, len(crops))
+            whole += share * _class_shares(field.working_classes, len(whole))
+            for _ in range(repeats):
+                labels = geometry.warp_classes(field.working_classes, self._draw(rng, index).matrix, size)
+                crops += share / repeats * _class_shares(labels, len(crops))
         found = np.where(crops > 0, crops, whole)
         return found / found.sum()
 
