@@ -104,9 +104,10 @@ def test_the_loss_is_a_third_of_each_term():
     output, rng = _output(), np.random.default_rng(1)
     labels = rng.choice([0, 2, losses.VOID], (4, 8, 8)).astype(np.uint8)
     patterns, grades = np.array([0, 1, 2, 1]), np.array([1, 0, -1, 1])
-    loss = losses.joint_loss(output, labels, patterns, grades, np.ones(3, np.float32), LossConfig())
+    weights = np.array([0.5, 1, 4], np.float32)
+    loss = losses.joint_loss(output, labels, patterns, grades, weights, LossConfig())
     shares = np.exp(output.pattern) / np.exp(output.pattern).sum(1, keepdims=True)
-    named = -np.log(shares[np.arange(4), patterns]).mean()
+    named = -np.average(np.log(shares[np.arange(4), patterns]), weights=weights[patterns])
     positive = 1 / (1 + np.exp(-output.intensity))
     graded = -np.log([positive[0], 1 - positive[1], positive[3]]).mean()
     dice = []
