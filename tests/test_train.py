@@ -12,6 +12,7 @@ import pytest
 
 from hep2jax import evaluate, packing, train, workdir
 from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
+from hep2jax.state import TrainState
 from hep2jax.tasks.cell_task import CellTask
 from hep2jax.timing import StepClock
 from tests.data.cell_tables import cell_set
@@ -50,16 +51,18 @@ def test_checkpoints_are_ranked_by_the_validation_side(tmp_path):
     assert during["mca"] == figures["validation"]["mca"] != figures["test"]["mca"]
 
 
-def test_the_best_checkpoint_is_reported_and_restored(tmp_path):
-    """Of two checkpoints of a finished run the first is the better."""
+def test_the_averages_of_the_best_checkpoint_are_reported_and_restored(tmp_path):
+    """Of two checkpoints of a finished run the first is the better; its averages are not its parameters."""
     config = _config()
     task, directory = _task(config), tmp_path / "w"
     this = _prepared(config, directory, task)
-    fresh = packing.unpack(this.state)
-    rng = np.random.default_rng(0)
-    stirred = jax.tree.map(lambda x: x + rng.normal(size=x.shape).astype(x.dtype), fresh.ema_params)
-    best = dataclasses.replace(fresh, step=jnp.array(1))
-    newest = dataclasses.replace(fresh, step=jnp.array(2), ema_params=stirred)
+    fresh, rng = packing.unpack(this.state), np.random.default_rng(0)
+
+    def checkpoint(step: int) -> TrainState:
+        average = jax.tree.map(lambda x: x + rng.normal(size=x.shape).astype(x.dtype), fresh.params)
+        return dataclasses.replace(fresh, step=jnp.array(step), ema_params=average)
+
+    best, newest = checkpoint(1), checkpoint(2)
     for state, score in ((best, 0.9), (newest, 0.2)):
         this.checkpoints.save(int(state.step), state, score)
     this.checkpoints.close()
@@ -67,15 +70,18 @@ def test_the_best_checkpoint_is_reported_and_restored(tmp_path):
     train.run(config, directory, task)
     records = json.loads((directory / "report" / "records.json").read_text())["sides"]["test"]
     said = np.array([record["probabilities"] for record in records])
-    of_best, of_newest = (
-        np.stack([row.probabilities for row in this.evaluator.measure(parameters, this.partition.test)])
-        for parameters in ((best.ema_params, best.ema_batch_stats), (stirred, best.ema_batch_stats))
+    expected, *others = (
+        np.stack([row.probabilities for row in this.evaluator.measure((params, {}), this.partition.test)])
+        for params in (best.ema_params, best.params, newest.ema_params)
     )
-    np.testing.assert_allclose(said, of_best, atol=1e-5)
-    assert np.abs(of_newest - of_best).max() > 0.1
+    np.testing.assert_allclose(said, expected, atol=1e-5)
+    assert min(np.abs(other - expected).max() for other in others) > 0.1
     state, step = evaluate.restore(config, directory, this.network, this.mesh)
     assert step == 1
-    jax.tree.map(np.testing.assert_array_equal, state.ema_params, best.ema_params)
+    (params, _), classes = evaluate.load_parameters(directory)
+    assert classes == task.classes
+    for found in (state.ema_params, params):
+        jax.tree.map(np.testing.assert_array_equal, found, best.ema_params)
 
 
 def test_weights_of_classes_make_up_for_their_frequencies():
