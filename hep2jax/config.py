@@ -182,7 +182,8 @@ class LossConfig:
 
     class_balance: float = _key(0.0, at_least=0.0, at_most=4.0)
     """Exponent b of the class weights (1/frequency)^b, mean weight over pixels or cells (over the occurrences, where
-    an image may have several patterns) 1; 0: no weights."""
+    an image may have several patterns) 1; 0: no weights. Frequencies are those of the training batches: of what
+    `data.balance` draws equally often, nothing is left to balance."""
     side_weight: float = _key(0.4, at_least=0.0)
     """Weight of each side head's loss (hierarchical supervision)."""
     dice_weight: float = _key(0.0, at_least=0.0)

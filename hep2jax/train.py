@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Float32, Float64
 
 from hep2jax import chips, evaluate, model_flops, optimizers, packing, steps, tasks, timing, workdir
 from hep2jax import mesh as meshes
@@ -214,9 +215,9 @@ def open_feed(this: Run, first_step: int, num_steps: int) -> Iterator[Feed]:
     train = this.config.train
     stream = this.task.stream(this.partition.train, meshes.process_rows(train.global_batch_size))
     _check_fits(stream.store)
+    constants = {"class_weights": class_weights(stream.frequencies(), this.config.loss.class_balance), **stream.store}
     dataset = stream.dataset(first_step, num_steps)
     batches = feeding.prefetched(dataset, this.mesh, train.prefetch, stack=train.steps_per_call)
-    constants = {"class_weights": class_weights(this), **stream.store}
     try:
         yield Feed(batches=batches, constants=jax.device_put(constants, meshes.replicated(this.mesh)))
     finally:
@@ -336,13 +337,11 @@ def _validate(this: Run, step: int) -> float | None:
     return this.task.score(figures)
 
 
-def class_weights(this: Run) -> jax.Array:
-    """(1/frequency)^b for each class of the training side, so that the mean over pixels or cells is 1; float32."""
-    share = this.task.frequencies(this.partition.train)
-    present = share > 0
-    weights = np.where(present, np.where(present, share, 1.0) ** -this.config.loss.class_balance, 0.0)
-    weights /= (weights * share).sum()
-    return jax.device_put(weights.astype(np.float32), meshes.replicated(this.mesh))
+def class_weights(frequencies: Float64[np.ndarray, " output"], class_balance: float) -> Float32[np.ndarray, " output"]:
+    """(1/frequency)^class_balance of each class, so that the mean over what batches hold is 1; 0 for absent classes."""
+    present = frequencies > 0
+    weights = np.where(present, np.where(present, frequencies, 1.0) ** -class_balance, 0.0)
+    return (weights / (weights @ frequencies)).astype(np.float32)
 
 
 def _finish(this: Run) -> None:

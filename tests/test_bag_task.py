@@ -63,7 +63,6 @@ def test_learns_a_dozen_specimens_by_heart(trained, fields):
     assert [task.to_record(task.from_record(task.to_record(row))) for row in results] == [
         task.to_record(row) for row in results
     ]
-    assert task.frequencies(range(len(fields))).tolist() == [1 / 3] * 3
 
 
 def test_a_specimen_is_one_bag_whatever_the_order_and_the_padding(trained, fields):
@@ -115,6 +114,15 @@ def test_the_device_makes_the_tiles_that_the_host_makes(fields):
     device = warp.crops(config, stream.batch(3), jax.device_put(stream.store))
     assert set(device) == set(host)
     np.testing.assert_allclose(device["image"], host["image"], atol=1.01)
+
+
+def test_checkpoints_are_ranked_by_specimens_then_by_fields(fields):
+    task = BagTask(_config(), fields)
+    scores = [
+        task.score({"specimen": {"mca": whole}, "mca": single})
+        for whole, single in ((0.7, 0.9), (0.8, 0.1), (0.8, 0.2))
+    ]
+    assert scores == sorted(set(scores))
 
 
 def test_a_field_smaller_than_a_tile_cannot_be_trained_on(fields):

@@ -54,6 +54,50 @@ def test_out_of_fold_readings_come_from_other_specimens():
     assert out_of_fold + 0.25 < (fitted.svms.predict(layers["leaky"]) == patterns).mean()
 
 
+def test_readings_of_new_cells_are_no_surer_than_they_are_right():
+    """On weak features: SVMs part the cells that they were fitted on, so that among those all neighbours agree."""
+    patterns, number = np.repeat(np.arange(3), 72), np.repeat(np.arange(18), 12)
+
+    def weak(seed: int) -> dict[str, np.ndarray]:
+        noise = np.random.default_rng(seed).normal(size=(len(patterns), 60))
+        noise[:, :3] += 1.2 * np.eye(3)[patterns]
+        return {"weak": noise.astype(np.float32)}
+
+    grid = Grid(costs=(1e-1,), neighbours=(15,), folds=3)
+    fitted = fit_svm_knn(weak(0), patterns, [f"s{i}" for i in number], 3, grid=grid)
+    scores = fitted.read(weak(1))
+    right = (scores.argmax(1) == patterns).mean()
+    assert 0.4 < right < 0.7
+    assert scores.max(1).mean() == pytest.approx(right, abs=0.1)
+
+
+def test_the_rarer_pattern_counts_as_much_as_the_other():
+    """180 cells against 20 that overlap: the SVMs cut half way, and what is chosen by is the mean of the recalls."""
+    rng, patterns = np.random.default_rng(1), np.repeat([0, 1], [180, 20])
+    specimens = [f"{pattern}-{i % (9 - 4 * pattern)}" for i, pattern in enumerate(patterns)]
+    features = (rng.normal(size=(200, 1)) + 1.5 * patterns[:, None]).astype(np.float32)
+    fitted = fit_svm_knn({"one": features}, patterns, specimens, 2, grid=Grid(costs=(0.1,), neighbours=(5,), folds=3))
+    below, middle, above = fitted.svms.decision_function([[0.0], [0.75], [1.5]])
+    assert abs(middle) < 0.2 < min(-below, above)
+    right = fitted.out_of_fold.argmax(1) == patterns
+    assert fitted.inner_mca == pytest.approx((right[:180].mean() + right[180:].mean()) / 2)
+    assert abs(fitted.inner_mca - right.mean()) > 0.1
+
+
+def test_nearer_neighbours_count_more():
+    """Of two that disagree the nearer has the share of its inverse distance."""
+    layers, patterns, specimens = made_up_features(0)
+    grid = Grid(costs=(1e-3,), neighbours=(2,), folds=3)
+    fitted = fit_svm_knn({"noise": layers["noise"]}, patterns, specimens, 4, grid=grid)
+    noise = made_up_features(1)[0]["noise"][:20]
+    distances, _ = fitted.knn.kneighbors(fitted.svms.decision_function(noise))
+    highest = fitted.read({"noise": noise}).max(1)
+    apart = highest < 1
+    assert 5 < apart.sum() < 20
+    nearer = (1 / distances.min(1)) / (1 / distances).sum(1)
+    np.testing.assert_allclose(highest[apart], nearer[apart])
+
+
 def test_equal_choices_go_to_the_first():
     layers, patterns, specimens = made_up_features(0)
     twice = {"first": layers["good"] * 100, "second": layers["good"] * 100}

@@ -45,6 +45,7 @@ def test_cells_are_counted_and_specimens_read_by_prevalence():
     assert figures["aca"] == pytest.approx(5 / 8)
     assert figures["mca"] == pytest.approx((3 / 4 + 1 / 3 + 1) / 3)
     assert figures["confusion"] == [[3, 1, 0], [0, 1, 2], [0, 0, 1]]
+    assert _task().score(figures) == figures["mca"]  # the rarer patterns count as much as the others
     assert (figures["num_examples"], figures["num_specimens"]) == (8, 4)
     assert figures["specimen"]["aca"] == pytest.approx(3 / 4)
     rows = {row["specimen"]: row for row in figures["specimens"]}

@@ -3,15 +3,19 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from hep2jax import mesh as meshes
 from hep2jax import optimizers
 from hep2jax import state as states
-from hep2jax.config import Config
+from hep2jax.config import Config, EvaluationConfig
 from hep2jax.data import sources
-from hep2jax.tasks.field_task import FieldTask
+from hep2jax.models import SegmenterOutput
+from hep2jax.tasks.field_task import FieldTask, to_native
+from tests.data.fields import field_set
 
 
 @pytest.fixture(scope="module")
@@ -77,3 +81,53 @@ def test_native_resolution_is_what_is_measured(world):
     counts = result.score.counts
     assert counts.tp + counts.fp + counts.fn + counts.tn == valid
     assert result.class_counts.sum() == valid
+
+
+class Bright(nnx.Module):
+    """Takes bright pixels for cells, of which the second pattern has `share` and the first a tenth of that."""
+
+    def __init__(self, share: float):
+        self.share = nnx.Param(jnp.array(share))
+
+    def __call__(self, image: jax.Array, *, train: bool, rngs: nnx.Rngs | None = None) -> SegmenterOutput:
+        share = jnp.where(image[..., 0] > 0.5, self.share[...], 0.0)
+        return SegmenterOutput(jnp.log(jnp.stack([1 - 1.1 * share, 0.1 * share, share, 0 * share], axis=-1) + 1e-9))
+
+
+def _bright(share: float, threshold: float):
+    """What the evaluator measures of a made-up field of the second pattern, whose cells have sharp outlines."""
+    fields = field_set(num_patterns=3, specimens=1, fields=1)
+    config = Config(evaluation=EvaluationConfig(tile_size=64, tile_overlap=16, foreground_threshold=threshold))
+    graphdef, params, stats = nnx.split(Bright(share), nnx.Param, nnx.BatchStat)
+    network = states.Network(graphdef=graphdef, build=None)
+    evaluator = FieldTask(config, fields).evaluator(network, meshes.make_mesh())
+    parameters = nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+    return fields.fields[1], evaluator.measure(parameters, [1])[0]
+
+
+def test_the_second_pattern_is_the_second_in_every_figure():
+    field, result = _bright(0.8, 0.5)
+    cells = field.classes > 0
+    assert result.score.counts.figures()["Dice"] > 0.98
+    assert result.votes[1] == result.votes.sum() == (result.predicted > 0).sum()
+    np.testing.assert_allclose(result.mean_probability, np.array([0.08, 0.8, 0]) * cells.mean(), rtol=0.02, atol=1e-6)
+    assert set(np.unique(result.predicted)) == {0, 2}
+    assert result.class_counts[2, 2] == result.score.counts.tp
+    assert result.class_counts.sum() == field.image.size
+
+
+def test_the_configured_threshold_decides_what_is_cell():
+    assert _bright(0.4, 0.5)[1].score.counts.figures()["Dice"] == 0
+    assert _bright(0.4, 0.4)[1].score.counts.figures()["Dice"] > 0.98
+
+
+def test_masks_are_interpolated_between_working_pixels():
+    """A step of probability between two working pixels becomes a ramp at three times the resolution."""
+    native = to_native(np.array([[[1.0, 0.0], [0.1, 0.9]]] * 2, np.float32), (6, 6))
+    np.testing.assert_allclose(native[3, :, 1], [0, 0, 0.3, 0.6, 0.9, 0.9], atol=1e-3)
+    np.testing.assert_allclose(native.sum(-1), 1, rtol=1e-6)
+
+
+def test_checkpoints_are_ranked_by_pixels_and_specimens_alike():
+    task = FieldTask(Config(), field_set(specimens=1, fields=1))
+    assert task.score({"pixel": {"Dice": 0.6}, "specimen": {"mca": 0.9}}) == pytest.approx(0.75)

@@ -103,9 +103,10 @@ def test_the_loss_is_a_third_of_each_term():
     output, rng = _output(), np.random.default_rng(1)
     labels = rng.choice([0, 2, losses.VOID], (4, 8, 8)).astype(np.uint8)
     patterns, grades = np.array([0, 1, 2, 1]), np.array([1, 0, -1, 1])
-    loss = losses.joint_loss(output, labels, patterns, grades, np.ones(3, np.float32), LossConfig())
+    weights = np.array([0.5, 1, 4], np.float32)
+    loss = losses.joint_loss(output, labels, patterns, grades, weights, LossConfig())
     shares = np.exp(output.pattern) / np.exp(output.pattern).sum(1, keepdims=True)
-    named = -np.log(shares[np.arange(4), patterns]).mean()
+    named = -np.average(np.log(shares[np.arange(4), patterns]), weights=weights[patterns])
     positive = 1 / (1 + np.exp(-output.intensity))
     graded = -np.log([positive[0], 1 - positive[1], positive[3]]).mean()
     dice = []
@@ -145,6 +146,24 @@ def test_a_pixel_is_cell_where_half_of_its_patches_say_so():
     alone = mosaic.add(tiles.plan(0, (3, 4), 4, 2)[0], _patch(True, pattern=2, intensity=0.9), (3, 4))
     assert alone.foreground.shape == (3, 4)
     assert (alone.patterns.tolist(), alone.grades.tolist()) == ([0, 0, 1], [0, 1])
+
+
+def test_a_patch_grades_the_higher_above_one_half():
+    mosaic, place = PatchMosaic(4, 0.5), tiles.plan(0, (4, 4), 4, 2)[0]
+    for intensity, grades in ((0.45, [1, 0]), (0.55, [0, 1])):
+        assert mosaic.add(place, _patch(True, intensity=intensity), (4, 4)).grades.tolist() == grades
+
+
+def test_a_patch_takes_for_cell_what_exceeds_the_configured_threshold():
+    place, said = tiles.plan(0, (4, 4), 4, 2)[0], JointOutput(np.full((4, 4, 1), 0.4), np.eye(3)[0], np.float32(0))
+    for threshold, cell in ((0.3, True), (0.5, False)):
+        assert PatchMosaic(4, threshold).add(place, said, (4, 4)).foreground.all() == cell
+
+
+def test_checkpoints_are_ranked_by_all_three_answers(fields):
+    task, figures = JointTask(_config(), fields), {"pixel": {"Dice": 0.6}, "specimen": {"mca": 0.9}}
+    assert task.score(figures | {"intensity": {"mca": 0.3}}) == pytest.approx(0.6)
+    assert task.score(figures | {"intensity": None}) == pytest.approx(0.75)
 
 
 def test_the_majority_of_all_patches_decides():

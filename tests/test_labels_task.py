@@ -20,7 +20,7 @@ from hep2jax.data.bag_stream import BagStream, of_images
 from hep2jax.data.images import ImageSet
 from hep2jax.errors import UsageError
 from hep2jax.models.classifier import ClassifierOutput
-from hep2jax.tasks.labels_task import LabelsTask, probabilities
+from hep2jax.tasks.labels_task import LabelsResult, LabelsTask, probabilities
 from tests.data import labelled
 from tests.tfds_builders import test_aida as made_up
 
@@ -206,7 +206,7 @@ def test_learns_a_dozen_images_by_heart():
     quick = {"xla_backend_optimization_level": 0}  # compiling takes longer here than running
     step = jax.jit(steps.make_train_step(task.config, network), donate_argnums=0, compiler_options=quick)
     stream = task.stream(range(12), slice(0, _BAGS))
-    shares = task.frequencies(range(12))
+    shares = stream.frequencies()
     assert shares.tolist() == [0.5, 0.5, 0]
     for number in range(_STEPS):
         state, metrics = step(state, stream.batch(number), {"class_weights": (shares > 0).astype(np.float32)})
@@ -316,6 +316,30 @@ def test_the_data_set_says_whether_images_have_several_patterns(tmp_path):
     assert not list(tmp_path.iterdir())
     with pytest.raises(UsageError, match="no configuration 'mixt'"):
         prepare.features("hep2_synthetic", "mixt")
+
+
+def test_checkpoints_are_ranked_by_the_mean_average_precision():
+    task = LabelsTask(_config(), labelled.image_set())
+    sides = [{"mAP": value, "hamming": wrong} for value, wrong in ((None, 0.9), (0.2, 0.8), (0.9, 0.1))]
+    assert [task.score(side) for side in sides] == [0, 0.2, 0.9]
+
+
+def test_figures_decide_by_the_configured_threshold():
+    """One image with a pattern of probability one half."""
+    config = _config()
+    row = LabelsResult(
+        identifier="a",
+        specimen="s",
+        truth=(1, 0, 0),
+        logits=np.array([0.0, -9.0, -9.0]),
+        mass=0.0,
+        attention=np.ones(1),
+        corners=np.zeros((1, 2), int),
+    )
+    for threshold, exact in ((0.4, 1.0), (0.6, 0.0)):
+        config.evaluation.pattern_threshold = threshold
+        figures = LabelsTask(config, labelled.image_set()).figures([row], "made up", False)
+        assert (figures["exact_match"], figures["threshold"]) == (exact, threshold)
 
 
 def test_a_threshold_outside_its_range_is_refused():

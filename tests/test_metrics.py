@@ -273,6 +273,15 @@ class TestPixelReport:
         np.testing.assert_array_equal(score.jaccards, [3 / 4])
         np.testing.assert_array_equal(score.instance_jaccards, [3 / 4])
 
+    def test_a_speck_matches_no_cell(self):
+        instances = np.array([[1, 1, 1, 0, 2, 2, 2, 2]], np.int32)
+        prediction = np.array([[1, 1, 0, 0, 1, 1, 1, 0]], bool)
+        masks, everywhere = (prediction, instances > 0), np.ones((1, 8), bool)
+        for least, expected in ((2, [2 / 3, 3 / 4]), (3, [0, 3 / 4])):
+            score = metrics.score_image("a", "golgi", *masks, instances, everywhere, min_pixels=least)
+            np.testing.assert_array_equal(score.jaccards, expected)
+            np.testing.assert_array_equal(score.instance_jaccards, expected)
+
     def test_void_joins_nothing(self):
         instances = np.array([[1, 1, 1, 0, 0, 2, 2, 2]], np.int32)
         valid = np.array([[1, 1, 1, 0, 0, 1, 1, 1]], bool)
@@ -294,6 +303,11 @@ class TestPixelClasses:
         assert report["mean_class_iou"] == pytest.approx(5 / 12, abs=1e-15)
         assert report["pattern_accuracy"] == 3 / 4
         assert report["confusion"] == [[2, 1, 0], [0, 1, 0], [0, 0, 0]]
+
+    def test_a_pattern_that_is_only_predicted_is_left_out_of_the_mean(self):
+        report = metrics.class_pixel_report(np.array([[4, 0, 1], [0, 3, 1], [0, 0, 0]]), ("a", "b"))
+        assert report["iou"] == {"a": 3 / 4, "b": 0}
+        assert report["mean_class_iou"] == 3 / 4
 
     def test_brute_force_and_addition(self):
         total = np.zeros((4, 4), np.int64)

@@ -111,3 +111,8 @@ def test_one_specimen_has_no_interval_and_everything_goes_into_json():
 def test_wrong_input(truth, scores, groups, said):
     with pytest.raises(ValueError, match=said):
         multilabel_report(truth, scores, list(groups), ("one", "two"))
+
+
+def test_a_pattern_of_just_the_threshold_is_there():
+    figures = multilabel_report([[1, 0]], [[0.25, 0.2]], "a", ("one", "two"), threshold=0.25, samples=5)
+    assert figures["exact_match"] == figures["f1_micro"] == 1

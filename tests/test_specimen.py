@@ -127,6 +127,15 @@ class TestHistogramSvm:
         assert scores.sum() == pytest.approx(1)
         np.testing.assert_allclose(svm(_scores([2, 2, 0] * 7))[1], scores)
 
+    def test_patterns_weigh_equally_however_many_specimens_they_have(self):
+        """Half of the cells read as either pattern: 40 specimens of the first do not outvote four of the second."""
+        shares = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+        first = [_scores([1] * round(20 * s) + [0] * round(20 - 20 * s), num_patterns=2) for s in shares * 7]
+        second = [_scores([1] * n + [0] * (20 - n), num_patterns=2) for n in (8, 12, 14, 18)]
+        svm = specimen.fit_histogram_svm(first + second, [0] * len(first) + [1] * len(second))
+        assert svm(_scores([1] * 11 + [0] * 9, num_patterns=2))[0] == 1
+        assert svm(_scores([1] * 8 + [0] * 12, num_patterns=2))[0] == 0
+
     def test_two_patterns_of_four(self):
         """One SVM stands for both; the patterns that no specimen had get nothing."""
         rows = [_scores(cells, num_patterns=4) for cells in ([3, 3, 1], [3, 3, 3], [1, 1, 3], [1, 1, 1])]

@@ -128,6 +128,12 @@ def test_normalise_maps_background_to_zero_and_top_to_one():
     np.testing.assert_allclose(np.ravel(curved)[:3], [0.1, 0.35, 1.1], atol=1e-6)
 
 
+def test_normalise_bounds_what_dark_and_hot_pixels_can_do():
+    image = np.array([[[0, 15, 60, 255]]], np.uint8).reshape(1, 2, 2)
+    value = steps.normalise(image, np.array([[20, 1 / 10, 1, 0]], np.float32))
+    np.testing.assert_allclose(np.ravel(value), [-1, -0.5, 4, 4], atol=1e-6)
+
+
 def test_normalise_has_finite_gradients_below_the_background():
     image = np.zeros((1, 2, 2), np.uint8)
 

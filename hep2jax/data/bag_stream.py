@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import grain
 import numpy as np
-from jaxtyping import Float, Float32, Int, Int32, UInt8
+from jaxtyping import Float, Float32, Float64, Int, Int32, UInt8
 
 from hep2jax.config import Config
 from hep2jax.data import canvases, geometry
@@ -24,6 +24,7 @@ class Bags:
 
     name: str
     """Of the data set."""
+    num_patterns: int
     pictures: Sequence[UInt8[np.ndarray, "height width"]]
     """At working resolution."""
     picture_names: Sequence[str]
@@ -45,6 +46,7 @@ def of_specimens(fields: FieldSet, indices: Sequence[int]) -> Bags:
     items = [fields.items[indices[places[0]]] for places in members]
     return Bags(
         name=fields.name,
+        num_patterns=len(fields.classes),
         pictures=[field.working_image for field in chosen],
         picture_names=[field.name for field in chosen],
         greys=np.array([[field.grey_offset, field.grey_gain, 1.0, 0.0] for field in chosen]),
@@ -66,6 +68,7 @@ def of_images(images: ImageSet, indices: Sequence[int]) -> Bags:
         raise UsageError(f"{images.name}: none of the {len(chosen)} images to train on has a pattern")
     return Bags(
         name=images.name,
+        num_patterns=len(images.classes),
         pictures=[image.image for image in chosen],
         picture_names=[image.identifier for image in chosen],
         greys=np.array([image.greys for image in chosen]),
@@ -127,6 +130,13 @@ class BagStream:
         size = self._config.data.crop_size
         images = [geometry.warp_image(image, matrix, size) for image, matrix in zip(pictures, matrices, strict=True)]
         return {"image": np.stack(images), **common}
+
+    def frequencies(self) -> Float64[np.ndarray, " pattern"]:
+        """Share of each pattern in those of the bags that are drawn: a bag of two patterns counts for both."""
+        labels = self._bags.labels
+        present = labels if labels.ndim == 2 else np.eye(self._bags.num_patterns)[labels]
+        counts = self._sampler.shares @ present
+        return counts / counts.sum()
 
     def dataset(self, first_step: int, num_steps: int) -> grain.MapDataset:
         """The batches of steps first_step … num_steps-1 in order."""

@@ -7,7 +7,7 @@ import cv2
 import grain
 import jax
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Float64, UInt8
 
 from hep2jax import mesh as meshes
 from hep2jax.config import Config
@@ -41,6 +41,7 @@ class CellStream:
             raise UsageError(f"{cells.name}: no cell to train on under data.protocol={config.data.protocol}")
         self._sampler = Sampler([cell.item for cell in self._cells], config.data.balance, config.seed)
         self._patterns = np.array([cell.item.pattern for cell in self._cells], np.int32)
+        self._num_patterns = len(cells.classes)
         self._greys = np.stack([cell.greys for cell in self._cells])
         self._store, self._origins = {}, None
         if canvases.on_devices(config.data):
@@ -70,6 +71,10 @@ class CellStream:
             return {"index": drawn.astype(np.int32), "warp": warps, **common}
         images = [warp_cell(self._cells[i].ready, warp, size) for i, warp in zip(drawn, warps, strict=True)]
         return {"image": np.stack(images), **common}
+
+    def frequencies(self) -> Float64[np.ndarray, " pattern"]:
+        """Share of each pattern in the cells that are drawn."""
+        return np.bincount(self._patterns, self._sampler.shares, minlength=self._num_patterns)
 
     def dataset(self, first_step: int, num_steps: int) -> grain.MapDataset:
         """The batches of steps first_step … num_steps-1 in order."""

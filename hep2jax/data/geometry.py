@@ -49,7 +49,7 @@ def warp_host(
     crop_size: int,
 ) -> tuple[UInt8[np.ndarray, "crop crop"], UInt8[np.ndarray, "crop crop"]]:
     """Execute the matrix with OpenCV: image bilinear, class mask nearest, mirrored beyond the border."""
-    return warp_image(image, matrix, crop_size), _warp(classes, matrix, crop_size, cv2.INTER_NEAREST)
+    return warp_image(image, matrix, crop_size), warp_classes(classes, matrix, crop_size)
 
 
 def warp_image(
@@ -57,6 +57,13 @@ def warp_image(
 ) -> UInt8[np.ndarray, "crop crop"]:
     """`warp_host` of an image alone."""
     return _warp(image, matrix, crop_size, cv2.INTER_LINEAR)
+
+
+def warp_classes(
+    classes: UInt8[np.ndarray, "height width"], matrix: Float32[np.ndarray, "2 3"], crop_size: int
+) -> UInt8[np.ndarray, "crop crop"]:
+    """`warp_host` of a class mask alone."""
+    return _warp(classes, matrix, crop_size, cv2.INTER_NEAREST)
 
 
 def _warp(pixels: np.ndarray, matrix: np.ndarray, crop_size: int, interpolation: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float64
 from typing_extensions import override
 
 from hep2jax.config import Config
@@ -29,6 +30,11 @@ class JointStream(TrainingStream):
         super().__init__(config, fields, indices, rows=rows)
         self._patterns = np.array([field.pattern for field in self._fields], np.int32)
         self._grades = np.array([grade_of(field.intensity) for field in self._fields], np.int32)
+
+    @override
+    def frequencies(self) -> Float64[np.ndarray, " pattern"]:
+        """Share of each pattern in the crops' specimens."""
+        return np.bincount(self._patterns, self._sampler.shares, minlength=self._num_patterns)
 
     @override
     def batch(self, step: int) -> Batch:

@@ -4,18 +4,23 @@ import functools
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 
 from hep2jax.data.items import Item
 
 
 class Sampler:
-    """Draws examples; see `DataConfig.balance` for the four ways."""
+    """Draws examples; see `DataConfig.balance` for the four ways.
+
+    Attributes:
+        shares: how often each example is drawn, float64 [examples] of sum 1.
+    """
 
     def __init__(self, items: Sequence[Item], balance: str, seed: int) -> None:
         self._size = len(items)
         self._seed = seed
         self._tree = None if balance == "none" else _Tree(items, balance)
+        self.shares = np.full(self._size, 1 / self._size) if self._tree is None else self._tree.shares(self._size)
         self._epoch_order = functools.lru_cache(maxsize=2)(self._shuffle)
 
     def draw(self, rng: np.random.Generator, first: int, count: int) -> Int64[np.ndarray, " count"]:
@@ -47,6 +52,11 @@ class _Tree:
         self._sizes = np.array([len(groups[key]) for key in ordered])
         self._first_groups, self._first_places = _starts(self._groups), _starts(self._sizes)
         self._examples = np.concatenate([groups[key] for key in ordered])
+
+    def shares(self, count: int) -> Float64[np.ndarray, " count"]:
+        """Probability of each of `count` examples to be what one draw gives."""
+        of_group = np.repeat(1 / (len(self._groups) * self._groups), self._groups)
+        return np.bincount(self._examples, np.repeat(of_group / self._sizes, self._sizes), minlength=count)
 
     def draw(self, uniform: np.ndarray) -> np.ndarray:
         """Examples for numbers in [0, 1), shape [3, count]: which pattern, which specimen of it, which example."""

@@ -138,13 +138,6 @@ class BagTask(Task[BagResult]):
         return BagStream(self.config, bag_stream.of_specimens(self.fields, indices), rows=rows)
 
     @override
-    def frequencies(self, indices: Sequence[int]) -> np.ndarray:
-        """Shares of the specimens."""
-        patterns = {self.items[i].specimen: self.items[i].pattern for i in indices}
-        counts = np.bincount(list(patterns.values()), minlength=self.num_outputs)
-        return counts / max(counts.sum(), 1)
-
-    @override
     def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> _SetEvaluator:
         return _SetEvaluator(self.fields, BagEvaluator(self.config, network, mesh))
 

@@ -48,6 +48,10 @@ class Stream(Protocol):
         """The batches of steps first_step … num_steps-1 in order."""
         ...
 
+    def frequencies(self) -> np.ndarray:
+        """Share of each output channel in the truth of what batches hold, under `data.balance`; float64 [outputs]."""
+        ...
+
 
 class Evaluator(Protocol[Result]):
     """A network's compiled forward pass, and what it says about examples."""
@@ -89,10 +93,6 @@ class Task(abc.ABC, Generic[Result]):
     @abc.abstractmethod
     def stream(self, indices: Sequence[int], rows: slice) -> Stream:
         """Training batches of these examples; `rows` of each global batch are made here."""
-
-    @abc.abstractmethod
-    def frequencies(self, indices: Sequence[int]) -> np.ndarray:
-        """Share of each output channel in the truth of these examples, float64 [num_outputs]."""
 
     @abc.abstractmethod
     def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> Evaluator[Result]:

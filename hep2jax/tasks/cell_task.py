@@ -106,11 +106,6 @@ class CellTask(Task[CellResult]):
         return cell_stream.CellStream(self.config, self.cells, indices, rows=rows)
 
     @override
-    def frequencies(self, indices: Sequence[int]) -> np.ndarray:
-        counts = np.bincount([self.items[i].pattern for i in indices], minlength=self.num_outputs)
-        return counts / max(counts.sum(), 1)
-
-    @override
     def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> _SetEvaluator:
         return _SetEvaluator(self.cells, CellEvaluator(self.config, network, mesh))
 

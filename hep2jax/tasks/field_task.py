@@ -168,10 +168,6 @@ class FieldTask(Task[FieldResult]):
         return pipeline.TrainingStream(self.config, self.fields, indices, rows=rows)
 
     @override
-    def frequencies(self, indices: Sequence[int]) -> np.ndarray:
-        return pipeline.class_frequencies(self.fields, indices)
-
-    @override
     def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> _SetEvaluator:
         return _SetEvaluator(self.fields, FieldEvaluator(self.config, network, mesh))
 

@@ -185,12 +185,6 @@ class JointTask(Task[JointResult]):
         return JointStream(self.config, self.fields, indices, rows=rows)
 
     @override
-    def frequencies(self, indices: Sequence[int]) -> np.ndarray:
-        """Shares of the fields."""
-        counts = np.bincount([self.items[i].pattern for i in indices], minlength=self.num_outputs)
-        return counts / max(counts.sum(), 1)
-
-    @override
     def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> _SetEvaluator:
         return _SetEvaluator(self.fields, JointEvaluator(self.config, network, mesh))
 

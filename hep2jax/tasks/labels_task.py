@@ -82,12 +82,6 @@ class LabelsTask(Task[LabelsResult]):
         return BagStream(self.config, bag_stream.of_images(self.images, indices), rows=rows)
 
     @override
-    def frequencies(self, indices: Sequence[int]) -> np.ndarray:
-        """Shares of the occurrences: an image of two patterns counts for both."""
-        counts = np.sum([self.images.images[i].patterns for i in indices], axis=0, dtype=np.float64)
-        return counts / max(counts.sum(), 1)
-
-    @override
     def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> _SetEvaluator:
         return _SetEvaluator(self.images, BagEvaluator(self.config, network, mesh))
 

@@ -108,6 +108,13 @@ def test_a_quarter_turn_is_exact_and_about_the_centre():
         assert cell_stream.warp_cell(image, warp, 64).tobytes() in turned
 
 
+def test_a_shifted_cell_is_continued_by_its_mirror_image():
+    image = np.random.default_rng(0).integers(0, 255, (16, 16)).astype(np.uint8)
+    shift = np.array([[1, 0, -5], [0, 1, 3]], np.float32)
+    expected = np.pad(image, 8, mode="reflect")[11:27, 3:19]
+    np.testing.assert_array_equal(cell_stream.warp_cell(image, shift, 16), expected)
+
+
 def test_shapes_dtypes_and_rate():
     stream = _stream(_config())
     batch = stream.batch(0)

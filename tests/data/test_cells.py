@@ -54,6 +54,21 @@ def test_mean_centring_takes_the_mean_away(name: str):
     np.testing.assert_allclose(plain - centred, plain.mean(), atol=0.01)
 
 
+def test_the_configured_percentile_becomes_1():
+    image = np.arange(201, dtype=np.uint8).reshape(3, 67)
+    for percentile in (95.0, 70.0):
+        config = DataConfig(normalise="contrast_stretch", top_percentile=percentile, cell_fit="native")
+        _, greys = cells.make_ready(image, image > 0, config)
+        assert (greys[0], 1 / greys[1]) == (pytest.approx(0), pytest.approx(2 * percentile, rel=1e-5))
+
+
+def test_a_cell_is_shrunk_by_averages_of_areas():
+    image = np.random.default_rng(0).integers(0, 255, (80, 64)).astype(np.uint8)
+    config = DataConfig(normalise="none", cell_fit="native", scale=0.25)
+    ready, _ = cells.make_ready(image, image > 0, config)
+    np.testing.assert_allclose(ready, image.reshape(20, 4, 16, 4).mean((1, 3)), atol=0.51)
+
+
 def test_a_masked_crop_is_dark_outside_the_mask_and_unchanged_inside():
     image, mask = _crop()
     config = DataConfig(crop_size=64, normalise="none", cell_fit="native", masked=True)

@@ -87,3 +87,11 @@ def test_fingerprints_tell_everything_apart():
     assert fingerprint(["ab", "c"]) != fingerprint(["a", "bc"])
     assert fingerprint([["a"], "b"]) != fingerprint([["a", "b"]])
     assert fingerprint({"x": 1, "y": (1, 2)}) == fingerprint({"y": [1, 2], "x": 1})
+
+
+def test_pictures_that_differ_in_one_pixel_are_no_copies():
+    one = np.random.default_rng(0).integers(0, 255, (6, 7)).astype(np.uint8)
+    for place in ((0, 0), (3, 2), (5, 6)):
+        other = one.copy()
+        other[place] ^= 1
+        assert group_specimens([("a", one), ("b", other)]) == {"a": "a", "b": "b"}

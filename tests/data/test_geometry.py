@@ -71,3 +71,31 @@ def test_switches_turn_single_effects_off():
     still = AugmentConfig(mirror=False, rotate=False, scale_min=1.0, scale_max=1.0)
     matrix = geometry.sample_cmr(np.random.default_rng(0), (50, 60), 64, still)
     np.testing.assert_allclose(matrix, geometry.cmr_matrix((50, 60), 64))
+
+
+@pytest.mark.parametrize("of_cells", [False, True])
+def test_unmirrored_angles_go_all_the_way_round(of_cells: bool):
+    augment, rng = AugmentConfig(mirror=False), np.random.default_rng(0)
+    if of_cells:
+        warps = geometry.sample_cell_warps(rng, 500, 64, augment)
+    else:
+        warps = np.stack([geometry.sample_cmr(rng, (0, 0), 64, augment) for _ in range(500)])
+    quadrants = np.floor(np.arctan2(warps[:, 1, 0], warps[:, 0, 0]) / (np.pi / 2)).astype(int) + 2
+    assert (np.bincount(quadrants, minlength=4) > 90).all()
+
+
+def test_cells_are_shifted_by_up_to_the_configured_share_in_each_direction():
+    augment = AugmentConfig(shift=0.1, scale_min=1.0, scale_max=1.0)
+    warps = geometry.sample_cell_warps(np.random.default_rng(0), 500, 64, augment)
+    moved = warps @ np.array([31.5, 31.5, 1]) - 31.5
+    np.testing.assert_allclose(moved.max(0), 6.4, atol=0.2)
+    np.testing.assert_allclose(moved.min(0), -6.4, atol=0.2)
+    assert abs(np.corrcoef(moved.T)[0, 1]) < 0.15
+
+
+def test_beyond_the_border_lies_the_mirror_image():
+    image = np.random.default_rng(0).integers(0, 255, (20, 24)).astype(np.uint8)
+    crop, classes = geometry.warp_host(image, image, geometry.cmr_matrix((3.5, 19.5), 16), 16)
+    expected = np.pad(image, 8, mode="reflect")[4:20, 20:36]  # rows -4 to 11, columns 12 to 27
+    np.testing.assert_array_equal(crop, expected)
+    np.testing.assert_array_equal(classes, expected)

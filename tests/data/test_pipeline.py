@@ -5,7 +5,6 @@ import pytest
 
 from hep2jax.config import Config, DataConfig, TrainConfig
 from hep2jax.data import pipeline
-from hep2jax.data.sources import VOID
 from hep2jax.errors import UsageError
 from tests.data.fields import disc_field, field_set
 
@@ -75,15 +74,6 @@ def test_only_the_named_fields_are_drawn():
     stream = pipeline.TrainingStream(_config(), fields, chosen)
     for step in range(10):
         assert set(np.unique(stream.batch(step)["labels"])) <= {0, 2}
-
-
-def test_class_frequencies_leave_void_out():
-    field = disc_field("a", pattern=0)
-    field.working_classes[:80] = VOID
-    fields = dataclasses.replace(field_set(1), fields=(field,))
-    share = pipeline.class_frequencies(fields, [0])
-    np.testing.assert_allclose(share.sum(), 1)
-    np.testing.assert_allclose(share[1], np.mean(field.working_classes[80:] == 1))
 
 
 def test_a_field_without_cells_can_be_trained_on():

@@ -157,6 +157,14 @@ def test_validation_never_takes_a_patterns_last_specimen():
         _divide(items, "contest", validation_fraction=0.8)
 
 
+@pytest.mark.parametrize("fold", [0, 1, 2])
+def test_validation_is_spread_over_the_patterns(fold: int):
+    items = _fields(specimens=5)
+    sides = _divide(items, "kfold", num_folds=3, fold=fold, validation_fraction=0.3)
+    assert {items[i].pattern for i in sides.validation} == {0, 1, 2}
+    assert len(_specimens(items, sides.validation)) == 3
+
+
 def test_a_pattern_of_one_specimen_is_said_to_be_untrained():
     items = cells(patterns=1) + change(cells(1, 5, 1, first=100), specimen="only", group="only", pattern=1)
     fold = protocols.folds(DataConfig(protocol="loso"), "made_up", items).index(("only",))

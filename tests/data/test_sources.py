@@ -54,3 +54,31 @@ def test_background_near_the_frame_is_void_but_cells_stay():
     assert (voided[3:7, 3:9] == 0).all()
     assert (voided == sources.VOID).sum() == 10 * 12 - 4 * 6 - 4
     np.testing.assert_array_equal(sources.void_near_frame(classes, 0), classes)
+
+
+def test_the_median_is_the_background_and_the_percentile_is_the_configured_one():
+    image = np.arange(201, dtype=np.uint8).reshape(3, 67)
+    for percentile in (95.0, 80.0):
+        offset, gain = sources.grey_normalisation(image, DataConfig(top_percentile=percentile))
+        assert (offset, 1 / gain) == (pytest.approx(100), pytest.approx(2 * percentile - 100))
+
+
+def test_working_copies_average_areas_and_keep_the_margin_in_native_pixels():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (80, 120)).astype(np.uint8)
+    field = sources.make_field(
+        image=image,
+        classes=np.zeros(image.shape, np.uint8),
+        instances=np.zeros(image.shape, np.uint16),
+        config=DataConfig(scale=0.25, cut_cell_margin=8),
+        specimen_id="a",
+        number=0,
+        split="train",
+        pattern=0,
+        intensity="positive",
+    )
+    blocks = image.reshape(20, 4, 30, 4).mean((1, 3))
+    np.testing.assert_allclose(field.working_image, blocks, atol=0.51)
+    inside = field.working_classes == 0
+    assert inside[2:-2, 2:-2].all()
+    assert inside.sum() == 16 * 26

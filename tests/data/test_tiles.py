@@ -46,3 +46,20 @@ def test_padded_rows_have_no_tile():
     batches = list(tiles.batches([(image, np.zeros(4, np.float32))], batch_size=5, tile=32, overlap=8))
     assert [len(b.tiles) for b in batches] == [2]
     assert batches[0].tiles[-1].last
+
+
+def test_a_tile_fades_where_the_next_begins():
+    """Two tiles that disagree: the result runs from the one to the other over the overlap, as sin² does."""
+    blender = tiles.Blender(8, 4)
+    places = tiles.plan(0, (8, 12), 8, 4)
+    assert blender.add(places[0], np.zeros((8, 8, 1)), (8, 12)) is None
+    row = blender.add(places[1], np.ones((8, 8, 1)), (8, 12))[4, :, 0]
+    expected = np.sin(np.pi / 2 * (np.arange(4) + 0.5) / 4) ** 2
+    np.testing.assert_allclose(row, [0, 0, 0, 0, *expected, 1, 1, 1, 1], atol=1e-4)
+
+
+def test_an_image_smaller_than_a_tile_is_mirrored_not_blackened():
+    image = np.random.default_rng(0).integers(1, 255, (20, 33)).astype(np.uint8)
+    batch = next(tiles.batches([(image, np.zeros(4, np.float32))], batch_size=2, tile=32, overlap=8))
+    np.testing.assert_array_equal(batch.image[0, :20], image[:, :32])
+    np.testing.assert_array_equal(batch.image[0, 20:], image[19:7:-1, :32])
