@@ -8,6 +8,7 @@ import grain
 import jax
 import numpy as np
 
+from hep2jax import mesh as meshes
 from hep2jax import report
 from hep2jax.config import Config
 from hep2jax.data.items import Item
@@ -65,7 +66,7 @@ class Task(abc.ABC, Generic[Result]):
     notes: tuple[str, ...] = ()
 
     @abc.abstractmethod
-    def stream(self, indices: Sequence[int], rows: slice) -> Stream:
+    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> Stream:
         """Training batches of these examples; `rows` of each global batch are made here."""
 
     @abc.abstractmethod
