@@ -22,7 +22,7 @@ from hep2jax import evaluate, steps, workdir
 from hep2jax import mesh as meshes
 from hep2jax import state as states
 from hep2jax.config import CLASSIFIERS, Config, DataConfig
-from hep2jax.data import cell_stream
+from hep2jax.data import cell_stream, feeding
 from hep2jax.errors import UsageError
 from hep2jax.models import pretrained
 from hep2jax.progress import say
@@ -172,12 +172,11 @@ class Extractor:
         if not images:
             raise UsageError("no cells to extract features from")
         started = time.perf_counter()
-        outputs: list[dict[str, Any]] = []
         size, side = self._batch_size, self.source.data.crop_size
-        for batch in cell_stream.plain_batches(images, greys, size=size, side=side, mesh=self._mesh):
-            outputs.append(self._run(self._parameters, batch["image"], batch["greys"]))
-            outputs[-2:-1] = jax.device_get(outputs[-2:-1])  # one batch behind: the devices stay busy
-        outputs[-1:] = jax.device_get(outputs[-1:])
+        batches = cell_stream.plain_batches(images, greys, size=size, side=side, mesh=self._mesh)
+        outputs = list(
+            feeding.fetched(self._run(self._parameters, batch["image"], batch["greys"]) for batch in batches)
+        )
         layers = {name: np.concatenate([row[name] for row in outputs])[: len(images)] for name in self.layers}
         features = Features(layers=layers, seconds=time.perf_counter() - started)
         if not quiet:

@@ -213,7 +213,7 @@ class Feed:
 def open_feed(this: Run, first_step: int, num_steps: int) -> Iterator[Feed]:
     """The batches of steps first_step … num_steps-1, and what every step reads besides."""
     train = this.config.train
-    stream = this.task.stream(this.partition.train, meshes.process_rows(train.global_batch_size))
+    stream = this.task.stream(this.partition.train, meshes.local_rows(this.mesh, train.global_batch_size))
     _check_fits(stream.store)
     constants = {"class_weights": class_weights(stream.frequencies(), this.config.loss.class_balance), **stream.store}
     dataset = stream.dataset(first_step, num_steps)

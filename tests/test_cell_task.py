@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -10,7 +11,8 @@ from hep2jax import mesh as meshes
 from hep2jax import optimizers
 from hep2jax import state as states
 from hep2jax.config import Config, DataConfig, EvaluationConfig, ModelConfig
-from hep2jax.tasks.cell_task import CellResult, CellTask, prevalent
+from hep2jax.data import feeding
+from hep2jax.tasks.cell_task import CellEvaluator, CellResult, CellTask, prevalent
 from tests.data.cell_tables import cell_set
 
 
@@ -134,3 +136,30 @@ def test_dihedral_averaging_makes_the_reading_independent_of_orientation():
     rows = turned.evaluator(network, mesh).measure((state.params, state.batch_stats), range(3))
     for row in rows[1:]:
         np.testing.assert_allclose(row.probabilities, rows[0].probabilities, atol=1e-5)
+
+
+class _Watched(list):
+    """Pictures that note, whenever one is taken, how many inputs lie on the devices."""
+
+    def __init__(self, pictures, shape):
+        super().__init__(pictures)
+        self.most, self._shape = 0, shape
+
+    def __getitem__(self, index):
+        inputs = [array for array in jax.live_arrays() if array.shape == self._shape]
+        self.most = max(self.most, len(inputs))
+        return super().__getitem__(index)
+
+
+def test_few_batches_lie_on_the_devices_at_once():
+    task = _task(batch_size=2)
+    network, mesh = states.make_network(task.config, task.num_outputs), meshes.make_mesh()
+    optimizer = optimizers.make_optimizer(task.config.optimizer, 10)
+    state = states.initial_state(network, optimizer, 0, meshes.replicated(mesh))
+    cells = task.cells.cells
+    images = _Watched([cell.ready for cell in cells], (2, 78, 78))
+    read = CellEvaluator(task.config, network, mesh).predict(
+        (state.params, state.batch_stats), images, [cell.greys for cell in cells]
+    )
+    assert len(read) == len(cells) == 30
+    assert 1 <= images.most <= feeding.IN_FLIGHT + 1, "of 15 batches"

@@ -7,6 +7,7 @@ import grain
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int, Int32, UInt8
 
+from hep2jax import mesh as meshes
 from hep2jax.config import Config
 from hep2jax.data import canvases, geometry
 from hep2jax.data.images import ImageSet
@@ -93,10 +94,10 @@ class BagStream:
     Raises UsageError where an image is smaller than the crop.
     """
 
-    def __init__(self, config: Config, bags: Bags, *, rows: slice | None = None) -> None:
+    def __init__(self, config: Config, bags: Bags, *, rows: meshes.Rows = meshes.ALL_ROWS) -> None:
         self._config = config
         self._bags = bags
-        self._rows = rows or slice(0, config.train.global_batch_size)
+        self._rows = np.arange(config.train.global_batch_size)[rows]
         if not bags.members:
             raise UsageError(f"{bags.name}: no image to train on under data.protocol={config.data.protocol}")
         for name, picture in zip(bags.picture_names, bags.pictures, strict=True):
@@ -119,7 +120,8 @@ class BagStream:
         rng = np.random.default_rng((self._config.seed, step))
         count = self._config.train.global_batch_size
         drawn = self._sampler.draw(rng, step * count, count)
-        bags = [self._draw_bag(rng, self._bags.members[i]) for i in drawn][self._rows]
+        all_bags = [self._draw_bag(rng, self._bags.members[i]) for i in drawn]
+        bags = [all_bags[row] for row in self._rows]
         chosen = np.concatenate([bag[0] for bag in bags])
         matrices = np.concatenate([bag[1] for bag in bags])
         common = {"labels": self._bags.labels[drawn][self._rows], "greys": np.concatenate([bag[2] for bag in bags])}

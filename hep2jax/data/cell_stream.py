@@ -33,10 +33,12 @@ class CellStream:
     warp     float32 [rows, 2, 3]         input (x, y, 1) → (x, y) of that picture
     """
 
-    def __init__(self, config: Config, cells: CellSet, indices: Sequence[int], *, rows: slice | None = None) -> None:
+    def __init__(
+        self, config: Config, cells: CellSet, indices: Sequence[int], *, rows: meshes.Rows = meshes.ALL_ROWS
+    ) -> None:
         self._config = config
         self._cells = [cells.cells[i] for i in indices]
-        self._rows = rows or slice(0, config.train.global_batch_size)
+        self._rows = rows
         if not self._cells:
             raise UsageError(f"{cells.name}: no cell to train on under data.protocol={config.data.protocol}")
         self._sampler = Sampler([cell.item for cell in self._cells], config.data.balance, config.seed)
@@ -116,7 +118,7 @@ def plain_batches(
         side: of the network's input.
         mesh: whose devices share a batch.
     """
-    rows = meshes.process_rows(size)
+    rows = meshes.local_rows(mesh, size)
     for first in range(0, len(images), size):
         chosen = np.resize(np.arange(first, min(first + size, len(images))), size)[rows]
         pixels = np.stack([plain_input(images[i], side) for i in chosen])

@@ -1,4 +1,8 @@
-"""Host batches → sharded global arrays, made ahead of the step by a thread."""
+"""Host batches → sharded global arrays, made ahead of the step by a thread; and results back, a few steps behind."""
+
+import collections
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import grain
 import jax
@@ -8,9 +12,18 @@ from hep2jax import mesh as meshes
 
 DeviceBatch = dict[str, jax.Array]
 
+Output = TypeVar("Output")
+
+IN_FLIGHT = 2
+"""Batches that a forward pass is given ahead of the one whose results are awaited: the devices never wait for the host,
+and hold no more than these."""
+
 
 def put(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh, *, stacked: bool = False) -> DeviceBatch:
-    """This process's rows → its shards of the global arrays. Does not block. `stacked`: see `mesh.batch_sharding`."""
+    """This process's rows (`mesh.local_rows`, in order) → its shards of the global arrays. Does not block.
+
+    `stacked`: see `mesh.batch_sharding`. Where an array has several entries a row (`mil`), they follow one another.
+    """
     return jax.make_array_from_process_local_data(meshes.batch_sharding(mesh, stacked=stacked), batch)
 
 
@@ -27,3 +40,14 @@ def prefetched(
     source = batches.batch(stack, drop_remainder=True) if stacked else batches
     stream = source.to_iter_dataset(options).map(lambda batch: put(batch, mesh, stacked=stacked))
     return grain.experimental.ThreadPrefetchIterDataset(stream, prefetch_buffer_size=ahead).__iter__()
+
+
+def fetched(outputs: Iterable[Output]) -> Iterator[Output]:
+    """The same with arrays on the host, in order. `outputs` starts the work on the devices as it is iterated."""
+    waiting = collections.deque[Output]()
+    for output in outputs:
+        waiting.append(output)
+        if len(waiting) > IN_FLIGHT:
+            yield jax.device_get(waiting.popleft())
+    while waiting:
+        yield jax.device_get(waiting.popleft())

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float64
 from typing_extensions import override
 
+from hep2jax import mesh as meshes
 from hep2jax.config import Config
 from hep2jax.data.pipeline import Batch, TrainingStream
 from hep2jax.data.sources import FieldSet
@@ -26,7 +27,9 @@ class JointStream(TrainingStream):
     grades    int32 [rows]   see `grade_of`
     """
 
-    def __init__(self, config: Config, fields: FieldSet, indices: Sequence[int], *, rows: slice | None = None) -> None:
+    def __init__(
+        self, config: Config, fields: FieldSet, indices: Sequence[int], *, rows: meshes.Rows = meshes.ALL_ROWS
+    ) -> None:
         super().__init__(config, fields, indices, rows=rows)
         self._patterns = np.array([field.pattern for field in self._fields], np.int32)
         self._grades = np.array([grade_of(field.intensity) for field in self._fields], np.int32)

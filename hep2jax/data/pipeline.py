@@ -1,7 +1,7 @@
 """The training stream: a batch is a pure function of (seed, step).
 
-The position of the pipeline is the step number, so a restart continues bit for bit, and process p of P takes
-its rows of the same global batch.
+The position of the pipeline is the step number, so a restart continues bit for bit, and each process makes the rows
+of the same global batch that its devices hold (see `mesh.local_rows`).
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ import grain
 import numpy as np
 from jaxtyping import Float64
 
+from hep2jax import mesh as meshes
 from hep2jax.config import Config
 from hep2jax.data import canvases, geometry
 from hep2jax.data.photometry import jitter_greys
@@ -50,11 +51,13 @@ class TrainingStream:
     Raises UsageError where an image is smaller than the crop.
     """
 
-    def __init__(self, config: Config, fields: FieldSet, indices: Sequence[int], *, rows: slice | None = None) -> None:
+    def __init__(
+        self, config: Config, fields: FieldSet, indices: Sequence[int], *, rows: meshes.Rows = meshes.ALL_ROWS
+    ) -> None:
         self._config = config
         self._fields = [fields.fields[i] for i in indices]
         self._num_patterns = len(fields.classes)
-        self._rows = rows or slice(0, config.train.global_batch_size)
+        self._rows = np.arange(config.train.global_batch_size)[rows]
         if not self._fields:
             raise UsageError(f"{fields.name}: no field to train on under data.protocol={config.data.protocol}")
         for field in self._fields:
@@ -116,7 +119,8 @@ class TrainingStream:
         rng = np.random.default_rng((self._config.seed, step))
         count = self._config.train.global_batch_size
         chosen = self._sampler.draw(rng, step * count, count)
-        return [self._draw(rng, int(index)) for index in chosen][self._rows]
+        drawn = [self._draw(rng, int(index)) for index in chosen]
+        return [drawn[row] for row in self._rows]
 
     def _draw(self, rng: np.random.Generator, index: int) -> Row:
         field = self._fields[index]

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from scipy.special import logsumexp, softmax
 from typing_extensions import override
 
+from hep2jax import mesh as meshes
 from hep2jax import metrics, report
 from hep2jax.config import Config
 from hep2jax.data import bag_stream
@@ -134,7 +135,7 @@ class BagTask(Task[BagResult]):
         self.num_outputs = len(fields.classes)
 
     @override
-    def stream(self, indices: Sequence[int], rows: slice) -> BagStream:
+    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> BagStream:
         return BagStream(self.config, bag_stream.of_specimens(self.fields, indices), rows=rows)
 
     @override

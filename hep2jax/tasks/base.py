@@ -9,6 +9,7 @@ import grain
 import jax
 import numpy as np
 
+from hep2jax import mesh as meshes
 from hep2jax import report
 from hep2jax.config import Config
 from hep2jax.data.items import Item
@@ -91,7 +92,7 @@ class Task(abc.ABC, Generic[Result]):
         return [fingerprint(example) for example in self.examples]
 
     @abc.abstractmethod
-    def stream(self, indices: Sequence[int], rows: slice) -> Stream:
+    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> Stream:
         """Training batches of these examples; `rows` of each global batch are made here."""
 
     @abc.abstractmethod

@@ -12,7 +12,7 @@ from typing_extensions import override
 from hep2jax import mesh as meshes
 from hep2jax import metrics, report, specimen, steps
 from hep2jax.config import Config
-from hep2jax.data import cell_stream
+from hep2jax.data import cell_stream, feeding
 from hep2jax.data.cells import CellSet
 from hep2jax.state import Network
 from hep2jax.tasks.base import Parameters, Task
@@ -62,9 +62,9 @@ class CellEvaluator:
             greys: their grey-level maps, float32 [4].
         """
         size, side = self._config.evaluation.batch_size, self._config.data.crop_size
-        batches = list(cell_stream.plain_batches(images, greys, size=size, side=side, mesh=self._mesh))
-        outputs = [self._predict(*parameters, batch["image"], batch["greys"]) for batch in batches]
-        return np.concatenate(jax.device_get(outputs))[: len(images)]
+        batches = cell_stream.plain_batches(images, greys, size=size, side=side, mesh=self._mesh)
+        outputs = (self._predict(*parameters, batch["image"], batch["greys"]) for batch in batches)
+        return np.concatenate(list(feeding.fetched(outputs)))[: len(images)]
 
 
 class _SetEvaluator:
@@ -102,7 +102,7 @@ class CellTask(Task[CellResult]):
         self.num_outputs = len(cells.classes)
 
     @override
-    def stream(self, indices: Sequence[int], rows: slice) -> cell_stream.CellStream:
+    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> cell_stream.CellStream:
         return cell_stream.CellStream(self.config, self.cells, indices, rows=rows)
 
     @override

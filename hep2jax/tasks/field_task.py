@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from typing_extensions import override
 
 from hep2jax import classical, metrics, report, specimen
+from hep2jax import mesh as meshes
 from hep2jax.config import Config, EvaluationConfig
 from hep2jax.data import pipeline, sources, tiles
 from hep2jax.data.sources import VOID, FieldSet
@@ -164,7 +165,7 @@ class FieldTask(Task[FieldResult]):
         self.num_outputs = len(fields.classes) + 1
 
     @override
-    def stream(self, indices: Sequence[int], rows: slice) -> pipeline.TrainingStream:
+    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> pipeline.TrainingStream:
         return pipeline.TrainingStream(self.config, self.fields, indices, rows=rows)
 
     @override

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from typing_extensions import override
 
+from hep2jax import mesh as meshes
 from hep2jax import metrics, report, specimen
 from hep2jax.config import Config
 from hep2jax.data import tiles
@@ -181,7 +182,7 @@ class JointTask(Task[JointResult]):
         self._pixels = FieldTask(config, fields)
 
     @override
-    def stream(self, indices: Sequence[int], rows: slice) -> JointStream:
+    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> JointStream:
         return JointStream(self.config, self.fields, indices, rows=rows)
 
     @override

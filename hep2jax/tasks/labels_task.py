@@ -10,6 +10,7 @@ from jaxtyping import Float
 from scipy.special import expit
 from typing_extensions import override
 
+from hep2jax import mesh as meshes
 from hep2jax import multilabel, report
 from hep2jax.config import Config
 from hep2jax.data import bag_stream, images
@@ -78,7 +79,7 @@ class LabelsTask(Task[LabelsResult]):
         self.num_outputs = len(found.classes)
 
     @override
-    def stream(self, indices: Sequence[int], rows: slice) -> BagStream:
+    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> BagStream:
         return BagStream(self.config, bag_stream.of_images(self.images, indices), rows=rows)
 
     @override

@@ -19,6 +19,7 @@ class TileReader:
 
     def __init__(self, config: Config, network: Network, mesh: jax.sharding.Mesh) -> None:
         self._tiling, self._mesh = config.evaluation, mesh
+        self._rows = meshes.local_rows(mesh, config.evaluation.batch_size)
         predict = steps.make_predict_step(network, dihedral=config.evaluation.dihedral)
         self._predict = jax.jit(predict, out_shardings=meshes.replicated(mesh))
 
@@ -32,9 +33,11 @@ class TileReader:
             images: (uint8 [h, w], greys float32 [4]) pairs, see `steps.normalise`.
         """
         size, tile, overlap = self._tiling.batch_size, self._tiling.tile_size, self._tiling.tile_overlap
-        rows = meshes.process_rows(size)
-        for batch in tiles.batches(images, batch_size=size, tile=tile, overlap=overlap):
-            inputs = feeding.put({"image": batch.image[rows], "greys": batch.greys[rows]}, self._mesh)
-            said = jax.device_get(self._predict(*parameters, inputs["image"], inputs["greys"]))
-            for row, place in enumerate(batch.tiles):  # padded rows have no tile
+        batches = tiles.batches(images, batch_size=size, tile=tile, overlap=overlap)
+        for places, said in feeding.fetched((batch.tiles, self._start(parameters, batch)) for batch in batches):
+            for row, place in enumerate(places):  # padded rows have no tile
                 yield place, jax.tree.map(lambda leaf, row=row: leaf[row], said)
+
+    def _start(self, parameters: Parameters, batch: tiles.TileBatch) -> Any:
+        inputs = feeding.put({"image": batch.image[self._rows], "greys": batch.greys[self._rows]}, self._mesh)
+        return self._predict(*parameters, inputs["image"], inputs["greys"])

@@ -127,8 +127,7 @@ def test_a_run_from_end_to_end(command, data_dir, tmp_path):
     assert "| `cells-true-network-prevalence` | single cells |" in page.read_text()
     work = tmp_path / "work" / "hep2_synthetic_specimens_tiny"
     assert (work / "division-00" / "network-gao" / "config.json").exists()
-    features = json.loads((work / "comparison.json").read_text())["features"]
-    assert features == {"network": "resnet18", "weights": None}
+    assert json.loads((work / "figures.json").read_text())["networks"]["features"] == "resnet18"
     again = command("scripts.compare_specimens", *flags)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout.splitlines()[-1]) == last
