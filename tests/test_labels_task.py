@@ -216,7 +216,7 @@ def test_learns_a_dozen_images_by_heart():
     assert (figures["mAP"], figures["exact_match"], figures["num_specimens"]) == (1.0, 1.0, 12)
     assert max(probabilities(row)[2] for row in rows) < 0.5  # never seen, so learnt as absent
     assert task.score(figures) == task.summary(figures)["mAP"] == 1.0
-    assert task.describe("test", figures).startswith("test: 12 images of 12 specimens: mAP 1.000 [1.000, 1.000], ")
+    assert task.describe("test", figures).startswith("test: 12 images of 12 specimens: mAP 1.000 [0.7")
     assert task.details(figures) == ["average precision: fine 1.000, coarse 1.000"]
     records = [task.to_record(row) for row in rows]
     assert [task.to_record(task.from_record(json.loads(json.dumps(record)))) for record in records] == records
@@ -330,6 +330,7 @@ def test_figures_decide_by_the_configured_threshold():
     row = LabelsResult(
         identifier="a",
         specimen="s",
+        group="s",
         truth=(1, 0, 0),
         logits=np.array([0.0, -9.0, -9.0]),
         mass=0.0,

@@ -249,9 +249,9 @@ def _check_figures(values: dict) -> None:
     named = [row for row in values["modules"] if not row["module"].startswith("(")]
     assert {row["module"].split(".")[0] for row in named} == {"down", "up", "lift", "head"}
     assert values["operations"][0]["seconds"] <= values["modules"][0]["seconds"] + values["modules"][1]["seconds"]
-    # XLA counts elementwise work too, convolutions and matrix products are most of it.
+    # Modules count what the program computes: the zeros of convolutions in blocks too, elementwise work not.
     whole = values["with_trace"]["model_flops_per_second"] * values["with_trace"]["step_seconds"]
-    assert 0.5 < sum(row["flops"] for row in values["modules"]) / whole < 1
+    assert 0.5 < sum(row["flops"] for row in values["modules"]) / whole < 2
     memory = values["memory"]
     assert 0 <= memory["other_arguments"] < 1000
     assert memory["averages"] == memory["parameters"] + memory["normalisation_statistics"]

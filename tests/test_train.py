@@ -26,7 +26,7 @@ def _config(**data) -> Config:
         augment=AugmentConfig(rotate=False),
         model=ModelConfig(name="gao"),
         train=TrainConfig(num_steps=2, global_batch_size=8, eval_every=2, log_every=1),
-        evaluation=EvaluationConfig(batch_size=16, bootstrap_samples=20),
+        evaluation=EvaluationConfig(batch_size=16),
     )
 
 
@@ -56,6 +56,7 @@ def test_the_averages_of_the_best_checkpoint_are_reported_and_restored(tmp_path)
     config = _config()
     task, directory = _task(config), tmp_path / "w"
     this = _prepared(config, directory, task)
+    workdir.check_same_data(directory, task.fingerprint(this.partition.train))
     fresh, rng = packing.unpack(this.state), np.random.default_rng(0)
 
     def checkpoint(step: int) -> TrainState:
