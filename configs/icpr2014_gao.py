@@ -6,10 +6,13 @@ Grey levels stay as they are: contrast stretching, which the paper applies, was 
 """
 
 from configs import cnn
-from hep2jax.config import AugmentConfig, Config
+from hep2jax.config import AugmentConfig, Config, check_variant
+
+VARIANTS = ()
 
 
-def get_config() -> Config:
+def get_config(variant: str = "") -> Config:
+    check_variant(variant, VARIANTS)
     config = cnn.get_config()
     config.data.name, config.data.protocol = "icpr2014_task1", "holdout"
     config.data.normalise, config.data.balance = "none", "none"

@@ -17,13 +17,14 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from hep2jax import config as configs
+from hep2jax import models
 from hep2jax.errors import DivergedError, UsageError
 
 
 def define_experiment_flags() -> None:
     """`--config`, with `--config.<section>.<key>` for every key, and `--workdir`."""
-    config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.")
-    flags.DEFINE_string("workdir", None, "Where the run lives; default: runs/<name of the config file>.")
+    config_flags.DEFINE_config_file("config", None, "The experiment: FILE or FILE:VARIANT of configs/.")
+    flags.DEFINE_string("workdir", None, "Where the run lives; default: runs/FILE or runs/FILE-VARIANT.")
 
 
 def experiment() -> tuple[configs.Config, pathlib.Path]:
@@ -34,8 +35,13 @@ def experiment() -> tuple[configs.Config, pathlib.Path]:
     path = config_flags.get_config_filename(holder)
     if not isinstance(holder.value, configs.Config):
         raise UsageError(f"--config={path}: no such file, or its get_config() returns no hep2jax Config")
-    directory = flags.FLAGS.workdir or f"runs/{pathlib.Path(path).stem}"
-    return configs.validate(holder.value), pathlib.Path(directory)
+    return models.resolve(holder.value), pathlib.Path(flags.FLAGS.workdir or default_workdir(path))
+
+
+def default_workdir(config: str) -> str:
+    """Where a run lives unless --workdir says: that of `configs/resnet.py:published` in `runs/resnet-published`."""
+    file, _, variant = config.partition(":")
+    return f"runs/{pathlib.Path(file).stem}" + (f"-{variant}" if variant else "")
 
 
 def prepare_runtime() -> None:

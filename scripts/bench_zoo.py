@@ -8,7 +8,6 @@ Medians over the rounds; both sides take turns.
 """
 
 import contextlib
-import importlib
 import json
 import pathlib
 import tempfile
@@ -17,15 +16,15 @@ from collections.abc import Callable, Sequence
 import jax
 from absl import flags
 
-from hep2jax import cli, tasks, timing, train
-from hep2jax import config as configs
+from configs import load_config
+from hep2jax import cli, models, tasks, timing, train
 from hep2jax import state as states
 from hep2jax.config import BAG_READERS, CLASSIFIERS, JOINT_READERS, SEGMENTERS, Config
 from hep2jax.timing import StepClock
 from hep2jax.train import Feed, Run
 from scripts import bench_common
 
-_ALL = ("cnn", *CLASSIFIERS[1:], *SEGMENTERS, *JOINT_READERS, *BAG_READERS, "mil_mixed")
+_ALL = ("cnn", *CLASSIFIERS[1:], *SEGMENTERS, *JOINT_READERS, *BAG_READERS, "mil:mixed")
 _HEAD = (
     "configuration",
     "width",
@@ -43,7 +42,7 @@ _HEAD = (
 
 def define_flags() -> None:
     """The command's own flags."""
-    flags.DEFINE_list("configs", list(_ALL), "Stems of files in configs/.")
+    flags.DEFINE_list("configs", list(_ALL), "Of configs/, each as FILE or FILE:VARIANT.")
     flags.DEFINE_integer("calls", 5, "Calls of a side in a round.")
     flags.DEFINE_integer("repeats", 5, "Rounds; both sides are measured once in each.")
 
@@ -55,12 +54,12 @@ def main(argv: Sequence[str]) -> None:
     where = bench_common.machine()
     bench_common.say_where(where)
     results, rows = {}, []
-    for stem in flags.FLAGS.configs:
-        config = configs.validate(importlib.import_module(f"configs.{stem}").get_config())
-        results[stem] = found = measure(config, flags.FLAGS.calls, flags.FLAGS.repeats)
+    for name in flags.FLAGS.configs:
+        config = models.resolve(load_config(name))
+        results[name] = found = measure(config, flags.FLAGS.calls, flags.FLAGS.repeats)
         size, side = config.train.global_batch_size, config.data.crop_size
         rows.append(
-            (f"`{stem}`", config.model.width, size, side, f"{found['parameters']:,}", *list(found.values())[1:])
+            (f"`{name}`", config.model.width, size, side, f"{found['parameters']:,}", *list(found.values())[1:])
         )
         print(bench_common.table(_HEAD, rows[-1:]).splitlines()[-1], flush=True)
     print(bench_common.table(_HEAD, rows))

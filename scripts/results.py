@@ -111,7 +111,9 @@ def _training(table: Table, row: Row, place: Place) -> list[str]:
     if values is None:
         return []
     module = "scripts.cross_validate" if values["data.protocol"] in MANY_FOLDS else "hep2jax.main"
-    return [module, f"--config=configs/{row.config}.py", *(f"--config.{key}={value}" for key, value in values.items())]
+    file, colon, variant = row.config.partition(":")
+    config = f"--config=configs/{file}.py{colon}{variant}"
+    return [module, config, *(f"--config.{key}={value}" for key, value in values.items())]
 
 
 def _average(table: Table, row: Row, place: Place) -> list[str]:

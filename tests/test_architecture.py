@@ -78,7 +78,7 @@ ALLOWED = {
         "steps",
     },
     "checkpoints": {"config", "errors", "packing", "state"},
-    "cli": {"config", "errors"},
+    "cli": {"config", "errors", "models"},
 }
 ENTRIES = {
     "evaluate",

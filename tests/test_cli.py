@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from hep2jax import cli
+
 
 def _refused(done) -> str:
     assert done.returncode == 2, done.stdout + done.stderr
@@ -41,6 +43,19 @@ def test_no_configuration_and_no_such_file(command):
     assert "configs/nothing.py" in _refused(command("hep2jax.main", "--config=configs/nothing.py"))
 
 
+def test_an_unknown_variant_names_those_that_there_are(command):
+    line = _refused(command("hep2jax.main", "--config=configs/resnet.py:publishd"))
+    assert "unknown variant 'publishd' of the configuration: its variants are published, icpr2012, icpr2014" in line
+
+
+@pytest.mark.parametrize(
+    ("config", "directory"),
+    [("fcn.py", "runs/fcn"), ("fcn.py:", "runs/fcn"), ("resnet.py:published", "runs/resnet-published")],
+)
+def test_the_work_directory_is_named_after_the_configuration_and_its_variant(config, directory):
+    assert cli.default_workdir(f"configs/{config}") == directory
+
+
 def test_help_shows_the_commands_own_flags(command):
     done = command("hep2jax.main", "--help")
     assert done.returncode == 0, done.stderr
@@ -50,7 +65,7 @@ def test_help_shows_the_commands_own_flags(command):
 
 
 def test_missing_licensed_data_names_the_directory_and_how_to_get_it(command, tmp_path):
-    flags = ["--config=configs/icpr2012_fcn.py", f"--config.data.data_dir={tmp_path / 'data'}"]
+    flags = ["--config=configs/fcn.py:icpr2012", f"--config.data.data_dir={tmp_path / 'data'}"]
     line = _refused(command("hep2jax.main", *flags, f"--workdir={tmp_path / 'w'}"))
     assert "mivia.unisa.it" in line
     assert "manual_dir" in line

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import aida
+from configs import mil
 from hep2jax import config as configs
 from hep2jax import evaluate, folds, losses, optimizers, predict, steps
 from hep2jax import mesh as meshes
@@ -240,7 +240,7 @@ def crossed(tmp_path_factory):
     """The folds of a made-up AIDA, trained for three steps each: configuration, work directory, pooled figures."""
     root = tmp_path_factory.mktemp("aida")
     _write_aida(root / "manual")
-    config = aida.get_config()
+    config = mil.get_config("aida")
     config.data.data_dir, config.data.manual_dir = str(root / "data"), str(root / "manual")
     config.data.num_folds, config.data.validation_fraction = 2, 0.25
     config = _shrunk(config)
