@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax
 from absl import flags
 
-from hep2jax import aot, cli, evaluate, profiling, train
+from hep2jax import aot, cli, evaluation, profiling, training
 
 cli.define_experiment_flags()
 _MODE = flags.DEFINE_enum(
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> None:
     elif _MODE.value == "profile":
         profiling.run(config, directory, _PROFILE_STEPS.value)
     else:
-        {"train": train.run, "evaluate": evaluate.run}[_MODE.value](config, directory)
+        {"train": training.run, "evaluate": evaluation.run}[_MODE.value](config, directory)
 
 
 if __name__ == "__main__":

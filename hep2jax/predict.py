@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from hep2jax import cli, evaluate, metrics, specimen, tasks, workdir
+from hep2jax import cli, evaluation, metrics, specimen, tasks, workdir
 from hep2jax import mesh as meshes
 from hep2jax import state as states
 from hep2jax.config import BAG_READERS, CLASSIFIERS, JOINT_READERS, Config
@@ -133,7 +133,7 @@ def _trained(
 ) -> tuple[states.Network, jax.sharding.Mesh, tasks.Parameters]:
     mesh = meshes.make_mesh()
     network = states.make_network(config, tasks.num_outputs(config, classes))
-    state, _ = evaluate.restore(config, directory, network, mesh)
+    state, _ = evaluation.restore(config, directory, network, mesh)
     return network, mesh, (state.ema_params, state.ema_batch_stats)
 
 

@@ -51,7 +51,7 @@ ALLOWED = {
         "config",
         "data",
         "errors",
-        "evaluate",
+        "evaluation",
         "mesh",
         "models",
         "progress",
@@ -81,8 +81,8 @@ ALLOWED = {
     "cli": {"config", "errors"},
 }
 ENTRIES = {
-    "evaluate",
-    "train",
+    "evaluation",
+    "training",
     "profiling",
     "folds",
     "systems",
@@ -111,7 +111,7 @@ def test_direction_of_imports(path: pathlib.Path):
     room = path.relative_to(ROOT / "hep2jax").parts[0].removesuffix(".py")
     rooms = _imported_rooms(path) - {room}
     if room in ENTRIES:
-        order = ["evaluate", "train", "profiling", "folds", "systems", "predict", "main"]
+        order = ["evaluation", "training", "profiling", "folds", "systems", "predict", "main"]
         later = set(order[order.index(room) + 1 :])
         assert not rooms & later
     elif room != "__init__":

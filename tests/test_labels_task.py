@@ -11,7 +11,7 @@ from PIL import Image
 
 from configs import aida
 from hep2jax import config as configs
-from hep2jax import evaluate, folds, losses, optimizers, predict, steps
+from hep2jax import evaluation, folds, losses, optimizers, predict, steps
 from hep2jax import mesh as meshes
 from hep2jax import state as states
 from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, LossConfig, ModelConfig, TrainConfig
@@ -271,7 +271,7 @@ def test_evaluate_alone_says_the_same(crossed, capsys):
     config, directory, _ = crossed
     path = directory / "fold-00" / "report" / "metrics.json"
     before = json.loads(path.read_text())
-    evaluate.run(config, directory / "fold-00")
+    evaluation.run(config, directory / "fold-00")
     assert json.loads(path.read_text()) == before
     assert "1 of 17 images left out: their patterns are not all known" in capsys.readouterr().out
 
@@ -305,7 +305,7 @@ def test_a_network_for_several_patterns_is_not_measured_on_one(crossed, data_dir
     config, directory, _ = crossed
     data = DataConfig(builder_config="specimens_tiny", data_dir=str(data_dir))
     with pytest.raises(UsageError, match="trained on several patterns an image; hep2_synthetic has one"):
-        evaluate.run(dataclasses.replace(config, data=data), directory / "fold-00")
+        evaluation.run(dataclasses.replace(config, data=data), directory / "fold-00")
 
 
 def test_the_data_set_says_whether_images_have_several_patterns(tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hep2jax import config as configs
-from hep2jax import evaluate, optimizers, predict, specimen, tasks, workdir
+from hep2jax import evaluation, optimizers, predict, specimen, tasks, workdir
 from hep2jax import mesh as meshes
 from hep2jax import state as states
 from hep2jax.checkpoints import Checkpoints
@@ -53,7 +53,7 @@ def _keep_network(task: Task, directory: pathlib.Path) -> tuple[Any, Parameters]
     checkpoints.close()
     configs.save(config, directory / workdir.CONFIG)
     workdir.write_classes(directory, task.classes)
-    parameters, _ = evaluate.load_parameters(directory)
+    parameters, _ = evaluation.load_parameters(directory)
     return task.evaluator(network, mesh), parameters
 
 
