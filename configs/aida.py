@@ -5,8 +5,9 @@ Written without the images at hand: resolution (that of `icpr2012`, the same mag
 to be tuned. Drawn as they occur, so that probabilities keep to the patterns' shares.
 """
 
-from configs import mil
 from hep2jax.config import Config
+
+from . import mil
 
 
 def get_config() -> Config:

@@ -1,7 +1,8 @@
 """Gao et al.'s CNN on cells cut from whole synthetic camera frames, in batches for GPUs and TPUs."""
 
-from configs import cnn
 from hep2jax.config import Config, OptimizerConfig, TrainConfig
+
+from . import cnn
 
 
 def get_config() -> Config:

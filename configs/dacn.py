@@ -1,7 +1,8 @@
 """`dacn` on synthetic cells, narrow enough for a CPU."""
 
-from configs import cnn
 from hep2jax.config import Config
+
+from . import cnn
 
 
 def get_config() -> Config:

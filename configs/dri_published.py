@@ -1,7 +1,8 @@
 """`dri` at its full width; data and training as in `cnn_published`."""
 
-from configs import cnn_published
 from hep2jax.config import Config
+
+from . import cnn_published
 
 
 def get_config() -> Config:

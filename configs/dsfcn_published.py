@@ -1,7 +1,8 @@
 """`dsfcn` at its published width; data and training as in `fcn_published`."""
 
-from configs import fcn_published
 from hep2jax.config import Config
+
+from . import fcn_published
 
 
 def get_config() -> Config:

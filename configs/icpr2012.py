@@ -3,8 +3,9 @@
 Chosen among the four by leave-specimens-out inside that half (RESULTS.md). `make icpr2012 MANUAL_DIR=DIR` runs it.
 """
 
-from configs import icpr2012_dsfcn
 from hep2jax.config import Config
+
+from . import icpr2012_dsfcn
 
 
 def get_config() -> Config:

@@ -5,8 +5,9 @@ smoothed labels: what was best when specimens of the training half were held out
 with --config.data.manual_dir=DIR; the contest's test half is measured if it is there. `make icpr2012-cells` runs both.
 """
 
-from configs import icpr2012_gao
 from hep2jax.config import Config
+
+from . import icpr2012_gao
 
 
 def get_config() -> Config:

@@ -1,7 +1,8 @@
 """`dsfcn` on real specimens; data, protocol and length as in `icpr2012_fcn`."""
 
-from configs import icpr2012_fcn
 from hep2jax.config import Config
+
+from . import icpr2012_fcn
 
 
 def get_config() -> Config:

@@ -1,7 +1,8 @@
 """The FCN on real specimens: ICPR 2012 (40x), leave-specimens-out inside the training half, two at a time."""
 
-from configs import fcn
 from hep2jax.config import Config
+
+from . import fcn
 
 
 def get_config() -> Config:

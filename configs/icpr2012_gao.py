@@ -4,8 +4,9 @@ What is tried on these 14 specimens is judged on them, never on the contest's te
 --config.data.manual_dir=DIR; `scripts.cross_validate` runs all seven folds.
 """
 
-from configs import cnn
 from hep2jax.config import Config
+
+from . import cnn
 
 
 def get_config() -> Config:

@@ -1,7 +1,8 @@
 """The joint U-Net on real specimens; data, protocol and resolution as in `icpr2012_fcn`."""
 
-from configs import joint
 from hep2jax.config import Config
+
+from . import joint
 
 
 def get_config() -> Config:

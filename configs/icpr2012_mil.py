@@ -1,7 +1,8 @@
 """Multiple-instance learning on real specimens; data, protocol and resolution as in `icpr2012_fcn`."""
 
-from configs import mil
 from hep2jax.config import Config
+
+from . import mil
 
 
 def get_config() -> Config:

@@ -3,8 +3,9 @@
 Data, lists and grey levels as in `icpr2014_gao`; any angle, predictions averaged over the eight dihedral views.
 """
 
-from configs import icpr2014_gao
 from hep2jax.config import AugmentConfig, Config
+
+from . import icpr2014_gao
 
 
 def get_config() -> Config:

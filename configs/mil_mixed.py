@@ -1,7 +1,8 @@
 """Images of two patterns, one or none, read from tiles by attention-pooled multiple-instance learning; synthetic."""
 
-from configs import mil
 from hep2jax.config import Config
+
+from . import mil
 
 
 def get_config() -> Config:

@@ -1,7 +1,8 @@
 """The U-Net baseline, an eighth as wide as published, on the embedded synthetic specimens."""
 
-from configs import fcn
 from hep2jax.config import Config
+
+from . import fcn
 
 
 def get_config() -> Config:

@@ -49,6 +49,37 @@ def test_help_shows_the_commands_own_flags(command):
     assert "grain" not in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--help"], ["train", "evaluate", "predict", "profile", "compile", "prepare"]),
+        (["profile", "--help"], ["--mode", "--profile_steps", "--config.train.num_steps=400"]),
+        (["predict", "--help"], ["--workdir", "--images", "--output"]),
+        (["prepare", "--help"], ["--name", "--manual_dir"]),
+    ],
+)
+def test_help_of_the_console_command(arguments, words, command):
+    done = command("hep2jax", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {line.split()[0] for line in done.stdout.splitlines() if line.strip()} >= set(words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no command: name one of train, evaluate, predict, profile, compile, prepare"),
+        (["trian"], "no command 'trian': did you mean 'train'?"),
+        (["train", "--config=fnc"], "nearest of the shipped configurations is 'fcn'"),
+        (["train", "--config=unet", "--config.model.widht=1"], "did you mean 'model.width'?"),
+        (["evaluate", "--profil_steps=3"], "did you mean --profile_steps?"),
+        (["predict", "--workdir=w"], "--images is missing"),
+        (["prepare", "--name=icpr"], "should be one of"),
+    ],
+)
+def test_wrong_use_of_the_console_command(arguments, message, command):
+    assert message in _refused(command("hep2jax", *arguments))
+
+
 def test_missing_licensed_data_names_the_directory_and_how_to_get_it(command, tmp_path):
     flags = ["--config=configs/icpr2012_fcn.py", f"--config.data.data_dir={tmp_path / 'data'}"]
     line = _refused(command("hep2jax.main", *flags, f"--workdir={tmp_path / 'w'}"))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from configs import aida
 from hep2jax import config as configs
-from hep2jax import evaluation, folds, losses, optimizers, predict, steps
+from hep2jax import evaluation, folds, losses, optimizers, predict, readers, steps
 from hep2jax import mesh as meshes
 from hep2jax import state as states
 from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, LossConfig, ModelConfig, TrainConfig
@@ -293,12 +293,13 @@ def test_prediction_names_every_pattern_above_the_threshold(crossed, tmp_path):
 
 
 def test_a_prediction_in_words():
-    classes = ("homogeneous", "nucleolar", "golgi")
-    row = predict._labelled("a.png", np.array([0.61, 0.9, 0.2]), classes, 0.6)
-    assert (row["patterns"], row["icap"]) == ("nucleolar + homogeneous", "AC-8 to AC-10 + AC-1")
-    assert (row["homogeneous"], row["nucleolar"], row["golgi"]) == (0.61, 0.9, 0.2)
-    none = predict._labelled("a.png", np.array([0.61, 0.9, 0.2]), classes, 0.95)
-    assert (none["patterns"], none["icap"]) == ("none", "")
+    classes, values = ("homogeneous", "nucleolar", "golgi"), np.array([0.61, 0.9, 0.2])
+    reading = readers.several_patterns(values, classes, 0.6)
+    assert (reading.pattern, readers.codes_in_words(reading)) == ("nucleolar + homogeneous", "AC-8 to AC-10 + AC-1")
+    assert reading.icap == ("AC-8", "AC-9", "AC-10", "AC-1")
+    assert reading.probabilities == {"homogeneous": 0.61, "nucleolar": 0.9, "golgi": 0.2}
+    none = readers.several_patterns(values, classes, 0.95)
+    assert (none.pattern, readers.codes_in_words(none), none.patterns) == ("none", "", ())
 
 
 def test_a_network_for_several_patterns_is_not_measured_on_one(crossed, data_dir):
