@@ -1,7 +1,8 @@
 """`dcae` on synthetic cells, narrow enough for a CPU. Variants: those of `cnn`; `published` at its full width."""
 
-from configs import cnn
 from hep2jax.config import Config, ModelConfig
+
+from . import cnn
 
 VARIANTS = cnn.VARIANTS
 

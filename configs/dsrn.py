@@ -1,7 +1,8 @@
 """`dsrn` on synthetic cells, shallow and narrow enough for a CPU. Variants: those of `cnn`, `published` whole."""
 
-from configs import cnn
 from hep2jax.config import Config, ModelConfig
+
+from . import cnn
 
 VARIANTS = cnn.VARIANTS
 

@@ -1,7 +1,8 @@
 """FCRN (Li, Shen, Yu 2017), an eighth as wide as published, on synthetic specimens. Variants: those of `fcn`."""
 
-from configs import fcn
 from hep2jax.config import Config
+
+from . import fcn
 
 VARIANTS = fcn.VARIANTS
 

@@ -3,8 +3,9 @@
 Chosen among the four by leave-specimens-out inside that half (RESULTS.md). `make icpr2012 MANUAL_DIR=DIR` runs it.
 """
 
-from configs import dsfcn
 from hep2jax.config import Config, check_variant
+
+from . import dsfcn
 
 VARIANTS = ()
 

@@ -5,8 +5,9 @@ smoothed labels: what was best when specimens of the training half were held out
 with --config.data.manual_dir=DIR; the contest's test half is measured if it is there. `make icpr2012-cells` runs both.
 """
 
-from configs import cnn
 from hep2jax.config import Config, check_variant
+
+from . import cnn
 
 VARIANTS = ()
 

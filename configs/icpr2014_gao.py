@@ -5,8 +5,9 @@ Name the owner's files with --config.data.manual_dir=DIR and the lists of the 64
 Grey levels stay as they are: contrast stretching, which the paper applies, was worse on a part of the training list.
 """
 
-from configs import cnn
 from hep2jax.config import AugmentConfig, Config, check_variant
+
+from . import cnn
 
 VARIANTS = ()
 

@@ -4,8 +4,9 @@ Across specimens the exposure misleads: cells are stretched, framed alike by the
 the owner's files with --config.data.manual_dir=DIR. There is no side left to measure on but the one it is trained on.
 """
 
-from configs import icpr2014_gao
 from hep2jax.config import Config, check_variant
+
+from . import icpr2014_gao
 
 VARIANTS = ()
 

@@ -7,8 +7,9 @@ Variants: those of `cnn`, `published` at its full size; and
   views.
 """
 
-from configs import cnn, icpr2014_gao
 from hep2jax.config import AugmentConfig, Config, ModelConfig, check_variant
+
+from . import cnn, icpr2014_gao
 
 VARIANTS = (*cnn.VARIANTS, "icpr2014")
 

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 from absl import flags
 
-from configs import load_config
-from hep2jax import cli, models, packing
+from hep2jax import cli, config_files, models, packing
 from hep2jax import state as states
 from hep2jax.config import Config
 from hep2jax.errors import UsageError
@@ -67,7 +66,7 @@ def configuration(name: str, *, batch: int = 0, width: float = 0.0, crop: int = 
     """The shipped configuration, with what is not 0 changed. Raises UsageError for a network without a twin."""
     if name not in CONFIGURATIONS:
         raise UsageError(f"--networks={name}: must be of {', '.join(CONFIGURATIONS)}")
-    config = load_config(CONFIGURATIONS[name])
+    config = config_files.load(CONFIGURATIONS[name])
     config.train.global_batch_size = batch or config.train.global_batch_size
     config.model.width = width or config.model.width
     config.data.crop_size = crop or config.data.crop_size

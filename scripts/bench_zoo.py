@@ -16,12 +16,11 @@ from collections.abc import Callable, Sequence
 import jax
 from absl import flags
 
-from configs import load_config
-from hep2jax import cli, models, tasks, timing, train
+from hep2jax import cli, config_files, models, tasks, timing, training
 from hep2jax import state as states
 from hep2jax.config import BAG_READERS, CLASSIFIERS, JOINT_READERS, SEGMENTERS, Config
 from hep2jax.timing import StepClock
-from hep2jax.train import Feed, Run
+from hep2jax.training import Feed, Run
 from scripts import bench_common
 
 _ALL = ("cnn", *CLASSIFIERS[1:], *SEGMENTERS, *JOINT_READERS, *BAG_READERS, "mil:mixed")
@@ -55,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
     bench_common.say_where(where)
     results, rows = {}, []
     for name in flags.FLAGS.configs:
-        config = models.resolve(load_config(name))
+        config = models.resolve(config_files.load(name))
         results[name] = found = measure(config, flags.FLAGS.calls, flags.FLAGS.repeats)
         size, side = config.train.global_batch_size, config.data.crop_size
         rows.append(
@@ -71,9 +70,9 @@ def measure(
 ) -> dict[str, float]:
     """The figures of a row, from `parameters` on; with the `lock` held while the devices are used."""
     with tempfile.TemporaryDirectory() as scratch:
-        this = train.prepare(config, pathlib.Path(scratch), StepClock(), tasks.load(config))
+        this = training.prepare(config, pathlib.Path(scratch), StepClock(), tasks.load(config))
         try:
-            with lock or contextlib.nullcontext(), train.open_feed(this, 0, 1_000_000_000) as feed:
+            with lock or contextlib.nullcontext(), training.open_feed(this, 0, 1_000_000_000) as feed:
                 return _measure(this, feed, calls, repeats)
         finally:
             this.checkpoints.close()
@@ -82,10 +81,10 @@ def measure(
 
 def _measure(this: Run, feed: Feed, calls: int, repeats: int) -> dict[str, float]:
     batch = next(feed.batches)
-    compiled = train.compile_step(this, batch, feed.constants)
+    compiled = training.compile_step(this, batch, feed.constants)
     sides = {
         "alone": _side(this, compiled, feed, lambda metrics: batch, calls),
-        "fed": _side(this, compiled, feed, lambda metrics: train.next_batch(this, feed.batches, metrics), calls),
+        "fed": _side(this, compiled, feed, lambda metrics: training.next_batch(this, feed.batches, metrics), calls),
     }
     sides["alone"]()
     rounds = bench_common.interleaved(sides, repeats)

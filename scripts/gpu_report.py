@@ -28,8 +28,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from configs import load_config
-from hep2jax import chips, cli, model_flops, models, packing, steps, timing
+from hep2jax import chips, cli, config_files, model_flops, models, packing, steps, timing
 from hep2jax import config as configs
 from hep2jax import state as states
 from hep2jax.config import Config
@@ -81,7 +80,7 @@ def define_flags() -> None:
 
 def configuration(name: str, *, tiny: bool) -> Config:
     """The published configuration of a network; `tiny`: the same, small enough for a CPU."""
-    config = load_config(CONFIGURATIONS[name])
+    config = config_files.load(CONFIGURATIONS[name])
     config.train.global_batch_size = BATCH.get(name, config.train.global_batch_size)
     if name == "resnet":
         config.model.depth = 18

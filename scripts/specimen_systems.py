@@ -5,9 +5,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from configs import load_config
 from hep2jax import config as configs
-from hep2jax import models
+from hep2jax import config_files, models
 from hep2jax.config import Config, DataConfig
 from hep2jax.data import protocols
 from hep2jax.data.sources import FieldSet
@@ -35,7 +34,7 @@ CELLS_BY_DEFAULT = ("cells-*-prevalence", "cells-*-network-mean_probability", "c
 
 def read_parts(data: str, settings: Sequence[str]) -> dict[str, Config]:
     """The configuration of each part, adjusted; UsageError for a setting that cannot be."""
-    parts = {part: load_config(name) for part, name in PARTS[data].items()}
+    parts = {part: config_files.load(name) for part, name in PARTS[data].items()}
     for key, value in ADJUSTED.items():
         _assign(parts, key, value)
     for text in settings:

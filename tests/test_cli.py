@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from hep2jax import cli
+from hep2jax import config_files
 
 
 def _refused(done) -> str:
@@ -53,7 +53,7 @@ def test_an_unknown_variant_names_those_that_there_are(command):
     [("fcn.py", "runs/fcn"), ("fcn.py:", "runs/fcn"), ("resnet.py:published", "runs/resnet-published")],
 )
 def test_the_work_directory_is_named_after_the_configuration_and_its_variant(config, directory):
-    assert cli.default_workdir(f"configs/{config}") == directory
+    assert "runs/" + config_files.run_name(f"configs/{config}") == directory
 
 
 def test_help_shows_the_commands_own_flags(command):
@@ -62,6 +62,37 @@ def test_help_shows_the_commands_own_flags(command):
     lines = [line.strip() for line in done.stdout.splitlines()]
     assert {"--config", "--workdir", "--mode", "--slices", "--config.train.num_steps=400"} <= set(lines), done.stdout
     assert "grain" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--help"], ["train", "evaluate", "predict", "profile", "compile", "prepare"]),
+        (["profile", "--help"], ["--mode", "--profile_steps", "--config.train.num_steps=400"]),
+        (["predict", "--help"], ["--workdir", "--images", "--output"]),
+        (["prepare", "--help"], ["--name", "--manual_dir"]),
+    ],
+)
+def test_help_of_the_console_command(arguments, words, command):
+    done = command("hep2jax", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {line.split()[0] for line in done.stdout.splitlines() if line.strip()} >= set(words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no command: name one of train, evaluate, predict, profile, compile, prepare"),
+        (["trian"], "no command 'trian': did you mean 'train'?"),
+        (["train", "--config=fnc"], "nearest of the shipped configurations is 'fcn'"),
+        (["train", "--config=unet", "--config.model.widht=1"], "did you mean 'model.width'?"),
+        (["evaluate", "--profil_steps=3"], "did you mean --profile_steps?"),
+        (["predict", "--workdir=w"], "--images is missing"),
+        (["prepare", "--name=icpr"], "should be one of"),
+    ],
+)
+def test_wrong_use_of_the_console_command(arguments, message, command):
+    assert message in _refused(command("hep2jax", *arguments))
 
 
 def test_missing_licensed_data_names_the_directory_and_how_to_get_it(command, tmp_path):
@@ -141,7 +172,7 @@ def test_freed_memory_is_not_fetched_again_on_cpus(platforms: str, kept: bool):
     program = """if True:
         import resource
         import numpy as np
-        from hep2jax import cli
+        from hep2jax import cli, config_files
         cli.prepare_runtime()
         faults = []
         for _ in range(4):

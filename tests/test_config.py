@@ -5,9 +5,8 @@ import jax
 import numpy as np
 import pytest
 
-from configs import load_config
 from hep2jax import config as configs
-from hep2jax import evaluate, models, optimizers, steps
+from hep2jax import config_files, evaluation, models, optimizers, steps
 from hep2jax import state as states
 from hep2jax.config import Config
 from hep2jax.errors import UsageError
@@ -108,23 +107,18 @@ FILES = sorted(path.stem for path in (ROOT / "configs").glob("[a-z]*.py"))
 @pytest.mark.parametrize("file", FILES)
 def test_shipped_configurations_and_their_variants_are_valid(file: str):
     variants = importlib.import_module(f"configs.{file}").VARIANTS
-    shipped = [models.resolve(load_config(f"{file}:{variant}")) for variant in ("", *variants)]
+    shipped = [models.resolve(config_files.load(f"{file}:{variant}")) for variant in ("", *variants)]
     for config in shipped:
         assert configs.from_dict(configs.to_dict(config)) == config
     assert len({str(config) for config in shipped}) == len(shipped), "two variants are the same"
     with pytest.raises(UsageError, match=f"'publishd'.*{', '.join(variants) or 'no variants'}$"):
-        load_config(f"{file}:publishd")
-
-
-def test_a_configuration_that_is_not_there_is_named():
-    with pytest.raises(UsageError, match="configs/nothing.py"):
-        load_config("nothing:published")
+        config_files.load(f"{file}:publishd")
 
 
 @pytest.mark.parametrize("name", configs.CLASSIFIERS)
 def test_a_cell_network_supplies_the_side_of_its_input(name: str):
     """Also where the command line names another network than the file; a side that is given stays."""
-    config = load_config("cnn")
+    config = config_files.load("cnn")
     config.model.name = name
     side = models.resolve(config).data.crop_size
     assert side == (78 if name == "gao" else 80)
@@ -145,7 +139,7 @@ def test_an_evaluation_takes_what_says_where_and_how_to_measure():
     saved, given = Config(seed=1), Config(seed=2)
     given.data.fold, given.data.builder_config, given.evaluation.dihedral = 3, "mixed", True
     given.data.scale, given.model.width, given.train.num_steps = 0.5, 0.5, 7
-    merged = evaluate.evaluation_config(saved, given)
+    merged = evaluation.evaluation_config(saved, given)
     assert (merged.data.fold, merged.data.builder_config, merged.evaluation.dihedral) == (3, "mixed", True)
     assert (merged.seed, merged.data.scale, merged.model, merged.train) == (1, 1.0, saved.model, saved.train)
     assert saved == Config(seed=1)
@@ -165,7 +159,7 @@ def test_published_classifiers_lower_to_a_training_step(name: str):
 
 def _trace_step(name: str, labels_per_row: tuple) -> states.TrainState:
     """Traces the step of the published network with its published batch; nothing is compiled or allocated."""
-    config = models.resolve(load_config(f"{name}:published"))
+    config = models.resolve(config_files.load(f"{name}:published"))
     network = states.make_network(config, 9)
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
     state = jax.eval_shape(lambda: states.fresh_state(network, optimizer, jax.random.key(0)))

@@ -8,7 +8,7 @@ import pytest
 from jax.profiler import ProfileData
 
 from hep2jax import config as configs
-from hep2jax import profiling, tasks, train, workdir
+from hep2jax import profiling, tasks, training, workdir
 from hep2jax.aot import hlo
 from hep2jax.errors import UsageError
 from hep2jax.profiling import flops, places, summary, tables, trace
@@ -214,7 +214,7 @@ def started(tiny_config, tmp_path) -> pathlib.Path:
     """A work directory as a run leaves it that was killed after its checkpoint of step 0 and one line more."""
     directory = tmp_path / "run"
     workdir.open_for_training(directory, tiny_config)
-    run = train.prepare(tiny_config, directory, StepClock(), tasks.load(tiny_config))
+    run = training.prepare(tiny_config, directory, StepClock(), tasks.load(tiny_config))
     run.checkpoints.save(0, run.state)
     run.checkpoints.close()
     run.writer.write(2, "train", {"loss": 1.0})

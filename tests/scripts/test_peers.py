@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from configs import load_config
-from hep2jax import optimizers
+from hep2jax import config_files, optimizers
 from hep2jax import state as states
 from hep2jax.config import AugmentConfig, Config
 from hep2jax.data import geometry
@@ -22,7 +21,7 @@ from scripts.peers import loader, networks, training  # noqa: E402
 
 def _config(name: str, **model) -> Config:
     """The network at its narrowest, on a small input."""
-    config = load_config(bench_step.CONFIGURATIONS[name])
+    config = config_files.load(bench_step.CONFIGURATIONS[name])
     config.model.width = 1.0 if name == "gao" else 0.01
     config.data.crop_size = {"gao": 78, "resnet": 32}.get(name, 64)
     config.train.global_batch_size = 2

@@ -4,9 +4,8 @@ import re
 
 import pytest
 
-from configs import load_config
 from hep2jax import config as configs
-from hep2jax import models
+from hep2jax import config_files, models
 from hep2jax.config import Config
 from hep2jax.errors import UsageError
 from scripts import results
@@ -102,7 +101,7 @@ def test_the_shipped_tables_name_configurations_and_keys_that_exist():
             assert set(row.members) <= {other.name for other in table.rows if other.config}
             assert {**table.common, **row.overrides}.keys() <= set(configs.valid_keys())
             if row.config:
-                config = load_config(row.config)
+                config = config_files.load(row.config)
                 for key, value in {**table.common, **row.overrides}.items():
                     section, _, leaf = key.partition(".")
                     setattr(getattr(config, section), leaf, value)
