@@ -1,9 +1,11 @@
 """A tiny synthetic data set, prepared once a session, and settings for runs on it."""
 
+import json
 import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import jax
 import pytest
@@ -15,6 +17,22 @@ from hep2jax.data import prepare
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 flags.FLAGS.mark_as_parsed()  # grain reads a flag of its own outside absl's app
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """In the default lane programs take longer to compile than to run: XLA, here and in commands, optimises little."""
+    if config.option.markexpr == "not slow":
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+        jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.fixture
+def optimised():
+    """For tests that compute more than they compile."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")
@@ -61,16 +79,58 @@ def tiny_flags(data_dir) -> list[str]:
     ]
 
 
-@pytest.fixture(scope="session")
-def command(compilation_cache):
-    """Runs `python -m <module> <flags>` in the repository: `command(module, *flags, env=...)`."""
+class Forks:
+    """The process that runs commands in forks of itself (`tests.forks`); it starts with the first command."""
 
-    def run(module: str, *arguments: str, env: dict[str, str] | None = None, start: bool = False, limit: int = 300):
-        settings = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(compilation_cache), **(env or {})}
+    def __init__(self, folder: pathlib.Path, settings: dict[str, str]):
+        self._folder, self._settings = folder, settings
+        self._process: subprocess.Popen | None = None
+
+    def run(self, module: str, arguments: Sequence[str]) -> subprocess.CompletedProcess:
+        if self._process is None:
+            line = [sys.executable, "-m", "tests.forks"]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+            self._process = subprocess.Popen(line, cwd=REPOSITORY, env=self._settings, **pipes)
+        outputs = [self._folder / name for name in ("stdout", "stderr")]
+        for output in outputs:
+            output.write_text("")
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps([module, arguments, *map(str, outputs)]), file=self._process.stdin, flush=True)
+        code = int(self._process.stdout.readline())
+        return subprocess.CompletedProcess([module, *arguments], code, *(output.read_text() for output in outputs))
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.communicate()
+
+
+@pytest.fixture(scope="session")
+def command(compilation_cache, tmp_path_factory):
+    """Runs `python -m <module> <flags>` in the repository: `command(module, *flags, env=...)`.
+
+    A command with settings of its own, and one that is only started, is a new process; the others are forks of one that
+    has imported what they need, unless `new`.
+    """
+    usual = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(compilation_cache)}
+    forks = Forks(tmp_path_factory.mktemp("commands"), usual)
+
+    def run(
+        module: str,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        start: bool = False,
+        new: bool = False,
+        limit: int = 300,
+    ):
+        if not (env or start or new):
+            return forks.run(module, arguments)
+        settings = {**usual, **(env or {})}
         line = [sys.executable, "-m", module, *arguments]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         if start:
             return subprocess.Popen(line, cwd=REPOSITORY, env=settings, **pipes)
         return subprocess.run(line, cwd=REPOSITORY, env=settings, timeout=limit, **pipes)
 
-    return run
+    yield run
+    forks.close()

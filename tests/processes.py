@@ -1,12 +1,12 @@
 """What every kind of network is fed and says, on one process or several, for `test_devices`.
 
-JAX_NUM_CPU_DEVICES=2 python -m tests.processes FOLDER 127.0.0.1:PORT 2 0     # and 1, the second process
+JAX_NUM_CPU_DEVICES=2 python -m tests.processes FOLDER cells,bags 127.0.0.1:PORT 2 0     # and 1, the second process
 """
 
 import json
 import pathlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -61,15 +61,15 @@ def _joint() -> JointTask:
 KINDS: dict[str, Callable[[], Task]] = {"cells": _cells, "bags": _bags, "labels": _labels, "joint": _joint}
 
 
-def run(folder: pathlib.Path) -> None:
-    """Write what comes of each kind to `folder`.
+def run(folder: pathlib.Path, kinds: Sequence[str]) -> None:
+    """Write what comes of each of `kinds` to `folder`.
 
     <kind>.npz: the first batch of the training step, all rows, as the devices had it. <kind>.json: what the evaluator
     says of every example. features.npz: of every cell. cells/checkpoints: the fresh state; cells.digest: its digest
     when it is read back.
     """
-    for kind, make in KINDS.items():
-        task = make()
+    for kind in kinds:
+        task = KINDS[kind]()
         this = training.prepare(task.config, folder / kind, StepClock(), task)
         try:
             parameters = _stirred(this)
@@ -119,6 +119,6 @@ def _save(this: Run, folder: pathlib.Path) -> None:
 
 if __name__ == "__main__":
     flags.FLAGS.mark_as_parsed()  # grain reads a flag of its own outside absl's app
-    jax.distributed.initialize(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    jax.distributed.initialize(sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
     meshes.make_mesh = scattered.make_mesh
-    run(pathlib.Path(sys.argv[1]))
+    run(pathlib.Path(sys.argv[1]), sys.argv[2].split(","))

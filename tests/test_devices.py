@@ -1,5 +1,6 @@
 """The same run on 1, 2, 4 and 8 virtual devices, and on two processes, whatever the order of the devices."""
 
+import functools
 import json
 import socket
 from collections.abc import Callable
@@ -57,7 +58,7 @@ def _assert_same_run(workdir, other) -> None:
     assert np.ptp(votes[0], axis=0).max() > 400, "fields of which the same is said could stand in any order"
 
 
-@pytest.mark.parametrize("devices", [2, 4, 8])
+@pytest.mark.parametrize("devices", [2, *(pytest.param(number, marks=pytest.mark.slow) for number in (4, 8))])
 def test_device_counts_give_the_same_losses(devices: int, one_device, command, tiny_flags, tmp_path):
     done = command("tests.scattered", *_flags(tiny_flags, tmp_path / "w"), env={"JAX_NUM_CPU_DEVICES": str(devices)})
     assert done.returncode == 0, done.stderr
@@ -83,7 +84,7 @@ def _run_pair(command, module: str, arguments: Callable[[str, int], list[str]]) 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
-    # Compiling takes longer than these short runs, so LLVM does not optimise.
+    # Compiling takes longer than these short runs, in the slow lane too, so LLVM does not optimise.
     env = {"JAX_NUM_CPU_DEVICES": "2", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
     pair = [command(module, *arguments(coordinator, number), env=env, start=True) for number in range(2)]
     try:
@@ -108,16 +109,27 @@ def test_two_processes_give_the_same_losses_and_figures(one_device, command, tin
 
 @pytest.fixture(scope="module")
 def alone_and_together(command, tmp_path_factory):
-    """Folders of `processes.run` on one device and on two processes."""
-    alone, together = (tmp_path_factory.mktemp(name) for name in ("alone", "together"))
-    _run_pair(command, "tests.processes", lambda coordinator, number: [str(together), coordinator, "2", str(number)])
-    processes.run(alone)
-    return alone, together
+    """Of a kind, the folders of `processes.run` on one device and on two processes, which run the kinds of a lane."""
+
+    @functools.cache
+    def run(kinds: tuple[str, ...]):
+        alone, together = (tmp_path_factory.mktemp(name) for name in ("alone", "together"))
+        what = [str(together), ",".join(kinds)]
+        _run_pair(command, "tests.processes", lambda coordinator, number: [*what, coordinator, "2", str(number)])
+        processes.run(alone, kinds)
+        return alone, together
+
+    return lambda kind: run(QUICK if kind in QUICK else SLOW)
 
 
-@pytest.mark.parametrize("kind", processes.KINDS)
+QUICK = ("cells", "joint")
+SLOW = tuple(kind for kind in processes.KINDS if kind not in QUICK)
+EVERY_KIND = [*QUICK, *(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW)]
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND)
 def test_two_processes_train_on_the_same_rows(kind: str, alone_and_together):
-    alone, together = (np.load(folder / f"{kind}.npz") for folder in alone_and_together)
+    alone, together = (np.load(folder / f"{kind}.npz") for folder in alone_and_together(kind))
     assert set(alone) == set(together)
     for name in alone:
         np.testing.assert_array_equal(together[name], alone[name])
@@ -126,9 +138,9 @@ def test_two_processes_train_on_the_same_rows(kind: str, alone_and_together):
         assert name == "grades" or (rows != rows[:1]).any(), f"{name}: rows that are all alike could stand in any order"
 
 
-@pytest.mark.parametrize("kind", processes.KINDS)
+@pytest.mark.parametrize("kind", EVERY_KIND)
 def test_two_processes_read_the_same_of_every_example(kind: str, alone_and_together):
-    alone, together = (json.loads((folder / f"{kind}.json").read_text()) for folder in alone_and_together)
+    alone, together = (json.loads((folder / f"{kind}.json").read_text()) for folder in alone_and_together(kind))
     np.testing.assert_allclose(_numbers(together), _numbers(alone), rtol=1e-4, atol=1e-5)
     said = np.array([record["network"]["counts"] if kind == "joint" else record[SAID[kind]] for record in alone])
     distances = np.abs(said[:, None] - said).max(-1) + np.eye(len(said))
@@ -136,13 +148,13 @@ def test_two_processes_read_the_same_of_every_example(kind: str, alone_and_toget
 
 
 def test_two_processes_extract_the_same_features(alone_and_together):
-    alone, together = (np.load(folder / "features.npz")["features"] for folder in alone_and_together)
+    alone, together = (np.load(folder / "features.npz")["features"] for folder in alone_and_together("cells"))
     assert alone.shape[0] == 18
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_one_process_reads_the_checkpoint_of_two(alone_and_together):
-    together, config = alone_and_together[1], processes.KINDS["cells"]().config
+    together, config = alone_and_together("cells")[1], processes.KINDS["cells"]().config
     config.seed = 1  # so that what is not read from the checkpoint differs
     state, _ = evaluation.restore(config, together / "cells", states.make_network(config, 3), meshes.make_mesh())
     assert states.params_digest(state.params) == (together / "cells.digest").read_text()

@@ -14,6 +14,8 @@ def test_trained_on_one_half_measured_on_both(command, tmp_path):
         f"--config.data.data_dir={tmp_path / 'data'}",
         "--config.data.scale=1",  # the made-up specimens are tiny
         "--config.data.crop_size=32",
+        "--config.model.width=0.01",
+        "--config.train.global_batch_size=4",
         "--config.train.num_steps=2",
         "--config.evaluation.tile_size=64",
         "--config.evaluation.tile_overlap=0",

@@ -29,7 +29,7 @@ def images(tmp_path):
 
 def test_every_image_gets_a_mask_an_overlay_and_a_row(trained, images, command, tmp_path):
     out = tmp_path / "out"
-    done = command("hep2jax.predict", f"--workdir={trained}", f"--images={images}/*", f"--output={out}")
+    done = command("hep2jax.predict", f"--workdir={trained}", f"--images={images}/*", f"--output={out}", new=True)
     assert done.returncode == 0, done.stderr
     rows = list(csv.DictReader((out / "predictions.csv").read_text().splitlines()))
     assert [row["image"].rsplit("/", 1)[1] for row in rows] == ["colour.bmp", "grey.png", "small.tif"]

@@ -30,12 +30,13 @@ def _kill_after(process, step: int) -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-def test_killed_three_times_at_random_steps(command, tiny_flags, tmp_path):
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_killed_at_random_steps(kills: int, command, tiny_flags, tmp_path):
     whole = command("hep2jax.main", *_flags(tiny_flags, tmp_path / "whole"))
     assert whole.returncode == 0, whole.stderr
     # A fresh choice each time: over many runs of the suite every moment is tried. The seed is in the message.
     seed = random.SystemRandom().randrange(10**6)
-    for step in sorted(random.Random(seed).sample(range(2, STEPS - 1), 3)):
+    for step in sorted(random.Random(seed).sample(range(2, STEPS - 1), kills)):
         _kill_after(command("hep2jax.main", *_flags(tiny_flags, tmp_path / "killed"), start=True), step)
     resumed = command("hep2jax.main", *_flags(tiny_flags, tmp_path / "killed"))
     assert resumed.returncode == 0, resumed.stderr

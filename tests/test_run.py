@@ -21,6 +21,7 @@ def finished(command, tiny_flags, tmp_path_factory):
         "--config.train.log_every=2",
         "--config.train.eval_every=3",
         *MEASURES,
+        new=True,
     )
     assert done.returncode == 0, done.stderr
     return workdir, done

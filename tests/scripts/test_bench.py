@@ -106,7 +106,7 @@ def test_a_configuration_alone_and_with_its_data(tiny_config):
 def test_steps_beside_pytorch(command):
     pytest.importorskip("torch", reason="PyTorch, an extra of the benchmarks, is absent")
     tiny = ["--networks=gao", "--batch=2", "--repeats=1", "--steps=1", "--ways=eager"]
-    done = command("scripts.bench_step", *tiny)
+    done = command("scripts.bench_step", *tiny, new=True)
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout.splitlines()[-1])["networks"]["gao"]
     assert set(figures["ms"]) == set(figures["cpu_ms"]) == set(figures["ratio"]) == {"eager", "ours"}
@@ -120,7 +120,7 @@ def test_inputs_beside_pytorch(command, data_dir, config: str):
     tiny = ["--config.data.builder_config=specimens_tiny", f"--config.data.data_dir={data_dir}", "--workers=1"]
     size = [] if config == "cnn" else ["--config.data.crop_size=32"]
     done = command(
-        "scripts.bench_input", f"--config=configs/{config}.py", *tiny, *size, "--repeats=1", "--seconds=0.01"
+        "scripts.bench_input", f"--config=configs/{config}.py", *tiny, *size, "--repeats=1", "--seconds=0.01", new=True
     )
     assert done.returncode == 0, done.stderr
     figures = json.loads(done.stdout.splitlines()[-1])
