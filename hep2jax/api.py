@@ -9,12 +9,13 @@ import jax
 from absl import flags
 from flax import nnx
 
-from hep2jax import config_files, evaluation, models, readers, tasks, training
-from hep2jax import state as states
-from hep2jax import workdir as workdirs
+from hep2jax import config_files, models, readers, tasks
 from hep2jax.config import Config
 from hep2jax.readers import Reader, Reading
 from hep2jax.tasks import Task
+from hep2jax.training import evaluation, loop
+from hep2jax.training import state as states
+from hep2jax.training import workdir as workdirs
 
 __all__ = ["Reader", "Reading", "build_model", "evaluate", "load", "load_config", "load_dataset", "train"]
 
@@ -73,7 +74,7 @@ def train(config: Config, workdir: str | os.PathLike[str]) -> dict[str, Any]:
         DivergedError: the loss is not finite.
     """
     _use_flags_of_libraries()
-    training.run(models.resolve(config), pathlib.Path(workdir))
+    loop.run(models.resolve(config), pathlib.Path(workdir))
     return _figures(pathlib.Path(workdir))
 
 

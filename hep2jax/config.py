@@ -83,7 +83,7 @@ class DataConfig:
     manual_dir: str | None = _key(None, may_change=True, of_evaluation=True)
     """The owner's directory tree, for sets that need a licence."""
     protocol: str = _key("contest", choices=PROTOCOLS, of_evaluation=True)
-    """contest: the data set's own split; the others: see hep2jax.data.protocols."""
+    """contest: the data set's own split; the others: see hep2jax.data.splits.protocols."""
     fold: int = _key(0, at_least=0, of_evaluation=True)
     """Which fold (0 to num_folds-1) or which specimen of `loso` is held out for testing."""
     num_folds: int = _key(7, at_least=2, of_evaluation=True)

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 import jax
 from absl import flags
 
-from hep2jax import aot, cli, evaluation, profiling, training
+from hep2jax import cli
+from hep2jax.perf import aot, profiling
+from hep2jax.training import evaluation, loop
 
 
 def define_flags() -> None:
@@ -42,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
     elif options.mode == "profile":
         profiling.run(config, directory, options.profile_steps)
     else:
-        {"train": training.run, "evaluate": evaluation.run}[options.mode](config, directory)
+        {"train": loop.run, "evaluate": evaluation.run}[options.mode](config, directory)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from PIL import Image
 
 from hep2jax import cli, readers
 from hep2jax.config import Config
-from hep2jax.data import sources
+from hep2jax.data.sets import fields as field_sets
 from hep2jax.errors import UsageError
 from hep2jax.progress import say
 from hep2jax.readers import Reader
@@ -99,7 +99,7 @@ def _read(path: str, config: Config) -> np.ndarray | None:
     if pixels.dtype != np.uint8:
         print(f"hep2jax: {path}: {pixels.dtype} pixels; convert it to 8 bits a channel; left out", file=sys.stderr)
         return None
-    return sources.select_channel(pixels, config.data.channel)
+    return field_sets.select_channel(pixels, config.data.channel)
 
 
 def _decode(path: str | pathlib.Path) -> np.ndarray:
@@ -128,7 +128,7 @@ def _mask_beside(path: str, shape: tuple[int, ...]) -> np.ndarray | None:
     image = pathlib.Path(path)
     for mask in (image.with_name(f"{image.stem}{ending}.png") for ending in ("_mask", "_Mask")):
         try:
-            if mask.is_file() and (pixels := sources.select_channel(_decode(mask), "grey")).shape == shape:
+            if mask.is_file() and (pixels := field_sets.select_channel(_decode(mask), "grey")).shape == shape:
                 return pixels > 127
         except _UNREADABLE:
             said = f"{mask}: not a mask that can be decoded, or truncated; {image.name} left out"

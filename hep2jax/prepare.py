@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
-from hep2jax.data import prepare
+from hep2jax.data.sets import prepare
 from tfds_builders import BUILDERS
 
 

@@ -10,17 +10,20 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from typing_extensions import override
 
-from hep2jax import evaluation, metrics, specimen, tasks, workdir
 from hep2jax import mesh as meshes
-from hep2jax import state as states
+from hep2jax import metrics, tasks
 from hep2jax.config import BAG_READERS, CLASSIFIERS, JOINT_READERS, SEGMENTERS, Config
-from hep2jax.data import cells, sources
-from hep2jax.data.joint_stream import GRADES
-from hep2jax.tasks.bag_task import BagEvaluator, pooled
-from hep2jax.tasks.cell_task import CellEvaluator
-from hep2jax.tasks.field_task import FieldEvaluator
-from hep2jax.tasks.joint_task import JointEvaluator, majority
-from hep2jax.tasks.labels_task import probabilities
+from hep2jax.data.sets import cells
+from hep2jax.data.sets import fields as field_sets
+from hep2jax.data.streams.joint import GRADES
+from hep2jax.specimens import voting
+from hep2jax.tasks.bags import BagEvaluator, pooled
+from hep2jax.tasks.cells import CellEvaluator
+from hep2jax.tasks.fields import FieldEvaluator
+from hep2jax.tasks.joint import JointEvaluator, majority
+from hep2jax.tasks.labels import probabilities
+from hep2jax.training import evaluation, workdir
+from hep2jax.training import state as states
 from tfds_builders import icap
 
 _DECIMALS = 6  # of shares and probabilities, as in `report/records.json`
@@ -126,7 +129,7 @@ class Reader(abc.ABC):
             raise ValueError(
                 f"{name}: must be uint8 [height, width] or [height, width, 3], not {image.dtype} {list(image.shape)}"
             )
-        return sources.select_channel(image, self.config.data.channel)
+        return field_sets.select_channel(image, self.config.data.channel)
 
     @abc.abstractmethod
     def _outputs(
@@ -163,10 +166,10 @@ class PixelReader(Reader):
         return self._voted(votes, [np.where(field.foreground, field.pattern + 1, 0) for field in outputs])
 
     def _voted(self, votes: np.ndarray, masks: Sequence[np.ndarray], intensity: str = "") -> Reading:
-        winner = specimen.vote(votes)
+        winner = voting.vote(votes)
         return Reading(
             patterns=() if winner is None else (self.classes[winner],),
-            probabilities=self._by_pattern(specimen.vote_shares(votes)),
+            probabilities=self._by_pattern(voting.vote_shares(votes)),
             intensity=intensity,
             class_masks=tuple(mask.astype(np.uint8) for mask in masks),
         )
@@ -306,10 +309,10 @@ def codes_in_words(reading: Reading) -> str:
     return " + ".join(filter(None, map(icap.describe, reading.patterns)))
 
 
-def _fields(images: Sequence[np.ndarray], names: Sequence[str], config: Config) -> list[sources.Field]:
+def _fields(images: Sequence[np.ndarray], names: Sequence[str], config: Config) -> list[field_sets.Field]:
     """The images as fields of which nothing is known."""
     return [
-        sources.make_field(
+        field_sets.make_field(
             image=image,
             classes=np.zeros(image.shape, np.uint8),
             instances=np.zeros(image.shape, np.uint16),

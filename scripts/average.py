@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from hep2jax import cli, workdir
+from hep2jax import cli
 from hep2jax.config import CLASSIFIERS
-from hep2jax.data.cells import CellSet
+from hep2jax.data.sets.cells import CellSet
 from hep2jax.errors import UsageError
-from hep2jax.tasks.cell_task import CellTask
+from hep2jax.tasks.cells import CellTask
+from hep2jax.training import workdir
 
 Records = list[dict[str, Any]]
 _SAID = ("protocol", "specimen_leakage", "leakage_note")

@@ -24,10 +24,11 @@ import optax
 from absl import flags
 from flax import nnx
 
-from hep2jax import cli, losses, optimizers, packing, steps
+from hep2jax import cli
 from hep2jax.config import Config
 from hep2jax.models import ClassifierOutput
-from hep2jax.state import TrainState
+from hep2jax.training import losses, optimizers, packing, steps
+from hep2jax.training.state import TrainState
 from scripts import bench_common, bench_step, made_up
 
 OURS = "compiled (ours)"
@@ -150,7 +151,7 @@ def do_nothing(state: TrainState, batch: Any, constants: Any) -> tuple[TrainStat
 
 
 def compiled(config: Config, *, idle: bool) -> Path:
-    """As `hep2jax.training` calls its steps: a program compiled ahead of the first call."""
+    """As `hep2jax.training.loop` calls its steps: a program compiled ahead of the first call."""
     made = _made(config, idle)
     return Path(call=made_up.runner(made.compile()[1], made), steps=config.train.steps_per_call)
 
@@ -206,7 +207,7 @@ def _do_nothing_to_modules(model, optimizer, average, batch, constants) -> steps
 
 
 def _module_step(config: Config) -> Callable[..., steps.Metrics]:
-    """`hep2jax.steps.make_train_step` in the style of Flax's documentation."""
+    """`hep2jax.training.steps.make_train_step` in the style of Flax's documentation."""
     schedule = optimizers.make_schedule(config.optimizer, config.train.num_steps)
 
     def loss_fn(model, batch, class_weights):

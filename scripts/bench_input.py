@@ -22,10 +22,12 @@ from absl import flags
 from hep2jax import cli, tasks
 from hep2jax import mesh as meshes
 from hep2jax.config import Config
-from hep2jax.data import cell_stream, feeding, protocols
+from hep2jax.data.splits import protocols
+from hep2jax.data.streams import cells as cell_stream
+from hep2jax.data.streams import feeding
 from hep2jax.tasks import Task
-from hep2jax.tasks.cell_task import CellTask
-from hep2jax.tasks.field_task import FieldTask
+from hep2jax.tasks.cells import CellTask
+from hep2jax.tasks.fields import FieldTask
 from scripts import bench_common
 
 _STEPS = 10**9

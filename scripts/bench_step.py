@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import jax
 from absl import flags
 
-from hep2jax import cli, config_files, models, packing
-from hep2jax import state as states
+from hep2jax import cli, config_files, models
 from hep2jax.config import Config
 from hep2jax.errors import UsageError
+from hep2jax.training import packing
+from hep2jax.training import state as states
 from scripts import bench_common, made_up
 
 if TYPE_CHECKING:

@@ -16,11 +16,12 @@ from collections.abc import Callable, Sequence
 import jax
 from absl import flags
 
-from hep2jax import cli, config_files, models, tasks, timing, training
-from hep2jax import state as states
+from hep2jax import cli, config_files, models, tasks
 from hep2jax.config import BAG_READERS, CLASSIFIERS, JOINT_READERS, SEGMENTERS, Config
-from hep2jax.timing import StepClock
-from hep2jax.training import Feed, Run
+from hep2jax.training import loop, timing
+from hep2jax.training import state as states
+from hep2jax.training.loop import Feed, Run
+from hep2jax.training.timing import StepClock
 from scripts import bench_common
 
 _ALL = ("cnn", *CLASSIFIERS[1:], *SEGMENTERS, *JOINT_READERS, *BAG_READERS, "mil:mixed")
@@ -70,9 +71,9 @@ def measure(
 ) -> dict[str, float]:
     """The figures of a row, from `parameters` on; with the `lock` held while the devices are used."""
     with tempfile.TemporaryDirectory() as scratch:
-        this = training.prepare(config, pathlib.Path(scratch), StepClock(), tasks.load(config))
+        this = loop.prepare(config, pathlib.Path(scratch), StepClock(), tasks.load(config))
         try:
-            with lock or contextlib.nullcontext(), training.open_feed(this, 0, 1_000_000_000) as feed:
+            with lock or contextlib.nullcontext(), loop.open_feed(this, 0, 1_000_000_000) as feed:
                 return _measure(this, feed, calls, repeats)
         finally:
             this.checkpoints.close()
@@ -81,10 +82,10 @@ def measure(
 
 def _measure(this: Run, feed: Feed, calls: int, repeats: int) -> dict[str, float]:
     batch = next(feed.batches)
-    compiled = training.compile_step(this, batch, feed.constants)
+    compiled = loop.compile_step(this, batch, feed.constants)
     sides = {
         "alone": _side(this, compiled, feed, lambda metrics: batch, calls),
-        "fed": _side(this, compiled, feed, lambda metrics: training.next_batch(this, feed.batches, metrics), calls),
+        "fed": _side(this, compiled, feed, lambda metrics: loop.next_batch(this, feed.batches, metrics), calls),
     }
     sides["alone"]()
     rounds = bench_common.interleaved(sides, repeats)

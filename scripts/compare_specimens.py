@@ -14,12 +14,14 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from hep2jax import cli, workdir
+from hep2jax import cli
 from hep2jax.config import DataConfig
-from hep2jax.data import sources
+from hep2jax.data.sets import fields as field_sets
 from hep2jax.errors import UsageError
 from hep2jax.models import pretrained
-from hep2jax.systems import ImageNetFeatures, comparison
+from hep2jax.specimens import comparison
+from hep2jax.specimens.systems import ImageNetFeatures
+from hep2jax.training import workdir
 from scripts import documents, specimen_systems
 
 _DATA = flags.DEFINE_enum("data", "hep2_synthetic", list(specimen_systems.PARTS), "Data set.")
@@ -65,7 +67,7 @@ def main(argv: Sequence[str]) -> None:
     )
     name = "_".join(filter(None, (_DATA.value, _BUILDER_CONFIG.value)))
     directory = pathlib.Path(_WORKDIR.value) / name
-    fields = sources.load(data)
+    fields = field_sets.load(data)
     divided = specimen_systems.divide(data, fields)
     result = comparison.compare(systems, fields, divided, directory)
     result["unavailable"] |= unmade

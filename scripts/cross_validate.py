@@ -9,7 +9,8 @@ with other settings (`--mode=evaluate`, `evaluation.*`) is measured again; one t
 import json
 from collections.abc import Sequence
 
-from hep2jax import cli, folds
+from hep2jax import cli
+from hep2jax.training import folds
 
 cli.define_experiment_flags()
 

@@ -28,10 +28,12 @@ import jax
 import numpy as np
 from absl import flags
 
-from hep2jax import chips, cli, config_files, model_flops, models, packing, steps, timing
+from hep2jax import cli, config_files, models
 from hep2jax import config as configs
-from hep2jax import state as states
 from hep2jax.config import Config
+from hep2jax.perf import chips, model_flops
+from hep2jax.training import packing, steps, timing
+from hep2jax.training import state as states
 from scripts import bench_common, bench_zoo, made_up
 from scripts.peers import protocol
 

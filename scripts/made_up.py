@@ -8,11 +8,13 @@ import jax
 import numpy as np
 
 from hep2jax import mesh as meshes
-from hep2jax import model_flops, optimizers, packing, steps, tasks
-from hep2jax import state as states
+from hep2jax import tasks
 from hep2jax.config import Config
-from hep2jax.data import feeding
-from hep2jax.state import Network, TrainState
+from hep2jax.data.streams import feeding
+from hep2jax.perf import model_flops
+from hep2jax.training import optimizers, packing, steps
+from hep2jax.training import state as states
+from hep2jax.training.state import Network, TrainState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,7 @@ class MadeUp:
         return tasks.num_outputs(self.config, tasks.patterns(self.config))
 
     def compile(self) -> tuple[jax.stages.Lowered, jax.stages.Compiled]:
-        """The step as `hep2jax.training` compiles it."""
+        """The step as `hep2jax.training.loop` compiles it."""
         shared = meshes.replicated(meshes.make_mesh())
         jitted = jax.jit(self.step, donate_argnums=0, out_shardings=(shared, shared))
         lowered = jitted.lower(self.state, self.batch, self.constants)

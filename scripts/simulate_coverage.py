@@ -20,7 +20,8 @@ import numpy as np
 from absl import flags
 from scipy.special import expit, logit
 
-from hep2jax import cli, intervals, metrics, multilabel
+from hep2jax import cli, metrics
+from hep2jax.metrics import intervals, multilabel
 from scripts import documents
 
 

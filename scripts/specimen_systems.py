@@ -8,11 +8,11 @@ from typing import Any
 from hep2jax import config as configs
 from hep2jax import config_files, models
 from hep2jax.config import Config, DataConfig
-from hep2jax.data import protocols
-from hep2jax.data.sources import FieldSet
+from hep2jax.data.sets.fields import FieldSet
+from hep2jax.data.splits import protocols
 from hep2jax.errors import UsageError
 from hep2jax.progress import say
-from hep2jax.systems import SYSTEMS, ImageNetFeatures, System
+from hep2jax.specimens.systems import SYSTEMS, ImageNetFeatures, System
 
 PARTS = {
     "hep2_synthetic": {"cells": "cnn", "pixels": "fcn", "mil": "mil", "joint": "joint"},

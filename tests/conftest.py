@@ -12,7 +12,7 @@ import pytest
 from absl import flags
 
 from hep2jax.config import Config, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from hep2jax.data import prepare
+from hep2jax.data.sets import prepare
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 

@@ -11,7 +11,7 @@ import warnings
 
 # What the commands import, except modules that define flags. None of it starts threads or looks for devices.
 import tests.scattered  # noqa: F401
-from hep2jax import aot, cli, evaluation, features, folds, profiling, systems, training  # noqa: F401
+from hep2jax.specimens import features, systems  # noqa: F401
 
 
 def _fork() -> tuple[str, list[str], str, str]:

@@ -12,18 +12,19 @@ import jax
 import numpy as np
 from absl import flags
 
-from hep2jax import features, packing, training
 from hep2jax import mesh as meshes
-from hep2jax import state as states
 from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from hep2jax.features import Extractor
+from hep2jax.specimens import features
+from hep2jax.specimens.features import Extractor
 from hep2jax.tasks import Parameters, Task
-from hep2jax.tasks.bag_task import BagTask
-from hep2jax.tasks.cell_task import CellTask
-from hep2jax.tasks.joint_task import JointTask
-from hep2jax.tasks.labels_task import LabelsTask
-from hep2jax.timing import StepClock
-from hep2jax.training import Run
+from hep2jax.tasks.bags import BagTask
+from hep2jax.tasks.cells import CellTask
+from hep2jax.tasks.joint import JointTask
+from hep2jax.tasks.labels import LabelsTask
+from hep2jax.training import loop, packing
+from hep2jax.training import state as states
+from hep2jax.training.loop import Run
+from hep2jax.training.timing import StepClock
 from tests import scattered
 from tests.data import labelled
 from tests.data.blobs import blob_set
@@ -70,7 +71,7 @@ def run(folder: pathlib.Path, kinds: Sequence[str]) -> None:
     """
     for kind in kinds:
         task = KINDS[kind]()
-        this = training.prepare(task.config, folder / kind, StepClock(), task)
+        this = loop.prepare(task.config, folder / kind, StepClock(), task)
         try:
             parameters = _stirred(this)
             batch, results = _first_batch(this), this.evaluator.measure(parameters, range(len(task.items)))
@@ -98,7 +99,7 @@ def _stirred(this: Run) -> Parameters:
 
 def _first_batch(this: Run) -> dict[str, np.ndarray]:
     gather = jax.jit(lambda batch: batch, out_shardings=meshes.replicated(this.mesh))
-    with training.open_feed(this, 0, this.config.train.num_steps) as feed:
+    with loop.open_feed(this, 0, this.config.train.num_steps) as feed:
         return jax.device_get(gather(next(feed.batches)))
 
 

@@ -9,9 +9,9 @@ import pytest
 
 import hep2jax
 from hep2jax import readers
-from hep2jax import state as states
 from hep2jax.config import MODELS
 from hep2jax.errors import UsageError
+from hep2jax.training import state as states
 from tests.conftest import REPOSITORY
 
 

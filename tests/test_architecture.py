@@ -1,4 +1,4 @@
-"""Imports go one way: a room may import only the rooms named here."""
+"""Imports go one way: a room stands on a floor and imports rooms of lower floors, or to its left on its own."""
 
 import ast
 import pathlib
@@ -6,135 +6,90 @@ import pathlib
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "hep2jax"
 
-ALLOWED = {
-    "errors": set(),
-    "environment": set(),
-    "fingerprint": set(),
-    "config": {"errors"},
-    "mesh": {"errors"},
-    "intervals": set(),
-    "metrics": {"intervals"},
-    "multilabel": {"intervals"},
-    "specimen": set(),
-    "classical": {"metrics"},
-    "texture": set(),
-    "models": {"config", "errors"},
-    "losses": {"config", "models"},
-    "optimizers": {"config"},
-    "packing": set(),
-    "chips": set(),
-    "aot": {
-        "chips",
-        "config",
-        "errors",
-        "mesh",
-        "model_flops",
-        "models",
-        "optimizers",
-        "packing",
-        "progress",
-        "report",
-        "state",
-        "steps",
-        "tasks",
-        "workdir",
-    },
-    "timing": {"chips"},
-    "progress": set(),
-    "data": {"config", "errors", "fingerprint", "mesh"},
-    "report": {"config", "errors"},
-    "workdir": {"config", "errors"},
-    "state": {"config", "models"},
-    "warp": {"config"},
-    "features": {
-        "config",
-        "data",
-        "errors",
-        "evaluation",
-        "mesh",
-        "models",
-        "progress",
-        "state",
-        "steps",
-        "tasks",
-        "workdir",
-    },
-    "cell_readers": {"errors", "features", "tasks"},
-    "steps": {"config", "losses", "models", "optimizers", "packing", "state", "warp"},
-    "model_flops": {"config", "optimizers", "packing", "state", "steps"},
-    "tasks": {
-        "classical",
-        "config",
-        "data",
-        "fingerprint",
-        "mesh",
-        "metrics",
-        "models",
-        "multilabel",
-        "report",
-        "specimen",
-        "state",
-        "steps",
-    },
-    "checkpoints": {"config", "errors", "packing", "state"},
-    "config_files": {"config", "errors"},
-    "cli": {"config", "config_files", "errors", "models"},
-}
-ENTRIES = {
-    "evaluation",
-    "training",
-    "profiling",
-    "folds",
-    "systems",
-    "readers",
-    "api",
-    "predict",
-    "main",
-    "prepare",
-    "__main__",
-}  # may import any room, and each other in this order
+FLOORS = (
+    ("errors", "fingerprint", "progress", "metrics"),
+    ("config", "config_files", "mesh"),
+    ("data.tiles", "data.augment", "data.sets", "data.splits", "data.streams"),
+    ("models",),
+    ("report", "perf.chips", "specimens.voting", "specimens.classical", "specimens.texture"),
+    ("training.workdir", "training.environment", "training.timing", "training.packing", "training.optimizers"),
+    ("training.losses", "training.state", "training.checkpoints", "warp", "training.steps"),
+    ("perf.model_flops", "tasks"),
+    ("training.evaluation", "training.loop", "training.folds"),
+    ("specimens", "perf.aot", "perf.profiling"),
+    ("readers", "api", "cli"),
+    ("predict", "main", "prepare", "__main__"),
+)
+"""From the lowest to the highest. A room is a module or a package, without those of its parts that are rooms."""
 
-
-def _imported_rooms(path: pathlib.Path) -> set[str]:
-    rooms = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "hep2jax":
-            parts = node.module.split(".")
-            rooms |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
-        elif isinstance(node, ast.Import):
-            rooms |= {a.name.split(".")[1] for a in node.names if a.name.startswith("hep2jax.")}
-    return rooms - {"__version__"}
+ROOMS = [room for floor in FLOORS for room in floor]
+APART = {"models": ("data",), "report": ("data", "models"), "metrics": ("errors", "progress")}
+"""Rooms that know nothing of others though these stand below them."""
+OPEN_TO_ALL = ("", "training", "perf", "data")  # packages that hold nothing themselves
 
 
 def _files() -> list[pathlib.Path]:
-    return sorted((ROOT / "hep2jax").rglob("*.py"))
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def _module(path: pathlib.Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+
+
+MODULES = {_module(path) for path in _files()}
+
+
+def _room(module: str) -> str:
+    """The room that a module is in: the longest name that it begins with."""
+    names = [room for room in ROOMS if module == room or module.startswith(f"{room}.")]
+    return max(names, key=len, default=module)
+
+
+def _imported(path: pathlib.Path) -> set[str]:
+    """Modules of the package that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith("hep2jax."):
+            package = str(node.module)[len("hep2jax.") :]
+            names = (f"{package}.{alias.name}".strip(".") for alias in node.names)
+            found |= {name if name in MODULES else package for name in names}
+        elif isinstance(node, ast.Import):
+            found |= {a.name[len("hep2jax.") :] for a in node.names if a.name.startswith("hep2jax.")}
+    return found
+
+
+def test_every_module_is_in_a_room():
+    assert {_room(module) for module in MODULES} - set(OPEN_TO_ALL) == set(ROOMS)
 
 
 @pytest.mark.parametrize("path", _files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_direction_of_imports(path: pathlib.Path):
-    room = path.relative_to(ROOT / "hep2jax").parts[0].removesuffix(".py")
-    rooms = _imported_rooms(path) - {room}
-    if room in ENTRIES:
-        order = ["evaluation", "training", "profiling", "folds", "systems", "readers", "api"]
-        order += ["predict", "main", "prepare", "__main__"]
-        later = set(order[order.index(room) + 1 :])
-        assert not rooms & later
-    elif room != "__init__":
-        assert rooms <= ALLOWED[room], f"{room} may not import {rooms - ALLOWED[room]}"
+    room = _room(_module(path))
+    if room in OPEN_TO_ALL:
+        return
+    below = set(ROOMS[: ROOMS.index(room) + 1]) | set(OPEN_TO_ALL)
+    rooms = {_room(module) for module in _imported(path)}
+    assert rooms <= below, f"{room} may not import {rooms - below}"
+    for forbidden in APART.get(room, ()):
+        assert not {name for name in rooms if name.split(".")[0] == forbidden}, f"{room} may not import {forbidden}"
 
 
 def test_builders_import_nothing_of_ours():
     for path in (ROOT / "tfds_builders").rglob("*.py"):
-        assert not _imported_rooms(path), path
+        assert not _imported(path), path
 
 
-@pytest.mark.parametrize(
-    "room", ["steps", "losses", "intervals", "metrics", "multilabel", "optimizers", "packing", "models", "texture"]
-)
+PURE = ("metrics", "models", "specimens.texture", "specimens.voting", "training.losses", "training.optimizers")
+PURE += ("training.packing", "training.steps")
+
+
+@pytest.mark.parametrize("room", PURE)
 def test_the_pure_rooms_do_no_io_and_know_no_process(room: str):
-    path = ROOT / "hep2jax" / room
-    for file in sorted(path.rglob("*.py")) if path.is_dir() else [path.with_suffix(".py")]:
+    files = [path for path in _files() if _room(_module(path)) == room]
+    assert files
+    for file in files:
         used = set()
         for node in ast.walk(ast.parse(file.read_text())):
             used |= {getattr(node, part, None) for part in ("id", "attr", "name", "module")}

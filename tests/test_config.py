@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from hep2jax import config as configs
-from hep2jax import config_files, evaluation, models, optimizers, steps
-from hep2jax import state as states
+from hep2jax import config_files, models
 from hep2jax.config import Config
 from hep2jax.errors import UsageError
+from hep2jax.training import evaluation, optimizers, steps
+from hep2jax.training import state as states
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

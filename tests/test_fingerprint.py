@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hep2jax.fingerprint import fingerprint
-from hep2jax.systems import ImageNetFeatures
+from hep2jax.specimens.systems import ImageNetFeatures
 
 
 @dataclasses.dataclass

@@ -8,8 +8,10 @@ import pytest
 
 from hep2jax import warp
 from hep2jax.config import AugmentConfig, Config, DataConfig, TrainConfig
-from hep2jax.data import canvases, cell_stream, pipeline
-from hep2jax.data.sources import FieldSet, make_field
+from hep2jax.data.sets.fields import FieldSet, make_field
+from hep2jax.data.streams import canvases
+from hep2jax.data.streams import cells as cell_stream
+from hep2jax.data.streams import fields as field_stream
 from tests.data.cell_tables import cell_set
 
 FAR = AugmentConfig(scale_min=0.7, scale_max=1.4, shift=0.2)
@@ -79,7 +81,7 @@ def _fields(sizes: list[tuple[int, int]]) -> FieldSet:
 def test_fields_of_several_sizes(method: str, monkeypatch):
     host, device = _configs(AugmentConfig(scale_min=0.7), crop_size=160)
     fields = _fields([(170, 300), (200, 190), (260, 260)])
-    streams = [pipeline.TrainingStream(config, fields, range(3)) for config in (host, device)]
+    streams = [field_stream.FieldStream(config, fields, range(3)) for config in (host, device)]
     for step in range(2):
         expected, made = streams[0].batch(step), _made(streams[1], device, step, method, monkeypatch)
         assert made.keys() == expected.keys()

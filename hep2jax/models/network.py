@@ -37,7 +37,7 @@ class ImageNetwork(nnx.Module):
     """Base of the networks: checks the image and casts it once to the compute dtype.
 
     Every module that depends on the meaning of the classes is an attribute whose name begins with `head`, so that
-    `hep2jax.state.graft` can leave it out.
+    `hep2jax.training.state.graft` can leave it out.
 
     Attributes:
         in_channels: channels of the image.

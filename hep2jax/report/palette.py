@@ -4,8 +4,8 @@ PATTERNS = ("#77AAFF", "#EEDD22", "#BB5533", "#118888", "#FF9999", "#8855CC", "#
 """One per pattern, in class order, made for overlays on grey images.
 
 Found by a search that maximised the smallest OKLab distance between any two under normal vision and simulated
-protanopia, deuteranopia and tritanopia (Machado et al. 2009, severity 1); `tests/test_report.py` holds the bound, for
-the colours of errors too.
+protanopia, deuteranopia and tritanopia (Machado et al. 2009, severity 1); `tests/report/test_report.py` holds the
+bound, for the colours of errors too.
 """
 
 FALSE_POSITIVE = "#991111"

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 
 from hep2jax.config import BAG_READERS, CLASSIFIERS, JOINT_READERS, SEGMENTERS, Config
-from hep2jax.data import cells, images, prepare, sources
-from hep2jax.tasks.bag_task import BagTask
+from hep2jax.data.sets import cells, images, prepare
+from hep2jax.data.sets import fields as field_sets
+from hep2jax.tasks.bags import BagTask
 from hep2jax.tasks.base import Evaluator, Parameters, Task
-from hep2jax.tasks.cell_task import CellTask
-from hep2jax.tasks.field_task import FieldTask
-from hep2jax.tasks.joint_task import JointTask
-from hep2jax.tasks.labels_task import LabelsTask
+from hep2jax.tasks.cells import CellTask
+from hep2jax.tasks.fields import FieldTask
+from hep2jax.tasks.joint import JointTask
+from hep2jax.tasks.labels import LabelsTask
 
 __all__ = ["Evaluator", "Parameters", "Task", "load", "num_outputs", "patterns", "reads_labels"]
 
@@ -20,7 +21,7 @@ def load(config: Config) -> Task:
         return CellTask(config, cells.load(config.data))
     if reads_labels(config):
         return LabelsTask(config, images.load(config.data))
-    fields = sources.load(config.data)
+    fields = field_sets.load(config.data)
     if config.model.name in BAG_READERS:
         return BagTask(config, fields)
     return JointTask(config, fields) if config.model.name in JOINT_READERS else FieldTask(config, fields)

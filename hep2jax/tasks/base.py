@@ -12,9 +12,9 @@ import numpy as np
 from hep2jax import mesh as meshes
 from hep2jax import report
 from hep2jax.config import Config
-from hep2jax.data.items import Item
+from hep2jax.data.sets.items import Item
 from hep2jax.fingerprint import fingerprint
-from hep2jax.state import Network, Tree
+from hep2jax.training.state import Network, Tree
 
 Parameters = tuple[Tree, Tree]
 """(params, batch_stats) of the averaged network."""

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from hep2jax import metrics, specimen
+from hep2jax import metrics
 from hep2jax.metrics import ImageScore
+from hep2jax.specimens import voting
 from hep2jax.tasks.words import figure
 
 
@@ -68,7 +69,7 @@ def _classification(classes: Sequence[str], groups: Sequence[Sequence[FieldResul
 
 def vote(group: Sequence[FieldResult]) -> int | None:
     """The pattern that the foreground pixels of these fields name together; None where there are none."""
-    return specimen.vote(np.stack([r.votes for r in group]))
+    return voting.vote(np.stack([r.votes for r in group]))
 
 
 def by_specimen(results: Sequence[FieldResult]) -> dict[Any, list[FieldResult]]:

@@ -7,11 +7,12 @@ import jax
 import numpy as np
 
 from hep2jax import mesh as meshes
-from hep2jax import steps
 from hep2jax.config import Config
-from hep2jax.data import feeding, tiles
-from hep2jax.state import Network
+from hep2jax.data import tiles
+from hep2jax.data.streams import feeding
 from hep2jax.tasks.base import Parameters
+from hep2jax.training import steps
+from hep2jax.training.state import Network
 
 
 class TileReader:

@@ -15,11 +15,11 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, RandomSampler  # pyright: ignore[reportMissingImports]
 
 from hep2jax.config import AugmentConfig, Config
-from hep2jax.data.cells import Cell
-from hep2jax.data.sources import VOID, Field
+from hep2jax.data.sets.cells import Cell
+from hep2jax.data.sets.fields import VOID, Field
 
 _ENDLESS = 10**9
-_POINTS = 4096  # of a field's cell pixels, as in `hep2jax.data.pipeline`
+_POINTS = 4096  # of a field's cell pixels, as in `hep2jax.data.streams.fields`
 
 
 class Cells(Dataset):
@@ -84,7 +84,7 @@ def _cell_pixels(field: Field) -> list[list[int]]:
 
 
 def draw_matrix(centre: tuple[float, float], size: int, augment: AugmentConfig) -> np.ndarray:
-    """Mirror, rotate, zoom about `centre` (x, y) of the image, float32 [2, 3]; see `hep2jax.data.geometry`."""
+    """Mirror, rotate, zoom about `centre` (x, y) of the image, float32 [2, 3]; see `hep2jax.data.augment.geometry`."""
     angle = 0.0
     if augment.rotate and augment.rotation_step:
         angle = math.radians(random.randrange(max(1, round(360 / augment.rotation_step))) * augment.rotation_step)
@@ -96,7 +96,7 @@ def draw_matrix(centre: tuple[float, float], size: int, augment: AugmentConfig) 
 
 
 def matrix(centre: tuple[float, float], size: int, *, angle: float, zoom: float, flip: float) -> np.ndarray:
-    """`hep2jax.data.geometry.cmr_matrix` by scalars."""
+    """`hep2jax.data.augment.geometry.cmr_matrix` by scalars."""
     cos, sin, middle = math.cos(angle) / zoom, math.sin(angle) / zoom, (size - 1) / 2
     x, y = centre
     across, down = x - (cos * flip - sin) * middle, y - (sin * flip + cos) * middle
@@ -104,7 +104,7 @@ def matrix(centre: tuple[float, float], size: int, *, angle: float, zoom: float,
 
 
 def draw_greys(plain: np.ndarray, augment: AugmentConfig) -> np.ndarray:
-    """Random gain, exponent and shift; see `hep2jax.data.photometry`."""
+    """Random gain, exponent and shift; see `hep2jax.data.augment.intensity`."""
     greys = plain.copy()
     greys[1] *= math.exp(augment.gain * random.uniform(-1, 1))
     greys[2] *= math.exp(augment.gamma * random.uniform(-1, 1))

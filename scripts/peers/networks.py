@@ -10,10 +10,10 @@ import torch  # pyright: ignore[reportMissingImports]
 from torch import Tensor, nn  # pyright: ignore[reportMissingImports]
 from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
-from hep2jax import state as states
 from hep2jax.config import ModelConfig
 from hep2jax.models import dsfcn, fcn, gao, residual, resnet, unet
 from hep2jax.models.layers import scale_channels
+from hep2jax.training import state as states
 
 Output = tuple[Tensor, tuple[Tensor, ...]]
 """Logits [B, K] or [B, K, H, W], and those of the side heads in training."""

@@ -1,4 +1,4 @@
-"""Our training step in PyTorch: the same loss, clipping, AdamW, schedule and averages (`hep2jax.steps`)."""
+"""Our training step in PyTorch: the same loss, clipping, AdamW, schedule and averages (`hep2jax.training.steps`)."""
 
 import dataclasses
 import math
@@ -9,8 +9,8 @@ import torch  # pyright: ignore[reportMissingImports]
 from torch import Tensor, nn  # pyright: ignore[reportMissingImports]
 from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
-from hep2jax import losses, optimizers
 from hep2jax.config import Config, OptimizerConfig
+from hep2jax.training import losses, optimizers
 from scripts.peers import networks
 
 
@@ -40,7 +40,7 @@ WAYS = {
 
 
 def normalise(image: Tensor, greys: Tensor) -> Tensor:
-    """uint8 [B, H, W] → [B, 1, H, W] in the precision of `greys`, as in `hep2jax.steps.normalise`."""
+    """uint8 [B, H, W] → [B, 1, H, W] in the precision of `greys`, as in `hep2jax.training.steps.normalise`."""
     offset, gain, exponent, shift = greys[:, :, None, None].unbind(1)
     value = ((image.to(greys.dtype) - offset) * gain).clamp(-1.0, 4.0)
     bright = value > 0
@@ -109,7 +109,7 @@ class Trainer:
         return loss.detach(), norm
 
     def predict(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Probabilities as in `hep2jax.steps.make_predict_step`; the network is in evaluation mode from now on."""
+        """Probabilities as in `hep2jax.training.steps.make_predict_step`; leaves the network in evaluation mode."""
         self._model.eval()
         with torch.inference_mode(), self._autocast():
             return self._predict(batch["image"], batch["greys"])
@@ -144,7 +144,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tens
 
 
 def learning_rate(options: OptimizerConfig, step: int, num_steps: int) -> float:
-    """`hep2jax.optimizers.make_schedule` with the cosine."""
+    """`hep2jax.training.optimizers.make_schedule` with the cosine."""
     peak, warmup = options.learning_rate, optimizers.warmup_steps(options, num_steps)
     if step < warmup:
         return peak / warmup + (peak - peak / warmup) * step / warmup

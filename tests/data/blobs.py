@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from hep2jax.config import DataConfig
-from hep2jax.data.sources import Field, FieldSet, make_field
+from hep2jax.data.sets.fields import Field, FieldSet, make_field
 
 SIGMAS = (1.2, 3.0, 7.0)
 """Smoothing of the noise that makes the blobs of each pattern, in pixels."""

@@ -3,8 +3,8 @@
 import numpy as np
 
 from hep2jax.config import DataConfig
-from hep2jax.data.cells import Cell, CellSet, make_ready
-from hep2jax.data.items import Item
+from hep2jax.data.sets.cells import Cell, CellSet, make_ready
+from hep2jax.data.sets.items import Item
 
 PATTERNS = ("disc", "ring", "dots")
 

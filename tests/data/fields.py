@@ -3,7 +3,7 @@
 import numpy as np
 
 from hep2jax.config import DataConfig
-from hep2jax.data.sources import Field, FieldSet, make_field
+from hep2jax.data.sets.fields import Field, FieldSet, make_field
 
 
 def disc_field(

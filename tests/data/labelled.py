@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from hep2jax.config import DataConfig
-from hep2jax.data import sources
-from hep2jax.data.images import ImageSet, LabelledImage
+from hep2jax.data.sets import fields as field_sets
+from hep2jax.data.sets.images import ImageSet, LabelledImage
 
 CLASSES = ("fine", "coarse", "absent")
 _SIGMAS, _SHARES = (1.0, 6.0), (0.06, 0.4)
@@ -36,7 +36,7 @@ def image(number: int, patterns: Sequence[int], *, specimen: str = "", known: bo
         split="train",
         intensity="positive" if patterns else "negative",
         image=pixels,
-        greys=np.array([*sources.grey_normalisation(pixels, DataConfig()), 1.0, 0.0], np.float32),
+        greys=np.array([*field_sets.grey_normalisation(pixels, DataConfig()), 1.0, 0.0], np.float32),
         patterns=labels,
         patterns_known=known,
     )

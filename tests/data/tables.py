@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from hep2jax.data.items import Item
+from hep2jax.data.sets.items import Item
 
 
 def cells(

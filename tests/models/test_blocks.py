@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from hep2jax import state as states
 from hep2jax.config import Config, ModelConfig
 from hep2jax.models import blocks, grey, layers
+from hep2jax.training import state as states
 
 
 def normal(*shape: int, seed: int = 0) -> jax.Array:

@@ -16,7 +16,7 @@ from hep2jax.errors import UsageError
 from hep2jax.models import CLASSIFIERS, SEGMENTERS, Classifier, ClassifierOutput, Settings, build
 from hep2jax.models.dcae import gradient_magnitude
 from hep2jax.models.gao import scaled_tanh
-from hep2jax.state import leaves_by_path
+from hep2jax.training.state import leaves_by_path
 
 NAMES = tuple(CLASSIFIERS)
 PATTERNS = 6

@@ -7,9 +7,9 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from hep2jax import state as states
 from hep2jax.config import Config, ModelConfig
 from hep2jax.models import columns
+from hep2jax.training import state as states
 
 
 def _noise(*shape: int, seed: int = 0) -> np.ndarray:

@@ -9,10 +9,10 @@ import optax
 import pytest
 from flax import nnx, traverse_util
 
-from hep2jax import losses
 from hep2jax.config import LossConfig, ModelConfig
 from hep2jax.errors import UsageError
 from hep2jax.models import SEGMENTERS, SegmenterOutput, Settings, build
+from hep2jax.training import losses
 
 NAMES = tuple(SEGMENTERS)
 CLASSES = 9

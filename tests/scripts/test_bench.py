@@ -9,9 +9,9 @@ import pytest
 from flax import nnx
 
 from hep2jax import config as configs
-from hep2jax import state as states
 from hep2jax import tasks
 from hep2jax.errors import UsageError
+from hep2jax.training import state as states
 from scripts import bench_common, bench_dispatch, bench_step, bench_zoo, made_up
 
 

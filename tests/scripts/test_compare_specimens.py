@@ -6,7 +6,7 @@ import pathlib
 import pytest
 
 from hep2jax.errors import UsageError
-from hep2jax.systems import SYSTEMS, ImageNetFeatures
+from hep2jax.specimens.systems import SYSTEMS, ImageNetFeatures
 from scripts import specimen_systems as compare
 
 ROW = {

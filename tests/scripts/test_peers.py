@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from hep2jax import config_files, optimizers
-from hep2jax import state as states
+from hep2jax import config_files
 from hep2jax.config import AugmentConfig, Config
-from hep2jax.data import geometry
+from hep2jax.data.augment import geometry
+from hep2jax.training import optimizers
+from hep2jax.training import state as states
 from scripts import bench_step, made_up
 
 torch = pytest.importorskip("torch", reason="PyTorch, an extra of the benchmarks, is absent")

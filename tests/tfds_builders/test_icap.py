@@ -2,7 +2,7 @@
 
 import pytest
 
-from hep2jax.data import prepare
+from hep2jax.data.sets import prepare
 from tfds_builders import BUILDERS, icap
 
 

@@ -1,0 +1,317 @@
+"""Single cells: read from a cell data set or cut from specimens, and made ready for the network's square input."""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+from jaxtyping import Bool, Float32, Int, UInt8
+from scipy import ndimage
+
+from hep2jax.config import DataConfig
+from hep2jax.data.sets import fields as field_sets
+from hep2jax.data.sets import prepare
+from hep2jax.data.sets.fields import Field, FieldSet
+from hep2jax.data.sets.items import Item, group_specimens
+from hep2jax.errors import UsageError
+from hep2jax.fingerprint import fingerprint
+
+_CUT_MARGIN = 0.15  # context around a cell cut from a specimen, as a share of its bounding box's longer side
+_MIN_GREY_SPAN = 4.0  # a crop without structure must not have its noise stretched to full scale
+_CLAHE_LIMIT, _CLAHE_TILES = 2.0, (8, 8)  # OpenCV's usual clip limit; its tiles
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Cell:
+    """One cell with its truth, and the picture that the network's input is cut from."""
+
+    item: Item
+    intensity: str
+    image: UInt8[np.ndarray, "height width"]
+    """The owner's crop, in the channel that is read."""
+    ready: UInt8[np.ndarray, "ready_height ready_width"]
+    """The same, masked, equalised and at the input's resolution; its centre is the input's centre."""
+    greys: Float32[np.ndarray, " 4"]
+    """Grey offset, gain, exponent, shift; see `steps.normalise`."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class CellSet:
+    """All cells of a data set."""
+
+    name: str
+    classes: tuple[str, ...]
+    cells: tuple[Cell, ...]
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """The cells as protocols see them."""
+        return tuple(cell.item for cell in self.cells)
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class _Crop:
+    """A cell as it was found, before any preprocessing."""
+
+    identifier: str
+    specimen: str
+    split: str
+    pattern: int
+    intensity: str
+    image: np.ndarray
+    mask: np.ndarray
+    folds: tuple[int, ...] = ()
+    field: str = ""
+    """Fingerprint of the picture that it was cut from; empty where the owner cut it."""
+
+
+def load(config: DataConfig) -> CellSet:
+    """Read every cell of every split that the data set has, building the set first if it is absent.
+
+    A set of whole specimens gives the cells that its masks outline: mitotic cells, artefacts and cells that the frame
+    cuts are left out.
+    """
+    known = prepare.configurations(config.name)
+    chosen = config.builder_config or ("cells" if "cells" in known else known[0])
+    builder = prepare.prepare(config.name, chosen, config.data_dir, config.manual_dir)
+    features: Any = builder.info.features
+    if not {"mask", "instance_mask"} & set(features):
+        raise UsageError(
+            f"{builder.info.full_name} has neither cells nor masks to cut them by, which this network needs"
+        )
+    read = _read_cells if "mask" in features else _cut_cells
+    crops = [crop for split in sorted(builder.info.splits) for crop in read(builder, split, config)]
+    return _make_set(config.name, features["pattern"].names, crops, config)
+
+
+def from_fields(fields: FieldSet, config: DataConfig) -> CellSet:
+    """The cells that the masks of whole fields outline, as `load` cuts them from a set of whole specimens."""
+    crops = [
+        _Crop(
+            identifier=f"{field.specimen_id}-{field.number}-{cut.number:03d}",
+            specimen=field.specimen_id,
+            split=field.split,
+            pattern=field.pattern,
+            intensity=field.intensity,
+            image=cut.image,
+            mask=cut.mask,
+            field=picture,
+        )
+        for field, picture in ((field, fingerprint(field.image)) for field in fields.fields)
+        for cut in cut_out(field.image, field.instances, of_kind(field, "cell")).whole
+    ]
+    return _make_set(fields.name, fields.classes, crops, config)
+
+
+def of_kind(field: Field, kind: str) -> list[int]:
+    """Numbers of the field's objects of a kind, rising; where the set does not say, every object is a cell."""
+    present = (np.flatnonzero(np.bincount(field.instances.ravel())[1:]) + 1).tolist()
+    return [number for number in present if field.kinds.get(number, "cell") == kind]
+
+
+def _make_set(name: str, classes: Sequence[str], crops: Sequence[_Crop], config: DataConfig) -> CellSet:
+    # Masks of two copies of a field may differ, and so the cells that are cut out by them.
+    groups = group_specimens((c.specimen, picture) for c in crops for picture in (c.image, c.field) if len(picture))
+    cells = tuple(_make_cell(crop, groups[crop.specimen], config) for crop in crops)
+    logging.info("%s: %d cells of %d specimens", name, len(cells), len(groups))
+    return CellSet(name=name, classes=tuple(classes), cells=cells)
+
+
+def _examples(builder: tfds.core.DatasetBuilder, split: str, images: Sequence[str]) -> Any:
+    raw: Any = {name: tfds.decode.SkipDecoding() for name in images}
+    return cast(Any, builder).as_data_source(split, decoders=raw)
+
+
+def _read_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfig) -> Iterator[_Crop]:
+    features: Any = builder.info.features
+    for example in _examples(builder, split, ("image", "mask")):
+        number = int(example["cell_id"])
+        yield _Crop(
+            # Contest ids of ICPR 2012 start again in the test set.
+            identifier=f"{split}-{number:03d}" if "set" in features else f"{number:05d}",
+            specimen=os.fsdecode(example["specimen_id"]),
+            split=split,
+            pattern=int(example["pattern"]),
+            intensity=features["intensity"].int2str(int(example["intensity"])),
+            image=field_sets.select_channel(field_sets.decode(example["image"]), config.channel),
+            mask=field_sets.decode(example["mask"]) > 0,
+            folds=tuple(int(side) for side in example.get("fold_sides", ())),
+        )
+
+
+def _cut_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfig) -> Iterator[_Crop]:
+    features: Any = builder.info.features
+    kinds = features["objects"]["kind"]
+    for example in _examples(builder, split, ("image", "instance_mask")):
+        image = field_sets.select_channel(field_sets.decode(example["image"]), config.channel)
+        instances = field_sets.decode(example["instance_mask"])
+        specimen, picture = os.fsdecode(example["specimen_id"]), fingerprint(image)
+        objects = zip(example["objects"]["instance"], example["objects"]["kind"], strict=True)
+        wanted = [int(instance) for instance, kind in objects if kinds.int2str(int(kind)) == "cell"]
+        for cut in cut_out(image, instances, wanted).whole:
+            yield _Crop(
+                identifier=f"{specimen}-{int(example['field'])}-{cut.number:03d}",
+                specimen=specimen,
+                split=split,
+                pattern=int(example["pattern"]),
+                intensity=features["intensity"].int2str(int(example["intensity"])),
+                image=cut.image,
+                mask=cut.mask,
+                field=picture,
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Cut:
+    """One object of a field, cut out with some context; what `make_ready` takes."""
+
+    number: int
+    """In the map of instances."""
+    image: UInt8[np.ndarray, "height width"]
+    mask: Bool[np.ndarray, "height width"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CutOut:
+    """The objects of one field."""
+
+    whole: tuple[Cut, ...]
+    """In the order asked for."""
+    num_cut_by_frame: int
+    """Objects that reach the frame of the image and are therefore left out."""
+
+
+def cut_out(
+    image: UInt8[np.ndarray, "height width"],
+    instances: Int[np.ndarray, "height width"],
+    numbers: Iterable[int] | None = None,
+) -> CutOut:
+    """Cut objects out of a field, each with `_CUT_MARGIN` around its bounding box, those that touch the frame left out.
+
+    Args:
+        image: uint8 [height, width].
+        instances: int [height, width], 0 = none, from whatever source: annotators, a network, a threshold.
+        numbers: the objects wanted; one without a pixel is passed over. None: all.
+    """
+    boxes = ndimage.find_objects(instances)
+    wanted = range(1, len(boxes) + 1) if numbers is None else numbers
+    found = [(number, boxes[number - 1]) for number in wanted if number <= len(boxes) and boxes[number - 1]]
+    inside = [(number, box) for number, box in found if not _touches(box, image.shape)]
+    places = [(number, _widen(box, _CUT_MARGIN, image.shape)) for number, box in inside]
+    whole = tuple(
+        Cut(number=number, image=np.ascontiguousarray(image[place]), mask=instances[place] == number)
+        for number, place in places
+    )
+    return CutOut(whole=whole, num_cut_by_frame=len(found) - len(inside))
+
+
+Box = tuple[slice, slice]
+
+
+def _box_of(mask: np.ndarray) -> Box | None:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return None
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
+def _touches(box: Box, shape: tuple[int, ...]) -> bool:
+    return any(side.start == 0 or side.stop == length for side, length in zip(box, shape, strict=True))
+
+
+def _widen(box: Box, margin: float, shape: tuple[int, ...]) -> Box:
+    """The box with `margin` times its longer side around it, inside the image."""
+    context = round(margin * max(side.stop - side.start for side in box))
+    rows, columns = (
+        slice(max(0, side.start - context), min(length, side.stop + context))
+        for side, length in zip(box, shape, strict=True)
+    )
+    return rows, columns
+
+
+def _make_cell(crop: _Crop, group: str, config: DataConfig) -> Cell:
+    item = Item(
+        identifier=crop.identifier,
+        specimen=crop.specimen,
+        group=group,
+        pattern=crop.pattern,
+        split=crop.split,
+        folds=crop.folds,
+    )
+    ready, greys = make_ready(crop.image, crop.mask, config, name=crop.identifier)
+    return Cell(item=item, intensity=crop.intensity, image=crop.image, ready=ready, greys=greys)
+
+
+def make_ready(
+    image: UInt8[np.ndarray, "height width"], mask: np.ndarray, config: DataConfig, *, name: str = "a cell"
+) -> tuple[UInt8[np.ndarray, "ready_height ready_width"], Float32[np.ndarray, " 4"]]:
+    """Frame, mask, normalise and resize one crop as `config` says.
+
+    Args:
+        image: uint8 [h, w].
+        mask: bool [h, w], true on the cell; all false where there is no mask.
+        config: `cell_margin`, `masked`, `normalise`, `mean_centring`, `top_percentile`, `cell_fit`, `crop_size`.
+        name: of the cell, for messages.
+
+    Raises:
+        UsageError: `masked` or `cell_margin` >= 0 for a cell without a mask.
+    """
+    if (config.masked or config.cell_margin >= 0) and not mask.any():
+        raise UsageError(
+            f"{name}: has no mask here; data.masked and data.cell_margin need one (use the whole crop instead)"
+        )
+    if config.cell_margin >= 0:
+        image, mask = _reframe(image, mask, config.cell_margin)
+    if config.masked:
+        image = np.where(mask, image, image.min())
+    image, offset, gain = _normalise(image, config)
+    ready = _resize(image, config)
+    mean = float(np.mean((ready.astype(np.float32) - offset) * gain)) if config.mean_centring else 0.0
+    return ready, np.array([offset, gain, 1.0, -mean], np.float32)
+
+
+def _reframe(image: np.ndarray, mask: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """Cut to the mask's box and `margin` times its longer side; beyond the crop, its mirror image."""
+    box = _box_of(mask)
+    assert box is not None
+    context = round(margin * max(side.stop - side.start for side in box))
+    padded = cv2.copyMakeBorder(image, context, context, context, context, cv2.BORDER_REFLECT)
+    around = np.pad(mask, context)
+    place = tuple(slice(side.start, side.stop + 2 * context) for side in box)
+    return np.ascontiguousarray(padded[place]), np.ascontiguousarray(around[place])
+
+
+def _normalise(image: np.ndarray, config: DataConfig) -> tuple[np.ndarray, float, float]:
+    """The (perhaps equalised) image, the grey level that becomes 0 and 1 / the grey levels that become 1."""
+    if config.normalise == "none":
+        return image, 0.0, 1 / 255
+    if config.normalise == "equalise":
+        return cv2.equalizeHist(image), 0.0, 1 / 255
+    low, high = float(image.min()), float(np.percentile(image, config.top_percentile))
+    gain = 1 / max(high - low, _MIN_GREY_SPAN)
+    if config.normalise == "contrast_stretch":
+        return image, low, gain
+    # CLAHE clips histograms of 256 bins: on the few grey levels of a dim cell it does nothing unless stretched first.
+    stretched = np.clip((image - low) * gain * 255, 0, 255).astype(np.uint8)
+    return cv2.createCLAHE(_CLAHE_LIMIT, _CLAHE_TILES).apply(stretched), 0.0, 1 / 255
+
+
+def _resize(image: np.ndarray, config: DataConfig) -> UInt8[np.ndarray, "ready_height ready_width"]:
+    height, width = image.shape
+    side = config.crop_size
+    if config.cell_fit == "stretch":
+        size = (side, side)
+    else:
+        factor = config.scale if config.cell_fit == "native" else side / max(height, width)
+        size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    if size == (width, height):
+        return image
+    shrinks = size[0] < width and size[1] < height
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

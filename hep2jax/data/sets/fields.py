@@ -1,0 +1,173 @@
+"""Prepared data sets, decoded once into arrays in host memory."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+from jaxtyping import UInt8, UInt16
+
+from hep2jax.config import DataConfig
+from hep2jax.data.sets import prepare
+from hep2jax.data.sets.items import Item, group_specimens
+from hep2jax.errors import UsageError
+
+VOID = 255
+"""Value of class masks where nothing is trained or measured (artefacts)."""
+
+_MIN_GREY_SPAN = 4.0  # an image without cells must not have its noise stretched to full scale
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Field:
+    """One image of a specimen with its truth, at native and at working resolution.
+
+    Class masks: 0 background, 1+i pattern i of the set's classes, 255 void.
+    """
+
+    specimen_id: str
+    number: int
+    split: str
+    pattern: int
+    intensity: str
+    image: UInt8[np.ndarray, "height width"]
+    classes: UInt8[np.ndarray, "height width"]
+    instances: UInt16[np.ndarray, "height width"]
+    working_image: UInt8[np.ndarray, "small_height small_width"]
+    working_classes: UInt8[np.ndarray, "small_height small_width"]
+    grey_offset: float
+    """Grey level that becomes 0."""
+    grey_gain: float
+    """1 / grey levels that become 1."""
+    kinds: Mapping[int, str] = dataclasses.field(default_factory=dict)
+    """What each object of `instances` is: cell, mitotic_cell or artefact; empty where the set does not say."""
+
+    @property
+    def name(self) -> str:
+        """For messages: the specimen's id and the number of the field."""
+        return f"{self.specimen_id}, field {self.number}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class FieldSet:
+    """All fields of a data set."""
+
+    name: str
+    classes: tuple[str, ...]
+    fields: tuple[Field, ...]
+
+    @functools.cached_property
+    def items(self) -> tuple[Item, ...]:
+        """The fields as protocols see them; specimens that share a field, pixel for pixel, are one group."""
+        groups = group_specimens((field.specimen_id, field.image) for field in self.fields)
+        return tuple(
+            Item(
+                identifier=f"{field.specimen_id}-{field.number}",
+                specimen=field.specimen_id,
+                group=groups[field.specimen_id],
+                pattern=field.pattern,
+                split=field.split,
+            )
+            for field in self.fields
+        )
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+
+def load(config: DataConfig) -> FieldSet:
+    """Read every field of every split that the data set has, building the set first if it is absent."""
+    builder = prepare.prepare(config.name, config.builder_config, config.data_dir, config.manual_dir)
+    features: Any = builder.info.features
+    if "class_mask" not in features:
+        raise UsageError(
+            f"{builder.info.full_name} has no masks of whole images, which a network for pixels is trained on"
+        )
+    classes = tuple(features["pattern"].names)
+    fields = tuple(field for split in sorted(builder.info.splits) for field in _read_split(builder, split, config))
+    logging.info("%s: %d fields of %d specimens", config.name, len(fields), len({f.specimen_id for f in fields}))
+    return FieldSet(name=config.name, classes=classes, fields=fields)
+
+
+def _read_split(builder: tfds.core.DatasetBuilder, split: str, config: DataConfig) -> Iterator[Field]:
+    raw: Any = {name: tfds.decode.SkipDecoding() for name in ("image", "instance_mask", "class_mask")}
+    features: Any = builder.info.features
+    intensities, kinds = features["intensity"], features["objects"]["kind"]
+    examples: Any = cast(Any, builder).as_data_source(split, decoders=raw)
+    for example in examples:
+        objects = zip(example["objects"]["instance"], example["objects"]["kind"], strict=True)
+        yield make_field(
+            image=select_channel(decode(example["image"]), config.channel),
+            classes=decode(example["class_mask"]),
+            instances=decode(example["instance_mask"]),
+            specimen_id=os.fsdecode(example["specimen_id"]),
+            number=int(example["field"]),
+            split=split,
+            pattern=int(example["pattern"]),
+            intensity=intensities.int2str(int(example["intensity"])),
+            kinds={int(instance): kinds.int2str(int(kind)) for instance, kind in objects},
+            config=config,
+        )
+
+
+def make_field(*, image: np.ndarray, classes: np.ndarray, instances: np.ndarray, config: DataConfig, **truth) -> Field:
+    """A field with its working-resolution copies and grey-level normalisation; `image` is uint8 [H, W]."""
+    working = resize_image(image, config.scale)
+    small = cv2.resize(classes, working.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    offset, gain = grey_normalisation(working, config)
+    return Field(
+        image=image,
+        classes=classes,
+        instances=instances,
+        working_image=working,
+        working_classes=void_near_frame(small, round(config.cut_cell_margin * config.scale)),
+        grey_offset=offset,
+        grey_gain=gain,
+        **truth,
+    )
+
+
+def void_near_frame(classes: UInt8[np.ndarray, "height width"], margin: int) -> UInt8[np.ndarray, "height width"]:
+    """The class mask with background nearer than `margin` pixels to the frame made void."""
+    inside = np.zeros(classes.shape, bool)
+    inside[margin : classes.shape[0] - margin, margin : classes.shape[1] - margin] = True
+    return np.where((classes == 0) & ~inside, np.uint8(VOID), classes)
+
+
+def decode(png: bytes) -> np.ndarray:
+    """Pixels of an encoded image as they are stored: [H, W] or [H, W, 3] in RGB order, uint8 or uint16."""
+    pixels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise UsageError(
+            "an image of the prepared data set cannot be decoded: delete the prepared copy and build it again"
+        )
+    return pixels[..., ::-1] if pixels.ndim == 3 else pixels
+
+
+def select_channel(image: np.ndarray, channel: str) -> UInt8[np.ndarray, "height width"]:
+    """The grey image that networks see: the mean of the channels, or the green one (FITC signal)."""
+    if image.ndim == 2:
+        return image
+    if channel == "green":
+        return np.ascontiguousarray(image[..., 1])
+    return np.rint(image.mean(axis=-1)).astype(np.uint8)
+
+
+def resize_image(image: UInt8[np.ndarray, "height width"], scale: float) -> UInt8[np.ndarray, "small small"]:
+    """The image shrunk by `scale` in (0, 1], by area averages."""
+    if scale == 1.0:
+        return image
+    return cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+
+
+def grey_normalisation(image: UInt8[np.ndarray, "height width"], config: DataConfig) -> tuple[float, float]:
+    """Grey level that becomes 0 and 1 / grey span that becomes 1 (see `DataConfig.normalise`)."""
+    if config.normalise == "none":
+        return 0.0, 1 / 255
+    background, top = np.percentile(image, [50, config.top_percentile])
+    return float(background), float(1 / max(top - background, _MIN_GREY_SPAN))

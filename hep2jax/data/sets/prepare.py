@@ -1,0 +1,249 @@
+"""Prepared data sets on disk: built once by their TFDS builder, built again when the owner's files have changed.
+
+Makes no array of pixels: `fields`, `cells` and `images` read what this module has put in place.
+"""
+
+import contextlib
+import difflib
+import errno
+import hashlib
+import io
+import json
+import os
+import pathlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import filelock
+import tensorflow_datasets as tfds
+from absl import logging
+
+from hep2jax.errors import UsageError
+from tfds_builders import BUILDERS
+
+_SOURCE_FILE = "source.json"
+_TABLE_SUFFIXES = (".csv", ".xls", ".xlsx")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_WORDS = ("No space left on device", "Disk quota exceeded", "Not enough disk space")
+
+
+def resolve_data_dir(data_dir: str | None) -> pathlib.Path:
+    """Where prepared data sets are kept: `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return pathlib.Path(chosen).expanduser().absolute()
+
+
+def prepare(
+    name: str, builder_config: str = "", data_dir: str | None = None, manual_dir: str | None = None
+) -> tfds.core.DatasetBuilder:
+    """A builder whose data are on disk, built first if they are absent.
+
+    Of parallel runs one builds and the others wait. A set with a `manual_dir` is built again if the files there
+    (names, sizes, contents of the tables) are not those it was built from; what was there before is replaced
+    only once the new build is whole. Without `manual_dir`, what is prepared is used as it is.
+
+    Args:
+        name: One of `tfds_builders.BUILDERS`.
+        builder_config: Named configuration of the builder; empty: its first.
+        data_dir: See `resolve_data_dir`.
+        manual_dir: The owner's directory tree, for sets that need a licence.
+
+    Raises:
+        UsageError: Unknown name or configuration; missing or damaged files of the owner's (naming the file);
+            a `data_dir` that cannot be written or is full.
+    """
+    make, config = _load_builder(name, builder_config)
+    root = resolve_data_dir(data_dir)
+    with _as_usage_errors(root), _quiet():
+        builder = make(config=config, data_dir=root)
+        manual = pathlib.Path(manual_dir).expanduser().absolute() if manual_dir and _needs_manual(builder) else None
+        source = _fingerprint(builder, manual) if manual else None
+        if _is_current(builder, source):
+            return make(config=config, data_dir=root)  # another run may have finished since `builder` looked
+        if _needs_manual(builder) and manual is None:
+            raise UsageError(_absence(builder))
+        with _only_one(root / f".{name}-{config}.lock", f"{name}/{config}"):
+            if not _is_current(make(config=config, data_dir=root), source):
+                _build(make, config, root, manual, source)
+        return make(config=config, data_dir=root)
+
+
+def configurations(name: str) -> list[str]:
+    """Names of a data set's configurations; the first is the one that is taken where none is named."""
+    if name not in BUILDERS:
+        raise UsageError(f"unknown data set '{name}': must be one of {', '.join(BUILDERS)}")
+    return [config.name for config in BUILDERS[name].BUILDER_CONFIGS]
+
+
+def features(name: str, builder_config: str = "") -> Any:
+    """The features of a data set by name, whether it is prepared or not.
+
+    Raises:
+        UsageError: unknown name or configuration.
+    """
+    make, config = _load_builder(name, builder_config)
+    with _quiet(), tempfile.TemporaryDirectory() as empty:
+        return make(config=config, data_dir=empty).info.features
+
+
+def missing(builder: tfds.core.DatasetBuilder) -> list[str]:
+    """What the owner's directory did not hold when the set was built, a line each; empty if it was whole."""
+    metadata = builder.info.metadata
+    return list(metadata.get("missing", ())) if isinstance(metadata, dict) else []
+
+
+def count(builder: tfds.core.DatasetBuilder) -> dict[str, tuple[int, int]]:
+    """Numbers of examples and of specimens of each split, counted by reading the records."""
+    features: Any = builder.info.features
+    images = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
+    raw = dict.fromkeys(images, tfds.decode.SkipDecoding())
+    open_split: Any = builder.as_data_source  # TFDS's decorator hides its signature
+    counts = {}
+    for split in builder.info.splits:
+        specimens = [example["specimen_id"] for example in open_split(split, decoders=raw)]
+        counts[split] = (len(specimens), len(set(specimens)))
+    return counts
+
+
+def _load_builder(name: str, config: str) -> tuple[Any, str]:
+    """The builder's class, writing ArrayRecord, and the checked name of its configuration."""
+    known = configurations(name)
+    builder_class = BUILDERS[name]
+    config = config or known[0]
+    if config not in known:
+        near = difflib.get_close_matches(config, known, n=1, cutoff=0.0)[0]
+        raise UsageError(
+            f"{name} has no configuration '{config}': must be one of {', '.join(known)}; nearest is '{near}'"
+        )
+
+    def make(**kwargs: Any) -> tfds.core.DatasetBuilder:
+        return builder_class(file_format="array_record", **kwargs)
+
+    return make, config
+
+
+def _needs_manual(builder: tfds.core.DatasetBuilder) -> bool:
+    return builder.MANUAL_DOWNLOAD_INSTRUCTIONS is not None
+
+
+def _absence(builder: tfds.core.DatasetBuilder) -> str:
+    instructions = " ".join((builder.MANUAL_DOWNLOAD_INSTRUCTIONS or "").split())
+    return (
+        f"{builder.info.full_name} is not prepared in '{builder.data_dir}' and no manual_dir is given "
+        f"(--manual_dir=DIR, or --config.data.manual_dir=DIR). {instructions}"
+    )
+
+
+def _fingerprint(builder: tfds.core.DatasetBuilder, manual_dir: pathlib.Path) -> dict[str, Any]:
+    """What identifies the owner's files: relative names and sizes of all, contents of the tables.
+
+    Times are left out: a copy of the same archive is the same data.
+    """
+    digest = hashlib.sha256()
+    files: dict[str, pathlib.Path] = builder.source_files(manual_dir)  # pyright: ignore[reportAttributeAccessIssue]
+    for name in sorted(files):
+        digest.update(f"{name}\0{files[name].stat().st_size}\0".encode())
+        if files[name].suffix.lower() in _TABLE_SUFFIXES:
+            digest.update(hashlib.sha256(files[name].read_bytes()).digest())
+    return {"files": len(files), "sha256": digest.hexdigest()}
+
+
+def _is_current(builder: tfds.core.DatasetBuilder, source: dict[str, Any] | None) -> bool:
+    """Whether whole data are on disk, and from that source if one is given."""
+    directory = pathlib.Path(builder.data_dir)
+    if not (directory / "dataset_info.json").is_file():
+        return False
+    recorded = directory / _SOURCE_FILE
+    return source is None or (recorded.is_file() and json.loads(recorded.read_text()) == source)
+
+
+def _build(
+    make: Any, config: str, root: pathlib.Path, manual: pathlib.Path | None, source: dict[str, Any] | None
+) -> None:
+    """Build beside the final place, then move there, so that only whole data ever stand in the final place."""
+    final = pathlib.Path(make(config=config, data_dir=root).data_dir)
+    staging = root / f".preparing-{final.parent.parent.name}-{config}"
+    shutil.rmtree(staging, ignore_errors=True)  # left by a run that was killed: we hold the lock
+    print(_announcement(final, root, manual), file=sys.stderr, flush=True)
+    try:
+        builder = make(config=config, data_dir=staging)
+        settings = tfds.download.DownloadConfig(manual_dir=manual, try_download_gcs=False)
+        builder.download_and_prepare(download_dir=staging / "downloads", download_config=settings)
+        built = pathlib.Path(builder.data_dir)
+        if source is not None:
+            (built / _SOURCE_FILE).write_text(json.dumps(source) + "\n")
+        _replace(final, built, staging / "replaced")
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _announcement(final: pathlib.Path, root: pathlib.Path, manual: pathlib.Path | None) -> str:
+    origin = f" from {manual}" if manual else ""
+    return f"preparing {final.parent.parent.name}/{final.parent.name}{origin} into {root}"
+
+
+def _replace(final: pathlib.Path, built: pathlib.Path, attic: pathlib.Path) -> None:
+    """Move `built` to `final`; what stood there goes to `attic` on the same file system."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    if final.exists():
+        final.rename(attic)
+    built.rename(final)
+
+
+@contextlib.contextmanager
+def _only_one(path: pathlib.Path, what: str) -> Iterator[None]:
+    """Hold a lock between processes; say so if another one has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=1)
+    except filelock.Timeout:
+        print(f"waiting for another run that prepares {what}", file=sys.stderr, flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep TFDS's announcements, progress bars and informational log lines off the terminal."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(min(verbosity, logging.WARNING))
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+@contextlib.contextmanager
+def _as_usage_errors(data_dir: pathlib.Path) -> Iterator[None]:
+    """Turn what a user can mend into one line."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        line = _explain(error, data_dir)
+        if line is None:
+            raise
+        raise UsageError(line) from error
+
+
+def _explain(error: Exception, data_dir: pathlib.Path) -> str | None:
+    """One line for an error that a user can mend; None for any other."""
+    text = " ".join(str(error).split())
+    if getattr(error, "errno", None) in _FULL or any(words in text for words in _FULL_WORDS):
+        return f"no space left for prepared data in '{data_dir}': free some, or name another data_dir"
+    if isinstance(error, OSError) and error.errno is not None:
+        return (
+            f"cannot read or write '{error.filename or data_dir}' ({error.strerror}): mend that, "
+            "or name another data_dir or manual_dir"
+        )
+    if isinstance(error, FileNotFoundError | ValueError):  # raised by a builder, in words of its own
+        return text
+    return None

@@ -1,0 +1,81 @@
+"""`profile/compile.json` and `profile/compile.html`."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from hep2jax.config import SEGMENTERS, Config, to_dict
+from hep2jax.perf.aot import tables
+from hep2jax.perf.aot.estimate import LATENCY, NO_OVERLAP, Estimate, Generation, scaling
+from hep2jax.report import tables as sheets
+from hep2jax.report.markup import Html, element
+
+
+def write(
+    folder: pathlib.Path, config: Config, num_outputs: int, found: Sequence[Generation], versions: dict[str, str]
+) -> None:
+    """Both files, in `folder`, which is made; `versions` are those of the compiler and of jax."""
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = _facts(config, num_outputs) | {"versions": versions}
+    values = {
+        "notice": tables.NOTICE,
+        **facts,
+        "assumptions": [NO_OVERLAP, LATENCY],
+        "config": to_dict(config),
+        "generations": {one.name: _generation(one) for one in found},
+    }
+    (folder / "compile.json").write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
+    (folder / "compile.html").write_text(_page(facts, found))
+
+
+def _facts(config: Config, num_outputs: int) -> dict[str, Any]:
+    kind = "output channels, background among them" if config.model.name in SEGMENTERS else "patterns"
+    return {
+        "network": config.model.name,
+        "image_side": config.data.crop_size,
+        "outputs": f"{num_outputs} {kind}",
+        "compute_dtype": "bfloat16",
+    }
+
+
+def _generation(found: Generation) -> dict[str, Any]:
+    best = found.recommended
+    failed = [one for one in [*found.sweep, *found.slices] if not one.is_done]
+    return {
+        "recommended_images_per_chip": best.images_per_chip if best else None,
+        "sweep": [_estimate(e) for e in found.sweep_estimates],
+        "slices": [_estimate(e) for e in found.estimates],
+        "scaling": [dataclasses.asdict(point) | {"scales": point.scales} for point in scaling(found.estimates)],
+        "not_compiled": [
+            {"slice": one.target.name, "images_per_chip": one.images_per_chip, **one.record} for one in failed
+        ],
+    }
+
+
+def _estimate(found: Estimate) -> dict[str, Any]:
+    values = dataclasses.asdict(found)
+    values["memory"]["total"] = found.memory.total
+    for row, padding in zip(values["padding"], found.padding, strict=True):
+        row["waste"] = padding.waste
+    for name in ("step_seconds", "mfu", "images_per_second_per_chip", "fits"):
+        values[name] = getattr(found, name)
+    return values
+
+
+def _page(facts: dict[str, Any], found: Sequence[Generation]) -> str:
+    title = f"{facts['network']} compiled for TPUs"
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    side, outputs, dtype = facts["image_side"], facts["outputs"], facts["compute_dtype"]
+    return sheets.page(
+        title,
+        element("p", f"{tables.NOTICE[0].upper()}{tables.NOTICE[1:]}.", class_="notice"),
+        element("p", f"Training step on images of {side} x {side}, {outputs}, {dtype}. {versions}.", class_="muted"),
+        *(_section(one) for one in found),
+    )
+
+
+def _section(found: Generation) -> Html:
+    shown = sheets.html(tables.of_generation(found), tables.NOTICE)
+    return element("section", element("h2", f"TPU {found.name}"), shown)

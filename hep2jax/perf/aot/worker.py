@@ -1,0 +1,118 @@
+"""One compilation for a TPU slice, in a process of its own: `python -m hep2jax.perf.aot.worker REQUEST.json FOLDER`.
+
+Writes FOLDER/record.json and, of a program that fits, FOLDER/program.txt.gz, the compiled text. The environment must
+hold `hep2jax.perf.aot.compiler.ENVIRONMENT`.
+"""
+
+import ctypes
+import gzip
+import json
+import pathlib
+import signal
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import topologies
+
+from hep2jax import config as configs
+from hep2jax import mesh as meshes
+from hep2jax.config import Config
+from hep2jax.perf import model_flops
+from hep2jax.perf.aot import scopes, slices
+from hep2jax.training import optimizers, packing, steps
+from hep2jax.training import state as states
+
+_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>; libtpu is for Linux alone
+
+
+def make_mesh(target: slices.Slice) -> jax.sharding.Mesh:
+    """A mesh of the slice's chips, which need not be there."""
+    topology = topologies.get_topology_desc(
+        platform="tpu",
+        topology_name=target.topology_name,
+        chip_config_name=target.generation.chip_config,
+        chips_per_host_bounds=target.chips_per_host_bounds,
+        num_slices=1,
+        wrap=(*target.wraps, False)[:3],
+    )
+    axis_types = (jax.sharding.AxisType.Auto,)
+    return jax.sharding.Mesh(np.array(topology.devices), (meshes.DATA_AXIS,), axis_types=axis_types)
+
+
+def train_step(config: Config, num_outputs: int, *, platform: str = "tpu", devices: int = 1) -> tuple[Any, Any]:
+    """(the step that `hep2jax.training.loop` compiles, with module names; the shapes of its state)."""
+    network = scopes.name_modules(states.make_network(config, num_outputs, platform=platform, devices=devices))
+    optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = jax.eval_shape(lambda key: packing.pack(states.fresh_state(network, optimizer, key)), key)
+    return steps.make_train_step(config, network), state
+
+
+def compile_step(config: Config, target: slices.Slice, images_per_chip: int, num_outputs: int) -> tuple[dict, str]:
+    """(record, compiled text, empty where the program does not fit in HBM).
+
+    The record's `model_flops` are those of the network as it is published, for one chip's share of the batch: neither
+    packed into lanes (see `models.columns`) nor changed by the compiler; `program_flops` those of the compiled program
+    of one chip.
+    """
+    config.train.compute_dtype, config.train.steps_per_call = "bfloat16", 1
+    step, state = train_step(config, num_outputs, devices=target.chips)
+    constants = {"class_weights": jax.ShapeDtypeStruct((num_outputs,), jnp.float32)}
+    record = {"model_flops": model_flops.model_flops(config, num_outputs, images_per_chip)}
+    mesh = make_mesh(target)
+    shared, divided = meshes.replicated(mesh), meshes.batch_sharding(mesh)
+    state, constants = _placed((state, constants), shared)
+    batch = _placed(model_flops.batch_shapes(config, images_per_chip * target.chips), divided)
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(shared, shared))
+    lowered = jitted.lower(state, batch, constants)
+    start = time.monotonic()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        message = " ".join(str(error).split())[:300]
+        return {**record, "status": "out of memory", "message": message, "seconds": time.monotonic() - start}, ""
+    record |= {"status": "compiled", "seconds": time.monotonic() - start, **_analysis(compiled)}
+    return record, compiled.as_text() or ""
+
+
+def _placed(tree: Any, sharding: jax.sharding.Sharding) -> Any:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
+def _analysis(compiled: jax.stages.Compiled) -> dict[str, Any]:
+    cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    assert cost is not None
+    assert memory is not None
+    return {
+        "program_flops": cost["flops"],
+        "bytes_accessed": cost["bytes accessed"],
+        "memory": {
+            "arguments": memory.argument_size_in_bytes,
+            "outputs": memory.output_size_in_bytes,
+            "aliased": memory.alias_size_in_bytes,
+            "temporaries": memory.temp_size_in_bytes,
+            "generated_code": memory.generated_code_size_in_bytes,
+        },
+    }
+
+
+def main(argv: list[str]) -> None:
+    """Read the request, compile, write the record."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a compilation nobody waits for holds gigabytes
+    request, folder = json.loads(pathlib.Path(argv[1]).read_text()), pathlib.Path(argv[2])
+    config = configs.from_dict(request["config"])
+    target = slices.parse(request["slice"])
+    record, text = compile_step(config, target, request["images_per_chip"], request["num_outputs"])
+    if text:
+        (folder / "program.txt.gz").write_bytes(gzip.compress(text.encode()))
+    (folder / "record.json").write_text(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main(sys.argv)

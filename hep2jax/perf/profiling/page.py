@@ -1,0 +1,71 @@
+"""`profile/profile.json` and `profile/profile.html`."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from hep2jax.config import Config, to_dict
+from hep2jax.perf.profiling.summary import Profile
+from hep2jax.report import tables as sheets
+from hep2jax.report.markup import element
+from hep2jax.report.tables import Table
+from hep2jax.training import environment, workdir
+from hep2jax.training import state as states
+
+
+def facts(config: Config, num_steps: int, trace: str) -> dict[str, Any]:
+    """What was profiled, where; `trace` is the path of the trace from the folder of the page."""
+    device = jax.devices()[0]
+    return {
+        "network": config.model.name,
+        "image_side": config.data.crop_size,
+        "global_batch_size": config.train.global_batch_size,
+        "compute_dtype": states.compute_dtype(config).name,
+        "devices": f"{jax.device_count()} x {device.device_kind}",
+        "steps": num_steps,
+        "jax": jax.__version__,
+        "environment": environment.describe(),
+        "trace": trace,
+        "config": to_dict(config),
+    }
+
+
+def write(
+    folder: pathlib.Path, said: dict[str, Any], shown: Sequence[Table], profile: Profile, measured: dict[str, Any]
+) -> None:
+    """Both files, in `folder`."""
+    values = {name: value for name, value in measured.items() if name not in ("text", "num_steps")}
+    rows = {"modules": _shares(profile, "modules"), "operations": _shares(profile, "operations")}
+    workdir.write_json(folder / "profile.json", {**said, **values, "step_seconds": profile.step_seconds, **rows})
+    (folder / "profile.html").write_text(_page(said, shown))
+
+
+def _shares(profile: Profile, name: str) -> list[dict[str, Any]]:
+    """Rows with their share of the step."""
+    return [
+        {**dataclasses.asdict(row), "seconds": row.seconds, "share": row.seconds / profile.step_seconds}
+        for row in getattr(profile, name)
+    ]
+
+
+def _page(said: dict[str, Any], shown: Sequence[Table]) -> str:
+    side, batch, made = said["image_side"], said["global_batch_size"], said["environment"]
+    return sheets.page(
+        f"{said['network']}, profile of a training step",
+        element(
+            "p",
+            f"{said['steps']} steps with {batch} images of {side} x {side}, {said['compute_dtype']}, on "
+            f"{said['devices']}; jax {said['jax']}. The trace, for xprof: {said['trace']}.",
+            class_="muted",
+        ),
+        element(
+            "p",
+            f"{made['date']}, on {made['machine']['host']} ({made['machine']['processor']}); commit {made['commit']}; "
+            f"{made['command']}",
+            class_="muted",
+        ),
+        element("section", sheets.html(shown)),
+    )

@@ -1,0 +1,121 @@
+"""The tables of a profile, for the terminal and the page alike."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from hep2jax.perf.aot.hlo import COMPILER, OPTIMIZER
+from hep2jax.perf.profiling.summary import NUM_OPERATIONS, ModuleTime, OperationTime, Profile
+from hep2jax.perf.profiling.trace import IDLE, OTHER
+from hep2jax.progress import scaled
+from hep2jax.report import tables as sheets
+from hep2jax.report.markup import MISSING
+from hep2jax.report.tables import Table, megabytes, milliseconds, percent
+
+MAX_MODULES = 25
+_RATE = "FLOP/s"
+_NO_DIRECTION = (IDLE, OTHER, COMPILER, OPTIMIZER)
+
+
+def all_tables(
+    profile: Profile,
+    without_trace: Mapping[str, float],
+    with_trace: Mapping[str, float],
+    memory: Mapping[str, int],
+) -> list[Table]:
+    """Step, modules, operations, memory."""
+    return [step(profile, without_trace, with_trace), modules(profile), operations(profile), memory_table(memory)]
+
+
+def text(tables: Sequence[Table]) -> str:
+    """For the terminal."""
+    return sheets.text(tables)
+
+
+def step(profile: Profile, without_trace: Mapping[str, float], with_trace: Mapping[str, float]) -> Table:
+    """Time and efficiency of a step."""
+    shown: list[tuple[str, str, Callable[[float], str]]] = [
+        ("step, wall clock", "step_seconds", milliseconds),
+        ("images/s/device", "images_per_second_per_device", lambda value: f"{value:,.1f}"),
+        ("FLOP/s, all devices", "model_flops_per_second", lambda value: scaled(value, _RATE)),
+        ("MFU", "mfu", percent),
+        ("roofline fraction", "roofline_fraction", percent),
+        ("waiting for data", "data_wait_share", percent),
+    ]
+    rows = [
+        [name, *(show(found[key]) if key in found else MISSING for found in (without_trace, with_trace))]
+        for name, key, show in shown
+    ]
+    rows.insert(1, ["step, in the trace", MISSING, milliseconds(profile.step_seconds)])
+    note = "MFU and roofline fraction need a chip whose peaks are published; CPUs are none." * ("mfu" not in with_trace)
+    return Table(title="Step", header=["", "without trace", "with trace"], rows=rows, note=note)
+
+
+def modules(profile: Profile) -> Table:
+    """Time of a step on a device by module; the rows add up to the step."""
+    busy = [row for row in profile.modules if row.module != IDLE]
+    shown, rest = busy[:MAX_MODULES], busy[MAX_MODULES:]
+    together = [_together(rest)] if rest else []
+    idle = [row for row in profile.modules if row.module == IDLE]
+    rows = [_module_row(row, profile) for row in [*shown, *together, *idle]]
+    slowest = next((row for row in busy if not row.module.startswith("(")), busy[0])
+    note = (
+        f"Slowest module: {slowest.module}, {percent(slowest.seconds / profile.step_seconds)} of the step. "
+        "Operations that run at the same time share it equally. A fusion counts for the module of its last operation; "
+        "an operation that the compiler left without a name for the one that uses its result or that it updates; in "
+        "parentheses, what belongs to no module. FLOP/s: of the convolutions and matrix products that the program "
+        "computes, with the zeros of convolutions in blocks, which the MFU above leaves out."
+    )
+    header = ["module", "forward", "backward", "time", "share", _RATE]
+    return Table(title="Modules, mean step on a device", header=header, rows=rows, note=note)
+
+
+def _module_row(row: ModuleTime, profile: Profile) -> list[str]:
+    sides = [milliseconds(value) for value in (row.forward_seconds, row.backward_seconds)]
+    sides = [MISSING] * 2 if row.module in _NO_DIRECTION else sides
+    return [row.module, *sides, milliseconds(row.seconds), percent(row.seconds / profile.step_seconds), _rate(row)]
+
+
+def _together(rows: Sequence[ModuleTime]) -> ModuleTime:
+    return ModuleTime(
+        module=f"({len(rows)} faster ones)",
+        forward_seconds=sum(row.forward_seconds for row in rows),
+        backward_seconds=sum(row.backward_seconds for row in rows),
+        flops=sum(row.flops for row in rows),
+    )
+
+
+def operations(profile: Profile) -> Table:
+    """The slowest instructions of the compiled program."""
+    rows = [
+        [
+            row.name,
+            row.module,
+            "backward" if row.backward else "forward",
+            row.op_name or MISSING,
+            row.kind,
+            milliseconds(row.seconds),
+            percent(row.seconds / profile.step_seconds),
+            _rate(row),
+        ]
+        for row in profile.operations[:NUM_OPERATIONS]
+    ]
+    header = ["operation", "module", "direction", "from", "kind", "time", "share", _RATE]
+    return Table(title="Slowest operations", header=header, rows=rows)
+
+
+def _rate(row: ModuleTime | OperationTime) -> str:
+    return scaled(row.flops / row.seconds, _RATE) if row.flops and row.seconds else MISSING
+
+
+def memory_table(memory: Mapping[str, int]) -> Table:
+    """Memory of one device by category."""
+    rows = [[name.replace("_", " "), megabytes(number)] for name, number in memory.items() if number]
+    note = (
+        "Arguments are the sum of the rows above them; aliased outputs lie where arguments lay. The total, outputs "
+        "less the aliased ones counted, is an upper bound of what is alive at once."
+    )
+    return Table(
+        title="Memory of a device",
+        header=["", "size"],
+        rows=rows,
+        note=note if rows else "The platform does not say.",
+    )

@@ -1,0 +1,1 @@
+"""Systems that read whole specimens, and their comparison."""

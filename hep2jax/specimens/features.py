@@ -1,0 +1,185 @@
+"""Features of cells: the numbers that a network gives before its last layer, for classifiers of other kinds.
+
+    extractor = Extractor(of_pretrained("efficientnet_lite0", data), mesh)
+    features = extractor.extract(images, greys)      # features.layers["head"] is float32 [cells, 1280]
+
+The network is published (`of_pretrained`) or one of ours (`of_workdir`, `of_network`).
+"""
+
+import dataclasses
+import os
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Float32
+
+from hep2jax import mesh as meshes
+from hep2jax.config import CLASSIFIERS, Config, DataConfig
+from hep2jax.data.streams import cells as cell_stream
+from hep2jax.data.streams import feeding
+from hep2jax.errors import UsageError
+from hep2jax.models import pretrained
+from hep2jax.progress import say
+from hep2jax.tasks import Parameters
+from hep2jax.training import evaluation, steps, workdir
+from hep2jax.training import state as states
+from hep2jax.training.state import Network
+
+OWN_LAYER = "features"
+"""Name of the one layer that a network of ours gives: the input of its last linear layer."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FeatureNetwork:
+    """A network with its weights, as a source of features."""
+
+    name: str
+    data: DataConfig
+    """How its cells are made ready (`cells.make_ready`); `crop_size` is the side of the pictures that it is given."""
+    layers: tuple[str, ...]
+    """Fine to coarse."""
+    parameters: Any
+    describe: Callable[[Any, Float[Array, "batch side side 1"]], dict[str, Float[Array, "batch _"]]]
+    """(parameters, normalised cells) → every layer; pure."""
+
+
+def of_pretrained(
+    name: str, data: DataConfig, path: str | os.PathLike[str] | None = None, *, side: int | None = None
+) -> FeatureNetwork:
+    """A published ImageNet network; all its layers but the logits.
+
+    Args:
+        name: one of `pretrained.NAMES`.
+        data: how cells are made ready; their pictures are resized to the network's side on the accelerator.
+        path: file of the weights; None: the installed package.
+        side: of the network's input in pixels; None: as published. Smaller is faster, where the network allows it.
+
+    Raises:
+        UsageError: as `pretrained.load`; a side that the network does not take.
+    """
+    network, params = pretrained.load(name, path)
+    network.check_side(side or network.side)
+
+    def describe(parameters: Any, pixels: Array) -> dict[str, Array]:
+        return network.describe(parameters, network.prepare(pixels[..., 0], side))
+
+    return FeatureNetwork(name=name, data=data, layers=network.layers[:-1], parameters=params, describe=describe)
+
+
+def of_network(config: Config, network: Network, parameters: Parameters) -> FeatureNetwork:
+    """A cell network of ours: one layer, `OWN_LAYER`.
+
+    Raises:
+        UsageError: a network that labels pixels.
+    """
+    if config.model.name not in CLASSIFIERS:
+        known = ", ".join(CLASSIFIERS)
+        raise UsageError(f"model.name={config.model.name}: gives no features of cells; the cell networks are {known}")
+
+    def describe(parameters: Parameters, pixels: Array) -> dict[str, Array]:
+        return {OWN_LAYER: nnx.merge(network.graphdef, *parameters).features(pixels)}
+
+    return FeatureNetwork(
+        name=config.model.name, data=config.data, layers=(OWN_LAYER,), parameters=parameters, describe=describe
+    )
+
+
+def of_workdir(directory: pathlib.Path) -> FeatureNetwork:
+    """The averaged cell network of a work directory.
+
+    Raises:
+        UsageError: no run of ours, no checkpoint yet, or a network that labels pixels.
+    """
+    config = workdir.open_for_reading(directory)
+    parameters, classes = evaluation.load_parameters(directory)
+    return of_network(config, states.make_network(config, len(classes)), parameters)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Features:
+    """What a network says of a list of cells.
+
+    Attributes:
+        layers: float32 [cells, width of the layer], by the layer's name.
+        seconds: from the first picture to the last number; compilation apart.
+    """
+
+    layers: dict[str, Float32[np.ndarray, "cell _"]]
+    seconds: float
+
+    def __len__(self) -> int:
+        return len(next(iter(self.layers.values())))
+
+    @property
+    def cells_per_second(self) -> float:
+        """The rate of the extraction."""
+        return len(self) / self.seconds
+
+
+class Extractor:
+    """A network's features as one compiled function over batches that are divided over all devices."""
+
+    def __init__(
+        self,
+        source: FeatureNetwork,
+        mesh: jax.sharding.Mesh,
+        *,
+        batch_size: int = 64,
+        layers: Sequence[str] | None = None,
+    ) -> None:
+        """Compiles for batches of `batch_size` cells; `layers` None: all of the source's.
+
+        Raises:
+            UsageError: unknown layer, or a batch that does not divide over the devices.
+        """
+        meshes.check_divides("batch_size", batch_size)
+        self.source, self.layers = source, tuple(layers or source.layers)
+        for layer in self.layers:
+            if layer not in source.layers:
+                known = ", ".join(source.layers)
+                raise UsageError(f"{source.name} has no layer '{layer}': its layers are {known}")
+        self._mesh, self._batch_size = mesh, batch_size
+        self._parameters = jax.device_put(source.parameters, meshes.replicated(mesh))
+        self._run = self._compile()
+
+    def _compile(self) -> Callable[..., dict[str, jax.Array]]:
+        def run(parameters: Any, image: Array, greys: Array) -> dict[str, Array]:
+            described = self.source.describe(parameters, steps.normalise(image, greys))
+            return {layer: described[layer] for layer in self.layers}
+
+        rows, side = self._batch_size, self.source.data.crop_size
+        sharding = meshes.batch_sharding(self._mesh)
+        image = jax.ShapeDtypeStruct((rows, side, side), np.uint8, sharding=sharding)
+        greys = jax.ShapeDtypeStruct((rows, 4), np.float32, sharding=sharding)
+        jitted = jax.jit(run, out_shardings=meshes.replicated(self._mesh))
+        return jitted.lower(self._parameters, image, greys).compile()
+
+    def extract(self, images: Sequence[np.ndarray], greys: Sequence[np.ndarray], *, quiet: bool = False) -> Features:
+        """Features of every cell, in order.
+
+        Args:
+            images: ready pictures, uint8 (see `cells.make_ready`, with the source's `data`).
+            greys: their grey-level maps, float32 [4].
+            quiet: do not say the rate.
+
+        Raises:
+            UsageError: no cells.
+        """
+        if not images:
+            raise UsageError("no cells to extract features from")
+        started = time.perf_counter()
+        size, side = self._batch_size, self.source.data.crop_size
+        batches = cell_stream.plain_batches(images, greys, size=size, side=side, mesh=self._mesh)
+        outputs = list(
+            feeding.fetched(self._run(self._parameters, batch["image"], batch["greys"]) for batch in batches)
+        )
+        layers = {name: np.concatenate([row[name] for row in outputs])[: len(images)] for name in self.layers}
+        features = Features(layers=layers, seconds=time.perf_counter() - started)
+        if not quiet:
+            say(f"features of {self.source.name}: {len(images)} cells, {features.cells_per_second:.0f} cells/s")
+        return features

@@ -1,0 +1,93 @@
+"""Orbax: asynchronous saves, retention of the latest and the best, restore onto any mesh."""
+
+import pathlib
+from typing import Any, cast
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from hep2jax.config import TrainConfig
+from hep2jax.errors import UsageError
+from hep2jax.training import packing
+from hep2jax.training import state as states
+from hep2jax.training.state import TrainState
+
+_SCORE = "score"
+
+
+class Checkpoints:
+    """The `checkpoints/` folder of a work directory. Close it, or an unfinished save is lost."""
+
+    def __init__(self, directory: pathlib.Path, config: TrainConfig) -> None:
+        policies = ocp.training.preservation_policies
+        kept: list[Any] = [policies.LatestN(config.keep_latest)]
+        if config.keep_best and config.eval_every:
+            best = policies.BestN(
+                n=config.keep_best, get_metric_fn=lambda m: m[_SCORE], keep_checkpoints_without_metrics=False
+            )
+            kept.append(best)
+        self._pending: Any = None
+        self._checkpointer = ocp.training.Checkpointer(
+            str(directory.absolute()),
+            preservation_policy=cast(Any, policies.AnyPreservationPolicy(kept)),
+            cleanup_tmp_directories=True,
+        )
+
+    @property
+    def latest_step(self) -> int | None:
+        """Step of the newest complete checkpoint."""
+        latest = self._checkpointer.latest
+        return latest.step if latest else None
+
+    @property
+    def best_step(self) -> int | None:
+        """Step of the checkpoint with the highest score; the newest where none carries a score."""
+        scored = [(c.metrics[_SCORE], c.step) for c in self._checkpointer.checkpoints if isinstance(c.metrics, dict)]
+        if not scored:
+            return self.latest_step
+        return max(scored)[1]
+
+    def save(self, step: int, state: TrainState, score: float | None = None) -> None:
+        """Start writing the state after `step` steps, unpacked; returns once the arrays are copied."""
+        self.wait()
+        if step == self.latest_step:
+            return
+        metrics: Any = {_SCORE: score} if score is not None else None
+        self._pending = self._checkpointer.save_async(step, packing.unpack(state), metrics=metrics, force=True)
+
+    def wait(self) -> None:
+        """Until the save under way is on disk."""
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """The state saved at `step`, in the shapes and shardings of `like`, packed where that is.
+
+        Raises UsageError naming the first leaf that differs where the checkpoint is of another architecture.
+        """
+        self.wait()  # the step may be the one that is still being written
+        plain = packing.unpack(like)
+        self._check_structure(step, plain)
+        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), plain)
+        return packing.like(like, self._checkpointer.load(step, abstract))
+
+    def close(self) -> None:
+        """Finish the save under way and release the folder."""
+        self.wait()
+        self._checkpointer.close()
+
+    def _check_structure(self, step: int, like: TrainState) -> None:
+        metadata = self._checkpointer.metadata(step).metadata
+        saved = {name: tuple(leaf.shape) for name, leaf in states.leaves_by_path(_params_of(metadata)).items()}
+        wanted = {name: tuple(leaf.shape) for name, leaf in states.leaves_by_path(like.params).items()}
+        for name in sorted(saved.keys() | wanted.keys()):
+            if saved.get(name) != wanted.get(name):
+                raise UsageError(
+                    f"{self._checkpointer.directory}: checkpoint {step} is of another architecture: parameter '{name}' "
+                    f"is {saved.get(name, 'absent')} there and {wanted.get(name, 'absent')} in the configured network"
+                )
+
+
+def _params_of(metadata: Any) -> dict[str, Any]:
+    return metadata["params"] if isinstance(metadata, dict) else metadata.params

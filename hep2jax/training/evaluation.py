@@ -1,0 +1,180 @@
+"""Exact evaluation of a network on every side of a partition, and its report."""
+
+import copy
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from hep2jax import config as configs
+from hep2jax import mesh as meshes
+from hep2jax import report, tasks
+from hep2jax.config import Config
+from hep2jax.data.splits import protocols
+from hep2jax.errors import UsageError
+from hep2jax.progress import say
+from hep2jax.tasks import Evaluator, Parameters, Task
+from hep2jax.training import environment, optimizers, workdir
+from hep2jax.training import state as states
+from hep2jax.training.checkpoints import Checkpoints
+from hep2jax.training.state import Network, TrainState
+from hep2jax.training.timing import StepClock
+
+RECORDS = "records.json"
+"""In `report/`: the results of every example, and what they are of."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What was measured, side by side: indices of examples, results and the figures of `report/metrics.json`."""
+
+    indices: dict[str, tuple[int, ...]]
+    results: dict[str, list[Any]]
+    figures: dict[str, dict[str, Any]]
+
+
+def measure_sides(
+    task: Task, evaluator: Evaluator, parameters: Parameters, partition: protocols.Partition
+) -> Evaluation:
+    """Measure every side but the training one; that one where there is no other, and then it is said."""
+    sides = _measured_sides(partition)
+    results = {name: evaluator.measure(parameters, rows) for name, rows in sides.items()}
+    figures = {name: _figures(task, name, rows, partition) for name, rows in results.items()}
+    return Evaluation(indices=sides, results=results, figures=figures)
+
+
+def _measured_sides(partition: protocols.Partition) -> dict[str, tuple[int, ...]]:
+    return {name: rows for name, rows in partition.sides().items() if name != "train"} or partition.sides()
+
+
+def _identity(task: Task, sides: Mapping[str, Sequence[int]], step: int) -> dict[str, Any]:
+    """What decides the records of an evaluation: the examples of each side, the way of measuring, the checkpoint."""
+    return {
+        "examples": {name: task.fingerprint(indices) for name, indices in sides.items()},
+        "evaluation": dataclasses.asdict(task.config.evaluation),
+        "step": step,
+    }
+
+
+def kept_results(
+    task: Task, directory: pathlib.Path, partition: protocols.Partition, step: int
+) -> dict[str, list[Any]] | None:
+    """The results of every measured side as the last evaluation kept them.
+
+    None where there are none, or where they are of anything else: other examples, other settings of the evaluation,
+    another checkpoint than that of `step`.
+    """
+    path, sides = directory / "report" / RECORDS, _measured_sides(partition)
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    if kept.get("identity") != _identity(task, sides, step):
+        return None
+    results = {name: [task.from_record(record) for record in records] for name, records in kept["sides"].items()}
+    named = {name: [row.identifier for row in rows] for name, rows in results.items()}
+    wanted = {name: [task.items[i].identifier for i in indices] for name, indices in sides.items()}
+    return results if named == wanted else None
+
+
+def _figures(task: Task, side: str, results: Sequence[Any], partition: protocols.Partition) -> dict[str, Any]:
+    if side == "train":
+        said = f"{partition.description}; measured on the specimens that it was trained on"
+        return task.figures(results, said, True) | {"leakage_note": "measured on what it was trained on"}
+    figures = task.figures(results, partition.description, partition.specimen_leakage)
+    return figures | {"leakage_note": partition.leakage_note}
+
+
+def write_report(
+    task: Task, directory: pathlib.Path, evaluation: Evaluation, clock: StepClock, evaluated_step: int
+) -> None:
+    """Write `report/` (the process that writes files calls this) and say the headline of every side."""
+    folder = directory / "report"
+    workdir.write_json(folder / "metrics.json", evaluation.figures)
+    records = {name: [task.to_record(row) for row in rows] for name, rows in evaluation.results.items()}
+    identity = _identity(task, evaluation.indices, evaluated_step)
+    workdir.write_json(folder / RECORDS, {"classes": list(task.classes), "identity": identity, "sides": records})
+    page = report.write_report(
+        directory,
+        metrics=evaluation.figures,
+        gallery={name: task.gallery(evaluation.indices[name], rows) for name, rows in evaluation.results.items()},
+        environment={"evaluated_step": evaluated_step, **environment.describe()},
+        timings=clock.seconds(),
+    )
+    for name, figures in evaluation.figures.items():
+        say(task.describe(name, figures))
+    say(f"report: {page}")
+
+
+def run(config: Config, directory: pathlib.Path) -> None:
+    """Measure the network of a work directory on the data that `config` names, and write its report."""
+    saved = workdir.open_for_reading(directory)
+    workdir.check_same_network(directory, saved, config)
+    config = evaluation_config(saved, config)
+    _check_same_labels(directory, saved, config)
+    meshes.check_divides("evaluation.batch_size", config.evaluation.batch_size)
+    clock = StepClock()
+    with clock.phase("init"):
+        task = tasks.load(config)
+        trained = workdir.read_classes(directory)
+        if trained != task.classes:
+            raise UsageError(
+                f"--workdir={directory}: was trained on the patterns {', '.join(trained)}; {task.name} has "
+                f"{', '.join(task.classes)}"
+            )
+        partition = protocols.partition(config.data, task.name, task.items, task.classes)
+        network = states.make_network(config, task.num_outputs)
+        mesh = meshes.make_mesh()
+        state, step = restore(config, directory, network, mesh)
+    for note in task.notes:
+        say(f"{task.name}: {note}")
+    say(f"checkpoint of step {step}")
+    with clock.phase("evaluation"):
+        parameters = (state.ema_params, state.ema_batch_stats)
+        evaluation = measure_sides(task, task.evaluator(network, mesh), parameters, partition)
+    if jax.process_index() == 0:
+        write_report(task, directory, evaluation, clock, step)
+
+
+def _check_same_labels(directory: pathlib.Path, saved: Config, config: Config) -> None:
+    """A network for one pattern an image says nothing of several, and the other way round."""
+    trained, measured = tasks.reads_labels(saved), tasks.reads_labels(config)
+    if trained != measured:
+        words = {True: "several patterns an image", False: "one pattern an image"}
+        raise UsageError(
+            f"--workdir={directory}: was trained on {words[trained]}; {config.data.name} has {words[measured]}"
+        )
+
+
+def evaluation_config(saved: Config, given: Config) -> Config:
+    """The trained configuration with the given values of the keys that say what is measured and how."""
+    config = copy.deepcopy(saved)
+    for key in configs.keys(given):
+        if key.metadata.get("of_evaluation"):
+            section, _, leaf = key.name.partition(".")
+            setattr(getattr(config, section), leaf, key.value)
+    return configs.validate(config)
+
+
+def restore(
+    config: Config, directory: pathlib.Path, network: Network, mesh: jax.sharding.Mesh
+) -> tuple[TrainState, int]:
+    """The best checkpoint of a work directory (the newest where none was scored) and its step."""
+    optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
+    like = states.initial_state(network, optimizer, config.seed, meshes.replicated(mesh))
+    checkpoints = Checkpoints(directory / "checkpoints", config.train)
+    try:
+        step = checkpoints.best_step
+        if step is None:
+            raise UsageError(f"--workdir={directory}: no finished checkpoint there yet; train longer")
+        return checkpoints.restore(step, like), step
+    finally:
+        checkpoints.close()
+
+
+def load_parameters(directory: pathlib.Path) -> tuple[Parameters, tuple[str, ...]]:
+    """The averaged parameters of another work directory and the patterns that it was trained on."""
+    saved, classes = workdir.open_for_reading(directory), workdir.read_classes(directory)
+    network = states.make_network(saved, tasks.num_outputs(saved, classes))
+    state, _ = restore(saved, directory, network, meshes.make_mesh())
+    return (state.ema_params, state.ema_batch_stats), classes

@@ -1,0 +1,59 @@
+"""All folds of a protocol: train each, then pool what was counted into one set of figures."""
+
+import copy
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from hep2jax import config as configs
+from hep2jax import report, tasks
+from hep2jax.config import Config
+from hep2jax.data.splits import protocols
+from hep2jax.errors import UsageError
+from hep2jax.progress import say
+from hep2jax.training import environment, loop, workdir
+
+
+def run(config: Config, directory: pathlib.Path) -> tuple[tasks.Task, dict[str, Any]]:
+    """Train and measure every fold in `directory/fold-NN`; the task and the pooled test figures.
+
+    Finished folds are kept; one that was last measured on other data or with other settings is measured again.
+    Counts are pooled, not averaged: a held-out specimen has one class, so no fold alone has an MCA.
+    """
+    task = tasks.load(config)
+    groups = protocols.folds(config.data, task.name, task.items)
+    if len(groups) < 2:
+        raise UsageError(
+            f"data.protocol={config.data.protocol} has one fold on {task.name}; take kfold, loso, blocked or "
+            "random_cells, or train with hep2jax.main"
+        )
+    rows, partitions = [], []
+    for fold, held_out in enumerate(groups):
+        say(f"fold {fold + 1} of {len(groups)}: {protocols.shortened(held_out)} held out")
+        folded = _fold_config(config, fold)
+        partitions.append(protocols.partition(folded.data, task.name, task.items, task.classes))
+        rows += loop.complete(folded, directory / f"fold-{fold:02d}", task)["test"]
+    protocol = f"{config.data.protocol}, {len(groups)} folds pooled"
+    figures = task.figures(rows, protocol, any(part.specimen_leakage for part in partitions))
+    figures["leakage_note"] = leakage_note(partitions)
+    workdir.write_json(directory / "report" / "metrics.json", {"test": figures})
+    configs.save(config, directory / workdir.CONFIG)
+    report.write_report(
+        directory, metrics={"test": figures}, gallery={}, environment=environment.describe(), timings={}
+    )
+    say(task.describe("pooled test", figures))
+    return task, figures
+
+
+def leakage_note(partitions: Sequence[protocols.Partition]) -> str:
+    """What the first leaking fold says, and how many leak."""
+    notes = [part.leakage_note for part in partitions if part.specimen_leakage]
+    if not notes:
+        return partitions[0].leakage_note
+    return f"{notes[0]}; so or alike in {len(notes)} of {len(partitions)} folds"
+
+
+def _fold_config(config: Config, fold: int) -> Config:
+    config = copy.deepcopy(config)
+    config.data.fold = fold
+    return config

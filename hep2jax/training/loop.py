@@ -1,0 +1,365 @@
+"""The training run, phase by phase."""
+
+import contextlib
+import dataclasses
+import math
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from hep2jax import mesh as meshes
+from hep2jax import tasks
+from hep2jax.config import Config
+from hep2jax.data.splits import protocols
+from hep2jax.data.streams import feeding
+from hep2jax.errors import DivergedError, UsageError
+from hep2jax.perf import chips, model_flops
+from hep2jax.progress import TrainingDisplay, say, scaled
+from hep2jax.tasks import Evaluator, Parameters, Task
+from hep2jax.training import evaluation, optimizers, packing, steps, timing, workdir
+from hep2jax.training import state as states
+from hep2jax.training.checkpoints import Checkpoints
+from hep2jax.training.state import Network, TrainState
+from hep2jax.training.timing import StepClock
+
+_STORE_SHARE = 0.5
+
+
+@dataclasses.dataclass(kw_only=True)
+class Run:
+    """What the phases of a training run share."""
+
+    config: Config
+    directory: pathlib.Path
+    clock: StepClock
+    mesh: jax.sharding.Mesh
+    task: Task
+    partition: protocols.Partition
+    network: Network
+    state: TrainState
+    """As the compiled step takes it: packed (see `packing`)."""
+    evaluator: Evaluator
+    checkpoints: Checkpoints
+    writer: workdir.MetricsWriter
+    program: timing.Program = dataclasses.field(init=False, repr=False)
+    """One device's work in a step; there once the step is compiled."""
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return jax.process_index() == 0
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return int(jax.device_get(self.state.step))
+
+    @property
+    def parameters(self) -> Parameters:
+        """Of the averaged network, which is what is measured."""
+        return packing.unpack((self.state.ema_params, self.state.ema_batch_stats))
+
+
+def run(config: Config, directory: pathlib.Path, task: Task | None = None) -> None:
+    """Train where the work directory stopped, then evaluate and report.
+
+    `task` is the data set where it is loaded already; it may have been for another fold.
+    """
+    meshes.check_divides("train.global_batch_size", config.train.global_batch_size)
+    meshes.check_divides("evaluation.batch_size", config.evaluation.batch_size)
+    clock = StepClock()
+    with clock.phase("init"):
+        if jax.process_index() == 0:
+            workdir.open_for_training(directory, config)
+        task = task or tasks.load(config)
+        _check_data(config, directory, task)
+        this = prepare(config, directory, clock, task)
+    try:
+        _announce(this)
+        _train(this)
+        _finish(this)
+    finally:
+        this.checkpoints.close()
+        this.writer.close()
+
+
+def complete(config: Config, directory: pathlib.Path, task: Task) -> dict[str, list[Any]]:
+    """The results of every measured side, by name, of a run that is trained to its end.
+
+    What the work directory keeps is taken if it is that of these examples, settings and parameters (see
+    `evaluation.kept_results`); else `run` trains on where training stopped, or measures again.
+
+    Raises:
+        UsageError: the work directory belongs to another run, or was trained on other examples.
+    """
+    if jax.process_index() == 0:
+        workdir.open_for_training(directory, config)
+    partition = _check_data(config, directory, task)
+    results = _kept_results(config, directory, task, partition)
+    if results is None:
+        run(config, directory, task)
+        results = _kept_results(config, directory, task, partition)
+    assert results is not None
+    return results
+
+
+def _check_data(config: Config, directory: pathlib.Path, task: Task) -> protocols.Partition:
+    """The partition; UsageError where the work directory's checkpoint was trained on other examples."""
+    partition = protocols.partition(config.data, task.name, task.items, task.classes)
+    if jax.process_index() == 0:
+        workdir.check_same_data(directory, task.fingerprint(partition.train))
+    return partition
+
+
+def _kept_results(
+    config: Config, directory: pathlib.Path, task: Task, partition: protocols.Partition
+) -> dict[str, list[Any]] | None:
+    """Those of the best checkpoint; None where the run is not finished, or something else was measured."""
+    checkpoints = Checkpoints(directory / "checkpoints", config.train)
+    try:
+        finished, best = checkpoints.latest_step == config.train.num_steps, checkpoints.best_step
+    finally:
+        checkpoints.close()
+    return evaluation.kept_results(task, directory, partition, best) if finished and best is not None else None
+
+
+def prepare(config: Config, directory: pathlib.Path, clock: StepClock, task: Task) -> Run:
+    """Everything that a run needs before its first batch; close its checkpoints and its writer.
+
+    Raises:
+        UsageError: nothing to train on, or pre-trained parameters that do not fit.
+    """
+    partition = protocols.partition(config.data, task.name, task.items, task.classes)
+    if not partition.train:
+        raise UsageError(f"{task.name}: nothing to train on ({partition.description}); --mode=evaluate measures only")
+    if jax.process_index() == 0:
+        workdir.write_classes(directory, task.classes)
+    mesh = meshes.make_mesh()
+    network = states.make_network(config, task.num_outputs)
+    optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
+    state = states.initial_state(network, optimizer, config.seed, meshes.replicated(mesh))
+    checkpoints = Checkpoints(directory / "checkpoints", config.train)
+    state = _starting_state(config, task, state, checkpoints)
+    first_step = int(jax.device_get(state.step))
+    writer = workdir.MetricsWriter(directory, first_step, enabled=jax.process_index() == 0)
+    return Run(
+        config=config,
+        directory=directory,
+        clock=clock,
+        mesh=mesh,
+        task=task,
+        partition=partition,
+        network=network,
+        state=packing.pack(state),
+        evaluator=task.evaluator(network, mesh),  # one for the run: its forward pass compiles once
+        checkpoints=checkpoints,
+        writer=writer,
+    )
+
+
+def _starting_state(config: Config, task: Task, fresh: TrainState, checkpoints: Checkpoints) -> TrainState:
+    """The newest checkpoint; else the pre-trained parameters; else the fresh ones."""
+    if checkpoints.latest_step is not None:
+        return checkpoints.restore(checkpoints.latest_step, fresh)
+    if not config.model.init_from:
+        return fresh
+    parameters, classes = evaluation.load_parameters(pathlib.Path(config.model.init_from))
+    state, taken, total = states.graft(fresh, *parameters, heads=classes == task.classes)
+    if not taken:
+        raise UsageError(f"model.init_from={config.model.init_from}: no parameter of that network fits this one")
+    say(f"pre-trained: {taken} of {total} parameter arrays taken from {config.model.init_from}")
+    return state
+
+
+def _announce(this: Run) -> None:
+    if not this.is_chief:
+        return
+    sides = ", ".join(f"{name} {_size(this, rows)}" for name, rows in this.partition.sides().items())
+    number = states.num_parameters(this.state.params)
+    say(f"{this.config.data.name}: {this.partition.description}; {this.partition.leakage_note} ({sides})")
+    for note in this.task.notes:
+        say(f"{this.config.data.name}: {note}")
+    say(f"{this.config.model.name}: {number:,} parameters, {jax.device_count()} {jax.default_backend()} device(s)")
+    if this.step:
+        say(f"continuing at step {this.step} of {this.config.train.num_steps}")
+
+
+def _size(this: Run, rows: Sequence[int]) -> str:
+    """`96 of 48 specimens`; the number alone where specimens are unknown."""
+    specimens = {this.task.items[i].specimen for i in rows}
+    return f"{len(rows)}" if "" in specimens else f"{len(rows)} of {len(specimens)} specimens"
+
+
+def _train(this: Run) -> None:
+    first, last = this.step, this.config.train.num_steps
+    if first >= last:
+        return
+    display = TrainingDisplay(first, last, enabled=this.is_chief)
+    with open_feed(this, first, last) as feed, display:
+        _loop(this, feed, display)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Feed:
+    """What the compiled step is called with."""
+
+    batches: Iterator[feeding.DeviceBatch]
+    """Of `train.steps_per_call` steps each."""
+    constants: steps.Constants
+
+
+@contextlib.contextmanager
+def open_feed(this: Run, first_step: int, num_steps: int) -> Iterator[Feed]:
+    """The batches of steps first_step … num_steps-1, and what every step reads besides."""
+    train = this.config.train
+    stream = this.task.stream(this.partition.train, meshes.local_rows(this.mesh, train.global_batch_size))
+    _check_fits(stream.store)
+    constants = {"class_weights": class_weights(stream.frequencies(), this.config.loss.class_balance), **stream.store}
+    dataset = stream.dataset(first_step, num_steps)
+    batches = feeding.prefetched(dataset, this.mesh, train.prefetch, stack=train.steps_per_call)
+    try:
+        yield Feed(batches=batches, constants=jax.device_put(constants, meshes.replicated(this.mesh)))
+    finally:
+        batches.close()  # ends the thread that makes batches
+
+
+def _check_fits(store: dict[str, np.ndarray]) -> None:
+    """UsageError where the training images would fill most of a device's memory."""
+    size, memory = sum(array.nbytes for array in store.values()), jax.local_devices()[0].memory_stats()
+    limit = (memory or {}).get("bytes_limit", 0) * _STORE_SHARE
+    if limit and size > limit:
+        raise UsageError(
+            f"data.warp=device: the training images take {scaled(size, 'B')} of each device's memory, more than "
+            f"{scaled(limit, 'B')}, {_STORE_SHARE:.0%} of it; take data.warp=host"
+        )
+
+
+def _loop(this: Run, feed: Feed, display: TrainingDisplay) -> None:
+    train, compiled = this.config.train, None
+    window: list[steps.Metrics] = []
+    for step in range(this.step + train.steps_per_call, train.num_steps + 1, train.steps_per_call):
+        batch = next_batch(this, feed.batches, window[-1] if window else None)
+        if compiled is None:
+            with this.clock.phase("host_to_device"):
+                jax.block_until_ready((batch, feed.constants))
+            with this.clock.phase("compile"):
+                compiled = compile_step(this, batch, feed.constants)
+            this.clock.window()
+        with this.clock.phase("step"):
+            this.state, metrics = compiled(this.state, batch, feed.constants)
+        window.append(metrics)
+        display.advance(step)
+        ends = step == train.num_steps
+        saves = ends or step % train.checkpoint_every == 0
+        evaluates = bool(train.eval_every) and (ends or step % train.eval_every == 0)
+        if ends or saves or evaluates or step % train.log_every == 0:
+            _close_window(this, step, window, display)
+            window = []
+        score = _validate(this, step) if evaluates else None
+        if saves or evaluates:
+            with this.clock.phase("checkpoint"):
+                this.checkpoints.save(step, this.state, score)
+
+
+def next_batch(this: Run, batches: Iterator, newest: steps.Metrics | None) -> feeding.DeviceBatch:
+    """The next batch; waiting for it is `data_wait`, all of it, unless the devices are still busy when it comes.
+
+    `newest`: metrics of the step that was started last; None where no step is under way.
+    """
+    with this.clock.phase("data_wait"):
+        batch = next(batches)
+        # The loop runs ahead of the devices: waiting that their queue of steps hides costs nothing.
+        if newest is not None and not newest["loss"].is_ready():  # pyright: ignore[reportAttributeAccessIssue]
+            this.clock.recount("step")
+    return batch
+
+
+def compile_step(
+    this: Run, batch: feeding.DeviceBatch, constants: steps.Constants, *, network: Network | None = None
+) -> jax.stages.Compiled:
+    """Compile the training step (of `network` instead of the run's, where given) and keep XLA's analysis of it."""
+    step = steps.make_train_step(this.config, network or this.network)
+    shared = meshes.replicated(this.mesh)
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(shared, shared))
+    compiled = jitted.lower(this.state, batch, constants).compile()
+    flops = model_flops.model_flops(this.config, this.task.num_outputs, this.config.train.global_batch_size)
+    this.program = timing.analyse(compiled, flops)
+    if this.is_chief:
+        say(_describe(this.program))
+    return compiled
+
+
+def _describe(program: timing.Program) -> str:
+    work, traffic = scaled(program.flops, "FLOP"), scaled(program.bytes_accessed, "B")
+    return f"a step on each device: {work}, {traffic} accessed, {scaled(program.memory_bytes, 'B')} of memory"
+
+
+def _close_window(this: Run, step: int, window: list[steps.Metrics], display: TrainingDisplay) -> None:
+    """Fetch the window's metrics (the one place that waits for the device), check, log."""
+    with this.clock.phase("step"):
+        fetched = jax.device_get(window)
+    columns = {name: np.concatenate([np.ravel(row[name]) for row in fetched]) for name in fetched[0]}
+    count = len(columns["loss"])
+    _check_finite(step - count + 1, columns)
+    figures = {name: float(np.mean(values)) for name, values in columns.items()} | _speed(this, count)
+    this.writer.write(step, "train", figures)
+    display.window(step, figures, this.config.train.global_batch_size)
+
+
+def _speed(this: Run, num_steps: int) -> dict[str, float]:
+    """Rates and efficiency of the window that ends here."""
+    batch, devices = this.config.train.global_batch_size, jax.device_count()
+    figures = timing.rates(this.clock.window(), steps=num_steps, batch=batch, devices=devices)
+    chip = chips.find(jax.devices()[0].device_kind)
+    dtype = states.compute_dtype(this.config).name
+    efficiency = timing.efficiency(this.program, figures["step_seconds"], devices=devices, chip=chip, dtype=dtype)
+    return figures | efficiency
+
+
+def _check_finite(first_step: int, columns: dict[str, np.ndarray]) -> None:
+    for step, (loss, norm) in enumerate(zip(columns["loss"], columns["grad_norm"], strict=True), first_step):
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise DivergedError(
+                f"step {step}: loss {loss}, gradient norm {norm}; checkpoints before it are kept; "
+                "lower optimizer.learning_rate or optimizer.clip_norm and start in a new work directory"
+            )
+
+
+def _validate(this: Run, step: int) -> float | None:
+    """Figures on the validation side; its score ranks checkpoints."""
+    if not this.partition.validation:
+        return None
+    with this.clock.phase("evaluation"):
+        rows = this.evaluator.measure(this.parameters, this.partition.validation)
+        figures = this.task.figures(rows, this.partition.description, this.partition.specimen_leakage)
+    this.writer.write(step, "validation", this.task.summary(figures))
+    return this.task.score(figures)
+
+
+def class_weights(frequencies: Float64[np.ndarray, " output"], class_balance: float) -> Float32[np.ndarray, " output"]:
+    """(1/frequency)^class_balance of each class, so that the mean over what batches hold is 1; 0 for absent classes."""
+    present = frequencies > 0
+    weights = np.where(present, np.where(present, frequencies, 1.0) ** -class_balance, 0.0)
+    return (weights / (weights @ frequencies)).astype(np.float32)
+
+
+def _finish(this: Run) -> None:
+    """Evaluate every side but the training one, write the last lines, then the report."""
+    digest, trained = states.params_digest(packing.unpack(this.state.params)), this.step
+    best = this.checkpoints.best_step
+    if best is not None and best != trained:
+        this.state = this.checkpoints.restore(best, this.state)
+    with this.clock.phase("evaluation"):
+        measured = evaluation.measure_sides(this.task, this.evaluator, this.parameters, this.partition)
+    if not this.is_chief:
+        return
+    for split, figures in measured.figures.items():
+        this.writer.write(trained, split, this.task.summary(figures))
+    number, seconds = states.num_parameters(this.state.params), this.clock.seconds()["total"]
+    this.writer.write(trained, "final", {"params_digest": digest, "num_parameters": number, "seconds": seconds})
+    evaluation.write_report(this.task, this.directory, measured, this.clock, this.step)
+    say(f"params_digest {digest}")

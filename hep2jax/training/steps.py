@@ -1,0 +1,163 @@
+"""Train and predict steps: pure functions of (state, batch), compiled once, no I/O."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, UInt8
+
+from hep2jax import warp
+from hep2jax.config import Config
+from hep2jax.models import JointOutput, SegmenterOutput, TileOutput, mil
+from hep2jax.training import losses, optimizers, packing
+from hep2jax.training.state import Network, TrainState
+
+Metrics = dict[str, jax.Array]
+Constants = dict[str, jax.Array]
+"""What every step reads: `class_weights` float32 [outputs] and, with `data.warp=device`, arrays of `data.canvases`."""
+
+_NORMALISED_RANGE = (-1.0, 4.0)  # bounds what a hot pixel can do to a batch
+
+
+def normalise(
+    image: UInt8[Array, "batch height width"] | Float[Array, "batch height width"], greys: Float[Array, "batch 4"]
+) -> Float[Array, "batch height width 1"]:
+    """Grey levels → about [0, 1]: ((grey - offset) * gain), then the exponent on its positive part, then the shift.
+
+    `greys` rows are (offset in grey levels, gain per grey level, exponent, shift).
+    """
+    offset, gain, exponent, shift = (greys[:, i, None, None] for i in range(4))
+    value = jnp.clip((image.astype(jnp.float32) - offset) * gain, *_NORMALISED_RANGE)
+    bright = value > 0
+    curved = jnp.where(bright, jnp.where(bright, value, 1.0) ** exponent, value)
+    return (curved + shift)[..., None]
+
+
+def make_loss(config: Config, network: Network) -> Callable[..., tuple[jax.Array, Any]]:
+    """`loss(params, batch_stats, batch, class_weights, key) -> (loss, new batch_stats)` in training mode.
+
+    Trees may be packed (see `packing`); the new statistics are packed as the old ones are. `key` draws the dropout.
+    """
+
+    def loss_fn(params, batch_stats, batch, class_weights, key):
+        model = nnx.merge(network.graphdef, *packing.unpack((params, batch_stats)))
+        rngs = nnx.Rngs(dropout=key) if config.model.dropout else None
+        image = normalise(batch["image"], batch["greys"])
+        output = model(image, train=True, rngs=rngs)
+        loss = _loss(config, model, image, output, batch, class_weights)
+        return loss, packing.like(batch_stats, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+
+    return loss_fn
+
+
+def make_train_step(
+    config: Config, network: Network
+) -> Callable[[TrainState, dict[str, jax.Array], Constants], tuple[TrainState, Metrics]]:
+    """`step(state, batch, constants) -> (state, metrics)`; metrics are scalars over the global batch.
+
+    The state may be packed (see `packing`) and comes back as it was.
+
+    With `train.steps_per_call` > 1 the call does that many steps: every leaf of the batch and of the metrics has the
+    steps as its first axis.
+    """
+    optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
+    schedule = optimizers.make_schedule(config.optimizer, config.train.num_steps)
+    grad_fn = jax.value_and_grad(make_loss(config, network), has_aux=True)
+
+    def step(state, batch, constants):
+        batch = warp.crops(config, batch, constants)
+        class_weights = constants["class_weights"]
+        key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+        (loss, stats), grads = grad_fn(state.params, state.batch_stats, batch, class_weights, key)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        new = dataclasses.replace(state, step=state.step + 1, params=params, batch_stats=stats, opt_state=opt_state)
+        metrics = {
+            "loss": loss,
+            "grad_norm": optax.tree.norm(grads),
+            "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
+        }
+        return _average(new, config.optimizer.ema_decay), metrics
+
+    def several(state, batches, constants):
+        return jax.lax.scan(lambda state, batch: step(state, batch, constants), state, batches)
+
+    return step if config.train.steps_per_call == 1 else several
+
+
+def _loss(config: Config, model: Any, image: Array, output: Any, batch: dict[str, jax.Array], weights: Array) -> Array:
+    """The scalar to minimise, by what the network says."""
+    labels = batch["labels"]
+    if isinstance(output, SegmenterOutput):
+        return losses.combine(losses.segmentation_loss(output, labels, weights, config.loss), config.loss)
+    if isinstance(output, JointOutput):
+        return losses.joint_loss(output, labels, batch["patterns"], batch["grades"], weights, config.loss)
+    if isinstance(output, TileOutput):
+        pooled = mil.pool(output, len(labels))
+        if labels.ndim == 2:
+            return losses.label_loss(pooled, labels, weights, config.loss)
+        return losses.cell_loss(pooled, labels, image, weights, config.loss)
+    return losses.cell_loss(output, labels, model.target(image), weights, config.loss)
+
+
+def _average(state: TrainState, decay: float) -> TrainState:
+    """Move the averages towards the new values; early steps average less, so that the start is forgotten."""
+    count = state.step.astype(jnp.float32)
+    rate = 1.0 - jnp.minimum(decay, count / (count + 10.0))
+
+    def mix(new, old):
+        return optax.incremental_update(new, old, rate)
+
+    return dataclasses.replace(
+        state,
+        ema_params=mix(state.params, state.ema_params),
+        ema_batch_stats=mix(state.batch_stats, state.ema_batch_stats),
+    )
+
+
+def make_predict_step(network: Network, *, dihedral: bool = False) -> Callable[..., Any]:
+    """`predict(params, batch_stats, image, greys) -> probabilities float32`.
+
+    [batch, height, width, K+1] of a segmenter, [batch, K] of a classifier. Of `joint` a `JointOutput` of probabilities,
+    of `mil` its `TileOutput` as it is. With `dihedral`, the mean over the eight rotations and mirror images of each
+    (square) tile or cell.
+    """
+
+    def predict(params, batch_stats, image, greys):
+        model = nnx.merge(network.graphdef, params, batch_stats)
+        pixels = normalise(image, greys)
+        views = _dihedral_views(pixels) if dihedral else [pixels]
+        output = model(jnp.concatenate(views), train=False)
+        return jax.tree.map(_mean_of_views if dihedral else lambda leaf: leaf, _probabilities(output))
+
+    return predict
+
+
+def _probabilities(output: Any) -> Any:
+    """What is averaged over views: probabilities, but of tiles, which are pooled before they become any."""
+    if isinstance(output, TileOutput):
+        return output
+    if isinstance(output, JointOutput):
+        pattern = jax.nn.softmax(output.pattern)
+        return JointOutput(jax.nn.sigmoid(output.mask), pattern, jax.nn.sigmoid(output.intensity))
+    return jax.nn.softmax(output.logits.astype(jnp.float32), axis=-1)
+
+
+def _mean_of_views(stacked: Float[Array, "views_by_batch ..."]) -> Float[Array, "batch ..."]:
+    """The mean over the eight views, one behind the other; maps are turned back first."""
+    views = jnp.split(stacked, 8)
+    return _undo_dihedral(views) if stacked.ndim == 4 else sum(views[1:], views[0]) / len(views)
+
+
+def _dihedral_views(pixels: Float[Array, "batch side side channel"]) -> list[Array]:
+    turned = [jnp.rot90(pixels, quarter, axes=(1, 2)) for quarter in range(4)]
+    return turned + [view[:, :, ::-1] for view in turned]
+
+
+def _undo_dihedral(views: list[Array]) -> Array:
+    upright = views[:4] + [view[:, :, ::-1] for view in views[4:]]
+    return sum((jnp.rot90(view, -(i % 4), axes=(1, 2)) for i, view in enumerate(upright)), jnp.zeros(())) / 8

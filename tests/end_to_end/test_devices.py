@@ -1,0 +1,168 @@
+"""The same run on 1, 2, 4 and 8 virtual devices, and on two processes, whatever the order of the devices."""
+
+import functools
+import json
+import socket
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from hep2jax import mesh as meshes
+from hep2jax.training import evaluation
+from hep2jax.training import state as states
+from tests import processes
+
+STEPS = 20
+SAID = {"cells": "probabilities", "bags": "logits", "labels": "logits"}
+"""By kind of network, what a record holds of its output; `joint` has its mask's counts."""
+
+
+def _losses(workdir) -> np.ndarray:
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return np.array([line["loss"] for line in lines if line["split"] == "train"])
+
+
+def _flags(tiny_flags, workdir) -> list[str]:
+    return [
+        *tiny_flags,
+        "--config.train.log_every=1",
+        f"--config.train.num_steps={STEPS}",
+        f"--config.train.eval_every={STEPS}",
+        "--config.data.validation_fraction=0.3",
+        # Rounding differs between device counts, and a network amplifies it step by step at a high rate.
+        "--config.optimizer.learning_rate=1e-4",
+        f"--workdir={workdir}",
+    ]
+
+
+@pytest.fixture(scope="module")
+def one_device(command, tiny_flags, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("devices") / "one"
+    done = command("hep2jax.main", *_flags(tiny_flags, workdir), env={"JAX_NUM_CPU_DEVICES": "1"})
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def _assert_same_run(workdir, other) -> None:
+    assert len(_losses(workdir)) == STEPS
+    np.testing.assert_allclose(_losses(workdir), _losses(other), rtol=2e-5)
+    figures = [json.loads((w / "report" / "metrics.json").read_text()) for w in (workdir, other)]
+    assert set(figures[0]) == {"validation", "test"}
+    for side in figures[0]:
+        for name in ("Dice", "JA", "AC", "SEG"):
+            assert figures[0][side]["pixel"][name] == pytest.approx(figures[1][side]["pixel"][name], abs=2e-3)
+    fields = [json.loads((w / "report" / "records.json").read_text())["sides"]["test"] for w in (workdir, other)]
+    votes = [np.array([field["votes"] for field in side]) for side in fields]
+    np.testing.assert_allclose(*votes, atol=20)
+    assert np.ptp(votes[0], axis=0).max() > 400, "fields of which the same is said could stand in any order"
+
+
+@pytest.mark.parametrize("devices", [2, *(pytest.param(number, marks=pytest.mark.slow) for number in (4, 8))])
+def test_device_counts_give_the_same_losses(devices: int, one_device, command, tiny_flags, tmp_path):
+    done = command("tests.scattered", *_flags(tiny_flags, tmp_path / "w"), env={"JAX_NUM_CPU_DEVICES": str(devices)})
+    assert done.returncode == 0, done.stderr
+    assert f"{devices} cpu device(s)" in done.stdout
+    _assert_same_run(tmp_path / "w", one_device)
+
+
+def test_a_batch_that_does_not_divide_is_refused(command, tiny_flags, tmp_path):
+    done = command(
+        "hep2jax.main",
+        *tiny_flags,
+        "--config.train.global_batch_size=6",
+        f"--workdir={tmp_path / 'w'}",
+        env={"JAX_NUM_CPU_DEVICES": "4"},
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip() == "hep2jax: train.global_batch_size=6 does not divide over 4 devices; take 4 or 8"
+    assert not (tmp_path / "w").exists()
+
+
+def _run_pair(command, module: str, arguments: Callable[[str, int], list[str]]) -> list[tuple[str, str]]:
+    """Output and errors of two processes with two devices each; `arguments` of (coordinator, number of the process)."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        coordinator = f"127.0.0.1:{probe.getsockname()[1]}"
+    # Compiling takes longer than these short runs, in the slow lane too, so LLVM does not optimise.
+    env = {"JAX_NUM_CPU_DEVICES": "2", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    pair = [command(module, *arguments(coordinator, number), env=env, start=True) for number in range(2)]
+    try:
+        outputs = [process.communicate(timeout=300) for process in pair]
+    finally:
+        for process in pair:  # one waits for ever for the other if that has failed
+            process.kill()
+    assert [process.returncode for process in pair] == [0, 0], outputs[0][1] + outputs[1][1]
+    return outputs
+
+
+def test_two_processes_give_the_same_losses_and_figures(one_device, command, tiny_flags, tmp_path):
+    def arguments(coordinator: str, number: int) -> list[str]:
+        flags = _flags(tiny_flags, tmp_path / "w")
+        return [*flags, f"--coordinator={coordinator}", "--num_processes=2", f"--process_id={number}"]
+
+    outputs = _run_pair(command, "tests.scattered", arguments)
+    assert "4 cpu device(s)" in outputs[0][0]
+    assert "step" not in outputs[1][0]  # one process speaks
+    _assert_same_run(tmp_path / "w", one_device)
+
+
+@pytest.fixture(scope="module")
+def alone_and_together(command, tmp_path_factory):
+    """Of a kind, the folders of `processes.run` on one device and on two processes, which run the kinds of a lane."""
+
+    @functools.cache
+    def run(kinds: tuple[str, ...]):
+        alone, together = (tmp_path_factory.mktemp(name) for name in ("alone", "together"))
+        what = [str(together), ",".join(kinds)]
+        _run_pair(command, "tests.processes", lambda coordinator, number: [*what, coordinator, "2", str(number)])
+        processes.run(alone, kinds)
+        return alone, together
+
+    return lambda kind: run(QUICK if kind in QUICK else SLOW)
+
+
+QUICK = ("cells", "joint")
+SLOW = tuple(kind for kind in processes.KINDS if kind not in QUICK)
+EVERY_KIND = [*QUICK, *(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW)]
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_two_processes_train_on_the_same_rows(kind: str, alone_and_together):
+    alone, together = (np.load(folder / f"{kind}.npz") for folder in alone_and_together(kind))
+    assert set(alone) == set(together)
+    for name in alone:
+        np.testing.assert_array_equal(together[name], alone[name])
+        rows = np.moveaxis(alone[name], 1, 0) if kind == "cells" else alone[name]
+        # This side's specimens have one intensity.
+        assert name == "grades" or (rows != rows[:1]).any(), f"{name}: rows that are all alike could stand in any order"
+
+
+@pytest.mark.parametrize("kind", EVERY_KIND)
+def test_two_processes_read_the_same_of_every_example(kind: str, alone_and_together):
+    alone, together = (json.loads((folder / f"{kind}.json").read_text()) for folder in alone_and_together(kind))
+    np.testing.assert_allclose(_numbers(together), _numbers(alone), rtol=1e-4, atol=1e-5)
+    said = np.array([record["network"]["counts"] if kind == "joint" else record[SAID[kind]] for record in alone])
+    distances = np.abs(said[:, None] - said).max(-1) + np.eye(len(said))
+    assert distances.min() > 2e-4, "examples of which the same is said could stand in any order"
+
+
+def test_two_processes_extract_the_same_features(alone_and_together):
+    alone, together = (np.load(folder / "features.npz")["features"] for folder in alone_and_together("cells"))
+    assert alone.shape[0] == 18
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_one_process_reads_the_checkpoint_of_two(alone_and_together):
+    together, config = alone_and_together("cells")[1], processes.KINDS["cells"]().config
+    config.seed = 1  # so that what is not read from the checkpoint differs
+    state, _ = evaluation.restore(config, together / "cells", states.make_network(config, 3), meshes.make_mesh())
+    assert states.params_digest(state.params) == (together / "cells.digest").read_text()
+
+
+def _numbers(value) -> list[float]:
+    if isinstance(value, dict):
+        return [number for key in sorted(value) for number in _numbers(value[key])]
+    if isinstance(value, list):
+        return [number for item in value for number in _numbers(item)]
+    return [float(value)] if isinstance(value, int | float) else []

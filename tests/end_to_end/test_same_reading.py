@@ -1,0 +1,215 @@
+"""Prediction, evaluation and whole-specimen systems say the same of the same image, for every kind of network."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cv2
+import jax
+import numpy as np
+import pytest
+
+import hep2jax
+from hep2jax import config as configs
+from hep2jax import mesh as meshes
+from hep2jax import predict, tasks
+from hep2jax.config import Config, DataConfig, EvaluationConfig, ModelConfig
+from hep2jax.data.sets import cells
+from hep2jax.data.streams.joint import GRADES
+from hep2jax.specimens import voting
+from hep2jax.specimens.base import Reading, prepared_set
+from hep2jax.specimens.joint import JointSystem
+from hep2jax.specimens.pixels import PixelNetwork, PixelSystem
+from hep2jax.tasks import Parameters, Task
+from hep2jax.tasks.bags import BagTask, pooled
+from hep2jax.tasks.cells import CellTask
+from hep2jax.tasks.fields import FieldTask
+from hep2jax.tasks.joint import JointTask
+from hep2jax.tasks.labels import LabelsTask, probabilities
+from hep2jax.training import evaluation, optimizers, workdir
+from hep2jax.training import state as states
+from hep2jax.training.checkpoints import Checkpoints
+from tests.data import labelled
+from tests.data.fields import field_set
+
+EXACT = 1e-6
+
+
+def _config(network: str, **data) -> Config:
+    return Config(
+        data=DataConfig(**{"crop_size": 32, **data}),
+        model=ModelConfig(name=network, width=0.01),
+        evaluation=EvaluationConfig(tile_size=32, tile_overlap=8, batch_size=8),
+    )
+
+
+def _keep_network(task: Task, directory: pathlib.Path) -> tuple[Any, Parameters]:
+    """Write a work directory with a network of stirred parameters; returns them and the task's evaluator."""
+    config, mesh, network = task.config, meshes.make_mesh(), states.make_network(task.config, task.num_outputs)
+    optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
+    state = states.initial_state(network, optimizer, 0, meshes.replicated(mesh))
+    rng = np.random.default_rng(1)
+    stirred = jax.tree.map(lambda x: x + 0.1 * rng.standard_normal(x.shape).astype(np.float32), state.ema_params)
+    checkpoints = Checkpoints(directory / "checkpoints", config.train)
+    checkpoints.save(1, dataclasses.replace(state, ema_params=jax.device_put(stirred, meshes.replicated(mesh))))
+    checkpoints.close()
+    configs.save(config, directory / workdir.CONFIG)
+    workdir.write_classes(directory, task.classes)
+    parameters, _ = evaluation.load_parameters(directory)
+    return task.evaluator(network, mesh), parameters
+
+
+def _measure(task: Task, directory: pathlib.Path) -> list[Any]:
+    evaluator, parameters = _keep_network(task, directory)
+    return evaluator.measure(parameters, range(len(task.items)))
+
+
+def _predict(directory: pathlib.Path, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+    paths = [directory / f"{number:03d}.png" for number in range(len(images))]
+    for path, image in zip(paths, images, strict=True):
+        cv2.imwrite(str(path), image)
+    rows = predict.predict(directory, [str(path) for path in paths], directory / "out")
+    _check_reader(directory, images[-1], rows[-1])
+    return rows
+
+
+def _check_reader(directory: pathlib.Path, image: np.ndarray, row: dict[str, Any]) -> None:
+    """What `hep2jax.load` opens says of the image alone, from memory, what prediction says of its file."""
+    reader, path = hep2jax.load(directory), pathlib.Path(row["image"])
+    beside = str(path.with_name(f"{path.stem}_mask.png"))
+    mask = cv2.imread(beside, cv2.IMREAD_GRAYSCALE) > 127 if reader.takes_masks else None
+    colours = np.repeat(image[..., None], 3, axis=-1)
+    for pixels in (image, colours):
+        reading = reader(pixels, mask)
+        assert reader.row(row["image"], reading) == pytest.approx(row, abs=EXACT)
+        assert list(reading.probabilities) == list(reader.classes)
+        for classes, cell in zip(reading.class_masks, reading.cell_masks, strict=True):
+            saved = cv2.imread(str(directory / "out" / f"{path.stem}_classes.png"), cv2.IMREAD_UNCHANGED)
+            np.testing.assert_array_equal(classes, saved)
+            np.testing.assert_array_equal(cell, saved > 0)
+        assert bool(reading.class_masks) == ("foreground" in row)
+
+
+def _name(task: Task, index: int | None) -> str:
+    return "none" if index is None else task.classes[index]
+
+
+@pytest.mark.parametrize(("network", "make"), [("unet", FieldTask), ("joint", JointTask)])
+def test_fields(network: str, make: Callable[..., Task], tmp_path):
+    """At a threshold that leaves some fields without a cell: these have no pattern, and count as errors."""
+    config = _config(network, scale=0.5)
+    options = config.evaluation
+    task = make(config, prepared_set(field_set(specimens=2, fields=1), config.data))
+    evaluator, parameters = _keep_network(task, tmp_path)
+    results, low, high = [], 0.0, 1.0
+    for _ in range(20):
+        options.foreground_threshold = (low + high) / 2
+        results = evaluator.measure(parameters, range(len(task.items)))
+        empty = sum(not getattr(row, "field", row).predicted.any() for row in results)
+        if 0 < empty < len(task.items):
+            break
+        low, high = (low, (low + high) / 2) if empty else ((low + high) / 2, high)
+    assert 0 < _check_fields(task, results, tmp_path) < len(task.items)
+    system = PixelSystem("pixels", config) if network == "unet" else JointSystem("joint", config)
+    if isinstance(system, PixelSystem):
+        system._network = PixelNetwork(tmp_path)
+    else:
+        system._parameters, system._evaluator = parameters, evaluator._forward
+    for field, result in zip(task.fields.fields, results, strict=True):
+        _check_system(system.read([field]), result)
+    _check_specimen(system.read(task.fields.fields[:2]), task, tmp_path)
+    if network == "unet":
+        options.nuclear_diameter, options.drop_cut_cells = 20.0, True
+        options.foreground_threshold -= 0.02
+        _check_fields(task, evaluator.measure(parameters, range(len(task.items))), tmp_path)
+
+
+def _check_system(reading: Reading, result: Any) -> None:
+    measured = getattr(result, "field", result)
+    assert reading.pattern == voting.vote(measured.votes)
+    assert reading.left_out == ("" if measured.votes.any() else voting.NO_CELL)
+    np.testing.assert_array_equal(reading.masks[0], measured.predicted > 0)
+    if reading.intensity:
+        assert reading.intensity == GRADES[voting.vote(result.grades)]
+    elif reading.pattern is not None:
+        np.testing.assert_allclose(reading.probabilities, voting.vote_shares(measured.votes), atol=EXACT)
+
+
+def _check_specimen(reading: Reading, task: Any, directory: pathlib.Path) -> None:
+    """The reader takes the fields of a specimen together as a system does."""
+    configs.save(task.config, directory / workdir.CONFIG)
+    own = hep2jax.load(directory)([field.image for field in task.fields.fields[:2]])
+    assert own.pattern == _name(task, reading.pattern)
+    assert own.intensity in ("", reading.intensity or "none")
+    for mask, found in zip(own.cell_masks, reading.masks, strict=True):
+        np.testing.assert_array_equal(mask, found)
+    if not own.intensity:
+        np.testing.assert_allclose(list(own.probabilities.values()), reading.probabilities, atol=EXACT)
+
+
+def _check_fields(task: Task, results: Sequence[Any], directory: pathlib.Path) -> int:
+    configs.save(task.config, directory / workdir.CONFIG)
+    rows = _predict(directory, [field.image for field in task.fields.fields])
+    for number, (row, result) in enumerate(zip(rows, results, strict=True)):
+        measured = getattr(result, "field", result)
+        assert row["pattern"] == _name(task, voting.vote(measured.votes))
+        assert row["share"] == pytest.approx(voting.vote_shares(measured.votes).max(), abs=EXACT)
+        assert row["foreground"] == pytest.approx((measured.predicted > 0).mean(), abs=EXACT)
+        mask = cv2.imread(str(directory / "out" / f"{number:03d}_classes.png"), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(mask, measured.predicted)
+        if "intensity" in row:
+            grade = voting.vote(result.grades)
+            assert row["intensity"] == ("none" if grade is None else GRADES[grade])
+    assert [row["pattern"] == "none" for row in rows] == [row["foreground"] == 0 for row in rows]
+    figures = task.figures(results, "made up", False)
+    unread = sum(row["pattern"] == "none" for row in rows)
+    assert figures["num_undecided"] == figures["specimen"]["num_undecided"] == unread
+    return unread
+
+
+def test_cells(tmp_path):
+    config = _config("gao", crop_size=78, normalise="contrast_stretch", masked=True, cell_margin=0.1)
+    fields = field_set(specimens=2, fields=1)
+    task = CellTask(config, cells.from_fields(fields, config.data))
+    results = _measure(task, tmp_path)
+    cuts = [cut for field in fields.fields for cut in cells.cut_out(field.image, field.instances).whole]
+    for number, cut in enumerate(cuts):
+        mask = np.uint8(255) * cut.mask
+        colours = np.repeat(mask[..., None], 3, axis=-1)  # of which some are saved
+        cv2.imwrite(str(tmp_path / f"{number:03d}_mask.png"), colours if number % 2 else mask)
+    rows = _predict(tmp_path, [cut.image for cut in cuts])
+    for row, result in zip(rows, results, strict=True):
+        assert row["pattern"] == task.classes[result.prediction]
+        assert [row[name] for name in task.classes] == pytest.approx(result.probabilities.tolist(), abs=EXACT)
+        assert row["probability"] == pytest.approx(result.probabilities.max(), abs=EXACT)
+
+
+def test_bags(tmp_path):
+    config = _config("mil", scale=0.5)
+    fields = prepared_set(field_set(specimens=2, fields=1), config.data)
+    task = BagTask(config, fields)
+    results = _measure(task, tmp_path)
+    rows = _predict(tmp_path, [field.image for field in fields.fields])
+    for row, result in zip(rows, results, strict=True):
+        shares = pooled([result])
+        assert [row[name] for name in task.classes] == pytest.approx(shares.tolist(), abs=EXACT)
+        assert row["pattern"] == task.classes[int(shares.argmax())]
+
+
+def test_bags_of_several_patterns(tmp_path):
+    config = _config("mil", name="aida")
+    found = labelled.image_set()
+    task = LabelsTask(config, found)
+    results = _measure(task, tmp_path)
+    shares = [probabilities(result) for result in results]
+    config.evaluation.pattern_threshold = float(np.median(shares))
+    configs.save(config, tmp_path / workdir.CONFIG)
+    rows = _predict(tmp_path, [image.image for image in found.images])
+    for row, own in zip(rows, shares, strict=True):
+        assert [row[name] for name in task.classes] == pytest.approx(own.tolist(), abs=EXACT)
+        said = {name for name in row["patterns"].split(" + ") if name != "none"}
+        assert said == {
+            name for name, p in zip(task.classes, own, strict=True) if p >= config.evaluation.pattern_threshold
+        }
+    assert tasks.reads_labels(config)

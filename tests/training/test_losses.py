@@ -1,0 +1,139 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+
+from hep2jax.config import LossConfig
+from hep2jax.models import SegmenterOutput
+from hep2jax.training import losses
+
+CLASSES = 4
+WEIGHTS = np.array([0.5, 1.0, 2.0, 3.0], np.float32)
+
+
+@pytest.fixture
+def logits() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(3, 8, 6, CLASSES)).astype(np.float32) * 3
+
+
+@pytest.fixture
+def labels() -> np.ndarray:
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, CLASSES, (3, 8, 6)).astype(np.uint8)
+    labels[rng.random(labels.shape) < 0.2] = losses.VOID
+    labels[2, :6] = losses.VOID  # examples of very different weight
+    return labels
+
+
+def reference_cross_entropy(logits, labels, smoothing):
+    """Pixel by pixel in float64."""
+    log_p = scipy.special.log_softmax(logits.astype(np.float64), axis=-1)
+    nll, weight = np.zeros(len(labels)), np.zeros(len(labels))
+    for index in np.ndindex(labels.shape):
+        if labels[index] == losses.VOID:
+            continue
+        target = np.full(CLASSES, smoothing / CLASSES)
+        target[labels[index]] += 1 - smoothing
+        nll[index[0]] -= WEIGHTS[labels[index]] * (target * log_p[index]).sum()
+        weight[index[0]] += WEIGHTS[labels[index]]
+    return nll, weight
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_matches_a_reference(logits, labels, smoothing):
+    got = losses.pixel_cross_entropy(logits, labels, WEIGHTS, smoothing)
+    for ours, expected in zip(got, reference_cross_entropy(logits, labels, smoothing), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-5)
+
+
+def test_gradient_is_weight_times_probability_minus_target(logits, labels):
+    gradient = jax.grad(lambda x: losses.pixel_cross_entropy(x, labels, WEIGHTS)[0].sum())(logits)
+    valid = labels != losses.VOID
+    safe = np.where(valid, labels, 0)
+    expected = scipy.special.softmax(logits, axis=-1) - np.eye(CLASSES)[safe]
+    expected *= np.where(valid, WEIGHTS[safe], 0)[..., None]
+    np.testing.assert_allclose(gradient, expected, atol=1e-5)
+
+
+def test_huge_logits_stay_finite(labels):
+    logits = jnp.zeros((3, 8, 6, CLASSES)).at[..., 0].set(1e4)
+    value, gradient = jax.value_and_grad(lambda x: losses.pixel_cross_entropy(x, labels, WEIGHTS)[0].sum())(logits)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+
+
+def reference_dice(logits, labels):
+    foreground = 1 - scipy.special.softmax(logits.astype(np.float64), axis=-1)[..., 0]
+    dice = []
+    for p, y in zip(foreground, labels, strict=True):
+        p, t = p[y != losses.VOID], y[y != losses.VOID] > 0
+        dice.append(1 - (2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1))
+    return dice
+
+
+def test_dice_matches_a_reference(logits, labels):
+    np.testing.assert_allclose(losses.soft_dice(logits, labels), reference_dice(logits, labels), rtol=1e-5)
+
+
+def test_dice_runs_from_0_for_perfect_to_1_for_wrong():
+    labels = np.zeros((2, 32, 32), np.int32)
+    labels[:, 8:24, 8:24] = 2
+    right = 50.0 * np.eye(CLASSES)[labels]
+    wrong = 50.0 * np.eye(CLASSES)[np.where(labels > 0, 0, 1)]
+    np.testing.assert_allclose(losses.soft_dice(right, labels), 0, atol=1e-6)
+    assert (losses.soft_dice(wrong, labels) > 0.998).all()
+    # Which pattern the foreground is taken for does not matter.
+    np.testing.assert_allclose(losses.soft_dice(right[..., [0, 2, 1, 3]], labels), 0, atol=1e-6)
+
+
+ALL_TERMS = LossConfig(dice_weight=0.7, side_weight=0.4, label_smoothing=0.1)
+
+
+def total_loss(logits, labels, side=0, config=ALL_TERMS):
+    output = SegmenterOutput(logits, (logits * 0.5, logits * 2.0)[:side])
+    return losses.combine(losses.segmentation_loss(output, labels, WEIGHTS, config), config)
+
+
+def test_void_pixels_influence_neither_value_nor_gradient(logits, labels):
+    changed = np.where((labels == losses.VOID)[..., None], 100 * logits[:, ::-1], logits)
+    results = [jax.value_and_grad(total_loss)(x, labels, side=2) for x in (logits, changed)]
+    assert float(results[0][0]) == float(results[1][0])
+    np.testing.assert_array_equal(results[0][1], results[1][1])
+    assert not results[0][1][labels == losses.VOID].any()
+    assert np.abs(results[0][1][labels != losses.VOID]).min() > 0
+
+
+def test_a_batch_of_void_pixels_gives_0_and_no_gradient(logits):
+    value, gradient = jax.value_and_grad(total_loss)(logits, np.full((3, 8, 6), losses.VOID), side=2)
+    assert float(value) == 0
+    np.testing.assert_array_equal(gradient, 0)
+
+
+def test_combination_is_the_documented_sum(logits, labels):
+    nll, weight = reference_cross_entropy(logits, labels, 0.1)
+    side = sum(reference_cross_entropy(logits * factor, labels, 0.1)[0] for factor in (0.5, 2.0))
+    expected = (nll + 0.4 * side).sum() / weight.sum() + 0.7 * np.mean(reference_dice(logits, labels))
+    assert float(total_loss(logits, labels, side=2)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_mean_is_over_the_whole_batch_not_over_its_parts(logits, labels):
+    """Terms of parts of a batch, put together, give the loss of the batch; means of means do not."""
+    outputs = [SegmenterOutput(logits[part]) for part in (slice(0, 2), slice(2, 3))]
+    parts = (labels[:2], labels[2:])
+    terms = [losses.segmentation_loss(o, y, WEIGHTS, ALL_TERMS) for o, y in zip(outputs, parts, strict=True)]
+    joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *terms)
+    whole = float(total_loss(logits, labels))
+    assert float(losses.combine(joined, ALL_TERMS)) == pytest.approx(whole, rel=1e-6)
+    naive = np.mean([float(losses.combine(t, ALL_TERMS)) for t in terms])
+    assert abs(naive - whole) > 1e-3 * whole
+
+
+def test_class_weights_scale_the_share_of_their_pixels(logits, labels):
+    only = np.where(labels == 1, labels, losses.VOID)
+    terms = losses.segmentation_loss(SegmenterOutput(logits), only, WEIGHTS * 5, LossConfig())
+    plain = losses.segmentation_loss(SegmenterOutput(logits), only, np.ones(CLASSES), LossConfig())
+    np.testing.assert_allclose(terms.nll, 5 * plain.nll, rtol=1e-6)
+    np.testing.assert_allclose(plain.weight, (only == 1).sum((1, 2)))
+    assert float(losses.combine(terms, LossConfig())) == pytest.approx(float(losses.combine(plain, LossConfig())))
+    assert not np.any(plain.dice)

@@ -1,0 +1,81 @@
+import dataclasses
+import json
+
+import pytest
+
+from hep2jax.config import Config
+from hep2jax.errors import UsageError
+from hep2jax.training import workdir
+
+
+def test_rhythm_and_places_may_change_between_restarts(tmp_path):
+    config = Config()
+    workdir.open_for_training(tmp_path / "w", config)
+    config.train.log_every, config.train.checkpoint_every = 3, 7
+    config.data.data_dir, config.evaluation.batch_size = "elsewhere", 2
+    workdir.open_for_training(tmp_path / "w", config)
+    assert workdir.open_for_reading(tmp_path / "w") == config
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [("data", "fold", 3), ("augment", "gain", 0.0), ("loss", "dice_weight", 1.0), ("train", "num_steps", 5)],
+)
+def test_what_changes_the_parameters_may_not(section: str, key: str, value, tmp_path):
+    config = Config()
+    workdir.open_for_training(tmp_path, config)
+    (tmp_path / "checkpoints" / "100").mkdir(parents=True)
+    setattr(getattr(config, section), key, value)
+    with pytest.raises(UsageError, match=f"{section}.{key} was"):
+        workdir.open_for_training(tmp_path, config)
+
+
+def test_a_run_that_never_trained_may_be_mended(tmp_path):
+    workdir.open_for_training(tmp_path, Config())
+    (tmp_path / "checkpoints" / "100.orbax-checkpoint-tmp").mkdir(parents=True)  # a save that was killed
+    workdir.open_for_training(tmp_path, Config(seed=5))
+    assert workdir.open_for_reading(tmp_path).seed == 5
+
+
+def test_a_damaged_configuration_is_said(tmp_path):
+    (tmp_path / "config.json").write_text('{"seed": ')
+    (tmp_path / "checkpoints" / "100").mkdir(parents=True)
+    with pytest.raises(UsageError, match="not readable as JSON"):
+        workdir.open_for_training(tmp_path, Config())
+
+
+def test_lines_of_a_killed_run_are_dropped(tmp_path):
+    writer = workdir.MetricsWriter(tmp_path, 0)
+    for step in (2, 4, 6):
+        writer.write(step, "train", {"loss": 1.0 / step})
+    writer.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 8, "spl')
+    workdir.MetricsWriter(tmp_path, 4).close()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4]
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "report" / "metrics.json"
+    workdir.write_json(path, {"a": 1})
+    with pytest.raises(ValueError, match="JSON compliant"):
+        workdir.write_json(path, {"a": float("nan")})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_same_network_compares_name_and_width():
+    saved, given = Config(), Config()
+    given.model = dataclasses.replace(given.model, width=0.5)
+    with pytest.raises(UsageError, match="model.width is 1.0 there and 0.5"):
+        workdir.check_same_network(workdir.pathlib.Path("w"), saved, given)
+
+
+def test_what_the_compile_mode_wrote_first_is_no_stranger(tmp_path):
+    (tmp_path / "profile").mkdir()
+    (tmp_path / "profile" / "compile.html").write_text("<html>")
+    workdir.open_for_training(tmp_path, Config())
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="holds files that are not ours"):
+        workdir.open_for_training(tmp_path / "other", Config())
