@@ -19,7 +19,8 @@ ALLOWED = {
     "specimen": set(),
     "classical": {"metrics"},
     "texture": set(),
-    "models": {"config", "errors"},
+    "models": {"config", "errors", "ops"},
+    "ops": {"config"},
     "losses": {"config", "models"},
     "optimizers": {"config"},
     "packing": set(),
@@ -31,6 +32,7 @@ ALLOWED = {
         "mesh",
         "model_flops",
         "models",
+        "ops",
         "optimizers",
         "packing",
         "progress",
@@ -46,7 +48,6 @@ ALLOWED = {
     "report": {"config", "errors"},
     "workdir": {"config", "errors"},
     "state": {"config", "models"},
-    "warp": {"config"},
     "features": {
         "config",
         "data",
@@ -61,8 +62,8 @@ ALLOWED = {
         "workdir",
     },
     "cell_readers": {"errors", "features", "tasks"},
-    "steps": {"config", "losses", "models", "optimizers", "packing", "state", "warp"},
-    "model_flops": {"config", "optimizers", "packing", "state", "steps"},
+    "steps": {"config", "losses", "models", "ops", "optimizers", "packing", "state"},
+    "model_flops": {"config", "ops", "optimizers", "packing", "state", "steps"},
     "tasks": {
         "classical",
         "config",
@@ -124,7 +125,8 @@ def test_builders_import_nothing_of_ours():
 
 
 @pytest.mark.parametrize(
-    "room", ["steps", "losses", "intervals", "metrics", "multilabel", "optimizers", "packing", "models", "texture"]
+    "room",
+    ["steps", "losses", "intervals", "metrics", "multilabel", "optimizers", "packing", "models", "ops", "texture"],
 )
 def test_the_pure_rooms_do_no_io_and_know_no_process(room: str):
     path = ROOT / "hep2jax" / room

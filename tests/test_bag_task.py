@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hep2jax import mesh as meshes
-from hep2jax import optimizers, steps, warp
+from hep2jax import ops, optimizers, steps
 from hep2jax import state as states
 from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
 from hep2jax.data.bag_stream import BagStream, of_specimens
@@ -111,7 +111,7 @@ def test_the_device_makes_the_tiles_that_the_host_makes(fields):
     host = BagStream(config, bags).batch(3)
     config.data.warp = "device"
     stream = BagStream(config, bags)
-    device = warp.crops(config, stream.batch(3), jax.device_put(stream.store))
+    device = ops.crops(config, stream.batch(3), jax.device_put(stream.store))
     assert set(device) == set(host)
     np.testing.assert_allclose(device["image"], host["image"], atol=1.01)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from configs import joint_published
-from hep2jax import losses, model_flops, optimizers, steps, warp
+from hep2jax import losses, model_flops, ops, optimizers, steps
 from hep2jax import mesh as meshes
 from hep2jax import state as states
 from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, LossConfig, ModelConfig, TrainConfig
@@ -70,7 +70,7 @@ def test_every_row_has_the_labels_of_its_specimen(fields):
         assert batch["grades"][row] == bright
     config.data.warp = "device"
     on_device = JointStream(config, fields, range(len(fields)))
-    made = warp.crops(config, on_device.batch(7), jax.device_put(on_device.store))
+    made = ops.crops(config, on_device.batch(7), jax.device_put(on_device.store))
     assert set(made) == set(batch)
     for name in ("patterns", "grades", "greys"):
         np.testing.assert_array_equal(made[name], batch[name])

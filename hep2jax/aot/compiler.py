@@ -32,6 +32,7 @@ ENVIRONMENT = {
 _SAY_EVERY = 60.0
 _SOURCES = (
     "models/*.py",
+    "ops/*.py",
     "losses.py",
     "model_flops.py",
     "steps.py",
@@ -167,6 +168,8 @@ def versions() -> dict[str, str]:
 def _sources_digest() -> str:
     root = pathlib.Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
-    for path in sorted(path for pattern in _SOURCES for path in root.glob(pattern)):
+    found = {pattern: sorted(root.glob(pattern)) for pattern in _SOURCES}
+    assert all(found.values()), f"no file for {[pattern for pattern, paths in found.items() if not paths]}"
+    for path in sorted(path for paths in found.values() for path in paths):
         digest.update(path.read_bytes())
     return digest.hexdigest()

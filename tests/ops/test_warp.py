@@ -6,12 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hep2jax import warp
+from hep2jax import ops
 from hep2jax.config import AugmentConfig, Config, DataConfig, TrainConfig
 from hep2jax.data import canvases, cell_stream, pipeline
 from hep2jax.data.sources import FieldSet, make_field
+from hep2jax.ops import warp
 from tests.data.cell_tables import cell_set
 
+PLATFORMS = ("cpu", "tpu")
+"""By gathering pixels, and by matrix products."""
 FAR = AugmentConfig(scale_min=0.7, scale_max=1.4, shift=0.2)
 
 
@@ -24,9 +27,9 @@ def _configs(augment: AugmentConfig, **data) -> tuple[Config, Config]:
     return host, device
 
 
-def _made(stream, config: Config, step: int, method: str, monkeypatch) -> dict[str, np.ndarray]:
-    monkeypatch.setattr(warp.jax, "default_backend", lambda: "tpu" if method == "products" else "cpu")
-    made = jax.jit(lambda batch, constants: warp.crops(config, batch, constants))(stream.batch(step), stream.store)
+def _made(stream, config: Config, step: int, platform: str) -> dict[str, np.ndarray]:
+    with ops.target(platform):
+        made = jax.jit(lambda batch, constants: ops.crops(config, batch, constants))(stream.batch(step), stream.store)
     return {name: np.asarray(value) for name, value in made.items()}
 
 
@@ -35,16 +38,16 @@ def _smooth(shape: tuple[int, int], seed: int) -> np.ndarray:
     return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
 
 
-@pytest.mark.parametrize("method", warp.METHODS)
+@pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("fit", ["stretch", "keep", "native"])
-def test_cells(method: str, fit: str, monkeypatch):
+def test_cells(platform: str, fit: str):
     host, device = _configs(FAR, crop_size=48, cell_fit=fit, normalise="none")
     cells = cell_set(host.data)
     for number, cell in enumerate(cells.cells):
         object.__setattr__(cell, "ready", _smooth(cell.ready.shape, number))
     streams = [cell_stream.CellStream(config, cells, range(len(cells))) for config in (host, device)]
     for step in range(3):
-        expected, made = streams[0].batch(step), _made(streams[1], device, step, method, monkeypatch)
+        expected, made = streams[0].batch(step), _made(streams[1], device, step, platform)
         assert made.keys() == expected.keys()
         np.testing.assert_array_equal(made["labels"], expected["labels"])
         np.testing.assert_array_equal(made["greys"], expected["greys"])
@@ -75,13 +78,13 @@ def _fields(sizes: list[tuple[int, int]]) -> FieldSet:
     return FieldSet(name="made_up", classes=("a", "b", "c"), fields=tuple(made))
 
 
-@pytest.mark.parametrize("method", warp.METHODS)
-def test_fields_of_several_sizes(method: str, monkeypatch):
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_fields_of_several_sizes(platform: str):
     host, device = _configs(AugmentConfig(scale_min=0.7), crop_size=160)
     fields = _fields([(170, 300), (200, 190), (260, 260)])
     streams = [pipeline.TrainingStream(config, fields, range(3)) for config in (host, device)]
     for step in range(2):
-        expected, made = streams[0].batch(step), _made(streams[1], device, step, method, monkeypatch)
+        expected, made = streams[0].batch(step), _made(streams[1], device, step, platform)
         assert made.keys() == expected.keys()
         difference = np.abs(made["image"] - expected["image"])
         assert difference.mean() < 0.6
@@ -91,19 +94,20 @@ def test_fields_of_several_sizes(method: str, monkeypatch):
 
 
 def test_a_whole_canvas_is_cut_exactly():
-    """A matrix of whole numbers, turned by a quarter: no interpolation, so every method gives the pixels themselves."""
+    """A matrix of whole numbers, turned by a quarter: no interpolation, so all give the pixels themselves."""
     pictures = np.stack([_smooth((40, 50), number) for number in range(3)])
     index, matrix = jnp.array([2, 0]), jnp.array([[[0, 1, 7], [-1, 0, 35]]] * 2, jnp.float32)
     expected = [np.rot90(pictures[i][35 - 23 : 36, 7 : 7 + 24], -1) for i in (2, 0)]
-    for method in warp.METHODS:
+    for platform in PLATFORMS:
         for cut in (warp.bilinear, warp.nearest):
-            made = np.asarray(cut(jnp.asarray(pictures), index, matrix, 24, method=method))
+            with ops.target(platform):
+                made = np.asarray(cut(jnp.asarray(pictures), index, matrix, 24))
             np.testing.assert_array_equal(made, expected)
 
 
 def test_a_batch_with_an_image_is_left_alone():
     batch = {"image": np.zeros((1, 8, 8), np.uint8)}
-    assert warp.crops(Config(), batch, {}) is batch
+    assert ops.crops(Config(), batch, {}) is batch
 
 
 def test_only_indices_and_matrices_travel():

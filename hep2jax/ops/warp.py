@@ -1,18 +1,22 @@
-"""Crop-mirror-rotate on the device: executes the matrices of `data.geometry` inside the compiled step."""
+"""Crop-mirror-rotate on the device: executes the matrices of `data.geometry` inside the compiled step.
+
+On TPU, which gathers single pixels slowly, a slab is fetched for each tile of a crop and interpolated by matrix
+products with hat functions; its weights are bfloat16, so a grey level is off by up to about one. Other platforms gather
+the pixels that each pixel of the crop lies between.
+"""
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Float32, Int32, UInt8
 
 from hep2jax.config import Config
+from hep2jax.ops.targets import current
 
-METHODS = ("gather", "products")
 _TILE = 128
-"""Side of the output tiles of `products`. 32 crops of 256 x 256 on a v5e, by the TPU compiler's estimate: 10.0 ms with
+"""Side of the tiles of a crop on TPU. 32 crops of 256 x 256 on a v5e, by the TPU compiler's estimate: 10.0 ms with
 tiles of 64, 9.2 with 128, 10.0 with 256; with square windows instead of slabs over the whole width 67 ms (tiles of
 128), as columns do not lie together in memory. 128 cells of 78 x 78: 0.7 ms where slabs are whole canvases, else
 1.8."""
@@ -31,11 +35,10 @@ def crops(config: Config, batch: dict[str, Any], constants: dict[str, Any]) -> d
     if "image" in batch:
         return batch
     index, matrices, size = batch["index"], batch["warp"], config.data.crop_size
-    method = "products" if jax.default_backend() == "tpu" else "gather"
     stretch = 1 / config.augment.scale_min
-    made = {"image": bilinear(constants["pictures"], index, matrices, size, method=method, stretch=stretch)}
+    made = {"image": bilinear(constants["pictures"], index, matrices, size, stretch=stretch)}
     if "label_maps" in constants:
-        made["labels"] = nearest(constants["label_maps"], index, matrices, size, method=method, stretch=stretch)
+        made["labels"] = nearest(constants["label_maps"], index, matrices, size, stretch=stretch)
     return {name: value for name, value in batch.items() if name not in ("index", "warp")} | made
 
 
@@ -45,7 +48,6 @@ def bilinear(
     matrices: Matrices,
     size: int,
     *,
-    method: str = "gather",
     stretch: float = 1.0,
 ) -> Float32[Array, "batch size size"]:
     """Crops of `pictures[index]` by bilinear interpolation, as `geometry.warp_host` makes them before it rounds.
@@ -55,12 +57,9 @@ def bilinear(
         index: which picture each crop is cut from.
         matrices: crop (x, y, 1) → canvas (x, y), pixel centres at whole numbers.
         size: side of the crops.
-        method: `gather` reads four pixels for each pixel of the crop, for CPUs and GPUs. `products` fetches a slab for
-            each tile of the crop and interpolates by matrix products with hat functions, for TPUs, which gather single
-            pixels slowly; its weights are bfloat16, so a grey level is off by up to about one.
-        stretch: the most canvas pixels that one pixel of the crop spans; bounds the slabs of `products`.
+        stretch: the most canvas pixels that one pixel of the crop spans; bounds the slabs.
     """
-    if method == "products":
+    if current().platform == "tpu":
         return _by_products(pictures, index, matrices, size, stretch, _hat).astype(jnp.float32)
     x, y = _places(matrices, size)
     left, top = jnp.floor(x), jnp.floor(y)
@@ -77,11 +76,10 @@ def nearest(
     matrices: Matrices,
     size: int,
     *,
-    method: str = "gather",
     stretch: float = 1.0,
 ) -> UInt8[Array, "batch size size"]:
     """Crops of class masks: the label of the nearest pixel; arguments as in `bilinear`."""
-    if method == "products":
+    if current().platform == "tpu":
         return _by_products(label_maps, index, matrices, size, stretch, _box).astype(jnp.uint8)
     x, y = (jnp.floor(places + 0.5).astype(jnp.int32) for places in _places(matrices, size))
     return _reader(label_maps, index, x, y)(0, 0).astype(jnp.uint8)
