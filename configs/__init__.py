@@ -1,1 +1,1 @@
-"""One file for each experiment that a user would run."""
+"""One file for each thing that a user would run; `get_config(variant)` gives its plain form or one of `VARIANTS`."""

@@ -1,4 +1,12 @@
-"""The cell-level main job: Gao et al.'s CNN, as published, on cells cut from the embedded synthetic specimens."""
+"""The cell-level main job: Gao et al.'s CNN, as published, on cells cut from the embedded synthetic specimens.
+
+Variants:
+
+* `published`: cells of whole synthetic camera frames, in batches for GPUs and TPUs.
+* `icpr2012`: the ICPR 2012 contest cells, leave-specimens-out inside the contest's training half. What is tried on
+  these 14 specimens is judged on them, never on the contest's test half. Name the owner's files with
+  --config.data.manual_dir=DIR; `scripts.cross_validate` runs all seven folds.
+"""
 
 from hep2jax.config import (
     AugmentConfig,
@@ -8,13 +16,17 @@ from hep2jax.config import (
     ModelConfig,
     OptimizerConfig,
     TrainConfig,
+    check_variant,
 )
 
+VARIANTS = ("published", "icpr2012")
 
-def get_config() -> Config:
-    return Config(
+
+def get_config(variant: str = "") -> Config:
+    check_variant(variant, VARIANTS)
+    config = Config(
         data=DataConfig(
-            name="hep2_synthetic", normalise="contrast_stretch", top_percentile=99.5, crop_size=78, balance="pattern"
+            name="hep2_synthetic", normalise="contrast_stretch", top_percentile=99.5, crop_size=0, balance="pattern"
         ),
         augment=AugmentConfig(rotation_step=9.0, scale_min=0.95, scale_max=1.05, gain=0.0, gamma=0.2, offset=0.0),
         model=ModelConfig(name="gao"),
@@ -22,3 +34,16 @@ def get_config() -> Config:
         train=TrainConfig(num_steps=1500, global_batch_size=64, log_every=50, checkpoint_every=500),
         evaluation=EvaluationConfig(batch_size=256, dihedral=True),
     )
+    if variant == "published":
+        config.data.builder_config = "specimens_large"
+        config.optimizer = OptimizerConfig(learning_rate=4e-3, warmup_steps=500, ema_decay=0.999)
+        config.train = TrainConfig(
+            num_steps=20_000, global_batch_size=1024, log_every=50, eval_every=1000, checkpoint_every=1000, prefetch=8
+        )
+        config.evaluation.batch_size = 1024
+    elif variant == "icpr2012":
+        config.data.name, config.data.builder_config, config.data.channel = "icpr2012", "cells", "green"
+        config.data.protocol, config.data.num_folds = "kfold", 7
+        config.train.num_steps, config.train.log_every, config.train.checkpoint_every = 500, 100, 500
+        config.evaluation.gallery_specimens = 8
+    return config

@@ -1,10 +1,13 @@
-"""DSFCN (Xie et al. 2019), an eighth as wide as published, on the embedded synthetic specimens."""
+"""DSFCN (Xie et al. 2019), an eighth as wide as published, on synthetic specimens. Variants: those of `fcn`."""
 
-from configs import fcn
 from hep2jax.config import Config
 
+from . import fcn
 
-def get_config() -> Config:
-    config = fcn.get_config()
+VARIANTS = fcn.VARIANTS
+
+
+def get_config(variant: str = "") -> Config:
+    config = fcn.get_config(variant)
     config.model.name = "dsfcn"
     return config

@@ -1,11 +1,14 @@
-"""`dsrn` on synthetic cells, narrow enough for a CPU."""
+"""`dsrn` on synthetic cells, shallow and narrow enough for a CPU. Variants: those of `cnn`, `published` whole."""
 
-from configs import cnn
-from hep2jax.config import Config
+from hep2jax.config import Config, ModelConfig
+
+from . import cnn
+
+VARIANTS = cnn.VARIANTS
 
 
-def get_config() -> Config:
-    config = cnn.get_config()
-    config.data.crop_size = 80
-    config.model.name, config.model.depth, config.model.width = "dsrn", 18, 0.25
+def get_config(variant: str = "") -> Config:
+    config = cnn.get_config(variant)
+    published = variant == "published"
+    config.model = ModelConfig(name="dsrn") if published else ModelConfig(name="dsrn", depth=18, width=0.25)
     return config

@@ -3,11 +3,15 @@
 Chosen among the four by leave-specimens-out inside that half (RESULTS.md). `make icpr2012 MANUAL_DIR=DIR` runs it.
 """
 
-from configs import icpr2012_dsfcn
-from hep2jax.config import Config
+from hep2jax.config import Config, check_variant
+
+from . import dsfcn
+
+VARIANTS = ()
 
 
-def get_config() -> Config:
-    config = icpr2012_dsfcn.get_config()
+def get_config(variant: str = "") -> Config:
+    check_variant(variant, VARIANTS)
+    config = dsfcn.get_config("icpr2012")
     config.data.protocol = "contest"
     return config

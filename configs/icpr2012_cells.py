@@ -5,12 +5,16 @@ smoothed labels: what was best when specimens of the training half were held out
 with --config.data.manual_dir=DIR; the contest's test half is measured if it is there. `make icpr2012-cells` runs both.
 """
 
-from configs import icpr2012_gao
-from hep2jax.config import Config
+from hep2jax.config import Config, check_variant
+
+from . import cnn
+
+VARIANTS = ()
 
 
-def get_config() -> Config:
-    config = icpr2012_gao.get_config()
+def get_config(variant: str = "") -> Config:
+    check_variant(variant, VARIANTS)
+    config = cnn.get_config("icpr2012")
     config.data.protocol, config.data.cell_margin = "contest", 0.1
     config.model.init_from = "runs/icpr2014_pretraining"
     config.optimizer.learning_rate, config.loss.label_smoothing = 5e-4, 0.1

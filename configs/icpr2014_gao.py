@@ -5,11 +5,15 @@ Name the owner's files with --config.data.manual_dir=DIR and the lists of the 64
 Grey levels stay as they are: contrast stretching, which the paper applies, was worse on a part of the training list.
 """
 
-from configs import cnn
-from hep2jax.config import AugmentConfig, Config
+from hep2jax.config import AugmentConfig, Config, check_variant
+
+from . import cnn
+
+VARIANTS = ()
 
 
-def get_config() -> Config:
+def get_config(variant: str = "") -> Config:
+    check_variant(variant, VARIANTS)
     config = cnn.get_config()
     config.data.name, config.data.protocol = "icpr2014_task1", "holdout"
     config.data.normalise, config.data.balance = "none", "none"

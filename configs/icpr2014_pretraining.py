@@ -4,11 +4,15 @@ Across specimens the exposure misleads: cells are stretched, framed alike by the
 the owner's files with --config.data.manual_dir=DIR. There is no side left to measure on but the one it is trained on.
 """
 
-from configs import icpr2014_gao
-from hep2jax.config import Config
+from hep2jax.config import Config, check_variant
+
+from . import icpr2014_gao
+
+VARIANTS = ()
 
 
-def get_config() -> Config:
+def get_config(variant: str = "") -> Config:
+    check_variant(variant, VARIANTS)
     config = icpr2014_gao.get_config()
     config.data.protocol, config.data.normalise, config.data.balance = "contest", "contrast_stretch", "pattern"
     config.data.cell_margin = 0.1

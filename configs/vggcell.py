@@ -1,11 +1,13 @@
-"""`vggcell` on synthetic cells, narrow enough for a CPU."""
+"""`vggcell` on synthetic cells, narrow enough for a CPU. Variants: those of `cnn`; `published` at its full width."""
 
-from configs import cnn
-from hep2jax.config import Config
+from hep2jax.config import Config, ModelConfig
+
+from . import cnn
+
+VARIANTS = cnn.VARIANTS
 
 
-def get_config() -> Config:
-    config = cnn.get_config()
-    config.data.crop_size = 80
-    config.model.name, config.model.width = "vggcell", 0.25
+def get_config(variant: str = "") -> Config:
+    config = cnn.get_config(variant)
+    config.model = ModelConfig(name="vggcell", width=1.0 if variant == "published" else 0.25)
     return config

@@ -17,25 +17,31 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from hep2jax import config as configs
+from hep2jax import config_files, models
 from hep2jax.errors import DivergedError, UsageError
+
+
+class _ConfigParser(flags.ArgumentParser):
+    """Takes names of shipped configurations beside paths, which the parser of ml_collections does not."""
+
+    def parse(self, argument: str) -> configs.Config:
+        return config_files.load(argument)
 
 
 def define_experiment_flags() -> None:
     """`--config`, with `--config.<section>.<key>` for every key, and `--workdir`."""
-    config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/.")
-    flags.DEFINE_string("workdir", None, "Where the run lives; default: runs/<name of the config file>.")
+    config_flags.DEFINE_config_file("config", None, "The experiment: FILE or FILE:VARIANT of configs/, or its name.")
+    flags.FLAGS["config"].parser = _ConfigParser()
+    flags.DEFINE_string("workdir", None, "Where the run lives; default: runs/FILE or runs/FILE-VARIANT.")
 
 
 def experiment() -> tuple[configs.Config, pathlib.Path]:
     """The checked configuration and the work directory that the flags name."""
     holder = flags.FLAGS["config"]
-    if not holder.present:
+    if holder.value is None:
         raise UsageError("--config is missing: name a file of configs/, such as --config=configs/fcn.py")
-    path = config_flags.get_config_filename(holder)
-    if not isinstance(holder.value, configs.Config):
-        raise UsageError(f"--config={path}: no such file, or its get_config() returns no hep2jax Config")
-    directory = flags.FLAGS.workdir or f"runs/{pathlib.Path(path).stem}"
-    return configs.validate(holder.value), pathlib.Path(directory)
+    directory = flags.FLAGS.workdir or f"runs/{config_files.run_name(config_flags.get_config_filename(holder))}"
+    return models.resolve(holder.value), pathlib.Path(directory)
 
 
 def prepare_runtime() -> None:
@@ -82,10 +88,10 @@ def _keep_memory() -> None:
 def run_app(entry: Callable[[Sequence[str]], None]) -> None:
     """Run a command: exit 0 when done, 2 with one line on stderr for wrong use, 1 for anything else."""
     if {"-h", "-help", "--help", "--helpshort"} & set(sys.argv[1:]):
-        print(_help())  # absl's help shows nothing of what this module defines, and exits with 1
+        print(_help(entry.__module__))  # absl's help shows nothing of what this module defines, and exits with 1
         return
     try:
-        app.run(lambda argv: _checked(entry, argv), flags_parser=_parse_flags)
+        app.run(lambda argv: _checked(entry, argv), flags_parser=lambda argv: _parse_flags(argv, entry.__module__))
     except UsageError as error:
         _fail(error, 2)
     except DivergedError as error:
@@ -109,22 +115,23 @@ def _is_disk_full(error: BaseException) -> bool:
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
+def _parse_flags(argv: list[str], command: str) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except (flags.Error, KeyError, ValueError, TypeError, FileNotFoundError) as error:
-        raise UsageError(_explain(argv, error)) from error
+        raise UsageError(_explain(argv, error, command)) from error
 
 
-def _own_flags() -> list[flags.Flag]:
-    """Those that the command defines and those of this module, without the libraries'."""
-    return [flag for module in (sys.argv[0], __name__) for flag in flags.FLAGS.get_key_flags_for_module(module)]
+def _own_flags(command: str) -> list[flags.Flag]:
+    """Those that the command's module defines and those of this module, without the libraries'."""
+    modules = (sys.argv[0] if command == "__main__" else command, __name__)  # absl's name of the main module
+    return [flag for module in modules for flag in flags.FLAGS.get_key_flags_for_module(module)]
 
 
-def _help() -> str:
-    """What the command is for, its flags and, where it has `--config`, every key with its default."""
-    lines = [(sys.modules["__main__"].__doc__ or "").strip(), ""]
-    for flag in _own_flags():
+def _help(command: str) -> str:
+    """What the command's module is for, its flags and, where it has `--config`, every key with its default."""
+    lines = [(sys.modules[command].__doc__ or "").strip(), ""]
+    for flag in _own_flags(command):
         default = "" if flag.default is None else f" (default: {flag.default})"
         lines += [f"  --{flag.name}", f"        {' '.join((flag.help or '').split())}{default}"]
     if "config" in flags.FLAGS:
@@ -136,7 +143,7 @@ def _help() -> str:
     return "\n".join(lines)
 
 
-def _explain(argv: Sequence[str], error: Exception) -> str:
+def _explain(argv: Sequence[str], error: Exception, command: str) -> str:
     """One line for a flag that did not parse; names the nearest valid one where it is unknown."""
     valid = configs.valid_keys()
     for argument in argv:
@@ -145,15 +152,15 @@ def _explain(argv: Sequence[str], error: Exception) -> str:
             unknown = key.removeprefix("config.")
             return f"unknown configuration key '{unknown}': did you mean '{configs.nearest_key(unknown)}'?"
     if isinstance(error, flags.UnrecognizedFlagError):
-        return f"Unknown command line flag '{error.flagname}': {_suggestion(error.flagname)}"
+        return f"Unknown command line flag '{error.flagname}': {_suggestion(error.flagname, command)}"
     return " ".join(str(error).split())
 
 
-def _suggestion(unknown: str) -> str:
+def _suggestion(unknown: str, command: str) -> str:
     """The flag or key of the command that looks most like it, where one does."""
     keys = configs.valid_keys() if "config" in flags.FLAGS else []
     known = {name: f"config.{key}" for key in keys for name in (key.rpartition(".")[2], key)}
-    known |= {flag.name: flag.name for flag in _own_flags()}
+    known |= {flag.name: flag.name for flag in _own_flags(command)}
     near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.6)
     return f"did you mean --{known[near[0]]}?" if near else "--help lists those that there are"
 

@@ -1,6 +1,6 @@
 """Typed configuration: every key a user can set, its unit and its limits. Imports nothing of ours but errors.
 
-A file in `configs/` returns a `Config`; `--config.<section>.<key>=<value>` overrides single keys.
+`get_config(variant)` of a file in `configs/` returns a `Config`; `--config.<section>.<key>=<value>` overrides keys.
 """
 
 import dataclasses
@@ -50,6 +50,7 @@ def _key(
     above: float | None = None,
     at_most: float | None = None,
     may_change: bool = False,
+    of_evaluation: bool = False,
 ) -> Any:
     """A key with what may be said of its values; `validate` reads it from the field's metadata.
 
@@ -61,36 +62,39 @@ def _key(
         at_most: the greatest number.
         may_change: whether a run may be continued with another value, because neither its parameters nor its
             checkpoints depend on it.
+        of_evaluation: whether an evaluation takes the given value instead of the trained one, because it says what is
+            measured or how.
     """
     limits = {"choices": tuple(choices), "at_least": at_least, "above": above, "at_most": at_most}
-    return dataclasses.field(default=default, metadata=limits | {"may_change": may_change})
+    uses = {"may_change": may_change, "of_evaluation": of_evaluation}
+    return dataclasses.field(default=default, metadata=limits | uses)
 
 
 @dataclasses.dataclass(kw_only=True)
 class DataConfig:
     """Which images, where they are, who trains on which, and how crops are drawn."""
 
-    name: str = _key("hep2_synthetic", choices=DATA_SETS)
-    """TFDS name of the data set, one of `DATA_SETS`."""
-    builder_config: str = ""
+    name: str = _key("hep2_synthetic", choices=DATA_SETS, of_evaluation=True)
+    """TFDS name of the data set."""
+    builder_config: str = _key("", of_evaluation=True)
     """Named configuration of the builder (`cells`, `specimens`, ...); empty: the one that fits the network."""
-    data_dir: str | None = _key(None, may_change=True)
+    data_dir: str | None = _key(None, may_change=True, of_evaluation=True)
     """Where prepared data sets are kept; None: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
-    manual_dir: str | None = _key(None, may_change=True)
+    manual_dir: str | None = _key(None, may_change=True, of_evaluation=True)
     """The owner's directory tree, for sets that need a licence."""
-    protocol: str = _key("contest", choices=PROTOCOLS)
+    protocol: str = _key("contest", choices=PROTOCOLS, of_evaluation=True)
     """contest: the data set's own split; the others: see hep2jax.data.protocols."""
-    fold: int = _key(0, at_least=0)
+    fold: int = _key(0, at_least=0, of_evaluation=True)
     """Which fold (0 to num_folds-1) or which specimen of `loso` is held out for testing."""
-    num_folds: int = _key(7, at_least=2)
+    num_folds: int = _key(7, at_least=2, of_evaluation=True)
     """Number of folds of `kfold`, `blocked` and `random_cells`."""
-    split_lists: str = ""
+    split_lists: str = _key("", of_evaluation=True)
     """Folder with training.csv, validation.csv and test.csv (those that there are), for `holdout`."""
-    block_gap: int = _key(0, at_least=0)
+    block_gap: int = _key(0, at_least=0, of_evaluation=True)
     """Cells left out of training at each border between the blocks of `blocked`."""
-    protocol_seed: int = _key(0, at_least=0)
+    protocol_seed: int = _key(0, at_least=0, of_evaluation=True)
     """Seed of the shuffle of `random_cells`; apart from `seed`, so that runs with other seeds share their folds."""
-    validation_fraction: float = _key(0.0, at_least=0.0, at_most=0.9)
+    validation_fraction: float = _key(0.0, at_least=0.0, at_most=0.9, of_evaluation=True)
     """Share of the training specimens (of the cells, where a protocol divides cells) set aside for validation, where
     the protocol has no validation side of its own."""
     channel: str = _key("grey", choices=CHANNELS)
@@ -118,7 +122,8 @@ class DataConfig:
     """For sets that do not annotate the cells which the frame cuts (icpr2012): background nearer than this to the
     frame, in native pixels, is void in training. Figures are measured on every pixel all the same."""
     crop_size: int = _key(128, at_least=8, at_most=8192)
-    """Side of the square training crop of a field, in pixels at working resolution; side of a cell network's input."""
+    """Side of the square training crop of a field, in pixels at working resolution; side of a cell network's input,
+    where 0 is the network's own (see `hep2jax.models.resolve`)."""
     warp: str = _key("auto", choices=WARPS)
     """Where the crop-mirror-rotate matrix is executed. host: by OpenCV, uint8 crops travel; device: inside the step,
     from training images that stay in the devices' memory, only indices and matrices travel; auto: device on GPUs, which
@@ -277,7 +282,16 @@ class Config:
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
-    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig, metadata={"may_change": True})
+    evaluation: EvaluationConfig = dataclasses.field(
+        default_factory=EvaluationConfig, metadata={"may_change": True, "of_evaluation": True}
+    )
+
+
+def check_variant(variant: str, variants: Sequence[str]) -> None:
+    """UsageError where a configuration file has no such variant; every one has the plain one, which is ""."""
+    if variant and variant not in variants:
+        known = f"its variants are {', '.join(variants)}" if variants else "it has no variants"
+        raise UsageError(f"unknown variant '{variant}' of the configuration: {known}")
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float32
 
-from hep2jax import evaluate, steps, workdir
+from hep2jax import evaluation, steps, workdir
 from hep2jax import mesh as meshes
 from hep2jax import state as states
 from hep2jax.config import CLASSIFIERS, Config, DataConfig
@@ -95,7 +95,7 @@ def of_workdir(directory: pathlib.Path) -> FeatureNetwork:
         UsageError: no run of ours, no checkpoint yet, or a network that labels pixels.
     """
     config = workdir.open_for_reading(directory)
-    parameters, classes = evaluate.load_parameters(directory)
+    parameters, classes = evaluation.load_parameters(directory)
     return of_network(config, states.make_network(config, len(classes)), parameters)
 
 

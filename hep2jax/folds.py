@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hep2jax import config as configs
-from hep2jax import environment, report, tasks, train, workdir
+from hep2jax import environment, report, tasks, training, workdir
 from hep2jax.config import Config
 from hep2jax.data import protocols
 from hep2jax.errors import UsageError
@@ -31,7 +31,7 @@ def run(config: Config, directory: pathlib.Path) -> tuple[tasks.Task, dict[str, 
         say(f"fold {fold + 1} of {len(groups)}: {protocols.shortened(held_out)} held out")
         folded = _fold_config(config, fold)
         partitions.append(protocols.partition(folded.data, task.name, task.items, task.classes))
-        rows += train.complete(folded, directory / f"fold-{fold:02d}", task)["test"]
+        rows += training.complete(folded, directory / f"fold-{fold:02d}", task)["test"]
     protocol = f"{config.data.protocol}, {len(groups)} folds pooled"
     figures = task.figures(rows, protocol, any(part.specimen_leakage for part in partitions))
     figures["leakage_note"] = leakage_note(partitions)

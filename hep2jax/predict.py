@@ -4,65 +4,39 @@ python -m hep2jax.predict --workdir=DIR --images='PATTERN' --output=DIR
 """
 
 import csv
-import dataclasses
 import glob
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
-import jax
 import numpy as np
 from absl import flags
 from PIL import Image
 
-from hep2jax import cli, evaluate, metrics, specimen, tasks, workdir
-from hep2jax import mesh as meshes
-from hep2jax import state as states
-from hep2jax.config import BAG_READERS, CLASSIFIERS, JOINT_READERS, Config
-from hep2jax.data import cells, sources
-from hep2jax.data.joint_stream import GRADES
+from hep2jax import cli, readers
+from hep2jax.config import Config
+from hep2jax.data import sources
 from hep2jax.errors import UsageError
 from hep2jax.progress import say
+from hep2jax.readers import Reader
 from hep2jax.report import palette
-from hep2jax.tasks.bag_task import BagEvaluator, pooled
-from hep2jax.tasks.cell_task import CellEvaluator
-from hep2jax.tasks.field_task import FieldEvaluator
-from hep2jax.tasks.joint_task import JointEvaluator, majority
-from hep2jax.tasks.labels_task import probabilities
-from tfds_builders import icap
-
-_WORKDIR = flags.DEFINE_string("workdir", None, "A finished run.")
-_IMAGES = flags.DEFINE_string("images", None, "Shell pattern of the images to read, quoted; ** goes into folders.")
-_OUTPUT = flags.DEFINE_string("output", None, "Folder for the masks, overlays and predictions.csv.")
-
-_DECIMALS = 6  # of shares and probabilities, as in `report/records.json`
 
 _UNREADABLE = (OSError, SyntaxError, ValueError)  # what Pillow raises for files that are no images, or broken ones
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Reading:
-    """What the network says about one image."""
-
-    image: str
-    pattern: str
-    """The pattern with most votes (foreground pixels or patches); 'none' where no cell was found."""
-    icap: str
-    """Its consensus codes, such as `AC-4, AC-5`; empty for a pattern that has none."""
-    share: float
-    """Share of the votes that it has; 0 where no cell was found."""
-    num_objects: int
-    """Connected foreground objects; touching cells count as one."""
-    foreground: float
-    """Share of the image's pixels that are cell."""
+def define_flags() -> None:
+    """The command's flags."""
+    flags.DEFINE_string("workdir", None, "A finished run.")
+    flags.DEFINE_string("images", None, "Shell pattern of the images to read, quoted; ** goes into folders.")
+    flags.DEFINE_string("output", None, "Folder for the masks, overlays and predictions.csv.")
 
 
-def run(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> None:
     """Read every image; one that cannot be read is named and the rest goes on."""
     del argv
-    directory, pattern, output = (_required(flag) for flag in (_WORKDIR, _IMAGES, _OUTPUT))
+    directory, pattern, output = (_required(name) for name in ("workdir", "images", "output"))
     cli.prepare_runtime()
     paths = sorted(path for path in glob.glob(pattern, recursive=True) if pathlib.Path(path).is_file())
     if not paths:
@@ -70,10 +44,11 @@ def run(argv: Sequence[str]) -> None:
     predict(pathlib.Path(directory), paths, pathlib.Path(output))
 
 
-def _required(flag: flags.FlagHolder) -> str:
-    if not flag.value:
-        raise UsageError(f"--{flag.name} is missing: predict needs --workdir=DIR --images='PATTERN' --output=DIR")
-    return flag.value
+def _required(name: str) -> str:
+    value = flags.FLAGS[name].value
+    if not value:
+        raise UsageError(f"--{name} is missing: predict needs --workdir=DIR --images='PATTERN' --output=DIR")
+    return value
 
 
 def predict(directory: pathlib.Path, paths: Sequence[str], output: pathlib.Path) -> list[dict[str, Any]]:
@@ -84,28 +59,35 @@ def predict(directory: pathlib.Path, paths: Sequence[str], output: pathlib.Path)
     a file `<image>_mask.png` beside it is the cell's mask, and a cell whose mask cannot be read is left out. A network
     for images of several patterns names those above `evaluation.pattern_threshold` of the run.
     """
-    config, classes = workdir.open_for_reading(directory), workdir.read_classes(directory)
-    reads_cells = config.model.name in CLASSIFIERS
-    paths = [path for path in paths if not (reads_cells and _is_mask(path))]
-    images = {path: image for path in paths if (image := _read(path, config)) is not None}
-    masks = _masks_beside(images) if reads_cells else {}
-    images = {path: image for path, image in images.items() if path in masks or not reads_cells}
+    reader = readers.open_reader(directory)
+    paths = [path for path in paths if not (reader.takes_masks and _is_mask(path))]
+    images = {path: image for path in paths if (image := _read(path, reader.config)) is not None}
+    masks = _masks_beside(images) if reader.takes_masks else None
+    images = {path: image for path, image in images.items() if masks is None or path in masks}
     if not images:
         raise UsageError(f"none of the {len(paths)} images could be read; nothing written")
     try:
         output.mkdir(parents=True, exist_ok=True)
-        if reads_cells:
-            readings = _read_cells(config, directory, classes, images, masks)
-        elif config.model.name in BAG_READERS:
-            readings = _read_bags(config, directory, classes, images)
-        else:
-            read = _read_patches if config.model.name in JOINT_READERS else _read_pixels
-            readings = list(read(config, directory, classes, images, output))
-        _write_table(output / "predictions.csv", readings)
+        rows = _write_readings(reader, images, masks, output)
     except OSError as error:
         raise UsageError(f"--output={output}: cannot be written ({error.strerror})") from error
-    say(f"{len(readings)} of {len(paths)} images read: {output / 'predictions.csv'}")
-    return readings
+    say(f"{len(rows)} of {len(paths)} images read: {output / 'predictions.csv'}")
+    return rows
+
+
+def _write_readings(
+    reader: Reader, images: dict[str, np.ndarray], masks: dict[str, np.ndarray] | None, output: pathlib.Path
+) -> list[dict[str, Any]]:
+    """Write the masks of each image as it is read, then the table; returns its rows."""
+    names, rows = list(images), []
+    readings = reader.read(list(images.values()), None if masks is None else [masks[name] for name in names], names)
+    for name, stem, reading in zip(names, _output_names(names), readings, strict=True):
+        for mask in reading.class_masks:
+            _save(output / f"{stem}_classes.png", mask)
+            _save(output / f"{stem}_overlay.png", overlay(images[name], mask))
+        rows.append(reader.row(name, reading))
+    _write_table(output / "predictions.csv", rows)
+    return rows
 
 
 def _read(path: str, config: Config) -> np.ndarray | None:
@@ -126,15 +108,6 @@ def _decode(path: str | pathlib.Path) -> np.ndarray:
         plain = image.convert("RGB") if image.mode in ("P", "LA", "RGBA", "CMYK", "YCbCr") else image
         pixels = np.asarray(plain)
     return pixels.astype(np.uint8) * 255 if pixels.dtype == np.bool_ else pixels
-
-
-def _trained(
-    config: Config, directory: pathlib.Path, classes: Sequence[str]
-) -> tuple[states.Network, jax.sharding.Mesh, tasks.Parameters]:
-    mesh = meshes.make_mesh()
-    network = states.make_network(config, tasks.num_outputs(config, classes))
-    state, _ = evaluate.restore(config, directory, network, mesh)
-    return network, mesh, (state.ema_params, state.ema_batch_stats)
 
 
 def _is_mask(path: str) -> bool:
@@ -164,114 +137,12 @@ def _mask_beside(path: str, shape: tuple[int, ...]) -> np.ndarray | None:
     return np.zeros(shape, bool)
 
 
-def _read_cells(
-    config: Config,
-    directory: pathlib.Path,
-    classes: Sequence[str],
-    images: dict[str, np.ndarray],
-    masks: dict[str, np.ndarray],
-) -> list[dict[str, Any]]:
-    network, mesh, parameters = _trained(config, directory, classes)
-    ready = [cells.make_ready(image, masks[path], config.data, name=path) for path, image in images.items()]
-    evaluator = CellEvaluator(config, network, mesh)
-    probabilities = evaluator.predict(parameters, [image for image, _ in ready], [greys for _, greys in ready])
-    return [_named(path, row, classes) for path, row in zip(images, probabilities, strict=True)]
-
-
-def _named(path: str, probabilities: np.ndarray, classes: Sequence[str]) -> dict[str, Any]:
-    best = int(probabilities.argmax())
-    shares = {name: round(float(p), _DECIMALS) for name, p in zip(classes, probabilities, strict=True)}
-    pattern = {"pattern": classes[best], "icap": icap.describe(classes[best])}
-    return {"image": path, **pattern, "probability": shares[classes[best]], **shares}
-
-
-def _labelled(path: str, probabilities: np.ndarray, classes: Sequence[str], threshold: float) -> dict[str, Any]:
-    """The patterns of at least the threshold, the most probable first, and the probability of every pattern."""
-    found: list[str] = [
-        classes[int(k)] for k in np.argsort(-probabilities, kind="stable") if probabilities[k] >= threshold
-    ]
-    read = {"patterns": " + ".join(found) or "none", "icap": " + ".join(filter(None, map(icap.describe, found)))}
-    shares = {name: round(float(p), _DECIMALS) for name, p in zip(classes, probabilities, strict=True)}
-    return {"image": path, **read, **shares}
-
-
-def _read_bags(
-    config: Config, directory: pathlib.Path, classes: Sequence[str], images: dict[str, np.ndarray]
-) -> list[dict[str, Any]]:
-    network, mesh, parameters = _trained(config, directory, classes)
-    rows = BagEvaluator(config, network, mesh).measure_fields(parameters, _fields(images, config))
-    if tasks.reads_labels(config):
-        threshold = config.evaluation.pattern_threshold
-        pairs = zip(images, rows, strict=True)
-        return [_labelled(path, probabilities(row), classes, threshold) for path, row in pairs]
-    return [_named(path, pooled([row]), classes) for path, row in zip(images, rows, strict=True)]
-
-
-def _read_patches(
-    config: Config, directory: pathlib.Path, classes: Sequence[str], images: dict[str, np.ndarray], output: pathlib.Path
-) -> Iterator[dict[str, Any]]:
-    network, mesh, parameters = _trained(config, directory, classes)
-    votes = JointEvaluator(config, network, mesh).read(parameters, _fields(images, config))
-    for (path, image), name, row in zip(images.items(), _output_names(list(images)), votes, strict=True):
-        pattern, grade = majority([row])
-        _save_masks(output / name, image, row.foreground, np.full(image.shape, pattern or 0))
-        reading = _reading(path, row.foreground, row.patterns, classes, config)
-        yield dataclasses.asdict(reading) | {"intensity": "none" if grade is None else GRADES[grade]}
-
-
-def _fields(images: dict[str, np.ndarray], config: Config) -> list[sources.Field]:
-    """The images as fields of which nothing is known."""
-    return [
-        sources.make_field(
-            image=image,
-            classes=np.zeros(image.shape, np.uint8),
-            instances=np.zeros(image.shape, np.uint16),
-            specimen_id=path,
-            number=0,
-            split="",
-            pattern=0,
-            intensity="",
-            config=config.data,
-        )
-        for path, image in images.items()
-    ]
-
-
-def _read_pixels(
-    config: Config, directory: pathlib.Path, classes: Sequence[str], images: dict[str, np.ndarray], output: pathlib.Path
-) -> Iterator[dict[str, Any]]:
-    network, mesh, parameters = _trained(config, directory, classes)
-    readings = FieldEvaluator(config, network, mesh).read_pixels(parameters, _fields(images, config))
-    for (path, image), name, read in zip(images.items(), _output_names(list(images)), readings, strict=True):
-        _save_masks(output / name, image, read.foreground, read.pattern)
-        yield dataclasses.asdict(_reading(path, read.foreground, read.votes, classes, config))
-
-
-def _save_masks(stem: pathlib.Path, image: np.ndarray, foreground: np.ndarray, pattern: np.ndarray) -> None:
-    mask = np.where(foreground, pattern + 1, 0).astype(np.uint8)
-    _save(stem.with_name(f"{stem.name}_classes.png"), mask)
-    _save(stem.with_name(f"{stem.name}_overlay.png"), overlay(image, mask))
-
-
 def _output_names(paths: Sequence[str]) -> list[str]:
     """The stems, or whole paths written flat where two images share a stem."""
     stems = [pathlib.Path(path).stem for path in paths]
     if len(set(stems)) == len(stems):
         return stems
     return [str(pathlib.Path(path).with_suffix("")).strip("/").replace("/", "_") for path in paths]
-
-
-def _reading(path: str, foreground: np.ndarray, votes: np.ndarray, classes: Sequence[str], config: Config) -> Reading:
-    winner = specimen.vote(votes)
-    name = "none" if winner is None else classes[winner]
-    return Reading(
-        image=path,
-        pattern=name,
-        icap=icap.describe(name),
-        share=round(float(specimen.vote_shares(votes).max()), _DECIMALS),
-        num_objects=int(metrics.connected_objects(foreground, config.evaluation.min_object_pixels).max()),
-        foreground=round(float(foreground.mean()), _DECIMALS),
-    )
 
 
 def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -305,4 +176,5 @@ def _write_table(path: pathlib.Path, readings: Sequence[dict[str, Any]]) -> None
 
 
 if __name__ == "__main__":
-    cli.run_app(run)
+    define_flags()
+    cli.run_app(main)

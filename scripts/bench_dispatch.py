@@ -150,7 +150,7 @@ def do_nothing(state: TrainState, batch: Any, constants: Any) -> tuple[TrainStat
 
 
 def compiled(config: Config, *, idle: bool) -> Path:
-    """As `hep2jax.train` calls its steps: a program compiled ahead of the first call."""
+    """As `hep2jax.training` calls its steps: a program compiled ahead of the first call."""
     made = _made(config, idle)
     return Path(call=made_up.runner(made.compile()[1], made), steps=config.train.steps_per_call)
 

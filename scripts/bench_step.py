@@ -6,7 +6,6 @@ Configurations are those of `configs/` (`gao` as published, the others narrower)
 from the same parameters and use the same number of threads, float32. For a GPU there is `scripts.gpu_report`.
 """
 
-import importlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -15,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 from absl import flags
 
-from hep2jax import cli, packing
-from hep2jax import config as configs
+from hep2jax import cli, config_files, models, packing
 from hep2jax import state as states
 from hep2jax.config import Config
 from hep2jax.errors import UsageError
@@ -25,14 +23,14 @@ from scripts import bench_common, made_up
 if TYPE_CHECKING:
     from scripts.peers import training
 
-FILES = {"gao": "cnn", "resnet": "resnet", "fcn": "fcn", "dsfcn": "dsfcn", "unet": "unet"}
+CONFIGURATIONS = {"gao": "cnn", "resnet": "resnet", "fcn": "fcn", "dsfcn": "dsfcn", "unet": "unet"}
 """The configuration of each network that has a twin."""
 OURS = "ours"
 
 
 def define_flags() -> None:
     """The command's own flags."""
-    flags.DEFINE_list("networks", list(FILES), f"Of {', '.join(FILES)}.")
+    flags.DEFINE_list("networks", list(CONFIGURATIONS), f"Of {', '.join(CONFIGURATIONS)}.")
     flags.DEFINE_list("ways", None, "Of eager, channels_last, compile, compile_channels_last.")
     flags.DEFINE_integer("batch", 0, "Examples in a step; 0: the configuration's.")
     flags.DEFINE_float("width", 0.0, "Of the network; 0: the configuration's.")
@@ -66,13 +64,13 @@ def main(argv: Sequence[str]) -> None:
 
 def configuration(name: str, *, batch: int = 0, width: float = 0.0, crop: int = 0) -> Config:
     """The shipped configuration, with what is not 0 changed. Raises UsageError for a network without a twin."""
-    if name not in FILES:
-        raise UsageError(f"--networks={name}: must be of {', '.join(FILES)}")
-    config = importlib.import_module(f"configs.{FILES[name]}").get_config()
+    if name not in CONFIGURATIONS:
+        raise UsageError(f"--networks={name}: must be of {', '.join(CONFIGURATIONS)}")
+    config = config_files.load(CONFIGURATIONS[name])
     config.train.global_batch_size = batch or config.train.global_batch_size
     config.model.width = width or config.model.width
     config.data.crop_size = crop or config.data.crop_size
-    return configs.validate(config)
+    return models.resolve(config)
 
 
 def _device_and_ways(ways: list[str] | None) -> tuple[str, list[str]]:

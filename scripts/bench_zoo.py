@@ -8,7 +8,6 @@ Medians over the rounds; both sides take turns.
 """
 
 import contextlib
-import importlib
 import json
 import pathlib
 import tempfile
@@ -17,15 +16,14 @@ from collections.abc import Callable, Sequence
 import jax
 from absl import flags
 
-from hep2jax import cli, tasks, timing, train
-from hep2jax import config as configs
+from hep2jax import cli, config_files, models, tasks, timing, training
 from hep2jax import state as states
 from hep2jax.config import BAG_READERS, CLASSIFIERS, JOINT_READERS, SEGMENTERS, Config
 from hep2jax.timing import StepClock
-from hep2jax.train import Feed, Run
+from hep2jax.training import Feed, Run
 from scripts import bench_common
 
-_ALL = ("cnn", *CLASSIFIERS[1:], *SEGMENTERS, *JOINT_READERS, *BAG_READERS, "mil_mixed")
+_ALL = ("cnn", *CLASSIFIERS[1:], *SEGMENTERS, *JOINT_READERS, *BAG_READERS, "mil:mixed")
 _HEAD = (
     "configuration",
     "width",
@@ -43,7 +41,7 @@ _HEAD = (
 
 def define_flags() -> None:
     """The command's own flags."""
-    flags.DEFINE_list("configs", list(_ALL), "Stems of files in configs/.")
+    flags.DEFINE_list("configs", list(_ALL), "Of configs/, each as FILE or FILE:VARIANT.")
     flags.DEFINE_integer("calls", 5, "Calls of a side in a round.")
     flags.DEFINE_integer("repeats", 5, "Rounds; both sides are measured once in each.")
 
@@ -55,12 +53,12 @@ def main(argv: Sequence[str]) -> None:
     where = bench_common.machine()
     bench_common.say_where(where)
     results, rows = {}, []
-    for stem in flags.FLAGS.configs:
-        config = configs.validate(importlib.import_module(f"configs.{stem}").get_config())
-        results[stem] = found = measure(config, flags.FLAGS.calls, flags.FLAGS.repeats)
+    for name in flags.FLAGS.configs:
+        config = models.resolve(config_files.load(name))
+        results[name] = found = measure(config, flags.FLAGS.calls, flags.FLAGS.repeats)
         size, side = config.train.global_batch_size, config.data.crop_size
         rows.append(
-            (f"`{stem}`", config.model.width, size, side, f"{found['parameters']:,}", *list(found.values())[1:])
+            (f"`{name}`", config.model.width, size, side, f"{found['parameters']:,}", *list(found.values())[1:])
         )
         print(bench_common.table(_HEAD, rows[-1:]).splitlines()[-1], flush=True)
     print(bench_common.table(_HEAD, rows))
@@ -72,9 +70,9 @@ def measure(
 ) -> dict[str, float]:
     """The figures of a row, from `parameters` on; with the `lock` held while the devices are used."""
     with tempfile.TemporaryDirectory() as scratch:
-        this = train.prepare(config, pathlib.Path(scratch), StepClock(), tasks.load(config))
+        this = training.prepare(config, pathlib.Path(scratch), StepClock(), tasks.load(config))
         try:
-            with lock or contextlib.nullcontext(), train.open_feed(this, 0, 1_000_000_000) as feed:
+            with lock or contextlib.nullcontext(), training.open_feed(this, 0, 1_000_000_000) as feed:
                 return _measure(this, feed, calls, repeats)
         finally:
             this.checkpoints.close()
@@ -83,10 +81,10 @@ def measure(
 
 def _measure(this: Run, feed: Feed, calls: int, repeats: int) -> dict[str, float]:
     batch = next(feed.batches)
-    compiled = train.compile_step(this, batch, feed.constants)
+    compiled = training.compile_step(this, batch, feed.constants)
     sides = {
         "alone": _side(this, compiled, feed, lambda metrics: batch, calls),
-        "fed": _side(this, compiled, feed, lambda metrics: train.next_batch(this, feed.batches, metrics), calls),
+        "fed": _side(this, compiled, feed, lambda metrics: training.next_batch(this, feed.batches, metrics), calls),
     }
     sides["alone"]()
     rounds = bench_common.interleaved(sides, repeats)

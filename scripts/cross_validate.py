@@ -1,6 +1,6 @@
 """Train and measure every fold of data.protocol (kfold, loso, blocked, random_cells) and pool the figures.
 
-python -m scripts.cross_validate --config=configs/icpr2012_fcn.py --config.data.manual_dir=DIR --workdir=DIR
+python -m scripts.cross_validate --config=configs/fcn.py:icpr2012 --config.data.manual_dir=DIR --workdir=DIR
 
 Run again after an interruption, it goes on where it stopped. A finished fold that was last measured on other data or
 with other settings (`--mode=evaluate`, `evaluation.*`) is measured again; one trained on other data is refused.

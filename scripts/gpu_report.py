@@ -14,7 +14,6 @@ a machine lacks that has jax, flax, optax, orbax and PyTorch, and no network.
 """
 
 import dataclasses
-import importlib
 import json
 import os
 import pathlib
@@ -29,19 +28,19 @@ import jax
 import numpy as np
 from absl import flags
 
-from hep2jax import chips, cli, model_flops, packing, steps, timing
+from hep2jax import chips, cli, config_files, model_flops, models, packing, steps, timing
 from hep2jax import config as configs
 from hep2jax import state as states
 from hep2jax.config import Config
 from scripts import bench_common, bench_zoo, made_up
 from scripts.peers import protocol
 
-FILES = {
-    "fcn": "fcn_published",
-    "gao": "cnn_published",
-    "resnet": "resnet_published",
-    "dsfcn": "dsfcn_published",
-    "unet": "unet_published",
+CONFIGURATIONS = {
+    "fcn": "fcn:published",
+    "gao": "cnn:published",
+    "resnet": "resnet:published",
+    "dsfcn": "dsfcn:published",
+    "unet": "unet:published",
 }
 """The configuration of each network, the most telling first."""
 BATCH = {"unet": 64}
@@ -71,7 +70,7 @@ _HEAD = (
 def define_flags() -> None:
     """The command's own flags."""
     flags.DEFINE_float("minutes", 8.0, "When to end, whatever is not yet had.")
-    flags.DEFINE_list("networks", list(FILES), f"Of {', '.join(FILES)}.")
+    flags.DEFINE_list("networks", list(CONFIGURATIONS), f"Of {', '.join(CONFIGURATIONS)}.")
     flags.DEFINE_list("rows", list(KINDS), f"Of {', '.join(KINDS)}.")
     flags.DEFINE_string("output", "runs/gpu_report", "Directory for rows.jsonl and table.md.")
     flags.DEFINE_float("seconds", 2.0, "How long each thing is timed.")
@@ -81,7 +80,7 @@ def define_flags() -> None:
 
 def configuration(name: str, *, tiny: bool) -> Config:
     """The published configuration of a network; `tiny`: the same, small enough for a CPU."""
-    config = importlib.import_module(f"configs.{FILES[name]}").get_config()
+    config = config_files.load(CONFIGURATIONS[name])
     config.train.global_batch_size = BATCH.get(name, config.train.global_batch_size)
     if name == "resnet":
         config.model.depth = 18
@@ -89,7 +88,7 @@ def configuration(name: str, *, tiny: bool) -> Config:
         config.model.width = 1.0 if name == "gao" else 0.05
         config.data.crop_size = _TINY_SIDE.get(name, 64)
         config.train.global_batch_size = config.evaluation.batch_size = 4
-    return configs.validate(config)
+    return models.resolve(config)
 
 
 @dataclasses.dataclass
@@ -140,9 +139,9 @@ class Report:
         return "\n\n".join([where, *tables, *failed])
 
     def _ordered(self) -> list[dict[str, Any]]:
-        """By network, in the order of `FILES`, then by what was measured."""
+        """By network, in the order of `CONFIGURATIONS`, then by what was measured."""
         return sorted(
-            self.rows, key=lambda row: (list(FILES).index(row["network"]), row["what"] != "train", row["what"])
+            self.rows, key=lambda row: (list(CONFIGURATIONS).index(row["network"]), row["what"] != "train", row["what"])
         )
 
     def _compiled(self, row: dict[str, Any]) -> Any:

@@ -41,7 +41,7 @@ class MadeUp:
         return tasks.num_outputs(self.config, tasks.patterns(self.config))
 
     def compile(self) -> tuple[jax.stages.Lowered, jax.stages.Compiled]:
-        """The step as `hep2jax.train` compiles it."""
+        """The step as `hep2jax.training` compiles it."""
         shared = meshes.replicated(meshes.make_mesh())
         jitted = jax.jit(self.step, donate_argnums=0, out_shardings=(shared, shared))
         lowered = jitted.lower(self.state, self.batch, self.constants)

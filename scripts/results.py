@@ -22,11 +22,11 @@ from absl import flags
 
 from hep2jax import cli
 from hep2jax import config as configs
-from hep2jax.data import prepare
 from hep2jax.errors import UsageError
 from hep2jax.progress import say
 from scripts.documents import write
 from scripts.tables import TABLES, Published, Row, Table
+from tfds_builders import BUILDERS
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 _COMMIT = "commit.txt"
@@ -73,10 +73,8 @@ def main(argv: Sequence[str]) -> None:
 def _manual_dirs() -> dict[str, str]:
     pairs = [text.split("=", 1) for text in _MANUAL.value]
     for pair in pairs:
-        if len(pair) != 2 or pair[0] not in prepare.BUILDERS:
-            raise UsageError(
-                f"--manual_dir={'='.join(pair)}: write NAME=DIR with NAME of {', '.join(prepare.BUILDERS)}"
-            )
+        if len(pair) != 2 or pair[0] not in BUILDERS:
+            raise UsageError(f"--manual_dir={'='.join(pair)}: write NAME=DIR with NAME of {', '.join(BUILDERS)}")
     return {name: directory for name, directory in pairs}
 
 
@@ -111,7 +109,9 @@ def _training(table: Table, row: Row, place: Place) -> list[str]:
     if values is None:
         return []
     module = "scripts.cross_validate" if values["data.protocol"] in MANY_FOLDS else "hep2jax.main"
-    return [module, f"--config=configs/{row.config}.py", *(f"--config.{key}={value}" for key, value in values.items())]
+    file, colon, variant = row.config.partition(":")
+    config = f"--config=configs/{file}.py{colon}{variant}"
+    return [module, config, *(f"--config.{key}={value}" for key, value in values.items())]
 
 
 def _average(table: Table, row: Row, place: Place) -> list[str]:

@@ -1,13 +1,12 @@
 """What `scripts.compare_specimens` compares, and the table that it writes."""
 
 import fnmatch
-import importlib
 import json
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hep2jax import config as configs
+from hep2jax import config_files, models
 from hep2jax.config import Config, DataConfig
 from hep2jax.data import protocols
 from hep2jax.data.sources import FieldSet
@@ -18,13 +17,13 @@ from hep2jax.systems import SYSTEMS, ImageNetFeatures, System
 PARTS = {
     "hep2_synthetic": {"cells": "cnn", "pixels": "fcn", "mil": "mil", "joint": "joint"},
     "icpr2012": {
-        "cells": "icpr2012_gao",
-        "pixels": "icpr2012_dsfcn",
-        "mil": "icpr2012_mil",
-        "joint": "icpr2012_joint",
+        "cells": "cnn:icpr2012",
+        "pixels": "dsfcn:icpr2012",
+        "mil": "mil:icpr2012",
+        "joint": "joint:icpr2012",
     },
 }
-"""By data set: the networks that systems are made of, each by the stem of its file in `configs/`."""
+"""By data set: the networks that systems are made of, each as FILE or FILE:VARIANT of `configs/`."""
 ADJUSTED = {
     "cells.evaluation.batch_size": 32,  # a specimen has a few dozen cells
     "pixels.evaluation.baselines": False,
@@ -34,11 +33,8 @@ CELLS_BY_DEFAULT = ("cells-*-prevalence", "cells-*-network-mean_probability", "c
 
 
 def read_parts(data: str, settings: Sequence[str]) -> dict[str, Config]:
-    """The configuration of each part that has a file, adjusted; UsageError for a setting that cannot be."""
-    parts = {}
-    for part, stem in PARTS[data].items():
-        if pathlib.Path(__file__).resolve().parents[1].joinpath("configs", f"{stem}.py").is_file():
-            parts[part] = importlib.import_module(f"configs.{stem}").get_config()
+    """The configuration of each part, adjusted; UsageError for a setting that cannot be."""
+    parts = {part: config_files.load(name) for part, name in PARTS[data].items()}
     for key, value in ADJUSTED.items():
         _assign(parts, key, value)
     for text in settings:
@@ -46,7 +42,7 @@ def read_parts(data: str, settings: Sequence[str]) -> dict[str, Config]:
         if not found or key.count(".") != 2 or key.split(".")[0] not in parts:
             raise UsageError(f"--set={text}: write PART.section.key=value with PART of {', '.join(parts)}")
         _assign(parts, key, _parse(value))
-    return {part: configs.validate(config) for part, config in parts.items()}
+    return {part: models.resolve(config) for part, config in parts.items()}
 
 
 def _parse(text: str) -> Any:

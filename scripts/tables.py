@@ -27,7 +27,7 @@ class Row:
 
     name: str
     config: str = ""
-    """Stem of a file in `configs/`; empty: the row is the mean prediction of `members`."""
+    """FILE or FILE:VARIANT of `configs/`; empty: the row is the mean prediction of `members`."""
     members: tuple[str, ...] = ()
     """Rows of the same table that stand before this one."""
     overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -99,17 +99,17 @@ ICPR2014_HOLDOUT = Table(
         ),
         Row(name="gao_plain", config="icpr2014_gao", overrides=NO_ROTATION, words="`gao`, no augmentation"),
         Row(name="gao", config="icpr2014_gao", words="`gao`, rotation"),
-        Row(name="resnet", config="icpr2014_resnet", words=RESNET),
+        Row(name="resnet", config="resnet:icpr2014", words=RESNET),
         Row(
             name="resnet_long",
-            config="icpr2014_resnet",
+            config="resnet:icpr2014",
             overrides={"train.num_steps": 14000},
             words=f"{RESNET}, twice the steps",
         ),
-        Row(name="resnet_short", config="icpr2014_resnet", overrides=SHORT, words=f"{RESNET}, 1,000 steps"),
+        Row(name="resnet_short", config="resnet:icpr2014", overrides=SHORT, words=f"{RESNET}, 1,000 steps"),
         Row(
             name="resnet_80",
-            config="icpr2014_resnet",
+            config="resnet:icpr2014",
             overrides={
                 "model.init_from": "{runs}/icpr2014_holdout/resnet",
                 "data.crop_size": 80,
@@ -151,7 +151,7 @@ ICPR2014_BLOCKED = Table(
     note=f"The same settings as under the 64/16/20 lists. {PARTLY}",
     rows=(
         Row(name="gao", config="icpr2014_gao", words="`gao`, rotation"),
-        Row(name="resnet_short", config="icpr2014_resnet", overrides=SHORT, words=f"{RESNET}, 1,000 steps"),
+        Row(name="resnet_short", config="resnet:icpr2014", overrides=SHORT, words=f"{RESNET}, 1,000 steps"),
     ),
 )
 
@@ -165,7 +165,7 @@ ICPR2014_BY_SPECIMEN = Table(
         Row(name="gao", config="icpr2014_gao", overrides=ACROSS_SPECIMENS, words="`gao`, rotation"),
         Row(
             name="resnet",
-            config="icpr2014_resnet",
+            config="resnet:icpr2014",
             overrides=ACROSS_SPECIMENS | SHORT,
             words=f"{RESNET}, 1,000 steps",
         ),
@@ -216,7 +216,7 @@ ICPR2014_WHOLE = Table(
         ),
         Row(
             name="resnet_same_frame",
-            config="icpr2014_resnet",
+            config="resnet:icpr2014",
             overrides=ACROSS_SPECIMENS | _SAME_FRAME | {"evaluation.dihedral": False},
             words="`resnet`-18, width 0.25, framed by the mask",
         ),
@@ -241,7 +241,7 @@ _FROM_SYNTHETIC = {"model.init_from": "{runs}/synthetic_cells/gao_same_frame"}
 
 def _variant(name: str, words: str, overrides: dict[str, Any]) -> Row:
     """`gao` with some keys changed."""
-    return Row(name=name, config="icpr2012_gao", overrides=_PLAIN | overrides, words=words)
+    return Row(name=name, config="cnn:icpr2012", overrides=_PLAIN | overrides, words=words)
 
 
 ICPR2012_HALF = Table(

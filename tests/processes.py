@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from hep2jax import features, packing, train
+from hep2jax import features, packing, training
 from hep2jax import mesh as meshes
 from hep2jax import state as states
 from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
@@ -23,7 +23,7 @@ from hep2jax.tasks.cell_task import CellTask
 from hep2jax.tasks.joint_task import JointTask
 from hep2jax.tasks.labels_task import LabelsTask
 from hep2jax.timing import StepClock
-from hep2jax.train import Run
+from hep2jax.training import Run
 from tests import scattered
 from tests.data import labelled
 from tests.data.blobs import blob_set
@@ -70,7 +70,7 @@ def run(folder: pathlib.Path) -> None:
     """
     for kind, make in KINDS.items():
         task = make()
-        this = train.prepare(task.config, folder / kind, StepClock(), task)
+        this = training.prepare(task.config, folder / kind, StepClock(), task)
         try:
             parameters = _stirred(this)
             batch, results = _first_batch(this), this.evaluator.measure(parameters, range(len(task.items)))
@@ -98,7 +98,7 @@ def _stirred(this: Run) -> Parameters:
 
 def _first_batch(this: Run) -> dict[str, np.ndarray]:
     gather = jax.jit(lambda batch: batch, out_shardings=meshes.replicated(this.mesh))
-    with train.open_feed(this, 0, this.config.train.num_steps) as feed:
+    with training.open_feed(this, 0, this.config.train.num_steps) as feed:
         return jax.device_get(gather(next(feed.batches)))
 
 

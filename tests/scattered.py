@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from hep2jax import cli
+from hep2jax import cli, main
 from hep2jax import mesh as meshes
 
 
@@ -15,7 +15,6 @@ def make_mesh() -> jax.sharding.Mesh:
 
 
 if __name__ == "__main__":
-    from hep2jax import main  # defines its flags
-
+    main.define_flags()
     meshes.make_mesh = make_mesh
     cli.run_app(main.main)

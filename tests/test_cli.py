@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from hep2jax import config_files
+
 
 def _refused(done) -> str:
     assert done.returncode == 2, done.stdout + done.stderr
@@ -41,6 +43,19 @@ def test_no_configuration_and_no_such_file(command):
     assert "configs/nothing.py" in _refused(command("hep2jax.main", "--config=configs/nothing.py"))
 
 
+def test_an_unknown_variant_names_those_that_there_are(command):
+    line = _refused(command("hep2jax.main", "--config=configs/resnet.py:publishd"))
+    assert "unknown variant 'publishd' of the configuration: its variants are published, icpr2012, icpr2014" in line
+
+
+@pytest.mark.parametrize(
+    ("config", "directory"),
+    [("fcn.py", "runs/fcn"), ("fcn.py:", "runs/fcn"), ("resnet.py:published", "runs/resnet-published")],
+)
+def test_the_work_directory_is_named_after_the_configuration_and_its_variant(config, directory):
+    assert "runs/" + config_files.run_name(f"configs/{config}") == directory
+
+
 def test_help_shows_the_commands_own_flags(command):
     done = command("hep2jax.main", "--help")
     assert done.returncode == 0, done.stderr
@@ -49,8 +64,39 @@ def test_help_shows_the_commands_own_flags(command):
     assert "grain" not in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--help"], ["train", "evaluate", "predict", "profile", "compile", "prepare"]),
+        (["profile", "--help"], ["--mode", "--profile_steps", "--config.train.num_steps=400"]),
+        (["predict", "--help"], ["--workdir", "--images", "--output"]),
+        (["prepare", "--help"], ["--name", "--manual_dir"]),
+    ],
+)
+def test_help_of_the_console_command(arguments, words, command):
+    done = command("hep2jax", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {line.split()[0] for line in done.stdout.splitlines() if line.strip()} >= set(words)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no command: name one of train, evaluate, predict, profile, compile, prepare"),
+        (["trian"], "no command 'trian': did you mean 'train'?"),
+        (["train", "--config=fnc"], "nearest of the shipped configurations is 'fcn'"),
+        (["train", "--config=unet", "--config.model.widht=1"], "did you mean 'model.width'?"),
+        (["evaluate", "--profil_steps=3"], "did you mean --profile_steps?"),
+        (["predict", "--workdir=w"], "--images is missing"),
+        (["prepare", "--name=icpr"], "should be one of"),
+    ],
+)
+def test_wrong_use_of_the_console_command(arguments, message, command):
+    assert message in _refused(command("hep2jax", *arguments))
+
+
 def test_missing_licensed_data_names_the_directory_and_how_to_get_it(command, tmp_path):
-    flags = ["--config=configs/icpr2012_fcn.py", f"--config.data.data_dir={tmp_path / 'data'}"]
+    flags = ["--config=configs/fcn.py:icpr2012", f"--config.data.data_dir={tmp_path / 'data'}"]
     line = _refused(command("hep2jax.main", *flags, f"--workdir={tmp_path / 'w'}"))
     assert "mivia.unisa.it" in line
     assert "manual_dir" in line
@@ -126,7 +172,7 @@ def test_freed_memory_is_not_fetched_again_on_cpus(platforms: str, kept: bool):
     program = """if True:
         import resource
         import numpy as np
-        from hep2jax import cli
+        from hep2jax import cli, config_files
         cli.prepare_runtime()
         faults = []
         for _ in range(4):

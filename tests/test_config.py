@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hep2jax import config as configs
-from hep2jax import optimizers, steps
+from hep2jax import config_files, evaluation, models, optimizers, steps
 from hep2jax import state as states
 from hep2jax.config import Config
 from hep2jax.errors import UsageError
@@ -101,10 +101,48 @@ def test_a_warm_up_that_nobody_asked_for_fits_the_run(num_steps: int, warmup: in
     assert optimizers.warmup_steps(config.optimizer, num_steps) == warmup
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("[a-z]*.py")), ids=lambda path: path.stem)
-def test_shipped_configurations_are_valid(path: pathlib.Path):
-    config = configs.validate(importlib.import_module(f"configs.{path.stem}").get_config())
-    assert configs.from_dict(configs.to_dict(config)) == config
+FILES = sorted(path.stem for path in (ROOT / "configs").glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_shipped_configurations_and_their_variants_are_valid(file: str):
+    variants = importlib.import_module(f"configs.{file}").VARIANTS
+    shipped = [models.resolve(config_files.load(f"{file}:{variant}")) for variant in ("", *variants)]
+    for config in shipped:
+        assert configs.from_dict(configs.to_dict(config)) == config
+    assert len({str(config) for config in shipped}) == len(shipped), "two variants are the same"
+    with pytest.raises(UsageError, match=f"'publishd'.*{', '.join(variants) or 'no variants'}$"):
+        config_files.load(f"{file}:publishd")
+
+
+@pytest.mark.parametrize("name", configs.CLASSIFIERS)
+def test_a_cell_network_supplies_the_side_of_its_input(name: str):
+    """Also where the command line names another network than the file; a side that is given stays."""
+    config = config_files.load("cnn")
+    config.model.name = name
+    side = models.resolve(config).data.crop_size
+    assert side == (78 if name == "gao" else 80)
+    assert config.data.crop_size == 0
+    config.data.crop_size = 64
+    assert models.resolve(config).data.crop_size == 64
+
+
+@pytest.mark.parametrize("name", [name for name in configs.MODELS if name not in configs.CLASSIFIERS])
+def test_other_networks_have_no_side_of_their_own(name: str):
+    config = Config()
+    config.model.name, config.data.crop_size = name, 0
+    with pytest.raises(UsageError, match="^data.crop_size=0: must"):
+        models.resolve(config)
+
+
+def test_an_evaluation_takes_what_says_where_and_how_to_measure():
+    saved, given = Config(seed=1), Config(seed=2)
+    given.data.fold, given.data.builder_config, given.evaluation.dihedral = 3, "mixed", True
+    given.data.scale, given.model.width, given.train.num_steps = 0.5, 0.5, 7
+    merged = evaluation.evaluation_config(saved, given)
+    assert (merged.data.fold, merged.data.builder_config, merged.evaluation.dihedral) == (3, "mixed", True)
+    assert (merged.seed, merged.data.scale, merged.model, merged.train) == (1, 1.0, saved.model, saved.train)
+    assert saved == Config(seed=1)
 
 
 @pytest.mark.parametrize("name", ["fcn", "fcrn", "dsfcn", "unet"])
@@ -121,7 +159,7 @@ def test_published_classifiers_lower_to_a_training_step(name: str):
 
 def _trace_step(name: str, labels_per_row: tuple) -> states.TrainState:
     """Traces the step of the published network with its published batch; nothing is compiled or allocated."""
-    config = importlib.import_module(f"configs.{name}_published").get_config()
+    config = models.resolve(config_files.load(f"{name}:published"))
     network = states.make_network(config, 9)
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
     state = jax.eval_shape(lambda: states.fresh_state(network, optimizer, jax.random.key(0)))

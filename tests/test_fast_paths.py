@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hep2jax import config as configs
-from hep2jax import train
+from hep2jax import training
 from hep2jax.errors import UsageError
 
 
@@ -36,7 +36,7 @@ def _with(config, warp: str, steps_per_call: int):
 
 def test_all_ways_train_alike_and_resume_bit_for_bit(rhythm, tmp_path, monkeypatch):
     for name, warp, steps_per_call in (("plain", "host", 1), ("device", "device", 1), ("fast", "device", 4)):
-        train.run(_with(rhythm, warp, steps_per_call), tmp_path / name)
+        training.run(_with(rhythm, warp, steps_per_call), tmp_path / name)
     plain, device, fast = (_losses(tmp_path / name) for name in ("plain", "device", "fast"))
     assert list(plain) == list(device) == list(fast) == [4, 8, 12]
     np.testing.assert_allclose(list(device.values()), list(plain.values()), rtol=3e-3)  # host crops are rounded
@@ -47,12 +47,12 @@ def test_all_ways_train_alike_and_resume_bit_for_bit(rhythm, tmp_path, monkeypat
             raise KeyboardInterrupt
         return close(this, step, *rest)
 
-    close = train._close_window
-    monkeypatch.setattr(train, "_close_window", torn)
+    close = training._close_window
+    monkeypatch.setattr(training, "_close_window", torn)
     with pytest.raises(KeyboardInterrupt):
-        train.run(_with(rhythm, "device", 4), tmp_path / "torn")
-    monkeypatch.setattr(train, "_close_window", close)
-    train.run(_with(rhythm, "device", 4), tmp_path / "torn")
+        training.run(_with(rhythm, "device", 4), tmp_path / "torn")
+    monkeypatch.setattr(training, "_close_window", close)
+    training.run(_with(rhythm, "device", 4), tmp_path / "torn")
     assert _digest(tmp_path / "torn") == _digest(tmp_path / "fast")
 
 
@@ -67,7 +67,7 @@ def test_the_rhythm_must_fit_the_calls(rhythm, key):
 
 def test_images_that_do_not_fit_the_device_are_refused(rhythm, tmp_path, monkeypatch):
     """A device of 32 KiB, as its runtime would report it."""
-    device = type(train.jax.local_devices()[0])
+    device = type(training.jax.local_devices()[0])
     monkeypatch.setattr(device, "memory_stats", lambda self: {"bytes_limit": 2**15}, raising=False)
     with pytest.raises(UsageError, match="data.warp=device: the training images take .* take data.warp=host"):
-        train.run(_with(rhythm, "device", 1), tmp_path)
+        training.run(_with(rhythm, "device", 1), tmp_path)

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from hep2jax import evaluate, folds, train
+from hep2jax import evaluation, folds, training
 from hep2jax.data import protocols
 from hep2jax.errors import UsageError
 from hep2jax.tasks.field_task import FieldTask
@@ -44,19 +44,19 @@ def _check_that_only_records_of_the_fold_are_pooled(config, task, figures, direc
     fold = dataclasses.replace(config, data=dataclasses.replace(config.data, fold=1))
     part = protocols.partition(fold.data, task.name, task.items)
     contest = dataclasses.replace(config, data=dataclasses.replace(config.data, protocol="contest"))
-    evaluate.run(contest, folder)  # as --mode=evaluate does: the set's own test side
-    assert evaluate.kept_results(task, folder, part, 2) is None
+    evaluation.run(contest, folder)  # as --mode=evaluate does: the set's own test side
+    assert evaluation.kept_results(task, folder, part, 2) is None
     config.evaluation.foreground_threshold = 0.99
     again, other = folds.run(config, directory)
     assert other["num_specimens"] == 16
     assert other["pixel"]["SE"] != figures["pixel"]["SE"]
 
     kept = json.loads(path.read_text())
-    assert evaluate.kept_results(again, folder, part, 2) is not None
-    assert evaluate.kept_results(again, folder, part, 1) is None  # of a network that was trained less
+    assert evaluation.kept_results(again, folder, part, 2) is not None
+    assert evaluation.kept_results(again, folder, part, 1) is None  # of a network that was trained less
     for rows in (kept["sides"]["test"][:-1], kept["sides"]["test"][::-1]):
         path.write_text(json.dumps(kept | {"sides": {"test": rows}}))
-        assert evaluate.kept_results(again, folder, part, 2) is None
+        assert evaluation.kept_results(again, folder, part, 2) is None
 
     fields = list(task.fields.fields)
     image = fields[part.train[0]].image.copy()
@@ -64,7 +64,7 @@ def _check_that_only_records_of_the_fold_are_pooled(config, task, figures, direc
     fields[part.train[0]] = dataclasses.replace(fields[part.train[0]], image=image)
     changed = FieldTask(config, dataclasses.replace(task.fields, fields=tuple(fields)))
     with pytest.raises(UsageError, match="trained on other data: pixels, labels or specimens"):
-        train.complete(fold, folder, changed)
+        training.complete(fold, folder, changed)
 
 
 def test_the_contest_has_one_fold(tiny_config, tmp_path):

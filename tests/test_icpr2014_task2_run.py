@@ -2,7 +2,7 @@
 
 import json
 
-from hep2jax import train
+from hep2jax import training
 from hep2jax.config import Config, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
 from hep2jax.data import protocols, sources
 from tests.tfds_builders import icpr2014_task2_layout as made_up
@@ -26,7 +26,7 @@ def configuration(tmp_path, protocol):
 
 def test_two_steps_and_their_figures(tmp_path):
     made_up.write_archive(tmp_path / "archive", fields=2)
-    train.run(configuration(tmp_path, "kfold"), tmp_path / "work")
+    training.run(configuration(tmp_path, "kfold"), tmp_path / "work")
     figures = json.loads((tmp_path / "work" / "report" / "metrics.json").read_text())["test"]
     assert figures["specimen_leakage"] is False
     assert (figures["specimen"]["num_specimens"], figures["num_examples"]) == (7, 14)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import joint_published
+from configs import joint
 from hep2jax import losses, model_flops, ops, optimizers, steps
 from hep2jax import mesh as meshes
 from hep2jax import state as states
@@ -78,7 +78,7 @@ def test_every_row_has_the_labels_of_its_specimen(fields):
 
 def test_the_published_size_lowers_to_a_training_step():
     """On the batch that the pipeline makes; nothing is compiled or allocated."""
-    config = joint_published.get_config()
+    config = joint.get_config("published")
     network = states.make_network(config, 7)
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
     state = jax.eval_shape(lambda: states.fresh_state(network, optimizer, jax.random.key(0)))

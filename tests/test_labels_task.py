@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import aida
+from configs import mil
 from hep2jax import config as configs
-from hep2jax import evaluate, folds, losses, optimizers, predict, steps
+from hep2jax import evaluation, folds, losses, optimizers, predict, readers, steps
 from hep2jax import mesh as meshes
 from hep2jax import state as states
 from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, LossConfig, ModelConfig, TrainConfig
@@ -216,7 +216,7 @@ def test_learns_a_dozen_images_by_heart():
     assert (figures["mAP"], figures["exact_match"], figures["num_specimens"]) == (1.0, 1.0, 12)
     assert max(probabilities(row)[2] for row in rows) < 0.5  # never seen, so learnt as absent
     assert task.score(figures) == task.summary(figures)["mAP"] == 1.0
-    assert task.describe("test", figures).startswith("test: 12 images of 12 specimens: mAP 1.000 [1.000, 1.000], ")
+    assert task.describe("test", figures).startswith("test: 12 images of 12 specimens: mAP 1.000 [0.7")
     assert task.details(figures) == ["average precision: fine 1.000, coarse 1.000"]
     records = [task.to_record(row) for row in rows]
     assert [task.to_record(task.from_record(json.loads(json.dumps(record)))) for record in records] == records
@@ -240,7 +240,7 @@ def crossed(tmp_path_factory):
     """The folds of a made-up AIDA, trained for three steps each: configuration, work directory, pooled figures."""
     root = tmp_path_factory.mktemp("aida")
     _write_aida(root / "manual")
-    config = aida.get_config()
+    config = mil.get_config("aida")
     config.data.data_dir, config.data.manual_dir = str(root / "data"), str(root / "manual")
     config.data.num_folds, config.data.validation_fraction = 2, 0.25
     config = _shrunk(config)
@@ -271,7 +271,7 @@ def test_evaluate_alone_says_the_same(crossed, capsys):
     config, directory, _ = crossed
     path = directory / "fold-00" / "report" / "metrics.json"
     before = json.loads(path.read_text())
-    evaluate.run(config, directory / "fold-00")
+    evaluation.run(config, directory / "fold-00")
     assert json.loads(path.read_text()) == before
     assert "1 of 17 images left out: their patterns are not all known" in capsys.readouterr().out
 
@@ -293,19 +293,20 @@ def test_prediction_names_every_pattern_above_the_threshold(crossed, tmp_path):
 
 
 def test_a_prediction_in_words():
-    classes = ("homogeneous", "nucleolar", "golgi")
-    row = predict._labelled("a.png", np.array([0.61, 0.9, 0.2]), classes, 0.6)
-    assert (row["patterns"], row["icap"]) == ("nucleolar + homogeneous", "AC-8 to AC-10 + AC-1")
-    assert (row["homogeneous"], row["nucleolar"], row["golgi"]) == (0.61, 0.9, 0.2)
-    none = predict._labelled("a.png", np.array([0.61, 0.9, 0.2]), classes, 0.95)
-    assert (none["patterns"], none["icap"]) == ("none", "")
+    classes, values = ("homogeneous", "nucleolar", "golgi"), np.array([0.61, 0.9, 0.2])
+    reading = readers.several_patterns(values, classes, 0.6)
+    assert (reading.pattern, readers.codes_in_words(reading)) == ("nucleolar + homogeneous", "AC-8 to AC-10 + AC-1")
+    assert reading.icap == ("AC-8", "AC-9", "AC-10", "AC-1")
+    assert reading.probabilities == {"homogeneous": 0.61, "nucleolar": 0.9, "golgi": 0.2}
+    none = readers.several_patterns(values, classes, 0.95)
+    assert (none.pattern, readers.codes_in_words(none), none.patterns) == ("none", "", ())
 
 
 def test_a_network_for_several_patterns_is_not_measured_on_one(crossed, data_dir):
     config, directory, _ = crossed
     data = DataConfig(builder_config="specimens_tiny", data_dir=str(data_dir))
     with pytest.raises(UsageError, match="trained on several patterns an image; hep2_synthetic has one"):
-        evaluate.run(dataclasses.replace(config, data=data), directory / "fold-00")
+        evaluation.run(dataclasses.replace(config, data=data), directory / "fold-00")
 
 
 def test_the_data_set_says_whether_images_have_several_patterns(tmp_path):
@@ -330,6 +331,7 @@ def test_figures_decide_by_the_configured_threshold():
     row = LabelsResult(
         identifier="a",
         specimen="s",
+        group="s",
         truth=(1, 0, 0),
         logits=np.array([0.0, -9.0, -9.0]),
         mass=0.0,

@@ -114,5 +114,5 @@ def test_wrong_input(truth, scores, groups, said):
 
 
 def test_a_pattern_of_just_the_threshold_is_there():
-    figures = multilabel_report([[1, 0]], [[0.25, 0.2]], "a", ("one", "two"), threshold=0.25, samples=5)
+    figures = multilabel_report([[1, 0]], [[0.25, 0.2]], "a", ("one", "two"), threshold=0.25)
     assert figures["exact_match"] == figures["f1_micro"] == 1

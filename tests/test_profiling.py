@@ -8,7 +8,7 @@ import pytest
 from jax.profiler import ProfileData
 
 from hep2jax import config as configs
-from hep2jax import profiling, tasks, train, workdir
+from hep2jax import profiling, tasks, training, workdir
 from hep2jax.aot import hlo
 from hep2jax.errors import UsageError
 from hep2jax.profiling import flops, places, summary, tables, trace
@@ -214,7 +214,7 @@ def started(tiny_config, tmp_path) -> pathlib.Path:
     """A work directory as a run leaves it that was killed after its checkpoint of step 0 and one line more."""
     directory = tmp_path / "run"
     workdir.open_for_training(directory, tiny_config)
-    run = train.prepare(tiny_config, directory, StepClock(), tasks.load(tiny_config))
+    run = training.prepare(tiny_config, directory, StepClock(), tasks.load(tiny_config))
     run.checkpoints.save(0, run.state)
     run.checkpoints.close()
     run.writer.write(2, "train", {"loss": 1.0})
@@ -249,9 +249,9 @@ def _check_figures(values: dict) -> None:
     named = [row for row in values["modules"] if not row["module"].startswith("(")]
     assert {row["module"].split(".")[0] for row in named} == {"down", "up", "lift", "head"}
     assert values["operations"][0]["seconds"] <= values["modules"][0]["seconds"] + values["modules"][1]["seconds"]
-    # XLA counts elementwise work too, convolutions and matrix products are most of it.
+    # Modules count what the program computes: the zeros of convolutions in blocks too, elementwise work not.
     whole = values["with_trace"]["model_flops_per_second"] * values["with_trace"]["step_seconds"]
-    assert 0.5 < sum(row["flops"] for row in values["modules"]) / whole < 1
+    assert 0.5 < sum(row["flops"] for row in values["modules"]) / whole < 2
     memory = values["memory"]
     assert 0 <= memory["other_arguments"] < 1000
     assert memory["averages"] == memory["parameters"] + memory["normalisation_statistics"]

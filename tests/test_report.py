@@ -9,6 +9,7 @@ import pathlib
 import re
 import socket
 import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -536,14 +537,15 @@ def test_the_page_says_how_many_specimens_it_shows(shown: int, said: str, tmp_pa
     assert f"{said}, 1 of them read wrongly" in Page(path.read_text()).text
 
 
-def test_the_report_says_when_where_and_with_which_code_it_was_made(tmp_path):
-    """In this very process: its command line, the host, and the commit of this checkout where it is one."""
+def test_the_report_says_when_where_and_with_which_code_it_was_made(tmp_path, monkeypatch):
+    """The command line, the host, and the commit of this checkout where it is one."""
+    monkeypatch.setattr(sys, "orig_argv", ["/usr/bin/python3.11", "-m", "hep2jax.main", "--workdir=a b"])
     facts = environment.describe()
     page = Page(write_report(tmp_path, metrics={}, gallery={}, environment=facts, timings={}).read_text())
     made = datetime.datetime.strptime(facts["date"], "%Y-%m-%d %H:%M UTC").replace(tzinfo=datetime.UTC)
     assert abs((datetime.datetime.now(datetime.UTC) - made).total_seconds()) < 120
     assert f"Measured {facts['date']}" in page.text
-    assert "pytest" in facts["command"]
+    assert facts["command"] == "python -m hep2jax.main '--workdir=a b'"
     for word in (facts["command"], facts["commit"], socket.gethostname(), facts["machine"]["processor"]):
         assert " ".join(word.split()) in page.text
 

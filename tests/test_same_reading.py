@@ -10,8 +10,9 @@ import jax
 import numpy as np
 import pytest
 
+import hep2jax
 from hep2jax import config as configs
-from hep2jax import evaluate, optimizers, predict, specimen, tasks, workdir
+from hep2jax import evaluation, optimizers, predict, specimen, tasks, workdir
 from hep2jax import mesh as meshes
 from hep2jax import state as states
 from hep2jax.checkpoints import Checkpoints
@@ -53,7 +54,7 @@ def _keep_network(task: Task, directory: pathlib.Path) -> tuple[Any, Parameters]
     checkpoints.close()
     configs.save(config, directory / workdir.CONFIG)
     workdir.write_classes(directory, task.classes)
-    parameters, _ = evaluate.load_parameters(directory)
+    parameters, _ = evaluation.load_parameters(directory)
     return task.evaluator(network, mesh), parameters
 
 
@@ -66,7 +67,26 @@ def _predict(directory: pathlib.Path, images: Sequence[np.ndarray]) -> list[dict
     paths = [directory / f"{number:03d}.png" for number in range(len(images))]
     for path, image in zip(paths, images, strict=True):
         cv2.imwrite(str(path), image)
-    return predict.predict(directory, [str(path) for path in paths], directory / "out")
+    rows = predict.predict(directory, [str(path) for path in paths], directory / "out")
+    _check_reader(directory, images[-1], rows[-1])
+    return rows
+
+
+def _check_reader(directory: pathlib.Path, image: np.ndarray, row: dict[str, Any]) -> None:
+    """What `hep2jax.load` opens says of the image alone, from memory, what prediction says of its file."""
+    reader, path = hep2jax.load(directory), pathlib.Path(row["image"])
+    beside = str(path.with_name(f"{path.stem}_mask.png"))
+    mask = cv2.imread(beside, cv2.IMREAD_GRAYSCALE) > 127 if reader.takes_masks else None
+    colours = np.repeat(image[..., None], 3, axis=-1)
+    for pixels in (image, colours):
+        reading = reader(pixels, mask)
+        assert reader.row(row["image"], reading) == pytest.approx(row, abs=EXACT)
+        assert list(reading.probabilities) == list(reader.classes)
+        for classes, cell in zip(reading.class_masks, reading.cell_masks, strict=True):
+            saved = cv2.imread(str(directory / "out" / f"{path.stem}_classes.png"), cv2.IMREAD_UNCHANGED)
+            np.testing.assert_array_equal(classes, saved)
+            np.testing.assert_array_equal(cell, saved > 0)
+        assert bool(reading.class_masks) == ("foreground" in row)
 
 
 def _name(task: Task, index: int | None) -> str:
@@ -96,6 +116,7 @@ def test_fields(network: str, make: Callable[..., Task], tmp_path):
         system._parameters, system._evaluator = parameters, evaluator._forward
     for field, result in zip(task.fields.fields, results, strict=True):
         _check_system(system.read([field]), result)
+    _check_specimen(system.read(task.fields.fields[:2]), task, tmp_path)
     if network == "unet":
         options.nuclear_diameter, options.drop_cut_cells = 20.0, True
         options.foreground_threshold -= 0.02
@@ -111,6 +132,18 @@ def _check_system(reading: Reading, result: Any) -> None:
         assert reading.intensity == GRADES[specimen.vote(result.grades)]
     elif reading.pattern is not None:
         np.testing.assert_allclose(reading.probabilities, specimen.vote_shares(measured.votes), atol=EXACT)
+
+
+def _check_specimen(reading: Reading, task: Any, directory: pathlib.Path) -> None:
+    """The reader takes the fields of a specimen together as a system does."""
+    configs.save(task.config, directory / workdir.CONFIG)
+    own = hep2jax.load(directory)([field.image for field in task.fields.fields[:2]])
+    assert own.pattern == _name(task, reading.pattern)
+    assert own.intensity in ("", reading.intensity or "none")
+    for mask, found in zip(own.cell_masks, reading.masks, strict=True):
+        np.testing.assert_array_equal(mask, found)
+    if not own.intensity:
+        np.testing.assert_allclose(list(own.probabilities.values()), reading.probabilities, atol=EXACT)
 
 
 def _check_fields(task: Task, results: Sequence[Any], directory: pathlib.Path) -> int:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from hep2jax import chips, tasks, timing, train
+from hep2jax import chips, tasks, timing, training
 from hep2jax.progress import TrainingDisplay, scaled
 from hep2jax.report import provenance
 from hep2jax.timing import PHASES, Program, StepClock
@@ -98,11 +98,11 @@ def test_waiting_counts_only_while_the_devices_have_nothing_to_do(clock, hands):
     run, stream = types.SimpleNamespace(clock=clock), batches()
     slow = jax.jit(lambda x: jax.lax.fori_loop(0, 400, lambda _, y: y @ x, x)).lower(jnp.eye(400)).compile()
     loss = slow(jnp.eye(400))  # a good fraction of a second, and returns at once
-    train.next_batch(run, stream, {"loss": loss})
+    training.next_batch(run, stream, {"loss": loss})
     jax.block_until_ready(loss)
     assert (clock.seconds()["step"], clock.seconds()["data_wait"]) == (1, 0)
-    train.next_batch(run, stream, {"loss": loss})  # the step is done
-    train.next_batch(run, stream, None)  # the window's metrics were fetched: nothing runs
+    training.next_batch(run, stream, {"loss": loss})  # the step is done
+    training.next_batch(run, stream, None)  # the window's metrics were fetched: nothing runs
     assert (clock.seconds()["step"], clock.seconds()["data_wait"]) == (1, 2)
 
 
@@ -148,9 +148,9 @@ def test_only_flops_where_the_chip_is_not_known():
 
 
 def test_every_log_line_says_where_the_time_went(tiny_config, tmp_path, capsys):
-    run = train.prepare(tiny_config, tmp_path, StepClock(), tasks.load(tiny_config))
+    run = training.prepare(tiny_config, tmp_path, StepClock(), tasks.load(tiny_config))
     try:
-        train._train(run)
+        training._train(run)
     finally:
         run.checkpoints.close()
         run.writer.close()

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hep2jax import evaluate, packing, train, workdir
+from hep2jax import evaluation, packing, training, workdir
 from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
 from hep2jax.state import TrainState
 from hep2jax.tasks.cell_task import CellTask
@@ -26,7 +26,7 @@ def _config(**data) -> Config:
         augment=AugmentConfig(rotate=False),
         model=ModelConfig(name="gao"),
         train=TrainConfig(num_steps=2, global_batch_size=8, eval_every=2, log_every=1),
-        evaluation=EvaluationConfig(batch_size=16, bootstrap_samples=20),
+        evaluation=EvaluationConfig(batch_size=16),
     )
 
 
@@ -34,15 +34,15 @@ def _task(config: Config) -> CellTask:
     return CellTask(config, cell_set(config.data, specimens=3, cells=3))
 
 
-def _prepared(config: Config, directory: pathlib.Path, task: CellTask) -> train.Run:
+def _prepared(config: Config, directory: pathlib.Path, task: CellTask) -> training.Run:
     workdir.open_for_training(directory, config)
-    return train.prepare(config, directory, StepClock(), task)
+    return training.prepare(config, directory, StepClock(), task)
 
 
 def test_checkpoints_are_ranked_by_the_validation_side(tmp_path):
     """It has two patterns and the test side three: a network that names one pattern only is right on 1/2 and on 1/3."""
     config = _config()
-    train.run(config, tmp_path / "w", _task(config))
+    training.run(config, tmp_path / "w", _task(config))
     lines = [json.loads(line) for line in (tmp_path / "w" / "metrics.jsonl").read_text().splitlines()]
     during, after = ({name: line[name] for name in ("aca", "mca")} for line in lines if line["split"] == "validation")
     assert during == after  # of the same parameters: the only checkpoint is the best
@@ -56,6 +56,7 @@ def test_the_averages_of_the_best_checkpoint_are_reported_and_restored(tmp_path)
     config = _config()
     task, directory = _task(config), tmp_path / "w"
     this = _prepared(config, directory, task)
+    workdir.check_same_data(directory, task.fingerprint(this.partition.train))
     fresh, rng = packing.unpack(this.state), np.random.default_rng(0)
 
     def checkpoint(step: int) -> TrainState:
@@ -67,7 +68,7 @@ def test_the_averages_of_the_best_checkpoint_are_reported_and_restored(tmp_path)
         this.checkpoints.save(int(state.step), state, score)
     this.checkpoints.close()
     this.writer.close()
-    train.run(config, directory, task)
+    training.run(config, directory, task)
     records = json.loads((directory / "report" / "records.json").read_text())["sides"]["test"]
     said = np.array([record["probabilities"] for record in records])
     expected, *others = (
@@ -76,19 +77,19 @@ def test_the_averages_of_the_best_checkpoint_are_reported_and_restored(tmp_path)
     )
     np.testing.assert_allclose(said, expected, atol=1e-5)
     assert min(np.abs(other - expected).max() for other in others) > 0.1
-    state, step = evaluate.restore(config, directory, this.network, this.mesh)
+    state, step = evaluation.restore(config, directory, this.network, this.mesh)
     assert step == 1
-    (params, _), classes = evaluate.load_parameters(directory)
+    (params, _), classes = evaluation.load_parameters(directory)
     assert classes == task.classes
     for found in (state.ema_params, params):
         jax.tree.map(np.testing.assert_array_equal, found, best.ema_params)
 
 
 def test_weights_of_classes_make_up_for_their_frequencies():
-    weights = train.class_weights(np.array([0.5, 0.4, 0.1, 0.0]), 1.0)
+    weights = training.class_weights(np.array([0.5, 0.4, 0.1, 0.0]), 1.0)
     np.testing.assert_allclose(weights, np.array([2, 2.5, 10, 0]) / 3, rtol=1e-6)  # 0.5, 0.4, 0.1 of them: mean 1
-    np.testing.assert_allclose(train.class_weights(np.array([0.8, 0.2]), 0.5) @ [0.8, 0.2], 1, rtol=1e-6)
-    np.testing.assert_array_equal(train.class_weights(np.array([0.9, 0.1, 0.0]), 0.0), [1, 1, 0])
+    np.testing.assert_allclose(training.class_weights(np.array([0.8, 0.2]), 0.5) @ [0.8, 0.2], 1, rtol=1e-6)
+    np.testing.assert_array_equal(training.class_weights(np.array([0.9, 0.1, 0.0]), 0.0), [1, 1, 0])
 
 
 @pytest.mark.parametrize(("balance", "frequencies"), [("pattern", [1 / 3] * 3), ("none", [6 / 10, 3 / 10, 1 / 10])])
@@ -99,7 +100,7 @@ def test_what_the_sampler_balances_is_not_balanced_again(balance: str, frequenci
     cells = _task(config).cells
     kept = [cell for cell in cells.cells if int(cell.item.identifier[1:]) < (6, 3, 1)[cell.item.pattern]]
     this = _prepared(config, tmp_path, CellTask(config, dataclasses.replace(cells, cells=tuple(kept))))
-    with train.open_feed(this, 0, 2) as feed:
+    with training.open_feed(this, 0, 2) as feed:
         weights = feed.constants["class_weights"]
     this.checkpoints.close()
     this.writer.close()

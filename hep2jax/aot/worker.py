@@ -43,7 +43,7 @@ def make_mesh(target: slices.Slice) -> jax.sharding.Mesh:
 
 
 def train_step(config: Config, num_outputs: int) -> tuple[Any, Any]:
-    """(the step that `hep2jax.train` compiles, with module names; the shapes of its state)."""
+    """(the step that `hep2jax.training` compiles, with module names; the shapes of its state)."""
     network = scopes.name_modules(states.make_network(config, num_outputs))
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
     key = jax.eval_shape(lambda: jax.random.key(0))

@@ -7,7 +7,6 @@ import contextlib
 import difflib
 import errno
 import hashlib
-import importlib
 import io
 import json
 import os
@@ -23,16 +22,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from hep2jax.errors import UsageError
-
-BUILDERS = {
-    "hep2_synthetic": "tfds_builders.hep2_synthetic.hep2_synthetic_dataset_builder",
-    "icpr2012": "tfds_builders.icpr2012.icpr2012_dataset_builder",
-    "icpr2014_task1": "tfds_builders.icpr2014_task1.icpr2014_task1_dataset_builder",
-    "icpr2014_task2": "tfds_builders.icpr2014_task2.icpr2014_task2_dataset_builder",
-    "snphep2": "tfds_builders.snphep2.snphep2_dataset_builder",
-    "aida": "tfds_builders.aida.aida_dataset_builder",
-}
-"""Module of each data set's `Builder`, by TFDS name."""
+from tfds_builders import BUILDERS
 
 _SOURCE_FILE = "source.json"
 _TABLE_SUFFIXES = (".csv", ".xls", ".xlsx")
@@ -56,7 +46,7 @@ def prepare(
     only once the new build is whole. Without `manual_dir`, what is prepared is used as it is.
 
     Args:
-        name: One of `BUILDERS`.
+        name: One of `tfds_builders.BUILDERS`.
         builder_config: Named configuration of the builder; empty: its first.
         data_dir: See `resolve_data_dir`.
         manual_dir: The owner's directory tree, for sets that need a licence.
@@ -85,7 +75,7 @@ def configurations(name: str) -> list[str]:
     """Names of a data set's configurations; the first is the one that is taken where none is named."""
     if name not in BUILDERS:
         raise UsageError(f"unknown data set '{name}': must be one of {', '.join(BUILDERS)}")
-    return [config.name for config in importlib.import_module(BUILDERS[name]).Builder.BUILDER_CONFIGS]
+    return [config.name for config in BUILDERS[name].BUILDER_CONFIGS]
 
 
 def features(name: str, builder_config: str = "") -> Any:
@@ -121,7 +111,7 @@ def count(builder: tfds.core.DatasetBuilder) -> dict[str, tuple[int, int]]:
 def _load_builder(name: str, config: str) -> tuple[Any, str]:
     """The builder's class, writing ArrayRecord, and the checked name of its configuration."""
     known = configurations(name)
-    builder_class = importlib.import_module(BUILDERS[name]).Builder
+    builder_class = BUILDERS[name]
     config = config or known[0]
     if config not in known:
         near = difflib.get_close_matches(config, known, n=1, cutoff=0.0)[0]

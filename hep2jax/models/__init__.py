@@ -1,11 +1,13 @@
 """The networks: `build` makes the one that a configuration names."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax.numpy as jnp
 from flax import nnx
 
-from hep2jax.config import ModelConfig
+from hep2jax import config as configs
+from hep2jax.config import Config, ModelConfig
 from hep2jax.errors import UsageError
 from hep2jax.models.classifier import Classifier, ClassifierOutput
 from hep2jax.models.dacn import Dacn
@@ -35,12 +37,13 @@ __all__ = [
     "Settings",
     "TileOutput",
     "build",
+    "resolve",
 ]
 
 SEGMENTERS: dict[str, Callable[..., Segmenter]] = {"fcn": Fcn, "fcrn": Fcrn, "dsfcn": Dsfcn, "unet": UNet}
 """Network of each `model.name` that labels the pixels of fields."""
 
-CLASSIFIERS: dict[str, Callable[..., Classifier]] = {
+CLASSIFIERS = {
     "gao": Gao,
     "dacn": Dacn,
     "vggcell": VggCell,
@@ -57,6 +60,18 @@ BAG_READERS: dict[str, Callable[..., Mil]] = {"mil": Mil}
 
 JOINT_READERS: dict[str, Callable[..., JointUNet]] = {"joint": JointUNet}
 """Network of each `model.name` that segments, names and grades at once."""
+
+
+def resolve(config: Config) -> Config:
+    """The configuration with the input side that its network supplies where `data.crop_size` is 0, validated.
+
+    Raises:
+        UsageError: a value that cannot be; 0 where the network reads no cells, because it takes inputs of many sides.
+    """
+    network = CLASSIFIERS.get(config.model.name)
+    if network and not config.data.crop_size:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, crop_size=network.side))
+    return configs.validate(config)
 
 
 def build(

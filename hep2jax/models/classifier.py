@@ -42,8 +42,13 @@ class Description(NamedTuple):
 
 
 class Classifier(ImageNetwork):
-    """Base of the networks that read single cells: subclasses describe a cell, linear heads name its pattern."""
+    """Base of the networks that read single cells: subclasses describe a cell, linear heads name its pattern.
 
+    Attributes:
+        side: height and width of the input that the network is meant for; taken where a configuration names none.
+    """
+
+    side: int = 80
     head: Head
     head_sides: nnx.List[Head]
 
@@ -117,13 +122,7 @@ class PoolingClassifier(Classifier):
 
 
 class SquareClassifier(Classifier):
-    """Base of the networks that flatten their last map, so that one size fits.
-
-    Attributes:
-        side: height and width of the image.
-    """
-
-    side: int
+    """Base of the networks that flatten their last map, so that one size fits: `side`."""
 
     @override
     def side_problem(self, height: int, width: int) -> str:

@@ -13,7 +13,7 @@ import jax
 from jax.experimental import multihost_utils
 from jax.profiler import ProfileData
 
-from hep2jax import chips, tasks, timing, train, workdir
+from hep2jax import chips, tasks, timing, training, workdir
 from hep2jax import mesh as meshes
 from hep2jax import state as states
 from hep2jax.aot import scopes
@@ -22,7 +22,7 @@ from hep2jax.errors import UsageError
 from hep2jax.profiling import page, summary, tables, trace
 from hep2jax.progress import say
 from hep2jax.timing import StepClock
-from hep2jax.train import Feed, Run
+from hep2jax.training import Feed, Run
 
 __all__ = ["run"]
 
@@ -105,7 +105,7 @@ def _prepared(config: Config, directory: pathlib.Path) -> Iterator[Run]:
             (scratch / "checkpoints").symlink_to(checkpoints.absolute())
     multihost_utils.sync_global_devices("scratch")
     clock = StepClock()
-    this = train.prepare(config, scratch, clock, tasks.load(config))
+    this = training.prepare(config, scratch, clock, tasks.load(config))
     try:
         yield this
     finally:
@@ -120,7 +120,7 @@ def _measure(this: Run, folder: pathlib.Path, num_steps: int) -> Measured:
     per_call = this.config.train.steps_per_call
     calls = -(-num_steps // per_call)
     last = this.step + (WARM_UP + 2 * calls) * per_call
-    with train.open_feed(this, this.step, last) as feed:
+    with training.open_feed(this, this.step, last) as feed:
         batch = next(feed.batches)
         compiled = _compile(this, batch, feed)
         memory = summary.memory(compiled, this.state, batch)
@@ -147,7 +147,7 @@ def _compile(this: Run, batch: Any, feed: Feed) -> jax.stages.Compiled:
     before = getattr(jax.config, name)
     jax.config.update(name, True)
     try:
-        return train.compile_step(this, batch, feed.constants, network=scopes.name_modules(this.network))
+        return training.compile_step(this, batch, feed.constants, network=scopes.name_modules(this.network))
     finally:
         jax.config.update(name, before)
 
@@ -159,7 +159,7 @@ def _steps(this: Run, compiled: jax.stages.Compiled, feed: Feed, calls: int) -> 
     with jax.profiler.TraceAnnotation(trace.WINDOW):
         for call in range(calls):
             with jax.profiler.StepTraceAnnotation(trace.STEP, step_num=call):
-                batch = train.next_batch(this, feed.batches, metrics)
+                batch = training.next_batch(this, feed.batches, metrics)
                 with this.clock.phase("step"):
                     this.state, metrics = compiled(this.state, batch, feed.constants)
         with this.clock.phase("step"):

@@ -61,7 +61,8 @@ def modules(profile: Profile) -> Table:
         f"Slowest module: {slowest.module}, {percent(slowest.seconds / profile.step_seconds)} of the step. "
         "Operations that run at the same time share it equally. A fusion counts for the module of its last operation; "
         "an operation that the compiler left without a name for the one that uses its result or that it updates; in "
-        "parentheses, what belongs to no module. FLOP/s: of convolutions and matrix products alone."
+        "parentheses, what belongs to no module. FLOP/s: of the convolutions and matrix products that the program "
+        "computes, with the zeros of convolutions in blocks, which the MFU above leaves out."
     )
     header = ["module", "forward", "backward", "time", "share", _RATE]
     return Table(title="Modules, mean step on a device", header=header, rows=rows, note=note)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Bool, Float
 
-from hep2jax import train as training
+from hep2jax import training
 from hep2jax.config import Config, DataConfig
 from hep2jax.data import sources
 from hep2jax.data.sources import Field, FieldSet

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.ensemble import RandomForestClassifier
 
-from hep2jax import evaluate, steps, tasks, texture
+from hep2jax import evaluation, steps, tasks, texture
 from hep2jax import mesh as meshes
 from hep2jax import state as states
 from hep2jax.config import Config, DataConfig
@@ -35,7 +35,7 @@ class BagSystem:
     def fit(self, fields: FieldSet, train: Sequence[int], directory: pathlib.Path) -> None:
         """Train the network on the specimens' patterns alone; see `base.System`."""
         config = self.settings
-        self._parameters, classes = evaluate.load_parameters(
+        self._parameters, classes = evaluation.load_parameters(
             base.train_on_fields(config, fields, train, directory, BagTask)
         )
         network = states.make_network(config, tasks.num_outputs(config, classes))

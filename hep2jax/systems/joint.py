@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hep2jax import evaluate, specimen, tasks
+from hep2jax import evaluation, specimen, tasks
 from hep2jax import mesh as meshes
 from hep2jax import state as states
 from hep2jax.config import Config
@@ -27,7 +27,7 @@ class JointSystem:
     def fit(self, fields: FieldSet, train: Sequence[int], directory: pathlib.Path) -> None:
         """Train the network; see `base.System`."""
         config = self.settings
-        self._parameters, classes = evaluate.load_parameters(
+        self._parameters, classes = evaluation.load_parameters(
             base.train_on_fields(config, fields, train, directory, JointTask)
         )
         network = states.make_network(config, tasks.num_outputs(config, classes))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hep2jax import evaluate, specimen, tasks, workdir
+from hep2jax import evaluation, specimen, tasks, workdir
 from hep2jax import mesh as meshes
 from hep2jax import state as states
 from hep2jax.config import Config
@@ -22,7 +22,7 @@ class PixelNetwork:
 
     def __init__(self, directory: pathlib.Path) -> None:
         self.config, self.classes = workdir.open_for_reading(directory), workdir.read_classes(directory)
-        self._parameters, _ = evaluate.load_parameters(directory)
+        self._parameters, _ = evaluation.load_parameters(directory)
         network = states.make_network(self.config, tasks.num_outputs(self.config, self.classes))
         self._evaluator = FieldEvaluator(self.config, network, meshes.make_mesh())
 

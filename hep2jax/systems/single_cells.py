@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
-from hep2jax import cell_readers, classical, evaluate, features, specimen, workdir
+from hep2jax import cell_readers, classical, evaluation, features, specimen, workdir
 from hep2jax import mesh as meshes
 from hep2jax import state as states
 from hep2jax.cell_readers import CellReader, FeatureReader, Grid, NetworkReader, SvmKnn
@@ -245,7 +245,7 @@ def _fit_network(config: Config, cells: CellSet, directory: pathlib.Path) -> pat
 def _open_network(folder: pathlib.Path) -> NetworkReader:
     """A finished folder does not change, and several systems read with the same network."""
     config, classes = workdir.open_for_reading(folder), workdir.read_classes(folder)
-    parameters, _ = evaluate.load_parameters(folder)
+    parameters, _ = evaluation.load_parameters(folder)
     evaluator = CellEvaluator(config, states.make_network(config, len(classes)), meshes.make_mesh())
     return NetworkReader(evaluator=evaluator, parameters=parameters)
 

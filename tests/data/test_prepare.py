@@ -1,4 +1,3 @@
-import importlib
 import json
 import pathlib
 import shutil
@@ -9,6 +8,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from hep2jax.data import prepare
 from hep2jax.errors import UsageError
 from tests.tfds_builders import icpr2012_layout as made_up
+from tfds_builders import BUILDERS
 
 
 @pytest.fixture
@@ -40,9 +40,9 @@ def test_data_dir_is_the_given_one_else_the_environment_s_else_tfds_s(monkeypatc
     assert prepare.resolve_data_dir(None) == pathlib.Path("/home/reader/tensorflow_datasets")
 
 
-@pytest.mark.parametrize("name", prepare.BUILDERS)
+@pytest.mark.parametrize("name", BUILDERS)
 def test_every_builder_can_be_loaded_and_its_first_configuration_is_taken(name):
-    builder = importlib.import_module(prepare.BUILDERS[name]).Builder
+    builder = BUILDERS[name]
     assert builder.name == name
     expected = {"icpr2014_task1": "cells", "snphep2": "cells", "aida": "images"}
     assert prepare.configurations(name)[0] == expected.get(name, "specimens")
@@ -119,7 +119,7 @@ def test_a_changed_table_is_built_in_and_a_copy_is_not(tmp_path, archive):
 
 @pytest.mark.parametrize("suffix", [".csv", ".xls", ".xlsx"])
 def test_other_labels_in_a_table_of_equal_length_are_another_source(tmp_path, suffix):
-    builder = importlib.import_module(prepare.BUILDERS["aida"]).Builder(data_dir=str(tmp_path / "data"))
+    builder = BUILDERS["aida"](data_dir=str(tmp_path / "data"))
     table = tmp_path / "manual" / f"AIDA_HEp-2_GroundTruth{suffix}"
     table.parent.mkdir()
     found = []

@@ -61,7 +61,7 @@ def test_the_error_of_gradients_is_that_of_all_together():
 
 def test_networks_have_their_published_size():
     assert gpu_report.configuration("resnet", tiny=False).model.depth == 18
-    for name in gpu_report.FILES:
+    for name in gpu_report.CONFIGURATIONS:
         config = gpu_report.configuration(name, tiny=False)
         assert config.model.name == name
         assert config.model.width == 1.0

@@ -1,6 +1,5 @@
 """The PyTorch twins compute what our networks compute, and train as ours train."""
 
-import importlib
 import random
 
 import jax
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from hep2jax import optimizers
+from hep2jax import config_files, optimizers
 from hep2jax import state as states
 from hep2jax.config import AugmentConfig, Config
 from hep2jax.data import geometry
@@ -19,12 +18,10 @@ torch = pytest.importorskip("torch", reason="PyTorch, an extra of the benchmarks
 
 from scripts.peers import loader, networks, training  # noqa: E402
 
-FILES = bench_step.FILES
-
 
 def _config(name: str, **model) -> Config:
     """The network at its narrowest, on a small input."""
-    config = importlib.import_module(f"configs.{FILES[name]}").get_config()
+    config = config_files.load(bench_step.CONFIGURATIONS[name])
     config.model.width = 1.0 if name == "gao" else 0.01
     config.data.crop_size = {"gao": 78, "resnet": 32}.get(name, 64)
     config.train.global_batch_size = 2
@@ -40,7 +37,7 @@ def _abstract(network: states.Network) -> tuple[states.Tree, states.Tree]:
     return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", bench_step.CONFIGURATIONS)
 def test_as_many_parameters_at_the_published_width(name: str):
     config = _config(name, width=1.0)
     with torch.device("meta"):

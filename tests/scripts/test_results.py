@@ -5,6 +5,7 @@ import re
 import pytest
 
 from hep2jax import config as configs
+from hep2jax import config_files, models
 from hep2jax.config import Config
 from hep2jax.errors import UsageError
 from scripts import results
@@ -97,9 +98,14 @@ def test_the_shipped_tables_name_configurations_and_keys_that_exist():
     for table in TABLES:
         for row in table.rows:
             assert bool(row.config) != bool(row.members)
-            assert row.members or (results.ROOT / "configs" / f"{row.config}.py").exists()
             assert set(row.members) <= {other.name for other in table.rows if other.config}
             assert {**table.common, **row.overrides}.keys() <= set(configs.valid_keys())
+            if row.config:
+                config = config_files.load(row.config)
+                for key, value in {**table.common, **row.overrides}.items():
+                    section, _, leaf = key.partition(".")
+                    setattr(getattr(config, section), leaf, value)
+                models.resolve(config)
             assert {"data.name", "data.protocol"} <= table.common.keys()
             assert not {"data.name", "data.protocol"} & row.overrides.keys()
     page = (results.ROOT / "RESULTS.md").read_text()

@@ -1,11 +1,9 @@
 """The table of consensus codes, and that every data set's labels stand in it."""
 
-import importlib
-
 import pytest
 
 from hep2jax.data import prepare
-from tfds_builders import icap
+from tfds_builders import BUILDERS, icap
 
 
 def test_codes_are_numbered_without_a_gap_and_grouped():
@@ -20,9 +18,9 @@ def test_codes_are_numbered_without_a_gap_and_grouped():
     assert len({pattern.name for pattern in icap.PATTERNS.values()}) == 30
 
 
-@pytest.mark.parametrize("name", prepare.BUILDERS)
+@pytest.mark.parametrize("name", BUILDERS)
 def test_every_label_of_every_data_set_has_its_codes(name, tmp_path):
-    builder = importlib.import_module(prepare.BUILDERS[name]).Builder
+    builder = BUILDERS[name]
     for config in prepare.configurations(name):
         features = builder(config=config, data_dir=str(tmp_path)).info.features
         labels = features["pattern"] if "pattern" in features else features["patterns"].feature

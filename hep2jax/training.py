@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from hep2jax import chips, evaluate, model_flops, optimizers, packing, steps, tasks, timing, workdir
+from hep2jax import chips, evaluation, model_flops, optimizers, packing, steps, tasks, timing, workdir
 from hep2jax import mesh as meshes
 from hep2jax import state as states
 from hep2jax.checkpoints import Checkpoints
@@ -88,7 +88,7 @@ def complete(config: Config, directory: pathlib.Path, task: Task) -> dict[str, l
     """The results of every measured side, by name, of a run that is trained to its end.
 
     What the work directory keeps is taken if it is that of these examples, settings and parameters (see
-    `evaluate.kept_results`); else `run` trains on where training stopped, or measures again.
+    `evaluation.kept_results`); else `run` trains on where training stopped, or measures again.
 
     Raises:
         UsageError: the work directory belongs to another run, or was trained on other examples.
@@ -121,7 +121,7 @@ def _kept_results(
         finished, best = checkpoints.latest_step == config.train.num_steps, checkpoints.best_step
     finally:
         checkpoints.close()
-    return evaluate.kept_results(task, directory, partition, best) if finished and best is not None else None
+    return evaluation.kept_results(task, directory, partition, best) if finished and best is not None else None
 
 
 def prepare(config: Config, directory: pathlib.Path, clock: StepClock, task: Task) -> Run:
@@ -164,7 +164,7 @@ def _starting_state(config: Config, task: Task, fresh: TrainState, checkpoints: 
         return checkpoints.restore(checkpoints.latest_step, fresh)
     if not config.model.init_from:
         return fresh
-    parameters, classes = evaluate.load_parameters(pathlib.Path(config.model.init_from))
+    parameters, classes = evaluation.load_parameters(pathlib.Path(config.model.init_from))
     state, taken, total = states.graft(fresh, *parameters, heads=classes == task.classes)
     if not taken:
         raise UsageError(f"model.init_from={config.model.init_from}: no parameter of that network fits this one")
@@ -351,12 +351,12 @@ def _finish(this: Run) -> None:
     if best is not None and best != trained:
         this.state = this.checkpoints.restore(best, this.state)
     with this.clock.phase("evaluation"):
-        evaluation = evaluate.measure_sides(this.task, this.evaluator, this.parameters, this.partition)
+        measured = evaluation.measure_sides(this.task, this.evaluator, this.parameters, this.partition)
     if not this.is_chief:
         return
-    for split, figures in evaluation.figures.items():
+    for split, figures in measured.figures.items():
         this.writer.write(trained, split, this.task.summary(figures))
     number, seconds = states.num_parameters(this.state.params), this.clock.seconds()["total"]
     this.writer.write(trained, "final", {"params_digest": digest, "num_parameters": number, "seconds": seconds})
-    evaluate.write_report(this.task, this.directory, evaluation, this.clock, this.step)
+    evaluation.write_report(this.task, this.directory, measured, this.clock, this.step)
     say(f"params_digest {digest}")

@@ -1,5 +1,6 @@
 """Exact evaluation of a network on every side of a partition, and its report."""
 
+import copy
 import dataclasses
 import json
 import pathlib
@@ -23,20 +24,6 @@ from hep2jax.timing import StepClock
 
 RECORDS = "records.json"
 """In `report/`: the results of every example, and what they are of."""
-
-_DATA_KEYS_OF_EVALUATION = (
-    "name",
-    "builder_config",
-    "data_dir",
-    "manual_dir",
-    "protocol",
-    "fold",
-    "num_folds",
-    "split_lists",
-    "block_gap",
-    "protocol_seed",
-    "validation_fraction",
-)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,7 +109,7 @@ def run(config: Config, directory: pathlib.Path) -> None:
     """Measure the network of a work directory on the data that `config` names, and write its report."""
     saved = workdir.open_for_reading(directory)
     workdir.check_same_network(directory, saved, config)
-    config = _evaluation_config(saved, config)
+    config = evaluation_config(saved, config)
     _check_same_labels(directory, saved, config)
     meshes.check_divides("evaluation.batch_size", config.evaluation.batch_size)
     clock = StepClock()
@@ -158,10 +145,14 @@ def _check_same_labels(directory: pathlib.Path, saved: Config, config: Config) -
         )
 
 
-def _evaluation_config(saved: Config, given: Config) -> Config:
-    """The trained configuration, but with the data to measure and the way of measuring from the command line."""
-    data = dataclasses.replace(saved.data, **{key: getattr(given.data, key) for key in _DATA_KEYS_OF_EVALUATION})
-    return configs.validate(dataclasses.replace(saved, data=data, evaluation=given.evaluation))
+def evaluation_config(saved: Config, given: Config) -> Config:
+    """The trained configuration with the given values of the keys that say what is measured and how."""
+    config = copy.deepcopy(saved)
+    for key in configs.keys(given):
+        if key.metadata.get("of_evaluation"):
+            section, _, leaf = key.name.partition(".")
+            setattr(getattr(config, section), leaf, key.value)
+    return configs.validate(config)
 
 
 def restore(

@@ -1,0 +1,106 @@
+"""The public functions, which `hep2jax` itself offers: everything that the commands do, from Python."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax
+from absl import flags
+from flax import nnx
+
+from hep2jax import config_files, evaluation, models, readers, tasks, training
+from hep2jax import state as states
+from hep2jax import workdir as workdirs
+from hep2jax.config import Config
+from hep2jax.readers import Reader, Reading
+from hep2jax.tasks import Task
+
+__all__ = ["Reader", "Reading", "build_model", "evaluate", "load", "load_config", "load_dataset", "train"]
+
+
+def load(workdir: str | os.PathLike[str]) -> Reader:
+    """The trained network of a work directory (its best checkpoint), ready to read images.
+
+    Raises:
+        UsageError: the directory holds no run of ours, or no finished checkpoint.
+    """
+    return readers.open_reader(pathlib.Path(workdir))
+
+
+def load_config(name: str) -> Config:
+    """A configuration by the name of its file, such as `fcn`, to be changed and handed to the other functions.
+
+    Args:
+        name: as `--config` takes it (see `config_files.load`).
+
+    Raises:
+        UsageError: there is no such file, or it makes no configuration.
+    """
+    return config_files.load(name)
+
+
+def build_model(config: Config) -> nnx.Module:
+    """The configured network with fresh parameters, for the patterns of the configured data set, grey images.
+
+    The data set need not be there.
+    """
+    config = models.resolve(config)
+    network = states.make_network(config, tasks.num_outputs(config, tasks.patterns(config)))
+    return network.build(jax.random.key(config.seed))
+
+
+def load_dataset(config: Config) -> Task:
+    """The configured data set, read for the configured network; it is prepared first if it is absent.
+
+    `classes` of what is returned are its patterns, `items` its examples as protocols see them, `examples` the same
+    with pixels and truth.
+
+    Raises:
+        UsageError: the owner's files are missing or damaged, or the set does not fit the network.
+    """
+    return tasks.load(models.resolve(config))
+
+
+def train(config: Config, workdir: str | os.PathLike[str]) -> dict[str, Any]:
+    """Train where the work directory stopped, then measure and write the report, as `hep2jax train` does.
+
+    Returns:
+        What is in `report/metrics.json`: the figures of each measured side.
+
+    Raises:
+        UsageError: values that no run can have, missing data, or a directory that belongs to another run.
+        DivergedError: the loss is not finite.
+    """
+    _use_flags_of_libraries()
+    training.run(models.resolve(config), pathlib.Path(workdir))
+    return _figures(pathlib.Path(workdir))
+
+
+def evaluate(workdir: str | os.PathLike[str], config: Config | None = None) -> dict[str, Any]:
+    """Measure the network of a work directory and write its report, as `hep2jax evaluate` does.
+
+    Args:
+        workdir: of a run.
+        config: names the data to measure and how; None: what the run was trained with.
+
+    Returns:
+        As `train`.
+
+    Raises:
+        UsageError: no finished checkpoint, missing data, or data of other patterns.
+    """
+    _use_flags_of_libraries()
+    directory = pathlib.Path(workdir)
+    evaluation.run(config or workdirs.open_for_reading(directory), directory)
+    return _figures(directory)
+
+
+def _figures(directory: pathlib.Path) -> dict[str, Any]:
+    return json.loads((directory / "report" / "metrics.json").read_text())
+
+
+def _use_flags_of_libraries() -> None:
+    """grain reads an absl flag of its own, which it may only when flags were parsed; outside commands nobody does."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()

@@ -1,0 +1,131 @@
+"""The public functions of the package, as a stranger calls them."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import hep2jax
+from hep2jax import readers
+from hep2jax import state as states
+from hep2jax.config import MODELS
+from hep2jax.errors import UsageError
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def config(data_dir):
+    config = hep2jax.load_config("unet")
+    config.data.builder_config, config.data.data_dir, config.data.crop_size = "specimens_tiny", str(data_dir), 32
+    config.model.width, config.train.num_steps, config.train.global_batch_size = 0.01, 2, 8
+    config.optimizer.warmup_steps = 1
+    config.evaluation.tile_size, config.evaluation.tile_overlap, config.evaluation.batch_size = 64, 16, 8
+    return config
+
+
+@pytest.fixture(scope="module")
+def trained(config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("api") / "w"
+    return workdir, hep2jax.train(config, workdir)
+
+
+def _python(program: str, *arguments: str) -> str:
+    """What a fresh interpreter prints."""
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=200, check=True).stdout
+
+
+def test_three_lines_in_a_fresh_interpreter(trained, tmp_path):
+    workdir, _ = trained
+    image = np.random.default_rng(0).integers(0, 255, (70, 90), np.uint8)
+    np.save(tmp_path / "image.npy", image)
+    program = """if True:
+        import sys
+        import numpy as np
+        image = np.load(sys.argv[2])
+
+        import hep2jax
+        reader = hep2jax.load(sys.argv[1])
+        reading = reader(image)
+
+        import json
+        (classes,), (cells,) = reading.class_masks, reading.cell_masks
+        assert (classes.dtype, cells.dtype, classes.shape, cells.shape) == (np.uint8, bool, image.shape, image.shape)
+        assert isinstance(reading, hep2jax.Reading) and isinstance(reader, hep2jax.Reader)
+        both = reader([image, image])
+        assert len(both.class_masks) == 2 and both.pattern == reading.pattern
+        print(json.dumps([reading.pattern, reading.icap, reading.probabilities, reader.classes]))
+    """
+    pattern, icap, probabilities, classes = json.loads(_python(program, str(workdir), str(tmp_path / "image.npy")))
+    assert list(probabilities) == classes == json.loads((workdir / "classes.json").read_text())
+    assert pattern in (*classes, "none")
+    assert bool(icap) == (pattern != "none")
+    assert sum(probabilities.values()) == pytest.approx(float(pattern != "none"))
+
+
+def test_the_import_is_cheap_and_leaves_devices_alone():
+    program = """if True:
+        import sys, hep2jax
+        assert not {"jax", "numpy", "tensorflow_datasets"} & set(sys.modules)
+        import hep2jax.main, hep2jax.predict, hep2jax.prepare, hep2jax.__main__
+        from jax._src import xla_bridge
+        assert not xla_bridge._backends
+        print(*(name for name in hep2jax.__all__ if getattr(hep2jax, name) is None))
+    """
+    assert _python(program) == "\n"
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        hep2jax.trian  # noqa: B018
+
+
+def test_training_and_evaluation_return_the_figures_of_the_report(trained):
+    workdir, figures = trained
+    assert figures == json.loads((workdir / "report" / "metrics.json").read_text())
+    assert figures["test"]["num_specimens"] == 8
+    assert hep2jax.evaluate(workdir)["test"]["pixel"] == figures["test"]["pixel"]
+
+
+def test_a_data_set_and_a_model(config):
+    data = hep2jax.load_dataset(config)
+    assert len(data.items) == len(data.examples) == 32
+    model = hep2jax.build_model(config)
+    network = states.make_network(config, data.num_outputs)
+    assert type(model).__name__ == "UNet"
+    assert network.graphdef is not None
+
+
+def test_a_configuration_by_name():
+    config = hep2jax.load_config("fcn")
+    assert config == hep2jax.load_config("configs/fcn.py")
+    assert config.model.name == "fcn"
+    with pytest.raises(UsageError, match="nearest of the shipped configurations is 'fcn'"):
+        hep2jax.load_config("fncn")
+
+
+def test_every_network_has_a_reader():
+    assert set(readers.READERS) == set(MODELS)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((8, 8), np.float32), r"must be uint8 .*, not float32 \[8, 8\]"),
+        (np.zeros((8, 8, 4), np.uint8), r"not uint8 \[8, 8, 4\]"),
+        (np.zeros((0, 8), np.uint8), r"not uint8 \[0, 8\]"),
+        ([], "0 images"),
+    ],
+)
+def test_what_is_no_image(image, message: str, trained):
+    with pytest.raises(ValueError, match=message):
+        hep2jax.load(trained[0])(image)
+
+
+def test_masks_are_for_networks_of_cells(trained):
+    with pytest.raises(ValueError, match="a mask: unet reads whole images"):
+        hep2jax.load(trained[0])(np.zeros((40, 40), np.uint8), np.ones((40, 40), bool))
+
+
+def test_no_run_there(tmp_path):
+    with pytest.raises(UsageError, match="no run of ours"):
+        hep2jax.load(tmp_path)
