@@ -68,7 +68,7 @@ def make_train_step(
     grad_fn = jax.value_and_grad(make_loss(config, network), has_aux=True)
 
     def step(state, batch, constants):
-        batch = ops.crops(config, batch, constants)
+        batch = ops.crops(batch, constants, size=config.data.crop_size, stretch=1 / config.augment.scale_min)
         class_weights = constants["class_weights"]
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         (loss, stats), grads = grad_fn(state.params, state.batch_stats, batch, class_weights, key)

@@ -20,7 +20,7 @@ ALLOWED = {
     "classical": {"metrics"},
     "texture": set(),
     "models": {"config", "errors", "ops"},
-    "ops": {"config"},
+    "ops": set(),
     "losses": {"config", "models"},
     "optimizers": {"config"},
     "packing": set(),

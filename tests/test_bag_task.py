@@ -111,7 +111,9 @@ def test_the_device_makes_the_tiles_that_the_host_makes(fields):
     host = BagStream(config, bags).batch(3)
     config.data.warp = "device"
     stream = BagStream(config, bags)
-    device = ops.crops(config, stream.batch(3), jax.device_put(stream.store))
+    device = ops.crops(
+        stream.batch(3), jax.device_put(stream.store), size=config.data.crop_size, stretch=1 / config.augment.scale_min
+    )
     assert set(device) == set(host)
     np.testing.assert_allclose(device["image"], host["image"], atol=1.01)
 

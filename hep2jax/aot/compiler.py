@@ -168,8 +168,9 @@ def versions() -> dict[str, str]:
 def _sources_digest() -> str:
     root = pathlib.Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
-    found = {pattern: sorted(root.glob(pattern)) for pattern in _SOURCES}
-    assert all(found.values()), f"no file for {[pattern for pattern, paths in found.items() if not paths]}"
-    for path in sorted(path for paths in found.values() for path in paths):
+    files = {pattern: sorted(root.glob(pattern)) for pattern in _SOURCES}
+    # A pattern that matches nothing would leave a source out, and old results would pass for current ones.
+    assert all(files.values()), f"no file for {[pattern for pattern, paths in files.items() if not paths]}"
+    for path in sorted(path for paths in files.values() for path in paths):
         digest.update(path.read_bytes())
     return digest.hexdigest()

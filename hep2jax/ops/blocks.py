@@ -102,11 +102,11 @@ def _few_or_xla(image: Array, kernel: Array, stride: int, padding: Padding) -> A
 def _blocked(image: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
     rows, width = kernel.shape[:2]
     columns = max(1, FILLED // kernel.shape[3])
-    tap, read, made = np.indices((width, width + (columns - 1) * stride, columns))
-    taps = jnp.asarray(made * stride + tap == read, kernel.dtype)
+    tap, read, written = np.indices((width, width + (columns - 1) * stride, columns))
+    taps = jnp.asarray(written * stride + tap == read, kernel.dtype)
     wide = jnp.einsum("tro,itck->ircok", taps, kernel).reshape(rows, taps.shape[1], kernel.shape[2], -1)
     left, right = padding[1]
     count = (image.shape[2] + left + right - width) // stride + 1
     padding = padding[0], (left, right + -count % columns * stride)
-    made = plain.conv2d(image, wide, (stride, stride * columns), padding)
-    return made.reshape(*made.shape[:2], -1, kernel.shape[3])[:, :, :count]
+    in_blocks = plain.conv2d(image, wide, (stride, stride * columns), padding)
+    return in_blocks.reshape(*in_blocks.shape[:2], -1, kernel.shape[3])[:, :, :count]

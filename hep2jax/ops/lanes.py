@@ -49,11 +49,11 @@ def stage(layers: Callable[[Image], Image], x: Float[Array, "b h w c"], channels
     """
     target = current()
     if target.platform != "tpu":
-        made = layers(x)
-        assert not isinstance(made, Columns)
-        return made
-    made = layers(join(x, columns_for(channels, x.shape[2])))
-    return batch_in_lanes(split(made), target.devices)
+        pooled = layers(x)
+        assert not isinstance(pooled, Columns)
+        return pooled
+    pooled = layers(join(x, columns_for(channels, x.shape[2])))
+    return batch_in_lanes(split(pooled), target.devices)
 
 
 def columns_for(channels: int, width: int) -> int:
@@ -108,10 +108,10 @@ def conv2d(x: Columns, kernel: Float[Array, "i j c k"], *, stride: int = 1, padd
 
 
 def _taps(width: int, columns: int) -> np.ndarray:
-    """[tap of the kernel, tap of the packed one, column read, column made]: 1 where they are the same pixel."""
+    """[tap of the kernel, tap of the wide one, column read, column written]: 1 where they are the same pixel."""
     reach = -(-(width // 2) // columns)
-    tap, packed, read, made = np.indices((width, 2 * reach + 1, columns, columns))
-    return made + tap - width // 2 == (packed - reach) * columns + read
+    tap, wide, read, written = np.indices((width, 2 * reach + 1, columns, columns))
+    return written + tap - width // 2 == (wide - reach) * columns + read
 
 
 def max_pool(x: Columns) -> Columns:

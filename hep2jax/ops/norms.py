@@ -43,7 +43,7 @@ def norm_pool(
     a v5e, 151 instead of 169 ms, by the TPU compiler's estimate.
 
     Args:
-        x: what a convolution made.
+        x: the result of a convolution.
         scale: of the norm.
         coefficients: (x with channels times their sign, the signs) → factor and offset that normalise it.
     """

@@ -61,8 +61,8 @@ def _forward(image: Array, kernel: Array, pool: int) -> tuple[Array, tuple[Array
     product = jnp.dot(windows, matrix, preferred_element_type=jnp.float32)
     batch, height = image.shape[0], (image.shape[1] - kernel.shape[0] + 1) // pool
     top = functools.reduce(jnp.maximum, jnp.split(product, pool**2, axis=1))
-    made = top.reshape(batch, height, -1, kernel.shape[-1]).astype(image.dtype)
-    return made, (image, kernel, windows, product)
+    pooled = top.reshape(batch, height, -1, kernel.shape[-1]).astype(image.dtype)
+    return pooled, (image, kernel, windows, product)
 
 
 def _backward(pool: int, residuals: tuple[Array, ...], cotangent: Array) -> tuple[Array, Array]:

@@ -12,7 +12,6 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Float32, Int32, UInt8
 
-from hep2jax.config import Config
 from hep2jax.ops.targets import current
 
 _TILE = 128
@@ -26,20 +25,20 @@ _NEARLY = 16  # rows that are not worth a slice: whole canvases are fetched in o
 Matrices = Float32[Array, "batch 2 3"]
 
 
-def crops(config: Config, batch: dict[str, Any], constants: dict[str, Any]) -> dict[str, Any]:
+def crops(batch: dict[str, Any], constants: dict[str, Any], *, size: int, stretch: float = 1.0) -> dict[str, Any]:
     """A batch of `index` and `warp` → a batch of `image` (float32 grey levels) and, of fields, `labels` (uint8).
 
     `constants` holds `pictures` [n, height, width] and, of fields, `label_maps`: canvases that contain every pixel
-    which a matrix of the configuration can reach (see `data.canvases`). A batch that has an image is returned as it is.
+    which the matrices of a run can reach (see `data.canvases`). A batch that has an image is returned as it is. `size`
+    and `stretch` as in `bilinear`.
     """
     if "image" in batch:
         return batch
-    index, matrices, size = batch["index"], batch["warp"], config.data.crop_size
-    stretch = 1 / config.augment.scale_min
-    made = {"image": bilinear(constants["pictures"], index, matrices, size, stretch=stretch)}
+    index, matrices = batch["index"], batch["warp"]
+    cut = {"image": bilinear(constants["pictures"], index, matrices, size, stretch=stretch)}
     if "label_maps" in constants:
-        made["labels"] = nearest(constants["label_maps"], index, matrices, size, stretch=stretch)
-    return {name: value for name, value in batch.items() if name not in ("index", "warp")} | made
+        cut["labels"] = nearest(constants["label_maps"], index, matrices, size, stretch=stretch)
+    return {name: value for name, value in batch.items() if name not in ("index", "warp")} | cut
 
 
 def bilinear(
@@ -117,9 +116,9 @@ def _by_products(pictures: Array, index: Array, matrices: Matrices, size: int, s
     top = jnp.clip(jnp.floor(y.min(-1)).astype(jnp.int32), 0, height - slab)
     slabs = _slabs(pictures, jnp.repeat(index, tiles**2), top, slab)
     rows = jnp.einsum("bph,bhw->bpw", weigh(y - top[:, None], slab), slabs, preferred_element_type=jnp.float32)
-    made = (rows * weigh(x, width)).sum(-1)
-    made = made.reshape(count, tiles, tiles, tile, tile).transpose(0, 1, 3, 2, 4)
-    return made.reshape(count, tiles * tile, tiles * tile)[:, :size, :size]
+    pixels = (rows * weigh(x, width)).sum(-1)
+    pixels = pixels.reshape(count, tiles, tiles, tile, tile).transpose(0, 1, 3, 2, 4)
+    return pixels.reshape(count, tiles * tile, tiles * tile)[:, :size, :size]
 
 
 def _slabs(pictures: Array, index: Array, top: Array, height: int) -> Array:

@@ -31,12 +31,12 @@ def _compiled(function, image, kernel, *how):
     """The convolution and both gradients of a weighted sum of it."""
 
     def loss(image, kernel):
-        made = function(image, kernel, *how)
-        weights = normal(*made.shape, seed=2)
-        return (made.astype(jnp.float32) * weights).sum(), made
+        result = function(image, kernel, *how)
+        weights = normal(*result.shape, seed=2)
+        return (result.astype(jnp.float32) * weights).sum(), result
 
-    (_, made), gradients = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(image, kernel)
-    return made, *gradients
+    (_, result), gradients = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(image, kernel)
+    return result, *gradients
 
 
 @pytest.mark.parametrize(
@@ -84,9 +84,9 @@ def test_bfloat16_is_summed_in_float32(channels):
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32])
 def test_a_fence_changes_nothing(dtype):
     x = (3 * normal(2, 3)).astype(dtype)
-    made = jax.jit(lambda x: blocks.fence(x, x[0, 0] == 77))(x)
-    assert made.dtype == dtype
-    np.testing.assert_array_equal(made, x)
+    result = jax.jit(lambda x: blocks.fence(x, x[0, 0] == 77))(x)
+    assert result.dtype == dtype
+    np.testing.assert_array_equal(result, x)
 
 
 def test_a_broken_kernel_gives_no_numbers():
@@ -149,8 +149,8 @@ def test_a_doubled_convolution_is_the_convolution_of_repeated_pixels(side):
 @pytest.mark.parametrize(("side", "strides"), [(3, (1, 1)), (3, (2, 2)), (5, (2, 2))])
 def test_a_depthwise_convolution_of_shifted_images(side, strides):
     x, kernel = normal(2, 7, 8, 6), normal(side, side, 1, 6, seed=1)
-    made = []
+    result = []
     for platform in ("cpu", ops.PLAIN):
         with ops.target(platform):
-            made.append(ops.depthwise_conv2d(x, kernel, strides))
-    np.testing.assert_allclose(*made, atol=1e-5)
+            result.append(ops.depthwise_conv2d(x, kernel, strides))
+    np.testing.assert_allclose(*result, atol=1e-5)

@@ -27,9 +27,9 @@ def test_as_many_columns_as_fill_the_lanes_and_leave_a_pool_whole(channels, widt
 @pytest.mark.parametrize(("side", "count"), [(3, 2), (3, 8), (5, 2), (7, 2), (1, 4)])
 def test_convolution(side: int, count: int):
     x, kernel = jnp.asarray(_noise(2, 6, 16, 3)), jnp.asarray(_noise(side, side, 3, 5, seed=1))
-    made = ops.conv2d(lanes.join(x, count), kernel)
-    assert isinstance(made, lanes.Columns)
-    np.testing.assert_allclose(lanes.split(made), plain.conv2d(x, kernel), atol=2e-5)
+    result = ops.conv2d(lanes.join(x, count), kernel)
+    assert isinstance(result, lanes.Columns)
+    np.testing.assert_allclose(lanes.split(result), plain.conv2d(x, kernel), atol=2e-5)
 
 
 @pytest.mark.parametrize("how", [{"stride": 2}, {"padding": "VALID"}])

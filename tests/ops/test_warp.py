@@ -27,10 +27,11 @@ def _configs(augment: AugmentConfig, **data) -> tuple[Config, Config]:
     return host, device
 
 
-def _made(stream, config: Config, step: int, platform: str) -> dict[str, np.ndarray]:
+def _crops(stream, config: Config, step: int, platform: str) -> dict[str, np.ndarray]:
+    how = {"size": config.data.crop_size, "stretch": 1 / config.augment.scale_min}
     with ops.target(platform):
-        made = jax.jit(lambda batch, constants: ops.crops(config, batch, constants))(stream.batch(step), stream.store)
-    return {name: np.asarray(value) for name, value in made.items()}
+        cut = jax.jit(lambda batch, constants: ops.crops(batch, constants, **how))(stream.batch(step), stream.store)
+    return {name: np.asarray(value) for name, value in cut.items()}
 
 
 def _smooth(shape: tuple[int, int], seed: int) -> np.ndarray:
@@ -47,22 +48,22 @@ def test_cells(platform: str, fit: str):
         object.__setattr__(cell, "ready", _smooth(cell.ready.shape, number))
     streams = [cell_stream.CellStream(config, cells, range(len(cells))) for config in (host, device)]
     for step in range(3):
-        expected, made = streams[0].batch(step), _made(streams[1], device, step, platform)
-        assert made.keys() == expected.keys()
-        np.testing.assert_array_equal(made["labels"], expected["labels"])
-        np.testing.assert_array_equal(made["greys"], expected["greys"])
-        difference = np.abs(made["image"] - expected["image"])
+        expected, cut = streams[0].batch(step), _crops(streams[1], device, step, platform)
+        assert cut.keys() == expected.keys()
+        np.testing.assert_array_equal(cut["labels"], expected["labels"])
+        np.testing.assert_array_equal(cut["greys"], expected["greys"])
+        difference = np.abs(cut["image"] - expected["image"])
         assert difference.mean() < 0.6
         assert difference.max() < 3.5  # OpenCV rounds places to 1/32 pixel, the products weights to 8 bits
 
 
 def _fields(sizes: list[tuple[int, int]]) -> FieldSet:
     """Smooth fields of these sizes, with a smooth region as their cells."""
-    made = []
+    fields = []
     for number, size in enumerate(sizes):
         image = _smooth(size, number)
         classes = np.where(_smooth(size, 50 + number) > 140, number + 1, 0).astype(np.uint8)
-        made.append(
+        fields.append(
             make_field(
                 image=image,
                 classes=classes,
@@ -75,7 +76,7 @@ def _fields(sizes: list[tuple[int, int]]) -> FieldSet:
                 config=DataConfig(),
             )
         )
-    return FieldSet(name="made_up", classes=("a", "b", "c"), fields=tuple(made))
+    return FieldSet(name="made_up", classes=("a", "b", "c"), fields=tuple(fields))
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
@@ -84,13 +85,13 @@ def test_fields_of_several_sizes(platform: str):
     fields = _fields([(170, 300), (200, 190), (260, 260)])
     streams = [pipeline.TrainingStream(config, fields, range(3)) for config in (host, device)]
     for step in range(2):
-        expected, made = streams[0].batch(step), _made(streams[1], device, step, platform)
-        assert made.keys() == expected.keys()
-        difference = np.abs(made["image"] - expected["image"])
+        expected, cut = streams[0].batch(step), _crops(streams[1], device, step, platform)
+        assert cut.keys() == expected.keys()
+        difference = np.abs(cut["image"] - expected["image"])
         assert difference.mean() < 0.6
         assert difference.max() < 3.5
-        assert np.mean(made["labels"] != expected["labels"]) < 0.01
-        assert set(np.unique(made["labels"])) == set(np.unique(expected["labels"])) == {0, 1, 2, 3}
+        assert np.mean(cut["labels"] != expected["labels"]) < 0.01
+        assert set(np.unique(cut["labels"])) == set(np.unique(expected["labels"])) == {0, 1, 2, 3}
 
 
 def test_a_whole_canvas_is_cut_exactly():
@@ -101,13 +102,13 @@ def test_a_whole_canvas_is_cut_exactly():
     for platform in PLATFORMS:
         for cut in (warp.bilinear, warp.nearest):
             with ops.target(platform):
-                made = np.asarray(cut(jnp.asarray(pictures), index, matrix, 24))
-            np.testing.assert_array_equal(made, expected)
+                cut = np.asarray(cut(jnp.asarray(pictures), index, matrix, 24))
+            np.testing.assert_array_equal(cut, expected)
 
 
 def test_a_batch_with_an_image_is_left_alone():
     batch = {"image": np.zeros((1, 8, 8), np.uint8)}
-    assert ops.crops(Config(), batch, {}) is batch
+    assert ops.crops(batch, {}, size=8) is batch
 
 
 def test_only_indices_and_matrices_travel():
