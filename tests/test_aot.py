@@ -1,3 +1,4 @@
+import ast
 import dataclasses
 import importlib.util
 import json
@@ -351,6 +352,22 @@ libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="
 
 
 @libtpu
+def test_the_key_depends_on_every_source_of_the_step():
+    """What a source imports of ours is a source too, except the configuration, errors, and the name of scopes."""
+    root = pathlib.Path(compiler.__file__).parents[1]
+    files = {path.relative_to(root).as_posix() for path in compiler.sources()}
+    imported = set()
+    for path in compiler.sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "hep2jax":
+                folder = "/".join(str(node.module).split(".")[1:])
+                imported |= {folder, *(f"{folder}/{alias.name}".lstrip("/") for alias in node.names)}
+    modules = {f"{name}.py" for name in imported} | {f"{name}/__init__.py" for name in imported if name}
+    needed = {name for name in modules if (root / name).is_file()}
+    assert {"ops/__init__.py", "ops/lanes.py", "models/layers.py", "steps.py"} <= needed & files
+    assert needed - files == {"aot/__init__.py", "aot/hlo.py", "config.py", "errors.py"}
+
+
 def test_the_key_changes_with_what_decides_the_program(tmp_path: pathlib.Path):
     config, target = Config(), slices.parse("v5e:4")
     this = compiler.Compiler(config=config, cache=tmp_path, limit_seconds=60)

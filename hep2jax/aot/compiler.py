@@ -165,12 +165,17 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu")}
 
 
-def _sources_digest() -> str:
+def sources() -> list[pathlib.Path]:
+    """The files of this package that decide the program; values of the configuration are a part of the key apart."""
     root = pathlib.Path(__file__).resolve().parents[1]
-    digest = hashlib.sha256()
     files = {pattern: sorted(root.glob(pattern)) for pattern in _SOURCES}
     # A pattern that matches nothing would leave a source out, and old results would pass for current ones.
     assert all(files.values()), f"no file for {[pattern for pattern, paths in files.items() if not paths]}"
-    for path in sorted(path for paths in files.values() for path in paths):
+    return sorted(path for paths in files.values() for path in paths)
+
+
+def _sources_digest() -> str:
+    digest = hashlib.sha256()
+    for path in sources():
         digest.update(path.read_bytes())
     return digest.hexdigest()

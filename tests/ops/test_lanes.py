@@ -38,6 +38,11 @@ def test_other_convolutions_are_refused(how):
         ops.conv2d(lanes.join(jnp.zeros((1, 4, 4, 3)), 2), jnp.zeros((3, 3, 3, 3)), **how)
 
 
+def test_other_pools_are_refused():
+    with pytest.raises(ValueError, match="must be 2"):
+        ops.max_pool(lanes.join(jnp.zeros((1, 6, 6, 3)), 2), 3)
+
+
 @pytest.mark.parametrize("count", [2, 4])
 def test_max_pool(count: int):
     x = jnp.asarray(_noise(2, 6, 16, 3))
