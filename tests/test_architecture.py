@@ -12,10 +12,10 @@ FLOORS = (
     ("errors", "fingerprint", "progress", "metrics"),
     ("config", "config_files", "mesh"),
     ("data.tiles", "data.augment", "data.sets", "data.splits", "data.streams"),
-    ("models",),
+    ("ops", "models"),
     ("report", "perf.chips", "specimens.voting", "specimens.classical", "specimens.texture"),
     ("training.workdir", "training.environment", "training.timing", "training.packing", "training.optimizers"),
-    ("training.losses", "training.state", "training.checkpoints", "warp", "training.steps"),
+    ("training.losses", "training.state", "training.checkpoints", "training.steps"),
     ("perf.model_flops", "tasks"),
     ("training.evaluation", "training.loop", "training.folds"),
     ("specimens", "perf.aot", "perf.profiling"),
@@ -81,7 +81,7 @@ def test_builders_import_nothing_of_ours():
         assert not _imported(path), path
 
 
-PURE = ("metrics", "models", "specimens.texture", "specimens.voting", "training.losses", "training.optimizers")
+PURE = ("metrics", "ops", "models", "specimens.texture", "specimens.voting", "training.losses", "training.optimizers")
 PURE += ("training.packing", "training.steps")
 
 

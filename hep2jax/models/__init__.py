@@ -81,8 +81,6 @@ def build(
     in_channels: int,
     rngs: nnx.Rngs,
     dtype: jnp.dtype,
-    platform: str = "",
-    devices: int = 1,
 ) -> Segmenter | Classifier | Mil | JointUNet:
     """Make a network with fresh parameters.
 
@@ -92,8 +90,6 @@ def build(
         in_channels: channels of the image, 1 or 3.
         rngs: needs the stream `params` (or a default one).
         dtype: compute dtype, float32 or bfloat16; parameters and BatchNorm statistics are float32 in either case.
-        platform: that will run it, for formulations that suit it: `cpu` or `tpu`; else the plain ones.
-        devices: of that platform that share a batch.
 
     Returns:
         A module that splits into `nnx.Param` and `nnx.BatchStat` with nothing left over.
@@ -112,7 +108,5 @@ def build(
         flatten_side=config.flatten_side,
         dropout=config.dropout,
         dtype=dtype,
-        platform=platform,
-        devices=devices,
     )
     return networks[config.name](settings, rngs=rngs)

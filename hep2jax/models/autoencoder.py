@@ -7,8 +7,9 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from hep2jax.models.layers import BatchNorm, doubled_conv_general, max_pool, scale_channels
+from hep2jax.models.layers import BatchNorm, scale_channels
 from hep2jax.models.network import Settings
+from hep2jax.ops import doubled_conv2d, max_pool
 
 EncoderTable = tuple[tuple[tuple[int, int], ...], ...]
 """(channels, side of the kernel) of each convolution, by stage."""
@@ -73,6 +74,6 @@ def _convolution(
         (side, side),
         dtype=dtype,
         kernel_init=nnx.initializers.he_normal(),
-        conv_general_dilated=doubled_conv_general if doubled else lax.conv_general_dilated,
+        conv_general_dilated=doubled_conv2d if doubled else lax.conv_general_dilated,
         rngs=rngs,
     )

@@ -6,10 +6,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from hep2jax.models.layers import BatchNorm, ConvNorm, DenseUp, Head, dropout, scale_channels, upsample
+from hep2jax.models.layers import BatchNorm, ConvNorm, DenseUp, Head, dropout, scale_channels
 from hep2jax.models.network import Settings
 from hep2jax.models.residual import ResidualTrunk, bottleneck
 from hep2jax.models.segmenter import Segmenter, SegmenterOutput
+from hep2jax.ops import upsample
 
 DEPTHS = (3, 4, 6, 3)
 """Residual modules of each stage: ResNet-50."""

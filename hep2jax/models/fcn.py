@@ -5,10 +5,10 @@ from typing import ClassVar
 from flax import nnx
 from jaxtyping import Array
 
-from hep2jax.models import columns
-from hep2jax.models.layers import ConvNorm, Head, dropout, scale_channels, upsample
+from hep2jax.models.layers import ConvNorm, ConvStage, Head, dropout, scale_channels
 from hep2jax.models.network import Settings
 from hep2jax.models.segmenter import Segmenter, SegmenterOutput
+from hep2jax.ops import upsample
 
 VGG16_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 """(channels, convolutions) of each stage: Simonyan and Zisserman 2015, configuration D, 13 convolutions."""
@@ -37,8 +37,6 @@ class Fcn(Segmenter):
         """Published size at `width=1`."""
         super().__init__(settings)
         width, dtype = settings.width, settings.dtype
-        self.lanes = columns.LANES if settings.platform == "tpu" else 0
-        self.devices = settings.devices
         stages, channels = [], settings.in_channels
         for stage_channels, depth in VGG16_STAGES:
             convs = []
@@ -46,7 +44,7 @@ class Fcn(Segmenter):
                 out = scale_channels(stage_channels, width)
                 convs.append(ConvNorm(channels, out, dtype=dtype, rngs=rngs))
                 channels = out
-            stages.append(nnx.List(convs))
+            stages.append(ConvStage(convs))
         self.stages = nnx.List(stages)
         top = scale_channels(TOP_CHANNELS, width)
         self.conv6 = ConvNorm(channels, top, dtype=dtype, rngs=rngs)
@@ -58,20 +56,11 @@ class Fcn(Segmenter):
         """Scores at strides 32, 16 and 8 are added from coarse to fine, then brought to full size."""
         features, x = [], image
         for stage in self.stages:
-            x = self._stage(stage, x, train=train)
+            x = stage(x, train=train)
             features.append(x)
         x = dropout(self.conv6(x, train=train), self.dropout, train=train, rngs=rngs)
         x = dropout(self.conv7(x, train=train), self.dropout, train=train, rngs=rngs)
         return SegmenterOutput(fuse_scores(self.heads, (features[2], features[3], x)))
-
-    def _stage(self, stage: nnx.List, x: Array, *, train: bool) -> Array:
-        """The convolutions and the pool of a stage, on packed columns where its channels leave lanes empty."""
-        count = columns.columns_for(stage[0].conv.out_features, self.lanes, x.shape[2])
-        x = columns.pack(x, count)
-        for number, conv in enumerate(stage, 1):
-            x = conv(x, train=train, columns=count, pool=number == len(stage))
-        x = columns.unpack(x, max(1, count // 2))
-        return columns.batch_in_lanes(x, self.lanes, self.devices)
 
 
 def fuse_scores(heads: nnx.List, features: tuple[Array, Array, Array]) -> Array:

@@ -5,9 +5,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 from typing_extensions import override
 
-from hep2jax.models import blocks, grey
+from hep2jax import ops
 from hep2jax.models.classifier import Description, SquareClassifier
-from hep2jax.models.layers import max_pool, scale_channels
+from hep2jax.models.layers import scale_channels
 from hep2jax.models.network import Settings
 
 LAYERS = ((6, 7, 2), (16, 4, 3), (32, 3, 3))
@@ -37,9 +37,7 @@ class Gao(SquareClassifier):
         layers, channels, side = [], settings.in_channels, self.side
         for published, kernel_size, pool in LAYERS:
             out = _scaled(published, settings.width)
-            suits = channels == 1 and grey.divides(side, side, kernel_size, pool)
-            suits &= settings.platform in ("cpu", "tpu")
-            layers.append(PooledConv(channels, out, kernel_size, pool, product=suits, dtype=self.dtype, rngs=rngs))
+            layers.append(PooledConv(channels, out, kernel_size, pool, dtype=self.dtype, rngs=rngs))
             channels, side = out, (side - kernel_size + 1) // pool
         self.layers = nnx.List(layers)
         hidden = _scaled(HIDDEN, settings.width)
@@ -68,11 +66,10 @@ class PooledConv(nnx.Module):
         kernel_size: int,
         pool: int,
         *,
-        product: bool,
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
-        """`pool` is the pool's size and stride; `product`: as `grey.pooled`."""
+        """`pool` is the pool's size and stride."""
         sides = (kernel_size, kernel_size)
         self.conv = nnx.Conv(
             in_channels,
@@ -85,15 +82,12 @@ class PooledConv(nnx.Module):
             rngs=rngs,
         )
         self.bias = nnx.Param(jnp.zeros(out_channels))
-        self.pool, self.product = pool, product
+        self.pool = pool
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 k"]:
         """(side - kernel side + 1) / pool pixels a side."""
         kernel = self.conv.kernel[...].astype(x.dtype)
-        if self.product:
-            x = grey.pooled(x, kernel, self.pool)
-        else:
-            x = max_pool(blocks.convolution(x, kernel, 1, "VALID"), self.pool)
+        x = ops.conv_pool(x, kernel, self.pool)
         return scaled_tanh(x + self.bias[...].astype(x.dtype))
 
 

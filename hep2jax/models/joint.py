@@ -7,9 +7,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 from typing_extensions import override
 
-from hep2jax.models.layers import Head, dropout, global_average, max_pool, scale_channels, upsample
+from hep2jax.models.layers import Head, dropout, global_average, scale_channels
 from hep2jax.models.network import ImageNetwork, Settings
 from hep2jax.models.unet import DoubleConv
+from hep2jax.ops import max_pool, upsample
 
 CHANNELS = (64, 128, 256, 512, 512)
 """Channels of the five levels, the bottleneck last."""

@@ -27,10 +27,6 @@ class Settings:
     """Side of the images whose last map is flattened in front of the heads, where a network can; 0: averaged."""
     dropout: float = 0.0
     """Drop rate before the heads."""
-    platform: str = ""
-    """`cpu` or `tpu`: formulations that suit it, with the same numbers (see `columns`, `grey`); else the plain ones."""
-    devices: int = 1
-    """How many share a batch."""
 
 
 class ImageNetwork(nnx.Module):

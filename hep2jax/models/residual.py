@@ -82,7 +82,7 @@ class ResidualTrunk(nnx.Module):
     Two stems: the published 7x7 convolution of stride 2 and a max pool, made for 224 pixels, with features at strides
     4, 8, 16 and 32; or, for the 80 pixels of a cell (`fine`), a 5x5 convolution of stride 2 alone, with features at
     strides 2, 4, 8 and 16. The pool is 2x2 instead of the published overlapping 3x3: same size, no parameters, and a
-    gradient that is an order of magnitude faster on CPU (`layers.max_pool`).
+    gradient that is an order of magnitude faster on CPU (`ops.max_pool`).
 
     Attributes:
         channels: of the four feature maps.

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from hep2jax.models.layers import ConvNorm, DenseUp, Head, dropout, max_pool, scale_channels
+from hep2jax.models.layers import ConvNorm, DenseUp, Head, dropout, scale_channels
 from hep2jax.models.network import Settings
 from hep2jax.models.segmenter import Segmenter, SegmenterOutput
+from hep2jax.ops import max_pool
 
 CHANNELS = (64, 128, 256, 512, 1024)
 """Channels of the five levels: Ronneberger et al. 2015, figure 1."""

@@ -38,21 +38,13 @@ class Network:
     """(key) → module."""
 
 
-def make_network(
-    config: Config, num_outputs: int, *, platform: str | None = None, devices: int | None = None
-) -> Network:
-    """The configured network for grey images and `num_outputs` channels.
-
-    `platform` and `devices` as in `models.build`; None: those at hand.
-    """
+def make_network(config: Config, num_outputs: int) -> Network:
+    """The configured network for grey images and `num_outputs` channels."""
     dtype = compute_dtype(config)
-    platform = jax.default_backend() if platform is None else platform
-    devices = jax.device_count() if devices is None else devices
 
     def build(key: jax.Array) -> nnx.Module:
         rngs = nnx.Rngs(params=key)
-        options = {"num_outputs": num_outputs, "in_channels": 1, "platform": platform, "devices": devices}
-        return models.build(config.model, rngs=rngs, dtype=dtype, **options)
+        return models.build(config.model, num_outputs=num_outputs, in_channels=1, rngs=rngs, dtype=dtype)
 
     abstract = nnx.eval_shape(lambda: build(jax.random.key(0)))
     return Network(graphdef=nnx.split(abstract, nnx.Param, nnx.BatchStat)[0], build=build)

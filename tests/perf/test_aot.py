@@ -1,3 +1,4 @@
+import ast
 import dataclasses
 import importlib.util
 import json
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hep2jax import ops
 from hep2jax.config import Config
 from hep2jax.errors import UsageError
 from hep2jax.perf import aot, chips, model_flops
@@ -82,7 +84,7 @@ def test_the_module_of_an_operation(op_name: str, module: str):
 
 
 STACK = """FileNames
-1 "/site-packages/hep2jax/models/layers.py"
+1 "/site-packages/hep2jax/ops/pooling.py"
 2 "/site-packages/optax/transform.py"
 
 FunctionNames
@@ -106,7 +108,7 @@ def test_what_is_in_no_module_is_named_by_our_function():
         for frame in (4, 5)
     )
     rows = hlo.cycles_by_module(_program(inside, outside, others=STACK))
-    assert {row.module for row in rows} == {"(layers.max_pool)", hlo.OPTIMIZER}
+    assert {row.module for row in rows} == {"(pooling.max_pool)", hlo.OPTIMIZER}
 
 
 def test_collectives_by_kind():
@@ -333,11 +335,12 @@ def test_named_modules_compute_the_same():
         jax.jit(steps.make_predict_step(one))(state.params, state.batch_stats, image, greys) for one in (network, named)
     )
     np.testing.assert_array_equal(plain, scoped)
-    step, shapes = worker.train_step(config, 9, platform="")
+    step, shapes = worker.train_step(config, 9)
     constants = {"class_weights": jax.ShapeDtypeStruct((9,), jnp.float32)}
-    lowered = jax.jit(step).lower(shapes, model_flops.batch_shapes(config, 2), constants)
+    with ops.target(ops.PLAIN):
+        lowered = jax.jit(step).lower(shapes, model_flops.batch_shapes(config, 2), constants)
     text = lowered.as_text(debug_info=True)
-    assert "module.stages.3.1)/conv_general_dilated" in text
+    assert "module.stages.3.1/conv_general_dilated" in text
 
 
 def test_a_batch_has_the_shapes_of_the_task():
@@ -351,6 +354,22 @@ libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="
 
 
 @libtpu
+def test_the_key_depends_on_every_source_of_the_step():
+    """What a source imports of ours is a source too, except the configuration, errors, and the name of scopes."""
+    root = pathlib.Path(compiler.__file__).parents[1]
+    files = {path.relative_to(root).as_posix() for path in compiler.sources()}
+    imported = set()
+    for path in compiler.sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "hep2jax":
+                folder = "/".join(str(node.module).split(".")[1:])
+                imported |= {folder, *(f"{folder}/{alias.name}".lstrip("/") for alias in node.names)}
+    modules = {f"{name}.py" for name in imported} | {f"{name}/__init__.py" for name in imported if name}
+    needed = {name for name in modules if (root / name).is_file()}
+    assert {"ops/__init__.py", "ops/lanes.py", "models/layers.py", "steps.py"} <= needed & files
+    assert needed - files == {"aot/__init__.py", "aot/hlo.py", "config.py", "errors.py"}
+
+
 def test_the_key_changes_with_what_decides_the_program(tmp_path: pathlib.Path):
     config, target = Config(), slices.parse("v5e:4")
     this = compiler.Compiler(config=config, cache=tmp_path, limit_seconds=60)

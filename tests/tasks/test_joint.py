@@ -6,7 +6,7 @@ import pytest
 
 from configs import joint
 from hep2jax import mesh as meshes
-from hep2jax import warp
+from hep2jax import ops
 from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, LossConfig, ModelConfig, TrainConfig
 from hep2jax.data import tiles
 from hep2jax.data.streams.joint import JointStream
@@ -72,7 +72,12 @@ def test_every_row_has_the_labels_of_its_specimen(fields):
         assert batch["grades"][row] == bright
     config.data.warp = "device"
     on_device = JointStream(config, fields, range(len(fields)))
-    made = warp.crops(config, on_device.batch(7), jax.device_put(on_device.store))
+    made = ops.crops(
+        on_device.batch(7),
+        jax.device_put(on_device.store),
+        size=config.data.crop_size,
+        stretch=1 / config.augment.scale_min,
+    )
     assert set(made) == set(batch)
     for name in ("patterns", "grades", "greys"):
         np.testing.assert_array_equal(made[name], batch[name])

@@ -5,15 +5,12 @@ to PyTorch and the names of the modules: package efficientnet-lite-pytorch, Apac
 """
 
 import functools
-from typing import Any
 
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
-from jax import lax
 from jaxtyping import Array
 from typing_extensions import override
 
+from hep2jax import ops
 from hep2jax.models.layers import BatchNorm, global_average
 from hep2jax.models.pretrained.network import NUM_CLASSES, ImageNetNetwork, Path, convolution, linear
 
@@ -27,38 +24,6 @@ _STAGES += ((4, 5, 2, 6, 192), (1, 3, 1, 6, 320))
 _same = functools.partial(convolution, padding="SAME")  # the weights were trained in TensorFlow
 
 
-def _depthwise(image: Array, kernel: Array, strides: tuple[int, int], *_: Any, **__: Any) -> Array:
-    """SAME depthwise convolution; signature as `nnx.Conv` expects.
-
-    On CPU a sum of shifted images times kernel entries, as XLA's grouped convolution is slow there: the 16 of this
-    network, for 32 images of 96 pixels on one (busy) core, 2,470 ms against 110 ms, of a whole of 2,860 ms.
-    """
-    shifted = functools.partial(_shifted_depthwise, strides=strides)
-    grouped = functools.partial(_grouped_convolution, strides=strides)
-    return lax.platform_dependent(image, kernel, cpu=shifted, default=grouped)
-
-
-def _shifted_depthwise(image: Array, kernel: Array, strides: tuple[int, int]) -> Array:
-    down, right = strides
-    pads = lax.padtype_to_pads(image.shape[1:3], kernel.shape[:2], strides, "SAME")
-    height, width = (-(-side // step) for side, step in zip(image.shape[1:3], strides, strict=True))
-    padded = jnp.pad(image, ((0, 0), *pads, (0, 0)))
-    taps = [
-        padded[:, row : row + (height - 1) * down + 1 : down, column : column + (width - 1) * right + 1 : right]
-        * kernel[row, column, 0]
-        for row, column in np.ndindex(*kernel.shape[:2])
-    ]
-    return functools.reduce(jnp.add, taps)
-
-
-def _grouped_convolution(image: Array, kernel: Array, strides: tuple[int, int]) -> Array:
-    numbers = ("NHWC", "HWIO", "NHWC")
-    channels = image.shape[-1]
-    return lax.conv_general_dilated(
-        image, kernel, strides, "SAME", dimension_numbers=numbers, feature_group_count=channels
-    )
-
-
 def _norm(channels: int) -> BatchNorm:
     return BatchNorm(channels, epsilon=_EPSILON)
 
@@ -70,7 +35,9 @@ class _InvertedResidual(nnx.Module):
         wide = in_channels * expansion
         self.expand_conv = _same(in_channels, wide, 1, rngs=rngs) if expansion > 1 else None
         self.bn0 = _norm(wide) if expansion > 1 else None
-        self.depthwise_conv = _same(wide, wide, kernel, stride=stride, groups=wide, arithmetic=_depthwise, rngs=rngs)
+        self.depthwise_conv = _same(
+            wide, wide, kernel, stride=stride, groups=wide, arithmetic=ops.depthwise_conv2d, rngs=rngs
+        )
         self.bn1 = _norm(wide)
         self.project_conv = _same(wide, out_channels, 1, rngs=rngs)
         self.bn2 = _norm(out_channels)

@@ -4,8 +4,9 @@ from flax import nnx
 from jaxtyping import Array
 from typing_extensions import override
 
-from hep2jax.models.layers import global_average, max_pool
+from hep2jax.models.layers import global_average
 from hep2jax.models.pretrained.network import NUM_CLASSES, ImageNetNetwork, convolution, linear
+from hep2jax.ops import max_pool
 
 _HIDDEN = 4096
 

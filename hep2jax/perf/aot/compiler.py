@@ -13,14 +13,19 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 from typing import Any
 
 from hep2jax import config as configs
-from hep2jax import tasks
+from hep2jax import mesh as meshes
+from hep2jax import models, ops, tasks
 from hep2jax.config import Config
 from hep2jax.errors import UsageError
-from hep2jax.perf.aot import slices
+from hep2jax.perf import model_flops
+from hep2jax.perf.aot import scopes, slices, worker
 from hep2jax.progress import say
+from hep2jax.training import losses, optimizers, packing, steps
+from hep2jax.training import state as states
 
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
@@ -30,19 +35,8 @@ ENVIRONMENT = {
 }
 """Of the processes that compile: no chip is looked for, and several may load libtpu."""
 _SAY_EVERY = 60.0
-_SOURCES = (
-    "models/*.py",
-    "training/losses.py",
-    "perf/model_flops.py",
-    "training/steps.py",
-    "training/optimizers.py",
-    "training/packing.py",
-    "training/state.py",
-    "mesh.py",
-    "perf/aot/scopes.py",
-    "perf/aot/slices.py",
-    "perf/aot/worker.py",
-)
+_SOURCES: tuple[types.ModuleType, ...] = (models, ops, losses, optimizers, packing, states, steps, meshes, model_flops)
+_SOURCES += (scopes, slices, worker)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -164,9 +158,19 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu")}
 
 
+def sources() -> list[pathlib.Path]:
+    """The files of this package that decide the program; values of the configuration are a part of the key apart."""
+    return sorted(path for module in _SOURCES for path in _files(module))
+
+
+def _files(module: types.ModuleType) -> list[pathlib.Path]:
+    """Of a package, every file in its folder."""
+    path = pathlib.Path(str(module.__file__))
+    return sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
+
+
 def _sources_digest() -> str:
-    root = pathlib.Path(__file__).resolve().parents[2]
     digest = hashlib.sha256()
-    for path in sorted(path for pattern in _SOURCES for path in root.glob(pattern)):
+    for path in sources():
         digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -58,7 +58,7 @@ class Instruction:
     rest: str
     """Operands, attributes, metadata and the compiler's own configuration, as text."""
     function: str = ""
-    """The function of ours that traced it, such as `layers.max_pool`; empty where it is none of ours."""
+    """The function of ours that traced it, such as `pooling.max_pool`; empty where it is none of ours."""
 
     @property
     def cycles(self) -> int:
@@ -238,7 +238,7 @@ def module_of(op_name: str, function: str = "") -> str:
     """`jit(step)/transpose(jvp(module.stages.0.1))/module.stages.0.1.conv/mul` → `stages.0.1`.
 
     A layer's convolution, norm and linear map count as one, because the compiler fuses them. What is in no module is
-    named by the function of ours that traced it, `(layers.upsample)`, and what has none by its part of the step.
+    named by the function of ours that traced it, `(upsampling.upsample)`, and what has none by its part of the step.
     """
     names = re.findall(re.escape(SCOPE) + r"([\w.]+)", op_name)
     if names:

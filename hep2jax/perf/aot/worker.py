@@ -20,6 +20,7 @@ from jax.experimental import topologies
 
 from hep2jax import config as configs
 from hep2jax import mesh as meshes
+from hep2jax import ops
 from hep2jax.config import Config
 from hep2jax.perf import model_flops
 from hep2jax.perf.aot import scopes, slices
@@ -43,9 +44,9 @@ def make_mesh(target: slices.Slice) -> jax.sharding.Mesh:
     return jax.sharding.Mesh(np.array(topology.devices), (meshes.DATA_AXIS,), axis_types=axis_types)
 
 
-def train_step(config: Config, num_outputs: int, *, platform: str = "tpu", devices: int = 1) -> tuple[Any, Any]:
+def train_step(config: Config, num_outputs: int) -> tuple[Any, Any]:
     """(the step that `hep2jax.training.loop` compiles, with module names; the shapes of its state)."""
-    network = scopes.name_modules(states.make_network(config, num_outputs, platform=platform, devices=devices))
+    network = scopes.name_modules(states.make_network(config, num_outputs))
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(lambda key: packing.pack(states.fresh_state(network, optimizer, key)), key)
@@ -55,12 +56,12 @@ def train_step(config: Config, num_outputs: int, *, platform: str = "tpu", devic
 def compile_step(config: Config, target: slices.Slice, images_per_chip: int, num_outputs: int) -> tuple[dict, str]:
     """(record, compiled text, empty where the program does not fit in HBM).
 
-    The record's `model_flops` are those of the network as it is published, for one chip's share of the batch: neither
-    packed into lanes (see `models.columns`) nor changed by the compiler; `program_flops` those of the compiled program
+    The record's `model_flops` are those of the network as it is published, for one chip's share of the batch, in the
+    plain formulation (see `hep2jax.ops`) and not changed by the compiler; `program_flops` those of the compiled program
     of one chip.
     """
     config.train.compute_dtype, config.train.steps_per_call = "bfloat16", 1
-    step, state = train_step(config, num_outputs, devices=target.chips)
+    step, state = train_step(config, num_outputs)
     constants = {"class_weights": jax.ShapeDtypeStruct((num_outputs,), jnp.float32)}
     record = {"model_flops": model_flops.model_flops(config, num_outputs, images_per_chip)}
     mesh = make_mesh(target)
@@ -68,7 +69,8 @@ def compile_step(config: Config, target: slices.Slice, images_per_chip: int, num
     state, constants = _placed((state, constants), shared)
     batch = _placed(model_flops.batch_shapes(config, images_per_chip * target.chips), divided)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shared, shared))
-    lowered = jitted.lower(state, batch, constants)
+    with ops.target("tpu", devices=target.chips):
+        lowered = jitted.lower(state, batch, constants)
     start = time.monotonic()
     try:
         compiled = lowered.compile()

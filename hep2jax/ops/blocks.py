@@ -23,7 +23,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from hep2jax.models import grey
+from hep2jax.ops import plain
 
 MOST_CHANNELS = 16
 """Up to this many channels of the result blocks win: at 24 the kernel's gradient alone gains, at 32 nothing."""
@@ -33,58 +33,41 @@ FILLED = 32
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
+def suit(kernel: Float[Array, "i j c k"]) -> bool:
+    """Whether blocks are faster than XLA's convolution for this kernel."""
+    return max(kernel.shape[:2]) > 1 and kernel.shape[3] <= MOST_CHANNELS
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def convolution(
+def conv2d(
     image: Float[Array, "b h w c"], kernel: Float[Array, "i j c k"], stride: int = 1, padding: str = "SAME"
 ) -> Float[Array, "b h2 w2 k"]:
-    """SAME or VALID convolution; other platforms than CPUs: XLA's and its gradients."""
-    return lax.platform_dependent(
-        image,
-        kernel,
-        cpu=functools.partial(_on_cpu, stride=stride, padding=padding),
-        default=functools.partial(grey.convolution, stride=stride, padding=padding),
-    )
-
-
-def _forward(image: Array, kernel: Array, stride: int, padding: str) -> tuple[Array, tuple[Array, Array]]:
-    return convolution(image, kernel, stride, padding), (image, kernel)
-
-
-def _backward(stride: int, padding: str, residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
-    return lax.platform_dependent(
-        *residuals,
-        cotangent,
-        cpu=functools.partial(_gradients_on_cpu, stride=stride, padding=padding),
-        default=functools.partial(_gradients, stride=stride, padding=padding),
-    )
-
-
-convolution.defvjp(_forward, _backward)
-
-
-def _on_cpu(image: Array, kernel: Array, *, stride: int, padding: str) -> Array:
+    """SAME or VALID convolution, for CPUs; see `suit` for the kernels that gain by it."""
     return _few_or_xla(image, kernel, stride, _pads(image, kernel, stride, padding))
 
 
-def _gradients(image: Array, kernel: Array, cotangent: Array, *, stride: int, padding: str) -> tuple[Array, Array]:
-    return jax.vjp(functools.partial(grey.convolution, stride=stride, padding=padding), image, kernel)[1](cotangent)
+def _forward(image: Array, kernel: Array, stride: int, padding: str) -> tuple[Array, tuple[Array, Array]]:
+    return conv2d(image, kernel, stride, padding), (image, kernel)
 
 
-def _gradients_on_cpu(
-    image: Array, kernel: Array, cotangent: Array, *, stride: int, padding: str
-) -> tuple[Array, Array]:
+def _backward(stride: int, padding: str, residuals: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+    image, kernel = residuals
     pads = _pads(image, kernel, stride, padding)
     broken = jnp.isinf(kernel[0, 0, 0, 0])
     image, cotangent = fence(image, broken), fence(cotangent, broken)
     convolve = functools.partial(_blocked, image, stride=stride, padding=pads)
     (kernel_gradient,) = jax.vjp(convolve, kernel)[1](cotangent)
     if stride > 1:
-        return _gradients(image, kernel, cotangent, stride=stride, padding=padding)[0], kernel_gradient
+        by_xla = functools.partial(plain.conv2d, strides=(stride, stride), padding=padding)
+        return jax.vjp(by_xla, image, kernel)[1](cotangent)[0], kernel_gradient
     turned = kernel[::-1, ::-1].swapaxes(2, 3)
     (top, bottom), (left, right) = pads
     rows, columns = kernel.shape[0] - 1, kernel.shape[1] - 1
     pads = (rows - top, rows - bottom), (columns - left, columns - right)
     return _few_or_xla(cotangent, turned, stride, pads), kernel_gradient
+
+
+conv2d.defvjp(_forward, _backward)
 
 
 def fence(x: Array, never: Bool[Array, ""]) -> Array:
@@ -113,21 +96,17 @@ def _few_or_xla(image: Array, kernel: Array, stride: int, padding: Padding) -> A
     # With more channels on one side XLA takes the fast library for the forward pass by itself.
     if max(kernel.shape[2:]) <= MOST_CHANNELS:
         return _blocked(image, kernel, stride=stride, padding=padding)
-    return _convolve(image, kernel, (stride, stride), padding)
+    return plain.conv2d(image, kernel, (stride, stride), padding)
 
 
 def _blocked(image: Array, kernel: Array, *, stride: int, padding: Padding) -> Array:
     rows, width = kernel.shape[:2]
     columns = max(1, FILLED // kernel.shape[3])
-    tap, read, made = np.indices((width, width + (columns - 1) * stride, columns))
-    taps = jnp.asarray(made * stride + tap == read, kernel.dtype)
+    tap, read, written = np.indices((width, width + (columns - 1) * stride, columns))
+    taps = jnp.asarray(written * stride + tap == read, kernel.dtype)
     wide = jnp.einsum("tro,itck->ircok", taps, kernel).reshape(rows, taps.shape[1], kernel.shape[2], -1)
     left, right = padding[1]
     count = (image.shape[2] + left + right - width) // stride + 1
     padding = padding[0], (left, right + -count % columns * stride)
-    made = _convolve(image, wide, (stride, stride * columns), padding)
-    return made.reshape(*made.shape[:2], -1, kernel.shape[3])[:, :, :count]
-
-
-def _convolve(image: Array, kernel: Array, strides: tuple[int, int], padding: Padding) -> Array:
-    return lax.conv_general_dilated(image, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    in_blocks = plain.conv2d(image, wide, (stride, stride * columns), padding)
+    return in_blocks.reshape(*in_blocks.shape[:2], -1, kernel.shape[3])[:, :, :count]

@@ -1,4 +1,4 @@
-"""The convolution of one grey channel to few, VALID and followed by a max pool, for CPUs and TPUs: `pooled`."""
+"""VALID convolution followed by a max pool: of one channel to few as one matrix product."""
 
 import functools
 
@@ -7,25 +7,35 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from hep2jax.ops import blocks, plain
+from hep2jax.ops.pooling import max_pool
+from hep2jax.ops.targets import current
+
 BLOCK = 8
-"""Outputs of a row that `pooled` computes together."""
+"""Outputs of a row that `as_product` computes together."""
 
 
-def convolution(
-    image: Float[Array, "b h w c"], kernel: Float[Array, "i j c k"], stride: int = 1, padding: str = "SAME"
-) -> Float[Array, "b h2 w2 k"]:
-    """XLA's, channels last."""
-    numbers = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(image, kernel, (stride, stride), padding, dimension_numbers=numbers)
+def conv_pool(x: Float[Array, "b h w c"], kernel: Float[Array, "i j c k"], pool: int) -> Float[Array, "b h2 w2 k"]:
+    """VALID convolution and a max pool of `pool` x `pool` pixels.
+
+    On CPU and TPU one matrix product where the image has one channel and the sizes divide (see `as_product`); else the
+    convolution, on CPU in blocks of columns (see `blocks`), and then `max_pool`.
+    """
+    platform, (_, height, width, channels) = current().platform, x.shape
+    if platform in ("cpu", "tpu") and channels == 1 and divides(height, width, kernel.shape[0], pool):
+        return as_product(x, kernel, pool)
+    if platform == "cpu":
+        return max_pool(blocks.conv2d(x, kernel, 1, "VALID"), pool)
+    return max_pool(plain.conv2d(x, kernel, padding="VALID"), pool)
 
 
 def divides(height: int, width: int, kernel_size: int, pool: int) -> bool:
-    """Whether `pooled` takes images of this size."""
+    """Whether `as_product` takes images of this size."""
     return (height - kernel_size + 1) % pool == 0 and (width - kernel_size + 1) % BLOCK == 0 and BLOCK % pool == 0
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def pooled(image: Float[Array, "b h w 1"], kernel: Float[Array, "i j 1 k"], pool: int) -> Float[Array, "b h2 w2 k"]:
+def as_product(image: Float[Array, "b h w 1"], kernel: Float[Array, "i j 1 k"], pool: int) -> Float[Array, "b h2 w2 k"]:
     """VALID convolution and a max pool of `pool` x `pool`, as one matrix product; equal maxima share the gradient.
 
     The rows of the left matrix are windows: the pixels that `pool` x `BLOCK` outputs see. The right one repeats the
@@ -43,19 +53,19 @@ def pooled(image: Float[Array, "b h w 1"], kernel: Float[Array, "i j 1 k"], pool
 
     See `divides` for the sizes that it takes.
     """
-    return _pooled_forward(image, kernel, pool)[0]
+    return _forward(image, kernel, pool)[0]
 
 
-def _pooled_forward(image: Array, kernel: Array, pool: int) -> tuple[Array, tuple[Array, ...]]:
+def _forward(image: Array, kernel: Array, pool: int) -> tuple[Array, tuple[Array, ...]]:
     windows, matrix = _windows(image[..., 0], kernel, pool), _matrix(kernel, pool)
     product = jnp.dot(windows, matrix, preferred_element_type=jnp.float32)
     batch, height = image.shape[0], (image.shape[1] - kernel.shape[0] + 1) // pool
     top = functools.reduce(jnp.maximum, jnp.split(product, pool**2, axis=1))
-    made = top.reshape(batch, height, -1, kernel.shape[-1]).astype(image.dtype)
-    return made, (image, kernel, windows, product)
+    pooled = top.reshape(batch, height, -1, kernel.shape[-1]).astype(image.dtype)
+    return pooled, (image, kernel, windows, product)
 
 
-def _pooled_backward(pool: int, residuals: tuple[Array, ...], cotangent: Array) -> tuple[Array, Array]:
+def _backward(pool: int, residuals: tuple[Array, ...], cotangent: Array) -> tuple[Array, Array]:
     image, kernel, windows, product = residuals
     parts = jnp.split(product, pool**2, axis=1)
     top = functools.reduce(jnp.maximum, parts)
@@ -65,11 +75,11 @@ def _pooled_backward(pool: int, residuals: tuple[Array, ...], cotangent: Array) 
     gradient = lax.dot_general(windows.astype(jnp.float32), spread, (((0,), (0,)), ((), ())))
     (kernel_gradient,) = jax.vjp(lambda kernel: _matrix(kernel, pool), kernel.astype(jnp.float32))[1](gradient)
     # Nobody asks for the gradient of a network's input: then this is never computed.
-    (image_gradient,) = jax.vjp(lambda image: _pooled_forward(image, kernel, pool)[0], image)[1](cotangent)
+    (image_gradient,) = jax.vjp(lambda image: _forward(image, kernel, pool)[0], image)[1](cotangent)
     return image_gradient, kernel_gradient.astype(kernel.dtype)
 
 
-pooled.defvjp(_pooled_forward, _pooled_backward)
+as_product.defvjp(_forward, _backward)
 
 
 def _matrix(kernel: Float[Array, "i j 1 k"], pool: int) -> Float[Array, "window output"]:

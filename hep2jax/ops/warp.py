@@ -1,18 +1,21 @@
-"""Crop-mirror-rotate on the device: executes the matrices of `data.geometry` inside the compiled step."""
+"""Crop-mirror-rotate on the device: executes the matrices of `data.geometry` inside the compiled step.
+
+On TPU, which gathers single pixels slowly, a slab is fetched for each tile of a crop and interpolated by matrix
+products with hat functions; its weights are bfloat16, so a grey level is off by up to about one. Other platforms gather
+the pixels that each pixel of the crop lies between.
+"""
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Float32, Int32, UInt8
 
-from hep2jax.config import Config
+from hep2jax.ops.targets import current
 
-METHODS = ("gather", "products")
 _TILE = 128
-"""Side of the output tiles of `products`. 32 crops of 256 x 256 on a v5e, by the TPU compiler's estimate: 10.0 ms with
+"""Side of the tiles of a crop on TPU. 32 crops of 256 x 256 on a v5e, by the TPU compiler's estimate: 10.0 ms with
 tiles of 64, 9.2 with 128, 10.0 with 256; with square windows instead of slabs over the whole width 67 ms (tiles of
 128), as columns do not lie together in memory. 128 cells of 78 x 78: 0.7 ms where slabs are whole canvases, else
 1.8."""
@@ -22,21 +25,20 @@ _NEARLY = 16  # rows that are not worth a slice: whole canvases are fetched in o
 Matrices = Float32[Array, "batch 2 3"]
 
 
-def crops(config: Config, batch: dict[str, Any], constants: dict[str, Any]) -> dict[str, Any]:
+def crops(batch: dict[str, Any], constants: dict[str, Any], *, size: int, stretch: float = 1.0) -> dict[str, Any]:
     """A batch of `index` and `warp` → a batch of `image` (float32 grey levels) and, of fields, `labels` (uint8).
 
     `constants` holds `pictures` [n, height, width] and, of fields, `label_maps`: canvases that contain every pixel
-    which a matrix of the configuration can reach (see `data.canvases`). A batch that has an image is returned as it is.
+    which the matrices of a run can reach (see `data.canvases`). A batch that has an image is returned as it is. `size`
+    and `stretch` as in `bilinear`.
     """
     if "image" in batch:
         return batch
-    index, matrices, size = batch["index"], batch["warp"], config.data.crop_size
-    method = "products" if jax.default_backend() == "tpu" else "gather"
-    stretch = 1 / config.augment.scale_min
-    made = {"image": bilinear(constants["pictures"], index, matrices, size, method=method, stretch=stretch)}
+    index, matrices = batch["index"], batch["warp"]
+    cut = {"image": bilinear(constants["pictures"], index, matrices, size, stretch=stretch)}
     if "label_maps" in constants:
-        made["labels"] = nearest(constants["label_maps"], index, matrices, size, method=method, stretch=stretch)
-    return {name: value for name, value in batch.items() if name not in ("index", "warp")} | made
+        cut["labels"] = nearest(constants["label_maps"], index, matrices, size, stretch=stretch)
+    return {name: value for name, value in batch.items() if name not in ("index", "warp")} | cut
 
 
 def bilinear(
@@ -45,7 +47,6 @@ def bilinear(
     matrices: Matrices,
     size: int,
     *,
-    method: str = "gather",
     stretch: float = 1.0,
 ) -> Float32[Array, "batch size size"]:
     """Crops of `pictures[index]` by bilinear interpolation, as `geometry.warp_host` makes them before it rounds.
@@ -55,12 +56,9 @@ def bilinear(
         index: which picture each crop is cut from.
         matrices: crop (x, y, 1) → canvas (x, y), pixel centres at whole numbers.
         size: side of the crops.
-        method: `gather` reads four pixels for each pixel of the crop, for CPUs and GPUs. `products` fetches a slab for
-            each tile of the crop and interpolates by matrix products with hat functions, for TPUs, which gather single
-            pixels slowly; its weights are bfloat16, so a grey level is off by up to about one.
-        stretch: the most canvas pixels that one pixel of the crop spans; bounds the slabs of `products`.
+        stretch: the most canvas pixels that one pixel of the crop spans; bounds the slabs.
     """
-    if method == "products":
+    if current().platform == "tpu":
         return _by_products(pictures, index, matrices, size, stretch, _hat).astype(jnp.float32)
     x, y = _places(matrices, size)
     left, top = jnp.floor(x), jnp.floor(y)
@@ -77,11 +75,10 @@ def nearest(
     matrices: Matrices,
     size: int,
     *,
-    method: str = "gather",
     stretch: float = 1.0,
 ) -> UInt8[Array, "batch size size"]:
     """Crops of class masks: the label of the nearest pixel; arguments as in `bilinear`."""
-    if method == "products":
+    if current().platform == "tpu":
         return _by_products(label_maps, index, matrices, size, stretch, _box).astype(jnp.uint8)
     x, y = (jnp.floor(places + 0.5).astype(jnp.int32) for places in _places(matrices, size))
     return _reader(label_maps, index, x, y)(0, 0).astype(jnp.uint8)
@@ -119,9 +116,9 @@ def _by_products(pictures: Array, index: Array, matrices: Matrices, size: int, s
     top = jnp.clip(jnp.floor(y.min(-1)).astype(jnp.int32), 0, height - slab)
     slabs = _slabs(pictures, jnp.repeat(index, tiles**2), top, slab)
     rows = jnp.einsum("bph,bhw->bpw", weigh(y - top[:, None], slab), slabs, preferred_element_type=jnp.float32)
-    made = (rows * weigh(x, width)).sum(-1)
-    made = made.reshape(count, tiles, tiles, tile, tile).transpose(0, 1, 3, 2, 4)
-    return made.reshape(count, tiles * tile, tiles * tile)[:, :size, :size]
+    pixels = (rows * weigh(x, width)).sum(-1)
+    pixels = pixels.reshape(count, tiles, tiles, tile, tile).transpose(0, 1, 3, 2, 4)
+    return pixels.reshape(count, tiles * tile, tiles * tile)[:, :size, :size]
 
 
 def _slabs(pictures: Array, index: Array, top: Array, height: int) -> Array:

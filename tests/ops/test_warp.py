@@ -6,14 +6,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hep2jax import warp
+from hep2jax import ops
 from hep2jax.config import AugmentConfig, Config, DataConfig, TrainConfig
 from hep2jax.data.sets.fields import FieldSet, make_field
 from hep2jax.data.streams import canvases
 from hep2jax.data.streams import cells as cell_stream
 from hep2jax.data.streams import fields as field_stream
+from hep2jax.ops import warp
 from tests.data.cell_tables import cell_set
 
+PLATFORMS = ("cpu", "tpu")
+"""By gathering pixels, and by matrix products."""
 FAR = AugmentConfig(scale_min=0.7, scale_max=1.4, shift=0.2)
 
 
@@ -26,10 +29,11 @@ def _configs(augment: AugmentConfig, **data) -> tuple[Config, Config]:
     return host, device
 
 
-def _made(stream, config: Config, step: int, method: str, monkeypatch) -> dict[str, np.ndarray]:
-    monkeypatch.setattr(warp.jax, "default_backend", lambda: "tpu" if method == "products" else "cpu")
-    made = jax.jit(lambda batch, constants: warp.crops(config, batch, constants))(stream.batch(step), stream.store)
-    return {name: np.asarray(value) for name, value in made.items()}
+def _crops(stream, config: Config, step: int, platform: str) -> dict[str, np.ndarray]:
+    how = {"size": config.data.crop_size, "stretch": 1 / config.augment.scale_min}
+    with ops.target(platform):
+        cut = jax.jit(lambda batch, constants: ops.crops(batch, constants, **how))(stream.batch(step), stream.store)
+    return {name: np.asarray(value) for name, value in cut.items()}
 
 
 def _smooth(shape: tuple[int, int], seed: int) -> np.ndarray:
@@ -37,31 +41,31 @@ def _smooth(shape: tuple[int, int], seed: int) -> np.ndarray:
     return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
 
 
-@pytest.mark.parametrize("method", warp.METHODS)
+@pytest.mark.parametrize("platform", PLATFORMS)
 @pytest.mark.parametrize("fit", ["stretch", "keep", "native"])
-def test_cells(method: str, fit: str, monkeypatch):
+def test_cells(platform: str, fit: str):
     host, device = _configs(FAR, crop_size=48, cell_fit=fit, normalise="none")
     cells = cell_set(host.data)
     for number, cell in enumerate(cells.cells):
         object.__setattr__(cell, "ready", _smooth(cell.ready.shape, number))
     streams = [cell_stream.CellStream(config, cells, range(len(cells))) for config in (host, device)]
     for step in range(3):
-        expected, made = streams[0].batch(step), _made(streams[1], device, step, method, monkeypatch)
-        assert made.keys() == expected.keys()
-        np.testing.assert_array_equal(made["labels"], expected["labels"])
-        np.testing.assert_array_equal(made["greys"], expected["greys"])
-        difference = np.abs(made["image"] - expected["image"])
+        expected, cut = streams[0].batch(step), _crops(streams[1], device, step, platform)
+        assert cut.keys() == expected.keys()
+        np.testing.assert_array_equal(cut["labels"], expected["labels"])
+        np.testing.assert_array_equal(cut["greys"], expected["greys"])
+        difference = np.abs(cut["image"] - expected["image"])
         assert difference.mean() < 0.6
         assert difference.max() < 3.5  # OpenCV rounds places to 1/32 pixel, the products weights to 8 bits
 
 
 def _fields(sizes: list[tuple[int, int]]) -> FieldSet:
     """Smooth fields of these sizes, with a smooth region as their cells."""
-    made = []
+    fields = []
     for number, size in enumerate(sizes):
         image = _smooth(size, number)
         classes = np.where(_smooth(size, 50 + number) > 140, number + 1, 0).astype(np.uint8)
-        made.append(
+        fields.append(
             make_field(
                 image=image,
                 classes=classes,
@@ -74,38 +78,39 @@ def _fields(sizes: list[tuple[int, int]]) -> FieldSet:
                 config=DataConfig(),
             )
         )
-    return FieldSet(name="made_up", classes=("a", "b", "c"), fields=tuple(made))
+    return FieldSet(name="made_up", classes=("a", "b", "c"), fields=tuple(fields))
 
 
-@pytest.mark.parametrize("method", warp.METHODS)
-def test_fields_of_several_sizes(method: str, monkeypatch):
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_fields_of_several_sizes(platform: str):
     host, device = _configs(AugmentConfig(scale_min=0.7), crop_size=160)
     fields = _fields([(170, 300), (200, 190), (260, 260)])
-    streams = [field_stream.FieldStream(config, fields, range(3)) for config in (host, device)]
+    streams = [field_stream.TrainingStream(config, fields, range(3)) for config in (host, device)]
     for step in range(2):
-        expected, made = streams[0].batch(step), _made(streams[1], device, step, method, monkeypatch)
-        assert made.keys() == expected.keys()
-        difference = np.abs(made["image"] - expected["image"])
+        expected, cut = streams[0].batch(step), _crops(streams[1], device, step, platform)
+        assert cut.keys() == expected.keys()
+        difference = np.abs(cut["image"] - expected["image"])
         assert difference.mean() < 0.6
         assert difference.max() < 3.5
-        assert np.mean(made["labels"] != expected["labels"]) < 0.01
-        assert set(np.unique(made["labels"])) == set(np.unique(expected["labels"])) == {0, 1, 2, 3}
+        assert np.mean(cut["labels"] != expected["labels"]) < 0.01
+        assert set(np.unique(cut["labels"])) == set(np.unique(expected["labels"])) == {0, 1, 2, 3}
 
 
 def test_a_whole_canvas_is_cut_exactly():
-    """A matrix of whole numbers, turned by a quarter: no interpolation, so every method gives the pixels themselves."""
+    """A matrix of whole numbers, turned by a quarter: no interpolation, so all give the pixels themselves."""
     pictures = np.stack([_smooth((40, 50), number) for number in range(3)])
     index, matrix = jnp.array([2, 0]), jnp.array([[[0, 1, 7], [-1, 0, 35]]] * 2, jnp.float32)
     expected = [np.rot90(pictures[i][35 - 23 : 36, 7 : 7 + 24], -1) for i in (2, 0)]
-    for method in warp.METHODS:
+    for platform in PLATFORMS:
         for cut in (warp.bilinear, warp.nearest):
-            made = np.asarray(cut(jnp.asarray(pictures), index, matrix, 24, method=method))
-            np.testing.assert_array_equal(made, expected)
+            with ops.target(platform):
+                cut = np.asarray(cut(jnp.asarray(pictures), index, matrix, 24))
+            np.testing.assert_array_equal(cut, expected)
 
 
 def test_a_batch_with_an_image_is_left_alone():
     batch = {"image": np.zeros((1, 8, 8), np.uint8)}
-    assert warp.crops(Config(), batch, {}) is batch
+    assert ops.crops(batch, {}, size=8) is batch
 
 
 def test_only_indices_and_matrices_travel():

@@ -1,0 +1,38 @@
+"""Arithmetic that has several formulations, each behind one name.
+
+An operation picks its formulation by the platform that it is traced for (see `target`) and by shapes; its docstring
+says which, and what lost. All formulations of an operation give the same numbers within rounding, and those of
+`target(PLAIN)` are what tests compare the others with.
+"""
+
+from hep2jax.ops.convolution import conv2d, depthwise_conv2d, doubled_conv2d
+from hep2jax.ops.lanes import AnyImage, Image, stage
+from hep2jax.ops.norms import moments, norm_pool, relu, scale_and_shift
+from hep2jax.ops.pooled_convolution import conv_pool
+from hep2jax.ops.pooling import max_pool
+from hep2jax.ops.targets import PLAIN, Target, current, target
+from hep2jax.ops.upsampling import depth_to_space, interpolation_matrix, upsample
+from hep2jax.ops.warp import crops
+
+__all__ = [
+    "PLAIN",
+    "AnyImage",
+    "Image",
+    "Target",
+    "conv2d",
+    "conv_pool",
+    "crops",
+    "current",
+    "depth_to_space",
+    "depthwise_conv2d",
+    "doubled_conv2d",
+    "interpolation_matrix",
+    "max_pool",
+    "moments",
+    "norm_pool",
+    "relu",
+    "scale_and_shift",
+    "stage",
+    "target",
+    "upsample",
+]
