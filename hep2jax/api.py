@@ -9,10 +9,9 @@ import jax
 from absl import flags
 from flax import nnx
 
-from hep2jax import config_files, models, readers, tasks
+from hep2jax import config_files, tasks
 from hep2jax.config import Config
-from hep2jax.readers import Reader, Reading
-from hep2jax.tasks import Task
+from hep2jax.tasks import Reader, Reading, Task
 from hep2jax.training import evaluation, loop
 from hep2jax.training import state as states
 from hep2jax.training import workdir as workdirs
@@ -26,7 +25,11 @@ def load(workdir: str | os.PathLike[str]) -> Reader:
     Raises:
         UsageError: the directory holds no run of ours, or no finished checkpoint.
     """
-    return readers.open_reader(pathlib.Path(workdir))
+    directory = pathlib.Path(workdir)
+    config = workdirs.open_for_reading(directory)
+    parameters, classes = evaluation.load_parameters(directory)
+    network = states.make_network(config, tasks.num_outputs(config, classes))
+    return tasks.kind(config).reader_class(config, classes, network, parameters)
 
 
 def load_config(name: str) -> Config:
@@ -46,7 +49,7 @@ def build_model(config: Config) -> nnx.Module:
 
     The data set need not be there.
     """
-    config = models.resolve(config)
+    config = tasks.resolve(config)
     network = states.make_network(config, tasks.num_outputs(config, tasks.patterns(config)))
     return network.build(jax.random.key(config.seed))
 
@@ -60,7 +63,7 @@ def load_dataset(config: Config) -> Task:
     Raises:
         UsageError: the owner's files are missing or damaged, or the set does not fit the network.
     """
-    return tasks.load(models.resolve(config))
+    return tasks.load(tasks.resolve(config))
 
 
 def train(config: Config, workdir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -74,7 +77,7 @@ def train(config: Config, workdir: str | os.PathLike[str]) -> dict[str, Any]:
         DivergedError: the loss is not finite.
     """
     _use_flags_of_libraries()
-    loop.run(models.resolve(config), pathlib.Path(workdir))
+    loop.run(tasks.resolve(config), pathlib.Path(workdir))
     return _figures(pathlib.Path(workdir))
 
 

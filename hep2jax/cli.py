@@ -17,7 +17,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from hep2jax import config as configs
-from hep2jax import config_files, models
+from hep2jax import config_files, tasks
 from hep2jax.errors import DivergedError, UsageError
 
 
@@ -41,7 +41,7 @@ def experiment() -> tuple[configs.Config, pathlib.Path]:
     if holder.value is None:
         raise UsageError("--config is missing: name a file of configs/, such as --config=configs/fcn.py")
     directory = flags.FLAGS.workdir or f"runs/{config_files.run_name(config_flags.get_config_filename(holder))}"
-    return models.resolve(holder.value), pathlib.Path(directory)
+    return tasks.resolve(holder.value), pathlib.Path(directory)
 
 
 def prepare_runtime() -> None:

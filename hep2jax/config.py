@@ -10,23 +10,12 @@ import operator
 import pathlib
 import types
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from hep2jax.errors import UsageError
 
-DATA_SETS = ("hep2_synthetic", "icpr2012", "icpr2014_task1", "icpr2014_task2", "snphep2", "aida")
 PROTOCOLS = ("contest", "holdout", "kfold", "loso", "blocked", "random_cells")
-SEGMENTERS = ("fcn", "fcrn", "dsfcn", "unet")
-"""Networks that label the pixels of whole fields."""
-CLASSIFIERS = ("gao", "dacn", "vggcell", "resnet", "dsrn", "dcrnet", "dri", "dcae")
-"""Networks that name the pattern of a single cell."""
-BAG_READERS = ("mil",)
-"""Networks that name the pattern of a specimen from tiles of its fields, or the patterns of each image of a set whose
-images may have several."""
-JOINT_READERS = ("joint",)
-"""Networks that segment a patch, name its pattern and grade its intensity at once."""
-MODELS = SEGMENTERS + CLASSIFIERS + BAG_READERS + JOINT_READERS
 CHANNELS = ("grey", "green")
 WARPS = ("auto", "host", "device")
 FIELD_NORMALISATIONS = ("field", "none")
@@ -74,7 +63,7 @@ def _key(
 class DataConfig:
     """Which images, where they are, who trains on which, and how crops are drawn."""
 
-    name: str = _key("hep2_synthetic", choices=DATA_SETS, of_evaluation=True)
+    name: str = _key("hep2_synthetic", of_evaluation=True)
     """TFDS name of the data set."""
     builder_config: str = _key("", of_evaluation=True)
     """Named configuration of the builder (`cells`, `specimens`, ...); empty: the one that fits the network."""
@@ -123,7 +112,7 @@ class DataConfig:
     frame, in native pixels, is void in training. Figures are measured on every pixel all the same."""
     crop_size: int = _key(128, at_least=8, at_most=8192)
     """Side of the square training crop of a field, in pixels at working resolution; side of a cell network's input,
-    where 0 is the network's own (see `hep2jax.models.resolve`)."""
+    where 0 is the network's own (see `hep2jax.tasks.resolve`)."""
     warp: str = _key("auto", choices=WARPS)
     """Where the crop-mirror-rotate matrix is executed. host: by OpenCV, uint8 crops travel; device: inside the step,
     from training images that stay in the devices' memory, only indices and matrices travel; auto: device on GPUs, which
@@ -166,7 +155,7 @@ class AugmentConfig:
 class ModelConfig:
     """Which network and how wide."""
 
-    name: str = _key("fcn", choices=MODELS)
+    name: str = "fcn"
     width: float = _key(1.0, at_least=1e-3, at_most=16.0)
     """Multiplier on every channel count of the published network (rounded to a multiple of 8, at least 8)."""
     depth: int = _key(0, choices=DEPTHS)
@@ -408,8 +397,7 @@ def _check_limits(
         return
     if isinstance(value, str):
         if choices:
-            near = difflib.get_close_matches(value, choices, n=1, cutoff=0.0)
-            raise UsageError(f"{key}='{value}': must be one of {', '.join(choices)}; nearest is '{near[0]}'")
+            check_choice(key, value, choices)
         return
     if not abs(value) <= _LARGEST[type(value)]:  # nan is not
         raise UsageError(f"{key}={value}: must be a finite number of at most {_LARGEST[type(value)]:g}")
@@ -425,12 +413,16 @@ def _check_limits(
     raise UsageError(f"{key}={value}: must {' or '.join(words)}")
 
 
+def check_choice(key: str, value: str, choices: Collection[str]) -> None:
+    """UsageError, which names the key and the nearest choice, for a value that is none of them."""
+    if value not in choices:
+        near = difflib.get_close_matches(value, choices, n=1, cutoff=0.0)
+        raise UsageError(f"{key}='{value}': must be one of {', '.join(choices)}; nearest is '{near[0]}'")
+
+
 def _check_relations(config: Config) -> None:
     """What one key says about another."""
-    data, train, optimizer, tiles = config.data, config.train, config.optimizer, config.evaluation
-    reads_cells = config.model.name in CLASSIFIERS
-    normalisations = CELL_NORMALISATIONS if reads_cells else FIELD_NORMALISATIONS
-    _check_limits("data.normalise", data.normalise, choices=normalisations)
+    train, optimizer, tiles = config.train, config.optimizer, config.evaluation
     for key in ("num_steps", "log_every", "eval_every", "checkpoint_every"):
         if getattr(train, key) % train.steps_per_call:
             raise UsageError(
@@ -444,8 +436,3 @@ def _check_relations(config: Config) -> None:
     _check_limits("evaluation.tile_overlap", tiles.tile_overlap, at_least=0, at_most=tiles.tile_size // 2)
     if (tiles.baselines or tiles.drop_cut_cells) and not tiles.nuclear_diameter > 0:
         raise UsageError("evaluation.nuclear_diameter=0: baselines and drop_cut_cells need it, in native pixels")
-    # A cell network checks its input itself: each takes other sides.
-    sizes = (("data.crop_size", data.crop_size), ("evaluation.tile_size", tiles.tile_size))
-    for key, size in () if reads_cells else sizes:
-        if size < 32 or size % 32:
-            raise UsageError(f"{key}={size}: must be a positive multiple of 32, the networks' total stride")

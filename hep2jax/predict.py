@@ -15,13 +15,13 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from hep2jax import cli, readers
+from hep2jax import api, cli
 from hep2jax.config import Config
 from hep2jax.data.sets import fields as field_sets
 from hep2jax.errors import UsageError
 from hep2jax.progress import say
-from hep2jax.readers import Reader
 from hep2jax.report import palette
+from hep2jax.tasks import Reader
 
 _UNREADABLE = (OSError, SyntaxError, ValueError)  # what Pillow raises for files that are no images, or broken ones
 
@@ -59,7 +59,7 @@ def predict(directory: pathlib.Path, paths: Sequence[str], output: pathlib.Path)
     a file `<image>_mask.png` beside it is the cell's mask, and a cell whose mask cannot be read is left out. A network
     for images of several patterns names those above `evaluation.pattern_threshold` of the run.
     """
-    reader = readers.open_reader(directory)
+    reader = api.load(directory)
     paths = [path for path in paths if not (reader.takes_masks and _is_mask(path))]
     images = {path: image for path in paths if (image := _read(path, reader.config)) is not None}
     masks = _masks_beside(images) if reader.takes_masks else None

@@ -15,9 +15,9 @@ import numpy as np
 from absl import flags
 
 from hep2jax import cli
-from hep2jax.config import CLASSIFIERS
 from hep2jax.data.sets.cells import CellSet
 from hep2jax.errors import UsageError
+from hep2jax.models import CLASSIFIERS
 from hep2jax.tasks.cells import CellTask
 from hep2jax.training import workdir
 

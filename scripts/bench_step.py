@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 from absl import flags
 
-from hep2jax import cli, config_files, models
+from hep2jax import cli, config_files, tasks
 from hep2jax.config import Config
 from hep2jax.errors import UsageError
 from hep2jax.training import packing
@@ -71,7 +71,7 @@ def configuration(name: str, *, batch: int = 0, width: float = 0.0, crop: int = 
     config.train.global_batch_size = batch or config.train.global_batch_size
     config.model.width = width or config.model.width
     config.data.crop_size = crop or config.data.crop_size
-    return models.resolve(config)
+    return tasks.resolve(config)
 
 
 def _device_and_ways(ways: list[str] | None) -> tuple[str, list[str]]:

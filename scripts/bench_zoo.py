@@ -16,15 +16,16 @@ from collections.abc import Callable, Sequence
 import jax
 from absl import flags
 
-from hep2jax import cli, config_files, models, tasks
-from hep2jax.config import BAG_READERS, CLASSIFIERS, JOINT_READERS, SEGMENTERS, Config
+from hep2jax import cli, config_files, tasks
+from hep2jax.config import Config
+from hep2jax.models import BAG_READERS, CLASSIFIERS, JOINT_READERS, SEGMENTERS
 from hep2jax.training import loop, timing
 from hep2jax.training import state as states
 from hep2jax.training.loop import Feed, Run
 from hep2jax.training.timing import StepClock
 from scripts import bench_common
 
-_ALL = ("cnn", *CLASSIFIERS[1:], *SEGMENTERS, *JOINT_READERS, *BAG_READERS, "mil:mixed")
+_ALL = ("cnn", *list(CLASSIFIERS)[1:], *SEGMENTERS, *JOINT_READERS, *BAG_READERS, "mil:mixed")
 _HEAD = (
     "configuration",
     "width",
@@ -55,7 +56,7 @@ def main(argv: Sequence[str]) -> None:
     bench_common.say_where(where)
     results, rows = {}, []
     for name in flags.FLAGS.configs:
-        config = models.resolve(config_files.load(name))
+        config = tasks.resolve(config_files.load(name))
         results[name] = found = measure(config, flags.FLAGS.calls, flags.FLAGS.repeats)
         size, side = config.train.global_batch_size, config.data.crop_size
         rows.append(

@@ -28,7 +28,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from hep2jax import cli, config_files, models
+from hep2jax import cli, config_files, tasks
 from hep2jax import config as configs
 from hep2jax.config import Config
 from hep2jax.perf import chips, model_flops
@@ -90,7 +90,7 @@ def configuration(name: str, *, tiny: bool) -> Config:
         config.model.width = 1.0 if name == "gao" else 0.05
         config.data.crop_size = _TINY_SIDE.get(name, 64)
         config.train.global_batch_size = config.evaluation.batch_size = 4
-    return models.resolve(config)
+    return tasks.resolve(config)
 
 
 @dataclasses.dataclass
@@ -311,7 +311,7 @@ class Card:
     def predict(self, name: str, config: Config, made: made_up.MadeUp) -> None:
         """Probabilities of a batch of the training's size."""
         parameters = packing.unpack((made.state.ema_params, made.state.ema_batch_stats))
-        run = jax.jit(steps.make_predict_step(made.network))
+        run = jax.jit(steps.make_predict_step(made.network, tasks.kind(config).decode))
         with self.lock:
             start = time.perf_counter()
             jax.block_until_ready(run(*parameters, made.batch["image"], made.batch["greys"]))
@@ -332,7 +332,7 @@ class Card:
         params, stats = packing.unpack((made.state.params, made.state.batch_stats))
         for dtype, precision in (("bfloat16", "default"), ("float32", "highest")):
             chosen = dataclasses.replace(config, train=dataclasses.replace(config.train, compute_dtype=dtype))
-            loss_fn = steps.make_loss(chosen, states.make_network(chosen, made.num_outputs))
+            loss_fn = steps.make_loss(chosen, states.make_network(chosen, made.num_outputs), tasks.kind(chosen).loss)
             with self.lock, jax.default_matmul_precision(precision):
                 grad_fn = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
                 (loss, _), gradients = jax.device_get(grad_fn(params, stats, batch, weights, jax.random.key(0)))

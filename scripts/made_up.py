@@ -11,7 +11,6 @@ from hep2jax import mesh as meshes
 from hep2jax import tasks
 from hep2jax.config import Config
 from hep2jax.data.streams import feeding
-from hep2jax.perf import model_flops
 from hep2jax.training import optimizers, packing, steps
 from hep2jax.training import state as states
 from hep2jax.training.state import Network, TrainState
@@ -59,7 +58,7 @@ def make(config: Config) -> MadeUp:
     return MadeUp(
         config=config,
         network=network,
-        step=steps.make_train_step(config, network),
+        step=steps.make_train_step(config, network, tasks.kind(config).loss),
         state=packing.pack(states.initial_state(network, optimizer, config.seed, shared)),
         batch=feeding.put(noise(config), mesh, stacked=config.train.steps_per_call > 1),
         constants=jax.device_put({"class_weights": np.ones(num_outputs, np.float32)}, shared),
@@ -69,7 +68,7 @@ def make(config: Config) -> MadeUp:
 def noise(config: Config) -> dict[str, np.ndarray]:
     """A batch of noise in the shapes and dtypes that the configured network is trained on."""
     rng, size, calls = np.random.default_rng(config.seed), config.train.global_batch_size, config.train.steps_per_call
-    shapes = model_flops.batch_shapes(config, size)
+    shapes = tasks.kind(config).batch_shapes(config, size)
     tops = {"image": 256, "labels": tasks.num_outputs(config, tasks.patterns(config))}
     batch = {name: rng.integers(0, top, shapes[name].shape).astype(shapes[name].dtype) for name, top in tops.items()}
     batch["greys"] = np.tile(np.array([0, 1 / 255, 1, 0], np.float32), (size, 1))

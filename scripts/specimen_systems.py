@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hep2jax import config as configs
-from hep2jax import config_files, models
+from hep2jax import config_files, tasks
 from hep2jax.config import Config, DataConfig
 from hep2jax.data.sets.fields import FieldSet
 from hep2jax.data.splits import protocols
@@ -42,7 +42,7 @@ def read_parts(data: str, settings: Sequence[str]) -> dict[str, Config]:
         if not found or key.count(".") != 2 or key.split(".")[0] not in parts:
             raise UsageError(f"--set={text}: write PART.section.key=value with PART of {', '.join(parts)}")
         _assign(parts, key, _parse(value))
-    return {part: models.resolve(config) for part, config in parts.items()}
+    return {part: tasks.resolve(config) for part, config in parts.items()}
 
 
 def _parse(text: str) -> Any:

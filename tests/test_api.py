@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import hep2jax
-from hep2jax import readers
-from hep2jax.config import MODELS
+from hep2jax import models, tasks
 from hep2jax.errors import UsageError
 from hep2jax.training import state as states
 from tests.conftest import REPOSITORY
@@ -104,7 +103,7 @@ def test_a_configuration_by_name():
 
 
 def test_every_network_has_a_reader():
-    assert set(readers.READERS) == set(MODELS)
+    assert {name for kind in tasks.KINDS for name in kind.networks} == set(models.NETWORKS)
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ FLOORS = (
     ("report", "perf.chips", "specimens.voting", "specimens.classical", "specimens.texture"),
     ("training.workdir", "training.environment", "training.timing", "training.packing", "training.optimizers"),
     ("training.losses", "training.state", "training.checkpoints", "training.steps"),
-    ("perf.model_flops", "tasks"),
+    ("tasks", "perf.model_flops"),
     ("training.evaluation", "training.loop", "training.folds"),
     ("specimens", "perf.aot", "perf.profiling"),
-    ("readers", "api", "cli"),
+    ("api", "cli"),
     ("predict", "main", "prepare", "__main__"),
 )
 """From the lowest to the highest. A room is a module or a package, without those of its parts that are rooms."""

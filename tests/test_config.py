@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hep2jax import config as configs
-from hep2jax import config_files, models
+from hep2jax import config_files, models, tasks
 from hep2jax.config import Config
 from hep2jax.errors import UsageError
 from hep2jax.training import evaluation, optimizers, steps
@@ -108,7 +108,7 @@ FILES = sorted(path.stem for path in (ROOT / "configs").glob("[a-z]*.py"))
 @pytest.mark.parametrize("file", FILES)
 def test_shipped_configurations_and_their_variants_are_valid(file: str):
     variants = importlib.import_module(f"configs.{file}").VARIANTS
-    shipped = [models.resolve(config_files.load(f"{file}:{variant}")) for variant in ("", *variants)]
+    shipped = [tasks.resolve(config_files.load(f"{file}:{variant}")) for variant in ("", *variants)]
     for config in shipped:
         assert configs.from_dict(configs.to_dict(config)) == config
     assert len({str(config) for config in shipped}) == len(shipped), "two variants are the same"
@@ -116,24 +116,24 @@ def test_shipped_configurations_and_their_variants_are_valid(file: str):
         config_files.load(f"{file}:publishd")
 
 
-@pytest.mark.parametrize("name", configs.CLASSIFIERS)
+@pytest.mark.parametrize("name", models.CLASSIFIERS)
 def test_a_cell_network_supplies_the_side_of_its_input(name: str):
     """Also where the command line names another network than the file; a side that is given stays."""
     config = config_files.load("cnn")
     config.model.name = name
-    side = models.resolve(config).data.crop_size
+    side = tasks.resolve(config).data.crop_size
     assert side == (78 if name == "gao" else 80)
     assert config.data.crop_size == 0
     config.data.crop_size = 64
-    assert models.resolve(config).data.crop_size == 64
+    assert tasks.resolve(config).data.crop_size == 64
 
 
-@pytest.mark.parametrize("name", [name for name in configs.MODELS if name not in configs.CLASSIFIERS])
+@pytest.mark.parametrize("name", [name for name in models.NETWORKS if name not in models.CLASSIFIERS])
 def test_other_networks_have_no_side_of_their_own(name: str):
     config = Config()
     config.model.name, config.data.crop_size = name, 0
     with pytest.raises(UsageError, match="^data.crop_size=0: must"):
-        models.resolve(config)
+        tasks.resolve(config)
 
 
 def test_an_evaluation_takes_what_says_where_and_how_to_measure():
@@ -152,7 +152,7 @@ def test_published_segmenters_lower_to_a_training_step(name: str):
     assert states.num_parameters(state.params) > 2e7
 
 
-@pytest.mark.parametrize("name", ["cnn", *configs.CLASSIFIERS[1:]])
+@pytest.mark.parametrize("name", ["cnn", *list(models.CLASSIFIERS)[1:]])
 def test_published_classifiers_lower_to_a_training_step(name: str):
     state = _trace_step(name, labels_per_row=())
     assert states.num_parameters(state.params) > (50_000 if name == "cnn" else 1e6)
@@ -160,7 +160,7 @@ def test_published_classifiers_lower_to_a_training_step(name: str):
 
 def _trace_step(name: str, labels_per_row: tuple) -> states.TrainState:
     """Traces the step of the published network with its published batch; nothing is compiled or allocated."""
-    config = models.resolve(config_files.load(f"{name}:published"))
+    config = tasks.resolve(config_files.load(f"{name}:published"))
     network = states.make_network(config, 9)
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
     state = jax.eval_shape(lambda: states.fresh_state(network, optimizer, jax.random.key(0)))
@@ -168,7 +168,7 @@ def _trace_step(name: str, labels_per_row: tuple) -> states.TrainState:
     batch = {"image": jax.ShapeDtypeStruct((rows, size, size), np.uint8)}
     batch["labels"] = jax.ShapeDtypeStruct((rows, *(size for _ in labels_per_row)), np.uint8)
     batch["greys"] = jax.ShapeDtypeStruct((rows, 4), np.float32)
-    step = steps.make_train_step(config, network)
+    step = steps.make_train_step(config, network, tasks.kind(config).loss)
     constants = {"class_weights": jax.ShapeDtypeStruct((9,), np.float32)}
     after, metrics = jax.eval_shape(step, state, batch, constants)
     assert jax.tree.structure(after) == jax.tree.structure(state)

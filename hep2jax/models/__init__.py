@@ -1,14 +1,12 @@
 """The networks: `build` makes the one that a configuration names."""
 
-import dataclasses
 from collections.abc import Callable
 
 import jax.numpy as jnp
 from flax import nnx
 
 from hep2jax import config as configs
-from hep2jax.config import Config, ModelConfig
-from hep2jax.errors import UsageError
+from hep2jax.config import ModelConfig
 from hep2jax.models.classifier import Classifier, ClassifierOutput
 from hep2jax.models.dacn import Dacn
 from hep2jax.models.dcae import Dcae
@@ -20,24 +18,27 @@ from hep2jax.models.fcrn import Fcrn
 from hep2jax.models.gao import Gao
 from hep2jax.models.joint import JointOutput, JointUNet
 from hep2jax.models.mil import Mil, TileOutput
-from hep2jax.models.network import Settings
+from hep2jax.models.network import ImageNetwork, Settings
 from hep2jax.models.resnet import Dsrn, ResNet
 from hep2jax.models.segmenter import Segmenter, SegmenterOutput
 from hep2jax.models.unet import UNet
 from hep2jax.models.vggcell import VggCell
 
 __all__ = [
+    "BAG_READERS",
     "CLASSIFIERS",
+    "JOINT_READERS",
+    "NETWORKS",
     "SEGMENTERS",
     "Classifier",
     "ClassifierOutput",
+    "ImageNetwork",
     "JointOutput",
     "Segmenter",
     "SegmenterOutput",
     "Settings",
     "TileOutput",
     "build",
-    "resolve",
 ]
 
 SEGMENTERS: dict[str, Callable[..., Segmenter]] = {"fcn": Fcn, "fcrn": Fcrn, "dsfcn": Dsfcn, "unet": UNet}
@@ -62,16 +63,13 @@ JOINT_READERS: dict[str, Callable[..., JointUNet]] = {"joint": JointUNet}
 """Network of each `model.name` that segments, names and grades at once."""
 
 
-def resolve(config: Config) -> Config:
-    """The configuration with the input side that its network supplies where `data.crop_size` is 0, validated.
-
-    Raises:
-        UsageError: a value that cannot be; 0 where the network reads no cells, because it takes inputs of many sides.
-    """
-    network = CLASSIFIERS.get(config.model.name)
-    if network and not config.data.crop_size:
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, crop_size=network.side))
-    return configs.validate(config)
+NETWORKS: dict[str, Callable[..., Segmenter | Classifier | Mil | JointUNet]] = {
+    **SEGMENTERS,
+    **CLASSIFIERS,
+    **BAG_READERS,
+    **JOINT_READERS,
+}
+"""All of them."""
 
 
 def build(
@@ -97,9 +95,7 @@ def build(
     Raises:
         UsageError: unknown name, or a depth that the network does not come in.
     """
-    networks = SEGMENTERS | CLASSIFIERS | BAG_READERS | JOINT_READERS
-    if config.name not in networks:
-        raise UsageError(f"model.name='{config.name}': must be one of {', '.join(networks)}")
+    configs.check_choice("model.name", config.name, tuple(NETWORKS))
     settings = Settings(
         num_outputs=num_outputs,
         in_channels=in_channels,
@@ -109,4 +105,4 @@ def build(
         dropout=config.dropout,
         dtype=dtype,
     )
-    return networks[config.name](settings, rngs=rngs)
+    return NETWORKS[config.name](settings, rngs=rngs)

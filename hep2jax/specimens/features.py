@@ -19,7 +19,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Float32
 
 from hep2jax import mesh as meshes
-from hep2jax.config import CLASSIFIERS, Config, DataConfig
+from hep2jax import models
+from hep2jax.config import Config, DataConfig
 from hep2jax.data.streams import cells as cell_stream
 from hep2jax.data.streams import feeding
 from hep2jax.errors import UsageError
@@ -77,8 +78,8 @@ def of_network(config: Config, network: Network, parameters: Parameters) -> Feat
     Raises:
         UsageError: a network that labels pixels.
     """
-    if config.model.name not in CLASSIFIERS:
-        known = ", ".join(CLASSIFIERS)
+    if config.model.name not in models.CLASSIFIERS:
+        known = ", ".join(models.CLASSIFIERS)
         raise UsageError(f"model.name={config.model.name}: gives no features of cells; the cell networks are {known}")
 
     def describe(parameters: Parameters, pixels: Array) -> dict[str, Array]:

@@ -45,7 +45,7 @@ class BagSystem:
     def read(self, fields: Sequence[Field]) -> Reading:
         """One specimen."""
         ready = [base.prepared(field, self.settings.data) for field in fields]
-        probabilities = pooled(self._evaluator.measure_fields(self._parameters, ready))
+        probabilities = pooled(self._evaluator.measure(self._parameters, ready))
         return _reading(fields, probabilities)
 
 

@@ -1,44 +1,67 @@
-"""What a network is for: whole images, by pixels, tiles or patches, or single cells. One interface for every phase."""
+"""What a network is for: one file for each kind of reading, behind one interface (`base.Task`), and their registry."""
 
 from collections.abc import Sequence
 
-from hep2jax.config import BAG_READERS, CLASSIFIERS, JOINT_READERS, SEGMENTERS, Config
-from hep2jax.data.sets import cells, images, prepare
-from hep2jax.data.sets import fields as field_sets
+from hep2jax import config as configs
+from hep2jax import models
+from hep2jax.config import Config
+from hep2jax.data.sets import prepare
 from hep2jax.tasks.bags import BagTask
-from hep2jax.tasks.base import Evaluator, Parameters, Task
+from hep2jax.tasks.base import Evaluator, Task
 from hep2jax.tasks.cells import CellTask
 from hep2jax.tasks.fields import FieldTask
 from hep2jax.tasks.joint import JointTask
 from hep2jax.tasks.labels import LabelsTask
+from hep2jax.tasks.reading import Parameters, Reader, Reading
 
-__all__ = ["Evaluator", "Parameters", "Task", "load", "num_outputs", "patterns", "reads_labels"]
+__all__ = [
+    "KINDS",
+    "Evaluator",
+    "Parameters",
+    "Reader",
+    "Reading",
+    "Task",
+    "kind",
+    "load",
+    "num_outputs",
+    "patterns",
+    "resolve",
+]
+
+KINDS: tuple[type[Task], ...] = (FieldTask, CellTask, BagTask, LabelsTask, JointTask)
+"""Every kind of reading; each network on each data set is of one."""
+
+
+def kind(config: Config) -> type[Task]:
+    """How the configured network reads the configured data set.
+
+    Raises:
+        UsageError: there is no network of that name.
+    """
+    configs.check_choice("model.name", config.model.name, tuple(models.NETWORKS))
+    return next(task for task in KINDS if task.reads(config))
+
+
+def resolve(config: Config) -> Config:
+    """The configuration, validated, with what its network supplies, as the input side where `data.crop_size` is 0.
+
+    Raises:
+        UsageError: a value that cannot be; the message names its key.
+    """
+    configs.check_choice("data.name", config.data.name, tuple(prepare.BUILDERS))
+    return configs.validate(kind(config).resolve(config))
 
 
 def load(config: Config) -> Task:
-    """Read the configured data set for the configured network, building it first if it is absent."""
-    if config.model.name in CLASSIFIERS:
-        return CellTask(config, cells.load(config.data))
-    if reads_labels(config):
-        return LabelsTask(config, images.load(config.data))
-    fields = field_sets.load(config.data)
-    if config.model.name in BAG_READERS:
-        return BagTask(config, fields)
-    return JointTask(config, fields) if config.model.name in JOINT_READERS else FieldTask(config, fields)
-
-
-def reads_labels(config: Config) -> bool:
-    """Whether the network says of each pattern by itself if an image has it, as the data set's images have several."""
-    return config.model.name in BAG_READERS and images.has_several(config.data)
+    """Read the configured data set for the configured network, preparing it first if it is absent."""
+    return kind(config).load(config)
 
 
 def patterns(config: Config) -> tuple[str, ...]:
     """The patterns of the configured data set, in the order of their labels; the set need not be there."""
-    features = prepare.features(config.data.name, config.data.builder_config)
-    label = features["patterns"].feature if reads_labels(config) else features["pattern"]
-    return tuple(label.names)
+    return kind(config).patterns(config)
 
 
 def num_outputs(config: Config, classes: Sequence[str]) -> int:
     """Channels of the configured network's output: the patterns, and background where it labels pixels with them."""
-    return len(classes) + (config.model.name in SEGMENTERS)
+    return kind(config).count_outputs(classes)

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -11,15 +11,20 @@ from scipy.special import logsumexp, softmax
 from typing_extensions import override
 
 from hep2jax import mesh as meshes
-from hep2jax import metrics, report
+from hep2jax import metrics, models, report
 from hep2jax.config import Config
+from hep2jax.data.sets import fields as field_sets
+from hep2jax.data.sets import images
 from hep2jax.data.sets.fields import Field, FieldSet
 from hep2jax.data.streams import bags as bag_stream
 from hep2jax.data.streams.bags import BagStream
-from hep2jax.tasks.base import Parameters, Task
+from hep2jax.models import TileOutput, mil
+from hep2jax.tasks.base import BatchShapes, Evaluator, Task, image_shapes
 from hep2jax.tasks.fields import plain_greys
+from hep2jax.tasks.reading import Parameters, Reader, Reading, as_fields
 from hep2jax.tasks.tile_reader import TileReader
 from hep2jax.tasks.words import figure
+from hep2jax.training import losses
 from hep2jax.training.state import Network
 
 
@@ -71,11 +76,16 @@ def pooled(results: Sequence[BagResult]) -> Float[np.ndarray, " pattern"]:
     return softmax(weights @ np.stack([row.logits for row in results]))
 
 
+def _as_it_is(output: TileOutput) -> TileOutput:
+    """Tiles are pooled before anything becomes a probability."""
+    return output
+
+
 class BagEvaluator:
     """A network's compiled forward pass over tiles, and what it says of whole pictures."""
 
     def __init__(self, config: Config, network: Network, mesh: jax.sharding.Mesh) -> None:
-        self._reader = TileReader(config, network, mesh)
+        self._reader = TileReader(config, network, mesh, _as_it_is)
 
     def read(self, parameters: Parameters, pictures: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[BagReading]:
         """What the network says of (uint8 [h, w], greys float32 [4]) pairs, each a bag, in order."""
@@ -85,7 +95,7 @@ class BagEvaluator:
             said[tile.image].append((output.logits, output.attention, (tile.top, tile.left)))
         return [_pool_tiles(*zip(*rows, strict=True)) for rows in said]
 
-    def measure_fields(self, parameters: Parameters, fields: Sequence[Field]) -> list[BagResult]:
+    def measure(self, parameters: Parameters, fields: Sequence[Field]) -> list[BagResult]:
         """Results of the fields, in order."""
         readings = self.read(parameters, ((field.working_image, plain_greys(field)) for field in fields))
         return [_result(field, reading) for field, reading in zip(fields, readings, strict=True)]
@@ -112,35 +122,76 @@ def _pool_tiles(logits: Sequence, scores: Sequence, corners: Sequence) -> BagRea
     )
 
 
-class _SetEvaluator:
-    """The evaluator of one data set's fields."""
+class BagReader(Reader):
+    """Of networks that read tiles: all tiles of all fields are one bag."""
 
-    def __init__(self, fields: FieldSet, forward: BagEvaluator) -> None:
-        self._fields = fields
-        self._forward = forward
+    evaluator_class = BagEvaluator
 
-    def measure(self, parameters: Parameters, indices: Sequence[int]) -> list[BagResult]:
-        """Results of the chosen fields, in order."""
-        return self._forward.measure_fields(parameters, [self._fields.fields[i] for i in indices])
+    @override
+    def _outputs(
+        self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: Sequence[str]
+    ) -> Iterable[Any]:
+        return self._evaluator.measure(self._parameters, as_fields(images, names, self.config))
+
+    @override
+    def _decide(self, outputs: Sequence[Any]) -> Reading:
+        return self._most_probable(pooled(outputs))
+
+    def _most_probable(self, values: np.ndarray) -> Reading:
+        return Reading(patterns=(self.classes[int(values.argmax())],), probabilities=self._by_pattern(values))
+
+    @override
+    def row(self, name: str, reading: Reading) -> dict[str, Any]:
+        """With the probability of the pattern, then that of every pattern."""
+        shares = reading.rounded
+        return super().row(name, reading) | {"probability": shares[reading.pattern], **shares}
 
 
 class BagTask(Task[BagResult]):
-    """A set of whole fields, read for a network of tiles; nothing but the specimens' patterns is learnt from."""
+    """Fields as bags of tiles: one pattern a specimen, of which nothing but the pattern is learnt from."""
+
+    networks = models.BAG_READERS
+    reader_class = BagReader
 
     def __init__(self, config: Config, fields: FieldSet) -> None:
         self.config = config
         self.fields = fields
         self.name, self.classes, self.items = fields.name, fields.classes, fields.items
         self.examples = fields.fields
-        self.num_outputs = len(fields.classes)
+
+    @override
+    @classmethod
+    def reads(cls, config: Config) -> bool:
+        return super().reads(config) and not images.has_several(config.data)
+
+    @override
+    @classmethod
+    def load(cls, config: Config) -> Self:
+        return cls(config, field_sets.load(config.data))
+
+    @override
+    @classmethod
+    def batch_shapes(cls, config: Config, size: int) -> BatchShapes:
+        tiles = image_shapes(config, size * config.data.bag_tiles)
+        return tiles | {"labels": jax.ShapeDtypeStruct((size,), np.int32)}
+
+    @override
+    @staticmethod
+    def loss(
+        config: Config, model: Any, image: jax.Array, output: Any, batch: dict[str, jax.Array], class_weights: jax.Array
+    ) -> jax.Array:
+        labels = batch["labels"]
+        return losses.cell_loss(mil.pool(output, len(labels)), labels, image, class_weights, config.loss)
+
+    decode = staticmethod(_as_it_is)
 
     @override
     def stream(self, indices: Sequence[int], rows: meshes.Rows) -> BagStream:
         return BagStream(self.config, bag_stream.of_specimens(self.fields, indices), rows=rows)
 
     @override
-    def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> _SetEvaluator:
-        return _SetEvaluator(self.fields, BagEvaluator(self.config, network, mesh))
+    def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> Evaluator[BagResult]:
+        return Evaluator(self.examples, BagEvaluator(self.config, network, mesh).measure)
 
     @override
     def figures(self, results: Sequence[BagResult], protocol: str, leakage: bool) -> dict[str, Any]:

@@ -1,24 +1,28 @@
 """Reading single cells: a pattern for each cell, and for each specimen the one that prevails among its cells."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
 
 import jax
 import numpy as np
 from jaxtyping import Float32
 from typing_extensions import override
 
+from hep2jax import config as configs
 from hep2jax import mesh as meshes
-from hep2jax import metrics, report
+from hep2jax import metrics, models, report
 from hep2jax.config import Config
-from hep2jax.data.sets.cells import CellSet
+from hep2jax.data.sets import cells as cell_sets
+from hep2jax.data.sets.cells import Cell, CellSet
 from hep2jax.data.streams import cells as cell_stream
 from hep2jax.data.streams import feeding
+from hep2jax.models import ClassifierOutput
 from hep2jax.specimens import voting
-from hep2jax.tasks.base import Parameters, Task
+from hep2jax.tasks.base import BatchShapes, Evaluator, Task, image_shapes
+from hep2jax.tasks.reading import Parameters, Reader, Reading
 from hep2jax.tasks.words import figure
-from hep2jax.training import steps
+from hep2jax.training import losses, steps
 from hep2jax.training.state import Network
 
 
@@ -51,7 +55,7 @@ class CellEvaluator:
     def __init__(self, config: Config, network: Network, mesh: jax.sharding.Mesh) -> None:
         self._config = config
         self._mesh = mesh
-        predict = steps.make_predict_step(network, dihedral=config.evaluation.dihedral)
+        predict = steps.make_predict_step(network, CellTask.decode, dihedral=config.evaluation.dihedral)
         self._predict = jax.jit(predict, out_shardings=meshes.replicated(mesh))
 
     def predict(
@@ -69,18 +73,9 @@ class CellEvaluator:
         outputs = (self._predict(*parameters, batch["image"], batch["greys"]) for batch in batches)
         return np.concatenate(list(feeding.fetched(outputs)))[: len(images)]
 
-
-class _SetEvaluator:
-    """The evaluator of one data set's cells."""
-
-    def __init__(self, cells: CellSet, forward: CellEvaluator) -> None:
-        self._cells = cells
-        self._forward = forward
-
-    def measure(self, parameters: Parameters, indices: Sequence[int]) -> list[CellResult]:
-        """Results of the chosen cells, in order."""
-        chosen = [self._cells.cells[i] for i in indices]
-        probabilities = self._forward.predict(parameters, [c.ready for c in chosen], [c.greys for c in chosen])
+    def measure(self, parameters: Parameters, cells: Sequence[Cell]) -> list[CellResult]:
+        """Results of the cells, in order."""
+        probabilities = self.predict(parameters, [cell.ready for cell in cells], [cell.greys for cell in cells])
         return [
             CellResult(
                 identifier=cell.item.identifier,
@@ -90,27 +85,87 @@ class _SetEvaluator:
                 truth=cell.item.pattern,
                 probabilities=row,
             )
-            for cell, row in zip(chosen, probabilities, strict=True)
+            for cell, row in zip(cells, probabilities, strict=True)
         ]
 
 
+class CellReader(Reader):
+    """Of networks that name the pattern of one cell, cut out."""
+
+    reads_specimens = False
+    takes_masks = True
+    evaluator_class = CellEvaluator
+
+    @override
+    def _outputs(
+        self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: Sequence[str]
+    ) -> Iterable[Any]:
+        crops = zip(images, masks, names, strict=True)
+        ready = [cell_sets.make_ready(image, mask, self.config.data, name=name) for image, mask, name in crops]
+        return self._evaluator.predict(self._parameters, [image for image, _ in ready], [greys for _, greys in ready])
+
+    @override
+    def _decide(self, outputs: Sequence[Any]) -> Reading:
+        (values,) = outputs
+        return Reading(patterns=(self.classes[int(values.argmax())],), probabilities=self._by_pattern(values))
+
+    @override
+    def row(self, name: str, reading: Reading) -> dict[str, Any]:
+        """With the probability of the pattern, then that of every pattern."""
+        return super().row(name, reading) | {"probability": reading.rounded[reading.pattern], **reading.rounded}
+
+
 class CellTask(Task[CellResult]):
-    """A set of single cells, read for a classifier."""
+    """Cells by classifiers: one pattern a cell, and the prevalent one of a specimen's cells."""
+
+    networks = models.CLASSIFIERS
+    reader_class = CellReader
+    compile_batches = (64, 128, 256)
 
     def __init__(self, config: Config, cells: CellSet) -> None:
         self.config = config
         self.cells = cells
         self.name, self.classes, self.items = cells.name, cells.classes, cells.items
         self.examples = cells.cells
-        self.num_outputs = len(cells.classes)
+
+    @override
+    @classmethod
+    def load(cls, config: Config) -> Self:
+        return cls(config, cell_sets.load(config.data))
+
+    @override
+    @classmethod
+    def resolve(cls, config: Config) -> Config:
+        """With the network's own input side where `data.crop_size` is 0; the network checks other sides itself."""
+        configs.check_choice("data.normalise", config.data.normalise, configs.CELL_NORMALISATIONS)
+        side = config.data.crop_size or cls.networks[config.model.name].side
+        return dataclasses.replace(config, data=dataclasses.replace(config.data, crop_size=side))
+
+    @override
+    @classmethod
+    def batch_shapes(cls, config: Config, size: int) -> BatchShapes:
+        return image_shapes(config, size) | {"labels": jax.ShapeDtypeStruct((size,), np.int32)}
+
+    @override
+    @staticmethod
+    def loss(
+        config: Config, model: Any, image: jax.Array, output: Any, batch: dict[str, jax.Array], class_weights: jax.Array
+    ) -> jax.Array:
+        return losses.cell_loss(output, batch["labels"], model.target(image), class_weights, config.loss)
+
+    @override
+    @staticmethod
+    def decode(output: ClassifierOutput) -> jax.Array:
+        """Probabilities float32 [cells, patterns]."""
+        return jax.nn.softmax(output.logits.astype(np.float32), axis=-1)
 
     @override
     def stream(self, indices: Sequence[int], rows: meshes.Rows) -> cell_stream.CellStream:
         return cell_stream.CellStream(self.config, self.cells, indices, rows=rows)
 
     @override
-    def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> _SetEvaluator:
-        return _SetEvaluator(self.cells, CellEvaluator(self.config, network, mesh))
+    def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> Evaluator[CellResult]:
+        return Evaluator(self.examples, CellEvaluator(self.config, network, mesh).measure)
 
     @override
     def figures(self, results: Sequence[CellResult], protocol: str, leakage: bool) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Reading whole fields: overlapping tiles, native resolution, counts first and one division last."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import jax
@@ -11,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from typing_extensions import override
 
 from hep2jax import mesh as meshes
-from hep2jax import metrics, report
+from hep2jax import metrics, models, report
 from hep2jax.config import Config, EvaluationConfig
 from hep2jax.data import tiles
 from hep2jax.data.sets import fields as field_sets
@@ -20,9 +21,11 @@ from hep2jax.data.streams import fields as field_stream
 from hep2jax.metrics import ImageScore
 from hep2jax.specimens import classical, voting
 from hep2jax.tasks import field_results
-from hep2jax.tasks.base import Parameters, Task
+from hep2jax.tasks.base import BatchShapes, Evaluator, Task, image_shapes
 from hep2jax.tasks.field_results import FieldResult, by_specimen, vote
+from hep2jax.tasks.reading import DECIMALS, Parameters, Reader, Reading, as_fields
 from hep2jax.tasks.tile_reader import TileReader
+from hep2jax.training import losses
 from hep2jax.training.state import Network
 
 
@@ -41,11 +44,16 @@ class FieldReading:
 
 
 class FieldEvaluator:
-    """A network's compiled forward pass over tiles, and the figures of fields under it."""
+    """A network's compiled forward pass over tiles, and what it says of whole fields."""
+
+    @staticmethod
+    def decode(output: Any) -> Any:
+        """Probabilities float32 [tiles, height, width, 1 + patterns] of a segmenter's output."""
+        return jax.nn.softmax(output.logits.astype(np.float32), axis=-1)
 
     def __init__(self, config: Config, network: Network, mesh: jax.sharding.Mesh) -> None:
         self._config = config
-        self._reader = TileReader(config, network, mesh)
+        self._reader = TileReader(config, network, mesh, self.decode)
 
     def predict(
         self, parameters: Parameters, images: Iterable[tuple[np.ndarray, np.ndarray]], shapes: Sequence
@@ -70,33 +78,34 @@ class FieldEvaluator:
         for field, working in zip(fields, predictions, strict=True):
             yield decide(to_native(working, field.image.shape), self._config.evaluation)
 
-    def measure_fields(self, parameters: Parameters, fields: FieldSet, indices: Sequence[int]) -> list[FieldResult]:
-        """Results of the chosen fields, in order."""
-        chosen = [fields.fields[i] for i in indices]
-        readings = self.read_pixels(parameters, chosen)
-        return [self._measure_field(f, r, fields) for f, r in zip(chosen, readings, strict=True)]
+    def measure(
+        self, parameters: Parameters, fields: Sequence[field_sets.Field], classes: Sequence[str]
+    ) -> list[FieldResult]:
+        """Results of the fields, in order; `classes` are the patterns."""
+        readings = self.read_pixels(parameters, fields)
+        return [self._measure_field(f, r, classes) for f, r in zip(fields, readings, strict=True)]
 
-    def _measure_field(self, field: field_sets.Field, reading: FieldReading, fields: FieldSet) -> FieldResult:
+    def _measure_field(self, field: field_sets.Field, reading: FieldReading, classes: Sequence[str]) -> FieldResult:
         predicted = np.where(reading.foreground, reading.pattern + 1, 0).astype(np.uint8)
         valid = field.classes != VOID
         return FieldResult(
             number=field.number,
             truth=field.pattern,
             intensity=field.intensity,
-            score=self._score(field, fields, reading.foreground, reading.cells),
-            baselines=self._baselines(field, fields),
+            score=self._score(field, classes, reading.foreground, reading.cells),
+            baselines=self._baselines(field, classes),
             votes=reading.votes,
-            class_counts=metrics.count_classes(predicted, field.classes, valid, len(fields.classes)),
+            class_counts=metrics.count_classes(predicted, field.classes, valid, len(classes)),
             predicted=predicted,
         )
 
     def _score(
-        self, field: field_sets.Field, fields: FieldSet, foreground: np.ndarray, cells: np.ndarray | None
+        self, field: field_sets.Field, classes: Sequence[str], foreground: np.ndarray, cells: np.ndarray | None
     ) -> ImageScore:
         valid = field.classes != VOID
         return metrics.score_image(
             field.specimen_id,
-            fields.classes[field.pattern],
+            classes[field.pattern],
             foreground,
             (field.classes > 0) & valid,
             np.where(valid, field.instances, 0).astype(np.int32),
@@ -105,13 +114,13 @@ class FieldEvaluator:
             predicted_instances=cells,
         )
 
-    def _baselines(self, field: field_sets.Field, fields: FieldSet) -> dict[str, ImageScore]:
+    def _baselines(self, field: field_sets.Field, classes: Sequence[str]) -> dict[str, ImageScore]:
         options = self._config.evaluation
         scores = {}
         for name in classical.VARIANTS if options.baselines else ():
             cells = classical.segment(field.image, variant=name, nuclear_diameter=options.nuclear_diameter)
             cells = classical.drop_cut_cells(cells, options.nuclear_diameter) if options.drop_cut_cells else cells
-            scores[name] = self._score(field, fields, cells > 0, cells)
+            scores[name] = self._score(field, classes, cells > 0, cells)
         return scores
 
 
@@ -145,35 +154,93 @@ def to_native(probabilities: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return cv2.resize(probabilities, shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
-class _SetEvaluator:
-    """The evaluator of one data set's fields."""
+class PixelReader(Reader):
+    """Of networks that label every pixel: the foreground pixels of all fields vote."""
 
-    def __init__(self, fields: FieldSet, forward: FieldEvaluator) -> None:
-        self._fields = fields
-        self._forward = forward
+    evaluator_class = FieldEvaluator
 
-    def measure(self, parameters: Parameters, indices: Sequence[int]) -> list[FieldResult]:
-        """Results of the chosen fields, in order."""
-        return self._forward.measure_fields(parameters, self._fields, indices)
+    @override
+    def _outputs(
+        self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: Sequence[str]
+    ) -> Iterable[Any]:
+        return self._evaluator.read_pixels(self._parameters, as_fields(images, names, self.config))
+
+    @override
+    def _decide(self, outputs: Sequence[Any]) -> Reading:
+        votes = np.stack([field.votes for field in outputs])
+        return self._voted(votes, [np.where(field.foreground, field.pattern + 1, 0) for field in outputs])
+
+    def _voted(self, votes: np.ndarray, masks: Sequence[np.ndarray], intensity: str = "") -> Reading:
+        winner = voting.vote(votes)
+        return Reading(
+            patterns=() if winner is None else (self.classes[winner],),
+            probabilities=self._by_pattern(voting.vote_shares(votes)),
+            intensity=intensity,
+            class_masks=tuple(mask.astype(np.uint8) for mask in masks),
+        )
+
+    @override
+    def row(self, name: str, reading: Reading) -> dict[str, Any]:
+        """With the share of the votes, the number of connected objects, and the share of pixels that are cell."""
+        masks, least = reading.cell_masks, self.config.evaluation.min_object_pixels
+        return super().row(name, reading) | {
+            "share": round(max(reading.probabilities.values()), DECIMALS),
+            "num_objects": sum(int(metrics.connected_objects(mask, least).max()) for mask in masks),
+            "foreground": round(float(np.concatenate([mask.ravel() for mask in masks]).mean()), DECIMALS),
+        }
 
 
 class FieldTask(Task[FieldResult]):
-    """A set of whole fields, read for a segmenter; the first output channel is background."""
+    """Fields by segmenters: background or a pattern for each pixel; the first output channel is background."""
+
+    networks = models.SEGMENTERS
+    reader_class = PixelReader
 
     def __init__(self, config: Config, fields: FieldSet) -> None:
         self.config = config
         self.fields = fields
         self.name, self.classes, self.items = fields.name, fields.classes, fields.items
         self.examples = fields.fields
-        self.num_outputs = len(fields.classes) + 1
+
+    @override
+    @classmethod
+    def load(cls, config: Config) -> Self:
+        return cls(config, field_sets.load(config.data))
+
+    @override
+    @classmethod
+    def count_outputs(cls, classes: Sequence[str]) -> int:
+        return 1 + len(classes)
+
+    @override
+    @classmethod
+    def describe_outputs(cls, num_outputs: int) -> str:
+        return f"{num_outputs} output channels, background among them"
+
+    @override
+    @classmethod
+    def batch_shapes(cls, config: Config, size: int) -> BatchShapes:
+        side = config.data.crop_size
+        return image_shapes(config, size) | {"labels": jax.ShapeDtypeStruct((size, side, side), np.uint8)}
+
+    @override
+    @staticmethod
+    def loss(
+        config: Config, model: Any, image: jax.Array, output: Any, batch: dict[str, jax.Array], class_weights: jax.Array
+    ) -> jax.Array:
+        terms = losses.segmentation_loss(output, batch["labels"], class_weights, config.loss)
+        return losses.combine(terms, config.loss)
+
+    decode = staticmethod(FieldEvaluator.decode)
 
     @override
     def stream(self, indices: Sequence[int], rows: meshes.Rows) -> field_stream.FieldStream:
         return field_stream.FieldStream(self.config, self.fields, indices, rows=rows)
 
     @override
-    def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> _SetEvaluator:
-        return _SetEvaluator(self.fields, FieldEvaluator(self.config, network, mesh))
+    def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> Evaluator[FieldResult]:
+        forward = FieldEvaluator(self.config, network, mesh)
+        return Evaluator(self.examples, functools.partial(forward.measure, classes=self.classes))
 
     @override
     def figures(self, results: Sequence[FieldResult], protocol: str, leakage: bool) -> dict[str, Any]:

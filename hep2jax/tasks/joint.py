@@ -1,8 +1,9 @@
 """Reading fields with one network that segments, names and grades: patch by patch, then by the patches' majority."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import jax
@@ -11,17 +12,20 @@ from jaxtyping import Bool, Float, Int
 from typing_extensions import override
 
 from hep2jax import mesh as meshes
-from hep2jax import metrics, report
+from hep2jax import metrics, models, report
 from hep2jax.config import Config
 from hep2jax.data import tiles
+from hep2jax.data.sets import fields as field_sets
 from hep2jax.data.sets.fields import VOID, Field, FieldSet
 from hep2jax.data.streams.joint import GRADES, JointStream, grade_of
 from hep2jax.models import JointOutput
 from hep2jax.specimens import voting
-from hep2jax.tasks.base import Parameters, Task
+from hep2jax.tasks.base import BatchShapes, Evaluator, Task
 from hep2jax.tasks.field_results import FieldResult
-from hep2jax.tasks.fields import FieldEvaluator, FieldTask, counted_cells, plain_greys
+from hep2jax.tasks.fields import FieldEvaluator, FieldTask, PixelReader, counted_cells, plain_greys
+from hep2jax.tasks.reading import Parameters, Reading, as_fields
 from hep2jax.tasks.words import figure
+from hep2jax.training import losses
 from hep2jax.training.state import Network
 
 
@@ -103,6 +107,13 @@ class JointResult:
 class JointEvaluator(FieldEvaluator):
     """A network's compiled forward pass over patches, and what it says of whole fields."""
 
+    @override
+    @staticmethod
+    def decode(output: JointOutput) -> JointOutput:
+        """Probabilities in place of the logits."""
+        pattern = jax.nn.softmax(output.pattern)
+        return JointOutput(jax.nn.sigmoid(output.mask), pattern, jax.nn.sigmoid(output.intensity))
+
     def read_fields(
         self, parameters: Parameters, images: Iterable[tuple[np.ndarray, np.ndarray]], shapes: Sequence
     ) -> Iterator[PatchVotes]:
@@ -130,12 +141,14 @@ class JointEvaluator(FieldEvaluator):
             votes, foreground=foreground, patterns=votes.patterns * counts, grades=votes.grades * counts
         )
 
-    def measure_joint(self, parameters: Parameters, fields: FieldSet, indices: Sequence[int]) -> list[JointResult]:
-        """Results of the chosen fields, in order."""
-        chosen = [fields.fields[i] for i in indices]
-        return [self._measured(f, v, fields) for f, v in zip(chosen, self.read(parameters, chosen), strict=True)]
+    def measure_joint(
+        self, parameters: Parameters, fields: Sequence[Field], classes: Sequence[str]
+    ) -> list[JointResult]:
+        """Results of the fields, in order; `classes` are the patterns."""
+        votes = self.read(parameters, fields)
+        return [self._measured(f, v, classes) for f, v in zip(fields, votes, strict=True)]
 
-    def _measured(self, field: Field, votes: PatchVotes, fields: FieldSet) -> JointResult:
+    def _measured(self, field: Field, votes: PatchVotes, classes: Sequence[str]) -> JointResult:
         pattern, _ = majority([votes])
         predicted = np.where(votes.foreground, (pattern or 0) + 1, 0).astype(np.uint8)  # no pattern: no foreground
         cells = counted_cells(votes.foreground, self._config.evaluation)[1]
@@ -143,10 +156,10 @@ class JointEvaluator(FieldEvaluator):
             number=field.number,
             truth=field.pattern,
             intensity=field.intensity,
-            score=self._score(field, fields, votes.foreground, cells),
-            baselines=self._baselines(field, fields),
+            score=self._score(field, classes, votes.foreground, cells),
+            baselines=self._baselines(field, classes),
             votes=votes.patterns,
-            class_counts=metrics.count_classes(predicted, field.classes, field.classes != VOID, len(fields.classes)),
+            class_counts=metrics.count_classes(predicted, field.classes, field.classes != VOID, len(classes)),
             predicted=predicted,
         )
         return JointResult(field=result, grades=votes.grades)
@@ -159,36 +172,72 @@ def resize_mask(mask: Bool[np.ndarray, "height width"], shape: tuple[int, ...]) 
     return cv2.resize(mask.astype(np.float32), shape[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
 
 
-class _SetEvaluator:
-    """The evaluator of one data set's fields."""
+class PatchReader(PixelReader):
+    """Of networks that segment patches, name their pattern and grade their intensity: the patches vote."""
 
-    def __init__(self, fields: FieldSet, forward: JointEvaluator) -> None:
-        self._fields = fields
-        self._forward = forward
+    evaluator_class = JointEvaluator
 
-    def measure(self, parameters: Parameters, indices: Sequence[int]) -> list[JointResult]:
-        """Results of the chosen fields, in order."""
-        return self._forward.measure_joint(parameters, self._fields, indices)
+    @override
+    def _outputs(
+        self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: Sequence[str]
+    ) -> Iterable[Any]:
+        return self._evaluator.read(self._parameters, as_fields(images, names, self.config))
+
+    @override
+    def _decide(self, outputs: Sequence[Any]) -> Reading:
+        masks = [np.where(field.foreground, (majority([field])[0] or 0) + 1, 0) for field in outputs]
+        _, grade = majority(outputs)
+        intensity = "none" if grade is None else GRADES[grade]
+        return self._voted(np.stack([field.patterns for field in outputs]), masks, intensity)
+
+    @override
+    def row(self, name: str, reading: Reading) -> dict[str, Any]:
+        """With the intensity."""
+        return super().row(name, reading) | {"intensity": reading.intensity}
 
 
 class JointTask(Task[JointResult]):
-    """A set of whole fields, read for `joint`: what `FieldTask` says of pixels and patterns, and the intensity."""
+    """Fields by patches: what `FieldTask` says of pixels and patterns, and the intensity of the specimen."""
+
+    networks = models.JOINT_READERS
+    reader_class = PatchReader
 
     def __init__(self, config: Config, fields: FieldSet) -> None:
         self.config = config
         self.fields = fields
         self.name, self.classes, self.items = fields.name, fields.classes, fields.items
         self.examples = fields.fields
-        self.num_outputs = len(fields.classes)
         self._pixels = FieldTask(config, fields)
+
+    @override
+    @classmethod
+    def load(cls, config: Config) -> Self:
+        return cls(config, field_sets.load(config.data))
+
+    @override
+    @classmethod
+    def batch_shapes(cls, config: Config, size: int) -> BatchShapes:
+        specimens = {name: jax.ShapeDtypeStruct((size,), np.int32) for name in ("patterns", "grades")}
+        return FieldTask.batch_shapes(config, size) | specimens
+
+    @override
+    @staticmethod
+    def loss(
+        config: Config, model: Any, image: jax.Array, output: Any, batch: dict[str, jax.Array], class_weights: jax.Array
+    ) -> jax.Array:
+        labels, patterns, grades = batch["labels"], batch["patterns"], batch["grades"]
+        return losses.joint_loss(output, labels, patterns, grades, class_weights, config.loss)
+
+    decode = staticmethod(JointEvaluator.decode)
 
     @override
     def stream(self, indices: Sequence[int], rows: meshes.Rows) -> JointStream:
         return JointStream(self.config, self.fields, indices, rows=rows)
 
     @override
-    def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> _SetEvaluator:
-        return _SetEvaluator(self.fields, JointEvaluator(self.config, network, mesh))
+    def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> Evaluator[JointResult]:
+        forward = JointEvaluator(self.config, network, mesh)
+        return Evaluator(self.examples, functools.partial(forward.measure_joint, classes=self.classes))
 
     @override
     def figures(self, results: Sequence[JointResult], protocol: str, leakage: bool) -> dict[str, Any]:

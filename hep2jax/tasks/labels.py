@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -11,16 +11,19 @@ from scipy.special import expit
 from typing_extensions import override
 
 from hep2jax import mesh as meshes
-from hep2jax import report
+from hep2jax import models, report
 from hep2jax.config import Config
-from hep2jax.data.sets import images
-from hep2jax.data.sets.images import ImageSet
+from hep2jax.data.sets import images, prepare
+from hep2jax.data.sets.images import ImageSet, LabelledImage
 from hep2jax.data.streams import bags as bag_stream
 from hep2jax.data.streams.bags import BagStream
 from hep2jax.metrics import multilabel
-from hep2jax.tasks.bags import BagEvaluator, BagReading, from_record, to_record
-from hep2jax.tasks.base import Parameters, Task
+from hep2jax.models import mil
+from hep2jax.tasks.bags import BagEvaluator, BagReader, BagReading, BagTask, from_record, to_record
+from hep2jax.tasks.base import BatchShapes, Evaluator, Task, image_shapes
+from hep2jax.tasks.reading import Parameters, Reading
 from hep2jax.tasks.words import figure
+from hep2jax.training import losses
 from hep2jax.training.state import Network
 
 _FIGURES = ("mAP", "f1_micro", "f1_macro", "exact_match", "hamming")
@@ -44,17 +47,12 @@ def probabilities(reading: BagReading) -> Float[np.ndarray, " pattern"]:
     return expit(reading.logits)
 
 
-class _SetEvaluator:
-    """The evaluator of one data set's images."""
+class LabelsEvaluator(BagEvaluator):
+    """A network's compiled forward pass over tiles, and what it says of images of several patterns."""
 
-    def __init__(self, images: ImageSet, forward: BagEvaluator) -> None:
-        self._images = images
-        self._forward = forward
-
-    def measure(self, parameters: Parameters, indices: Sequence[int]) -> list[LabelsResult]:
-        """Results of the chosen images, in order."""
-        chosen = [self._images.images[i] for i in indices]
-        readings = self._forward.read(parameters, ((image.image, image.greys) for image in chosen))
+    def measure_images(self, parameters: Parameters, images: Sequence[LabelledImage]) -> list[LabelsResult]:
+        """Results of the images, in order."""
+        readings = self.read(parameters, ((image.image, image.greys) for image in images))
         return [
             LabelsResult(
                 identifier=image.identifier,
@@ -63,30 +61,89 @@ class _SetEvaluator:
                 truth=tuple(image.patterns.astype(int).tolist()),
                 **vars(reading),
             )
-            for image, reading in zip(chosen, readings, strict=True)
+            for image, reading in zip(images, readings, strict=True)
         ]
 
 
+class LabelsReader(BagReader):
+    """Of networks that read the tiles of one image which may have several patterns, or none."""
+
+    reads_specimens = False
+
+    @override
+    def _decide(self, outputs: Sequence[Any]) -> Reading:
+        (output,) = outputs
+        return several_patterns(probabilities(output), self.classes, self.config.evaluation.pattern_threshold)
+
+    @override
+    def row(self, name: str, reading: Reading) -> dict[str, Any]:
+        """The patterns of the image and the probability of every pattern."""
+        return {"image": name, "patterns": reading.pattern, "icap": reading.icap_in_words, **reading.rounded}
+
+
+def several_patterns(values: np.ndarray, classes: Sequence[str], threshold: float) -> Reading:
+    """The patterns of at least the threshold, the most probable first; `values` are the probabilities of `classes`."""
+    order = np.argsort(-values, kind="stable")
+    return Reading(
+        patterns=tuple(classes[int(k)] for k in order if values[k] >= threshold),
+        probabilities={name: float(value) for name, value in zip(classes, values, strict=True)},
+    )
+
+
 class LabelsTask(Task[LabelsResult]):
-    """A set of whole images, each with none, one or several patterns, read for a network of tiles.
+    """Images as bags of tiles, each with none, one or several patterns: each pattern is there or not.
 
     What cannot be learnt from or measured is left out, and said in `notes` (see `images.usable`).
     """
+
+    networks = models.BAG_READERS
+    reader_class = LabelsReader
+    truth_in_words = "several patterns an image"
 
     def __init__(self, config: Config, found: ImageSet) -> None:
         self.config = config
         self.images, self.notes = images.usable(found)
         self.name, self.classes, self.items = found.name, found.classes, self.images.items
         self.examples = self.images.images
-        self.num_outputs = len(found.classes)
+
+    @override
+    @classmethod
+    def reads(cls, config: Config) -> bool:
+        return super().reads(config) and images.has_several(config.data)
+
+    @override
+    @classmethod
+    def load(cls, config: Config) -> Self:
+        return cls(config, images.load(config.data))
+
+    @override
+    @classmethod
+    def patterns(cls, config: Config) -> tuple[str, ...]:
+        return tuple(prepare.features(config.data.name, config.data.builder_config)["patterns"].feature.names)
+
+    @override
+    @classmethod
+    def batch_shapes(cls, config: Config, size: int) -> BatchShapes:
+        tiles = image_shapes(config, size * config.data.bag_tiles)
+        return tiles | {"labels": jax.ShapeDtypeStruct((size, len(cls.patterns(config))), np.float32)}
+
+    @override
+    @staticmethod
+    def loss(
+        config: Config, model: Any, image: jax.Array, output: Any, batch: dict[str, jax.Array], class_weights: jax.Array
+    ) -> jax.Array:
+        labels = batch["labels"]
+        return losses.label_loss(mil.pool(output, len(labels)), labels, class_weights, config.loss)
+
+    decode = staticmethod(BagTask.decode)
 
     @override
     def stream(self, indices: Sequence[int], rows: meshes.Rows) -> BagStream:
         return BagStream(self.config, bag_stream.of_images(self.images, indices), rows=rows)
 
     @override
-    def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> _SetEvaluator:
-        return _SetEvaluator(self.images, BagEvaluator(self.config, network, mesh))
+    def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> Evaluator[LabelsResult]:
+        return Evaluator(self.examples, LabelsEvaluator(self.config, network, mesh).measure_images)
 
     @override
     def figures(self, results: Sequence[LabelsResult], protocol: str, leakage: bool) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from hep2jax import mesh as meshes
 from hep2jax.config import Config
 from hep2jax.data import tiles
 from hep2jax.data.streams import feeding
-from hep2jax.tasks.base import Parameters
+from hep2jax.tasks.reading import Parameters
 from hep2jax.training import steps
 from hep2jax.training.state import Network
 
@@ -18,10 +18,10 @@ from hep2jax.training.state import Network
 class TileReader:
     """Compiles once for batches of tiles; tiling and batch as `evaluation` says."""
 
-    def __init__(self, config: Config, network: Network, mesh: jax.sharding.Mesh) -> None:
+    def __init__(self, config: Config, network: Network, mesh: jax.sharding.Mesh, decode: steps.Decode) -> None:
         self._tiling, self._mesh = config.evaluation, mesh
         self._rows = meshes.local_rows(mesh, config.evaluation.batch_size)
-        predict = steps.make_predict_step(network, dihedral=config.evaluation.dihedral)
+        predict = steps.make_predict_step(network, decode, dihedral=config.evaluation.dihedral)
         self._predict = jax.jit(predict, out_shardings=meshes.replicated(mesh))
 
     def read(

@@ -111,7 +111,7 @@ def run(config: Config, directory: pathlib.Path) -> None:
     saved = workdir.open_for_reading(directory)
     workdir.check_same_network(directory, saved, config)
     config = evaluation_config(saved, config)
-    _check_same_labels(directory, saved, config)
+    _check_same_kind(directory, saved, config)
     meshes.check_divides("evaluation.batch_size", config.evaluation.batch_size)
     clock = StepClock()
     with clock.phase("init"):
@@ -136,13 +136,13 @@ def run(config: Config, directory: pathlib.Path) -> None:
         write_report(task, directory, evaluation, clock, step)
 
 
-def _check_same_labels(directory: pathlib.Path, saved: Config, config: Config) -> None:
+def _check_same_kind(directory: pathlib.Path, saved: Config, config: Config) -> None:
     """A network for one pattern an image says nothing of several, and the other way round."""
-    trained, measured = tasks.reads_labels(saved), tasks.reads_labels(config)
-    if trained != measured:
-        words = {True: "several patterns an image", False: "one pattern an image"}
+    trained, measured = tasks.kind(saved), tasks.kind(config)
+    if trained is not measured:
         raise UsageError(
-            f"--workdir={directory}: was trained on {words[trained]}; {config.data.name} has {words[measured]}"
+            f"--workdir={directory}: was trained on {trained.truth_in_words}; {config.data.name} has "
+            f"{measured.truth_in_words}"
         )
 
 
@@ -153,7 +153,7 @@ def evaluation_config(saved: Config, given: Config) -> Config:
         if key.metadata.get("of_evaluation"):
             section, _, leaf = key.name.partition(".")
             setattr(getattr(config, section), leaf, key.value)
-    return configs.validate(config)
+    return tasks.resolve(config)
 
 
 def restore(

@@ -282,7 +282,7 @@ def compile_step(
     this: Run, batch: feeding.DeviceBatch, constants: steps.Constants, *, network: Network | None = None
 ) -> jax.stages.Compiled:
     """Compile the training step (of `network` instead of the run's, where given) and keep XLA's analysis of it."""
-    step = steps.make_train_step(this.config, network or this.network)
+    step = steps.make_train_step(this.config, network or this.network, this.task.loss)
     shared = meshes.replicated(this.mesh)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shared, shared))
     compiled = jitted.lower(this.state, batch, constants).compile()

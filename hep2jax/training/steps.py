@@ -12,13 +12,18 @@ from jaxtyping import Array, Float, UInt8
 
 from hep2jax import ops
 from hep2jax.config import Config
-from hep2jax.models import JointOutput, SegmenterOutput, TileOutput, mil
-from hep2jax.training import losses, optimizers, packing
+from hep2jax.training import optimizers, packing
 from hep2jax.training.state import Network, TrainState
 
+Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 Constants = dict[str, jax.Array]
 """What every step reads: `class_weights` float32 [outputs] and, with `data.warp=device`, arrays of `data.canvases`."""
+
+Loss = Callable[[Config, Any, Array, Any, Batch, Array], Array]
+"""(config, network, image, its output, batch, class weights) → the scalar to minimise; image as of `normalise`."""
+Decode = Callable[[Any], Any]
+"""A network's output → what is averaged over views: arrays with the images (or one entry a view) as first axis."""
 
 _NORMALISED_RANGE = (-1.0, 4.0)  # bounds what a hot pixel can do to a batch
 
@@ -37,8 +42,8 @@ def normalise(
     return (curved + shift)[..., None]
 
 
-def make_loss(config: Config, network: Network) -> Callable[..., tuple[jax.Array, Any]]:
-    """`loss(params, batch_stats, batch, class_weights, key) -> (loss, new batch_stats)` in training mode.
+def make_loss(config: Config, network: Network, loss: Loss) -> Callable[..., tuple[jax.Array, Any]]:
+    """`loss_fn(params, batch_stats, batch, class_weights, key) -> (loss, new batch_stats)` in training mode.
 
     Trees may be packed (see `packing`); the new statistics are packed as the old ones are. `key` draws the dropout.
     """
@@ -48,15 +53,15 @@ def make_loss(config: Config, network: Network) -> Callable[..., tuple[jax.Array
         rngs = nnx.Rngs(dropout=key) if config.model.dropout else None
         image = normalise(batch["image"], batch["greys"])
         output = model(image, train=True, rngs=rngs)
-        loss = _loss(config, model, image, output, batch, class_weights)
-        return loss, packing.like(batch_stats, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+        value = loss(config, model, image, output, batch, class_weights)
+        return value, packing.like(batch_stats, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
     return loss_fn
 
 
 def make_train_step(
-    config: Config, network: Network
-) -> Callable[[TrainState, dict[str, jax.Array], Constants], tuple[TrainState, Metrics]]:
+    config: Config, network: Network, loss: Loss
+) -> Callable[[TrainState, Batch, Constants], tuple[TrainState, Metrics]]:
     """`step(state, batch, constants) -> (state, metrics)`; metrics are scalars over the global batch.
 
     The state may be packed (see `packing`) and comes back as it was.
@@ -66,18 +71,18 @@ def make_train_step(
     """
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
     schedule = optimizers.make_schedule(config.optimizer, config.train.num_steps)
-    grad_fn = jax.value_and_grad(make_loss(config, network), has_aux=True)
+    grad_fn = jax.value_and_grad(make_loss(config, network, loss), has_aux=True)
 
     def step(state, batch, constants):
         batch = ops.crops(batch, constants, size=config.data.crop_size, stretch=1 / config.augment.scale_min)
         class_weights = constants["class_weights"]
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        (loss, stats), grads = grad_fn(state.params, state.batch_stats, batch, class_weights, key)
+        (value, stats), grads = grad_fn(state.params, state.batch_stats, batch, class_weights, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         new = dataclasses.replace(state, step=state.step + 1, params=params, batch_stats=stats, opt_state=opt_state)
         metrics = {
-            "loss": loss,
+            "loss": value,
             "grad_norm": optax.tree.norm(grads),
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
         }
@@ -87,21 +92,6 @@ def make_train_step(
         return jax.lax.scan(lambda state, batch: step(state, batch, constants), state, batches)
 
     return step if config.train.steps_per_call == 1 else several
-
-
-def _loss(config: Config, model: Any, image: Array, output: Any, batch: dict[str, jax.Array], weights: Array) -> Array:
-    """The scalar to minimise, by what the network says."""
-    labels = batch["labels"]
-    if isinstance(output, SegmenterOutput):
-        return losses.combine(losses.segmentation_loss(output, labels, weights, config.loss), config.loss)
-    if isinstance(output, JointOutput):
-        return losses.joint_loss(output, labels, batch["patterns"], batch["grades"], weights, config.loss)
-    if isinstance(output, TileOutput):
-        pooled = mil.pool(output, len(labels))
-        if labels.ndim == 2:
-            return losses.label_loss(pooled, labels, weights, config.loss)
-        return losses.cell_loss(pooled, labels, image, weights, config.loss)
-    return losses.cell_loss(output, labels, model.target(image), weights, config.loss)
 
 
 def _average(state: TrainState, decay: float) -> TrainState:
@@ -119,12 +109,11 @@ def _average(state: TrainState, decay: float) -> TrainState:
     )
 
 
-def make_predict_step(network: Network, *, dihedral: bool = False) -> Callable[..., Any]:
-    """`predict(params, batch_stats, image, greys) -> probabilities float32`.
+def make_predict_step(network: Network, decode: Decode, *, dihedral: bool = False) -> Callable[..., Any]:
+    """`predict(params, batch_stats, image, greys) -> decoded output`, in inference mode.
 
-    [batch, height, width, K+1] of a segmenter, [batch, K] of a classifier. Of `joint` a `JointOutput` of probabilities,
-    of `mil` its `TileOutput` as it is. With `dihedral`, the mean over the eight rotations and mirror images of each
-    (square) tile or cell.
+    With `dihedral`, the mean over the eight rotations and mirror images of each (square) tile or cell; maps [batch,
+    height, width, channel] are turned back first.
     """
 
     def predict(params, batch_stats, image, greys):
@@ -132,19 +121,9 @@ def make_predict_step(network: Network, *, dihedral: bool = False) -> Callable[.
         pixels = normalise(image, greys)
         views = _dihedral_views(pixels) if dihedral else [pixels]
         output = model(jnp.concatenate(views), train=False)
-        return jax.tree.map(_mean_of_views if dihedral else lambda leaf: leaf, _probabilities(output))
+        return jax.tree.map(_mean_of_views if dihedral else lambda leaf: leaf, decode(output))
 
     return predict
-
-
-def _probabilities(output: Any) -> Any:
-    """What is averaged over views: probabilities, but of tiles, which are pooled before they become any."""
-    if isinstance(output, TileOutput):
-        return output
-    if isinstance(output, JointOutput):
-        pattern = jax.nn.softmax(output.pattern)
-        return JointOutput(jax.nn.sigmoid(output.mask), pattern, jax.nn.sigmoid(output.intensity))
-    return jax.nn.softmax(output.logits.astype(jnp.float32), axis=-1)
 
 
 def _mean_of_views(stacked: Float[Array, "views_by_batch ..."]) -> Float[Array, "batch ..."]:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from hep2jax import mesh as meshes
-from hep2jax.config import CLASSIFIERS, AugmentConfig, Config, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
+from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
+from hep2jax.models import CLASSIFIERS
 from hep2jax.tasks.cells import CellTask
 from hep2jax.training import optimizers, steps
 from hep2jax.training import state as states
@@ -40,7 +41,7 @@ def _train(task: CellTask, network: states.Network) -> Iterator[tuple[TrainState
     config, rows = task.config, task.config.train.global_batch_size
     optimizer = optimizers.make_optimizer(config.optimizer, _MOST_STEPS)
     state = states.initial_state(network, optimizer, 0, meshes.replicated(meshes.make_mesh()))
-    step = jax.jit(steps.make_train_step(config, network), donate_argnums=0)
+    step = jax.jit(steps.make_train_step(config, network, task.loss), donate_argnums=0)
     stream = task.stream(range(rows), slice(0, rows))
     for number in range(_MOST_STEPS):
         state, metrics = step(state, stream.batch(number), {"class_weights": np.ones(3, np.float32)})

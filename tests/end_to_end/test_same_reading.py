@@ -212,4 +212,4 @@ def test_bags_of_several_patterns(tmp_path):
         assert said == {
             name for name, p in zip(task.classes, own, strict=True) if p >= config.evaluation.pattern_threshold
         }
-    assert tasks.reads_labels(config)
+    assert tasks.kind(config) is LabelsTask

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from hep2jax.config import CLASSIFIERS
 from hep2jax.data.sets import prepare
+from hep2jax.models import CLASSIFIERS
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,9 @@ import pytest
 from flax import nnx, traverse_util
 from jax import lax
 
-from hep2jax import config as configuration
 from hep2jax.config import ModelConfig
 from hep2jax.errors import UsageError
-from hep2jax.models import CLASSIFIERS, SEGMENTERS, Classifier, ClassifierOutput, Settings, build
+from hep2jax.models import CLASSIFIERS, Classifier, ClassifierOutput, Settings, build
 from hep2jax.models.dcae import gradient_magnitude
 from hep2jax.models.gao import scaled_tanh
 from hep2jax.training.state import leaves_by_path
@@ -116,14 +115,6 @@ def cells(name: str, number: int = 4) -> tuple[jax.Array, jax.Array]:
     rng = np.random.default_rng(0)
     image = rng.uniform(size=(number, side_of(name), side_of(name), 1))
     return jnp.asarray(image, jnp.float32), jnp.arange(number) % PATTERNS
-
-
-# --- The list.
-
-
-def test_the_zoo_is_the_one_of_the_configuration():
-    assert NAMES == configuration.CLASSIFIERS
-    assert tuple(SEGMENTERS) == configuration.SEGMENTERS
 
 
 # --- Published sizes.

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from hep2jax.config import BAG_READERS, ModelConfig
+from hep2jax.config import ModelConfig
 from hep2jax.errors import UsageError
-from hep2jax.models import BAG_READERS as NETWORKS
 from hep2jax.models import Settings, TileOutput, build, mil
 from hep2jax.models.mil import Mil
 
@@ -35,7 +34,6 @@ def test_number_of_parameters():
     attention = 2 * 512 * 128 + 128
     params = jax.tree.leaves(nnx.state(nnx.eval_shape(make), nnx.Param))
     assert sum(math.prod(leaf.shape) for leaf in params) == conv(5, 1, 64) + modules + attention + 513 * 7
-    assert tuple(NETWORKS) == BAG_READERS
 
 
 def test_a_bag_is_the_head_of_its_attended_mean():

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hep2jax import ops
+from hep2jax import ops, tasks
 from hep2jax.config import Config
 from hep2jax.errors import UsageError
-from hep2jax.perf import aot, chips, model_flops
+from hep2jax.perf import aot, chips
 from hep2jax.perf.aot import compiler, estimate, hlo, page, scopes, slices, tables, worker
+from hep2jax.tasks.fields import FieldTask
 from hep2jax.training import optimizers, steps
 from hep2jax.training import state as states
 
@@ -332,22 +333,27 @@ def test_named_modules_compute_the_same():
     state = jax.jit(lambda key: states.fresh_state(network, optimizer, key))(jax.random.key(0, impl="rbg"))
     image, greys = np.full((1, 32, 32), 90, np.uint8), np.array([[0, 1 / 255, 1, 0]], np.float32)
     plain, scoped = (
-        jax.jit(steps.make_predict_step(one))(state.params, state.batch_stats, image, greys) for one in (network, named)
+        jax.jit(steps.make_predict_step(one, FieldTask.decode))(state.params, state.batch_stats, image, greys)
+        for one in (network, named)
     )
     np.testing.assert_array_equal(plain, scoped)
     step, shapes = worker.train_step(config, 9)
     constants = {"class_weights": jax.ShapeDtypeStruct((9,), jnp.float32)}
     with ops.target(ops.PLAIN):
-        lowered = jax.jit(step).lower(shapes, model_flops.batch_shapes(config, 2), constants)
+        lowered = jax.jit(step).lower(shapes, tasks.kind(config).batch_shapes(config, 2), constants)
     text = lowered.as_text(debug_info=True)
     assert "module.stages.3.1/conv_general_dilated" in text
 
 
 def test_a_batch_has_the_shapes_of_the_task():
     config = Config()
-    assert model_flops.batch_shapes(config, 4)["labels"].shape == (4, config.data.crop_size, config.data.crop_size)
+    assert tasks.kind(config).batch_shapes(config, 4)["labels"].shape == (
+        4,
+        config.data.crop_size,
+        config.data.crop_size,
+    )
     config.model.name = "gao"
-    assert model_flops.batch_shapes(config, 4)["labels"] == jax.ShapeDtypeStruct((4,), jnp.int32)
+    assert tasks.kind(config).batch_shapes(config, 4)["labels"] == jax.ShapeDtypeStruct((4,), jnp.int32)
 
 
 libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU compiler, is absent")

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from configs import cnn, fcn
-from hep2jax import models
+from hep2jax import tasks
 from hep2jax.config import Config
 from hep2jax.models import fcn as fcn_layers
 from hep2jax.models import gao
@@ -25,7 +25,7 @@ def _gao() -> float:
 
 
 def test_a_step_of_gao_by_hand():
-    counted = model_flops(models.resolve(cnn.get_config()), 6, 64) / 64
+    counted = model_flops(tasks.resolve(cnn.get_config()), 6, 64) / 64
     # The optimizer, pools and tanh are counted too: one operation a number.
     assert _gao() < counted < 1.15 * _gao()
 
@@ -53,5 +53,5 @@ def _with(config: Config, **sections: dict[str, object]) -> Config:
 
 @pytest.mark.parametrize("change", [{"data": {"warp": "device"}}, {"train": {"steps_per_call": 2, "num_steps": 1500}}])
 def test_how_a_step_is_fed_and_called_changes_nothing(change: dict[str, dict[str, object]]):
-    config = models.resolve(cnn.get_config())
+    config = tasks.resolve(cnn.get_config())
     assert model_flops(_with(config, **change), 6, 4) == model_flops(config, 6, 4)

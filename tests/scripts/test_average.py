@@ -7,7 +7,7 @@ import pytest
 
 from configs import cnn, fcn
 from hep2jax import config as configs
-from hep2jax import models
+from hep2jax import tasks
 from hep2jax.errors import UsageError
 from scripts.average import average
 
@@ -18,7 +18,7 @@ SURE_OF_FIRST, WAVERING, SURE_OF_SECOND = [0.9, 0.1], [0.45, 0.55], [0.2, 0.8]
 def finish(directory: pathlib.Path, readings: dict[str, list[float]], *, truth: int = 0, **said) -> pathlib.Path:
     """A work directory of a cell network whose evaluation read these cells, all of one pattern."""
     (directory / "report").mkdir(parents=True)
-    config = models.resolve(cnn.get_config())
+    config = tasks.resolve(cnn.get_config())
     configs.save(config, directory / "config.json")
     records = [
         {"identifier": name, "specimen": name[0], "intensity": "positive", "truth": truth, "probabilities": row}

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from hep2jax import config as configs
-from hep2jax import config_files, models
+from hep2jax import config_files, tasks
 from hep2jax.config import Config
 from hep2jax.errors import UsageError
 from scripts import results
@@ -105,7 +105,7 @@ def test_the_shipped_tables_name_configurations_and_keys_that_exist():
                 for key, value in {**table.common, **row.overrides}.items():
                     section, _, leaf = key.partition(".")
                     setattr(getattr(config, section), leaf, value)
-                models.resolve(config)
+                tasks.resolve(config)
             assert {"data.name", "data.protocol"} <= table.common.keys()
             assert not {"data.name", "data.protocol"} & row.overrides.keys()
     page = (results.ROOT / "RESULTS.md").read_text()

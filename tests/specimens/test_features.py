@@ -13,6 +13,7 @@ from hep2jax.data.streams import cells as cell_stream
 from hep2jax.errors import UsageError
 from hep2jax.specimens import features
 from hep2jax.specimens.features import Extractor
+from hep2jax.tasks.cells import CellTask
 from hep2jax.training import optimizers, steps, workdir
 from hep2jax.training import state as states
 from hep2jax.training.checkpoints import Checkpoints
@@ -68,7 +69,7 @@ def test_features_are_the_input_of_the_last_layer(cells, network, state):
     head = state.params["head"]["linear"]
     logits = vectors @ np.asarray(head["kernel"]) + np.asarray(head["bias"])
     images, greys = np.stack([cell.ready for cell in chosen]), np.stack([cell.greys for cell in chosen])
-    expected = jax.jit(steps.make_predict_step(network))(*parameters, images, greys)
+    expected = jax.jit(steps.make_predict_step(network, CellTask.decode))(*parameters, images, greys)
     np.testing.assert_allclose(jax.nn.softmax(logits), expected, atol=1e-5)
 
 

@@ -45,7 +45,7 @@ def trained(fields):
     state = states.initial_state(network, optimizer, 0, meshes.replicated(mesh))
     # Compiling takes longer here than running, so LLVM does not optimise.
     quick = {"xla_backend_optimization_level": 0}
-    step = jax.jit(steps.make_train_step(task.config, network), donate_argnums=0, compiler_options=quick)
+    step = jax.jit(steps.make_train_step(task.config, network, task.loss), donate_argnums=0, compiler_options=quick)
     stream = task.stream(range(len(fields)), slice(0, _BAGS))
     for number in range(_STEPS):
         state, metrics = step(state, stream.batch(number), {"class_weights": np.ones(3, np.float32)})

@@ -6,12 +6,11 @@ import pytest
 
 from configs import joint
 from hep2jax import mesh as meshes
-from hep2jax import ops
+from hep2jax import ops, tasks
 from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, LossConfig, ModelConfig, TrainConfig
 from hep2jax.data import tiles
 from hep2jax.data.streams.joint import JointStream
 from hep2jax.models import JointOutput
-from hep2jax.perf import model_flops
 from hep2jax.tasks.joint import JointTask, PatchMosaic, PatchVotes, majority
 from hep2jax.training import losses, optimizers, steps
 from hep2jax.training import state as states
@@ -42,7 +41,7 @@ def test_learns_masks_patterns_and_intensities(fields):
     network = states.make_network(task.config, task.num_outputs)
     optimizer = optimizers.make_optimizer(task.config.optimizer, _STEPS)
     state = states.initial_state(network, optimizer, 0, meshes.replicated(mesh))
-    step = jax.jit(steps.make_train_step(task.config, network), donate_argnums=0)
+    step = jax.jit(steps.make_train_step(task.config, network, task.loss), donate_argnums=0)
     stream = task.stream(range(len(fields)), slice(0, _ROWS))
     for number in range(_STEPS):
         state, metrics = step(state, stream.batch(number), {"class_weights": np.ones(3, np.float32)})
@@ -89,9 +88,9 @@ def test_the_published_size_lowers_to_a_training_step():
     network = states.make_network(config, 7)
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
     state = jax.eval_shape(lambda: states.fresh_state(network, optimizer, jax.random.key(0)))
-    batch = model_flops.batch_shapes(config, config.train.global_batch_size)
+    batch = tasks.kind(config).batch_shapes(config, config.train.global_batch_size)
     constants = {"class_weights": jax.ShapeDtypeStruct((7,), np.float32)}
-    after, metrics = jax.eval_shape(steps.make_train_step(config, network), state, batch, constants)
+    after, metrics = jax.eval_shape(steps.make_train_step(config, network, JointTask.loss), state, batch, constants)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
     assert metrics["loss"].shape == ()
 

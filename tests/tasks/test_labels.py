@@ -12,7 +12,7 @@ from PIL import Image
 from configs import mil
 from hep2jax import config as configs
 from hep2jax import mesh as meshes
-from hep2jax import predict, readers
+from hep2jax import predict
 from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, LossConfig, ModelConfig, TrainConfig
 from hep2jax.data.sets import images, prepare
 from hep2jax.data.sets.images import ImageSet
@@ -20,6 +20,7 @@ from hep2jax.data.splits import lists, protocols
 from hep2jax.data.streams.bags import BagStream, of_images
 from hep2jax.errors import UsageError
 from hep2jax.models.classifier import ClassifierOutput
+from hep2jax.tasks import labels
 from hep2jax.tasks.labels import LabelsResult, LabelsTask, probabilities
 from hep2jax.training import evaluation, folds, losses, optimizers, steps
 from hep2jax.training import state as states
@@ -206,7 +207,7 @@ def test_learns_a_dozen_images_by_heart():
         network, optimizers.make_optimizer(task.config.optimizer, _STEPS), 0, meshes.replicated(mesh)
     )
     quick = {"xla_backend_optimization_level": 0}  # compiling takes longer here than running
-    step = jax.jit(steps.make_train_step(task.config, network), donate_argnums=0, compiler_options=quick)
+    step = jax.jit(steps.make_train_step(task.config, network, task.loss), donate_argnums=0, compiler_options=quick)
     stream = task.stream(range(12), slice(0, _BAGS))
     shares = stream.frequencies()
     assert shares.tolist() == [0.5, 0.5, 0]
@@ -296,12 +297,12 @@ def test_prediction_names_every_pattern_above_the_threshold(crossed, tmp_path):
 
 def test_a_prediction_in_words():
     classes, values = ("homogeneous", "nucleolar", "golgi"), np.array([0.61, 0.9, 0.2])
-    reading = readers.several_patterns(values, classes, 0.6)
-    assert (reading.pattern, readers.codes_in_words(reading)) == ("nucleolar + homogeneous", "AC-8 to AC-10 + AC-1")
+    reading = labels.several_patterns(values, classes, 0.6)
+    assert (reading.pattern, reading.icap_in_words) == ("nucleolar + homogeneous", "AC-8 to AC-10 + AC-1")
     assert reading.icap == ("AC-8", "AC-9", "AC-10", "AC-1")
     assert reading.probabilities == {"homogeneous": 0.61, "nucleolar": 0.9, "golgi": 0.2}
-    none = readers.several_patterns(values, classes, 0.95)
-    assert (none.pattern, readers.codes_in_words(none), none.patterns) == ("none", "", ())
+    none = labels.several_patterns(values, classes, 0.95)
+    assert (none.pattern, none.icap_in_words, none.patterns) == ("none", "", ())
 
 
 def test_a_network_for_several_patterns_is_not_measured_on_one(crossed, data_dir):

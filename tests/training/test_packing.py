@@ -7,6 +7,7 @@ import pytest
 
 from configs import cnn
 from hep2jax import config as configs
+from hep2jax import tasks
 from hep2jax.config import Config, DataConfig, ModelConfig, TrainConfig
 from hep2jax.training import optimizers, packing, steps
 from hep2jax.training import state as states
@@ -67,7 +68,7 @@ def test_a_network_without_statistics_is_packed_too() -> None:
 def test_a_step_does_the_same_to_a_packed_state(fresh: TrainState) -> None:
     config = _config()
     fresh = jax.tree.map(jnp.ones_like, fresh)  # no parameter outweighs the others
-    step = jax.jit(steps.make_train_step(config, states.make_network(config, 3)))
+    step = jax.jit(steps.make_train_step(config, states.make_network(config, 3), tasks.kind(config).loss))
     rng, size = np.random.default_rng(0), config.train.global_batch_size
     batch = {
         "image": rng.integers(0, 256, (size, 32, 32)).astype(np.uint8),

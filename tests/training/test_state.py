@@ -5,6 +5,7 @@ import pytest
 from hep2jax import mesh as meshes
 from hep2jax.config import Config, OptimizerConfig
 from hep2jax.errors import UsageError
+from hep2jax.tasks.fields import FieldTask
 from hep2jax.training import optimizers, packing, steps
 from hep2jax.training import state as states
 from hep2jax.training.checkpoints import Checkpoints
@@ -176,7 +177,7 @@ def test_dihedral_views_are_undone_exactly():
 
 def test_dihedral_prediction_turns_with_the_image():
     _, network, _, state = _make()
-    predict = jax.jit(steps.make_predict_step(network, dihedral=True))
+    predict = jax.jit(steps.make_predict_step(network, FieldTask.decode, dihedral=True))
     image = np.random.default_rng(0).integers(0, 255, (2, 32, 32)).astype(np.uint8)
     greys = np.tile(np.float32([20, 0.01, 1, 0]), (2, 1))
     upright = predict(state.params, state.batch_stats, image, greys)

@@ -11,6 +11,7 @@ from flax import nnx
 from hep2jax.config import Config, LossConfig, OptimizerConfig
 from hep2jax.models.classifier import ClassifierOutput
 from hep2jax.models.layers import dropout
+from hep2jax.tasks.cells import CellTask
 from hep2jax.training import losses, optimizers, steps
 from hep2jax.training import state as states
 
@@ -76,7 +77,7 @@ def _batch(step: int) -> dict[str, np.ndarray]:
 
 def _train(config: Config, network: states.Network):
     """States after each of the steps, the first one before them; and the metrics of the steps."""
-    step = jax.jit(steps.make_train_step(config, network))
+    step = jax.jit(steps.make_train_step(config, network, CellTask.loss))
     found, metrics = [_fresh(config, network)], []
     for number in range(_STEPS):
         state, row = step(found[-1], _batch(number), {"class_weights": _WEIGHTS.astype(np.float32)})
@@ -173,7 +174,7 @@ def test_every_step_drops_other_pixels_and_the_same_ones_again():
     fresh, constants = _fresh(config, network), {"class_weights": np.ones(3, np.float32)}
 
     def losses_of(seed: int, numbers: tuple[int, ...]) -> list[float]:
-        step = jax.jit(steps.make_train_step(dataclasses.replace(config, seed=seed), network))
+        step = jax.jit(steps.make_train_step(dataclasses.replace(config, seed=seed), network, CellTask.loss))
         at = [dataclasses.replace(fresh, step=jnp.int32(number)) for number in numbers]
         return [float(step(state, _batch(3), constants)[1]["loss"]) for state in at]
 
@@ -188,7 +189,9 @@ def test_prediction_drops_nothing_and_takes_the_statistics_that_it_is_given():
     batch, rng = _batch(3), np.random.default_rng(0)
     params = {"kernel": rng.normal(size=(_SIDE**2, _CLASSES)), "bias": rng.normal(size=_CLASSES)}
     mean = rng.normal(size=_SIDE**2)
-    said = steps.make_predict_step(network)(params, {"mean": jnp.asarray(mean)}, batch["image"], batch["greys"])
+    said = steps.make_predict_step(network, CellTask.decode)(
+        params, {"mean": jnp.asarray(mean)}, batch["image"], batch["greys"]
+    )
     offset, gain = batch["greys"][0, :2]
     pixels = np.clip((batch["image"].reshape(_ROWS, -1) - offset) * gain, -1, 4)
     logits = (pixels - mean) @ params["kernel"] + params["bias"]

@@ -5,7 +5,8 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
-from hep2jax.config import CLASSIFIERS, Config
+from hep2jax import tasks
+from hep2jax.config import Config
 from hep2jax.errors import UsageError
 from hep2jax.perf import chips
 from hep2jax.perf.aot import compiler, estimate, page, slices, tables
@@ -17,8 +18,6 @@ from hep2jax.training import workdir
 __all__ = ["DEFAULT_SLICES", "Options", "run"]
 
 DEFAULT_SLICES = "v5e:1,v5e:4,v5e:16,v5e:64,v5e:256"
-FIELD_BATCHES, CELL_BATCHES = (16, 32, 64), (64, 128, 256)
-"""Images per chip of the sweep, unless told."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,7 +26,7 @@ class Options:
 
     slices: Sequence[slices.Slice]
     batches: Sequence[int] = ()
-    """Images per chip of the sweep on the smallest slice of each generation; empty: `FIELD_BATCHES`, `CELL_BATCHES`."""
+    """Images per chip of the sweep on the smallest slice of each generation; empty: those of the task."""
     limit_seconds: float = 3600.0
     """A compilation that takes longer is given up."""
     cache: pathlib.Path = pathlib.Path("~/.cache/hep2jax/aot")
@@ -59,7 +58,7 @@ def run(config: Config, directory: pathlib.Path, options: Options | None = None)
     by_generation = collections.defaultdict(list)
     for target in sorted(options.slices, key=lambda target: target.chips):
         by_generation[target.generation_name].append(target)
-    default = CELL_BATCHES if config.model.name in CLASSIFIERS else FIELD_BATCHES
+    default = tasks.kind(config).compile_batches
     found = [_generation(this, targets, options.batches or default) for targets in by_generation.values()]
     for generation in found:
         say(tables.text(tables.of_generation(generation)))

@@ -35,8 +35,8 @@ ENVIRONMENT = {
 }
 """Of the processes that compile: no chip is looked for, and several may load libtpu."""
 _SAY_EVERY = 60.0
-_SOURCES: tuple[types.ModuleType, ...] = (models, ops, losses, optimizers, packing, states, steps, meshes, model_flops)
-_SOURCES += (scopes, slices, worker)
+_SOURCES: tuple[types.ModuleType, ...] = (models, ops, tasks, losses, optimizers, packing, states, steps, meshes)
+_SOURCES += (model_flops, scopes, slices, worker)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from hep2jax.config import SEGMENTERS, Config, to_dict
+from hep2jax import tasks
+from hep2jax.config import Config, to_dict
 from hep2jax.perf.aot import tables
 from hep2jax.perf.aot.estimate import LATENCY, NO_OVERLAP, Estimate, Generation, scaling
 from hep2jax.report import tables as sheets
@@ -31,11 +32,10 @@ def write(
 
 
 def _facts(config: Config, num_outputs: int) -> dict[str, Any]:
-    kind = "output channels, background among them" if config.model.name in SEGMENTERS else "patterns"
     return {
         "network": config.model.name,
         "image_side": config.data.crop_size,
-        "outputs": f"{num_outputs} {kind}",
+        "outputs": tasks.kind(config).describe_outputs(num_outputs),
         "compute_dtype": "bfloat16",
     }
 

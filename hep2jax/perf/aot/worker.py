@@ -20,7 +20,7 @@ from jax.experimental import topologies
 
 from hep2jax import config as configs
 from hep2jax import mesh as meshes
-from hep2jax import ops
+from hep2jax import ops, tasks
 from hep2jax.config import Config
 from hep2jax.perf import model_flops
 from hep2jax.perf.aot import scopes, slices
@@ -50,7 +50,7 @@ def train_step(config: Config, num_outputs: int) -> tuple[Any, Any]:
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(lambda key: packing.pack(states.fresh_state(network, optimizer, key)), key)
-    return steps.make_train_step(config, network), state
+    return steps.make_train_step(config, network, tasks.kind(config).loss), state
 
 
 def compile_step(config: Config, target: slices.Slice, images_per_chip: int, num_outputs: int) -> tuple[dict, str]:
@@ -67,7 +67,7 @@ def compile_step(config: Config, target: slices.Slice, images_per_chip: int, num
     mesh = make_mesh(target)
     shared, divided = meshes.replicated(mesh), meshes.batch_sharding(mesh)
     state, constants = _placed((state, constants), shared)
-    batch = _placed(model_flops.batch_shapes(config, images_per_chip * target.chips), divided)
+    batch = _placed(tasks.kind(config).batch_shapes(config, images_per_chip * target.chips), divided)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shared, shared))
     with ops.target("tpu", devices=target.chips):
         lowered = jitted.lower(state, batch, constants)

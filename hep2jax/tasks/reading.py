@@ -1,0 +1,167 @@
+"""A trained network as a reader of a user's images: NumPy arrays in, a typed reading out."""
+
+import abc
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from hep2jax import mesh as meshes
+from hep2jax.config import Config
+from hep2jax.data.sets import fields as field_sets
+from hep2jax.training.state import Network, Tree
+from tfds_builders import icap
+
+Parameters = tuple[Tree, Tree]
+"""(params, batch_stats) of the averaged network."""
+DECIMALS = 6  # of shares and probabilities, as in `report/records.json`
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Reading:
+    """What a network says of one image, or of one specimen from all its fields."""
+
+    patterns: tuple[str, ...]
+    """The patterns that were read, the most probable first: one, but none where no cell was found; any number from a
+    network for images of several patterns."""
+    probabilities: Mapping[str, float]
+    """Of every pattern, in [0, 1]. Of sum 1 where an image has one pattern; a network that segments gives the shares
+    of its votes (foreground pixels or patches), all 0 where no cell was found. Each by itself where an image may have
+    several."""
+    intensity: str = ""
+    """`intermediate` or `positive`, `none` where no cell was found; empty where the network grades no intensity."""
+    class_masks: tuple[UInt8[np.ndarray, "height width"], ...] = ()
+    """One for each field, of the field's size: 0 background, 1+i the pattern `classes[i]` of the reader. Empty where
+    the network does not segment."""
+
+    @property
+    def pattern(self) -> str:
+        """The patterns in words, joined by ` + `; `none` without any."""
+        return " + ".join(self.patterns) or "none"
+
+    @property
+    def icap(self) -> tuple[str, ...]:
+        """The consensus codes of the patterns, such as `AC-4`; a pattern may stand for several, or for none."""
+        return tuple(code for pattern in self.patterns for code in icap.codes(pattern))
+
+    @property
+    def icap_in_words(self) -> str:
+        """The consensus codes by pattern, such as `AC-8 to AC-10 + AC-1`; empty where there are none."""
+        return " + ".join(filter(None, map(icap.describe, self.patterns)))
+
+    @property
+    def rounded(self) -> dict[str, float]:
+        """The probabilities as tables show them."""
+        return {name: round(value, DECIMALS) for name, value in self.probabilities.items()}
+
+    @property
+    def cell_masks(self) -> tuple[Bool[np.ndarray, "height width"], ...]:
+        """One for each field: the pixels that are cell. Empty where the network does not segment."""
+        return tuple(mask > 0 for mask in self.class_masks)
+
+
+class Reader(abc.ABC):
+    """A trained network, compiled once for all images.
+
+    Attributes:
+        config: that it was trained with.
+        classes: the patterns in the order of the network's outputs.
+        reads_specimens: whether several fields of one specimen may be read together.
+        takes_masks: whether the mask of the cell may come with an image.
+        evaluator_class: the forward pass, as its evaluation has it.
+    """
+
+    reads_specimens: ClassVar[bool] = True
+    takes_masks: ClassVar[bool] = False
+    evaluator_class: ClassVar[type]
+
+    def __init__(self, config: Config, classes: Sequence[str], network: Network, parameters: Parameters) -> None:
+        self.config, self.classes = config, tuple(classes)
+        self._parameters = parameters
+        self._evaluator: Any = self.evaluator_class(config, network, meshes.make_mesh())
+
+    def __call__(self, image: np.ndarray | Sequence[np.ndarray], mask: np.ndarray | None = None) -> Reading:
+        """Read one image, or one specimen from all its fields.
+
+        Args:
+            image: uint8 [height, width] grey or [height, width, 3] colour (RGB); several of them are the fields of one
+                specimen. A network for cells takes the crop of one cell.
+            mask: bool [height, width], true on the cell, where the reader takes masks.
+
+        Raises:
+            ValueError: an array of another type or shape; no field, or several where this reader reads one image.
+            UsageError: the network was trained with masks and there is none.
+        """
+        fields = [image] if isinstance(image, np.ndarray) else list(image)
+        if not fields or len(fields) > 1 and not self.reads_specimens:
+            raise ValueError(f"{len(fields)} images: {self.config.model.name} as it was trained reads one at a time")
+        return self._decide(list(self._run(fields, None if mask is None else [mask])))
+
+    def read(
+        self,
+        images: Sequence[np.ndarray],
+        masks: Sequence[np.ndarray] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> Iterator[Reading]:
+        """Read each image by itself, in full batches, in order; arguments as those of a call, `names` for messages."""
+        return (self._decide([output]) for output in self._run(images, masks, names))
+
+    def _run(
+        self,
+        images: Sequence[np.ndarray],
+        masks: Sequence[np.ndarray] | None = None,
+        names: Sequence[str] | None = None,
+    ) -> Iterable[Any]:
+        if masks is not None and not self.takes_masks:
+            raise ValueError(f"a mask: {self.config.model.name} reads whole images, without any")
+        names = names or [f"image {number}" for number in range(len(images))]
+        grey = [self._select_channel(image, name) for image, name in zip(images, names, strict=True)]
+        masks = masks or [np.zeros(image.shape, bool) for image in grey]
+        for image, mask, name in zip(grey, masks, names, strict=True):
+            if mask.shape != image.shape:
+                raise ValueError(f"{name}: is of shape {image.shape}, but its mask is of shape {mask.shape}")
+        return self._outputs(grey, masks, names)
+
+    def _select_channel(self, image: np.ndarray, name: str) -> UInt8[np.ndarray, "height width"]:
+        if image.dtype != np.uint8 or not image.size or not (image.ndim == 2 or image.ndim == 3 == image.shape[2]):
+            raise ValueError(
+                f"{name}: must be uint8 [height, width] or [height, width, 3], not {image.dtype} {list(image.shape)}"
+            )
+        return field_sets.select_channel(image, self.config.data.channel)
+
+    @abc.abstractmethod
+    def _outputs(
+        self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: Sequence[str]
+    ) -> Iterable[Any]:
+        """What the evaluator says of each image, in order."""
+
+    @abc.abstractmethod
+    def _decide(self, outputs: Sequence[Any]) -> Reading:
+        """The reading of all fields of one specimen, by the decisions that evaluation makes."""
+
+    def row(self, name: str, reading: Reading) -> dict[str, Any]:
+        """The line of `predictions.csv` about the image `name`: its columns and their values."""
+        return {"image": name, "pattern": reading.pattern, "icap": reading.icap_in_words}
+
+    def _by_pattern(self, values: Iterable[float]) -> dict[str, float]:
+        return {name: float(value) for name, value in zip(self.classes, values, strict=True)}
+
+
+def as_fields(images: Sequence[np.ndarray], names: Sequence[str], config: Config) -> list[field_sets.Field]:
+    """The images as fields of which nothing is known."""
+    return [
+        field_sets.make_field(
+            image=image,
+            classes=np.zeros(image.shape, np.uint8),
+            instances=np.zeros(image.shape, np.uint16),
+            specimen_id=name,
+            number=0,
+            split="",
+            pattern=0,
+            intensity="",
+            config=config.data,
+        )
+        for image, name in zip(images, names, strict=True)
+    ]
