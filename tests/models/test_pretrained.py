@@ -12,8 +12,8 @@ from safetensors import numpy as safetensors
 
 from hep2jax.errors import UsageError
 from hep2jax.models import pretrained
-from hep2jax.models.pretrained import weight_files
 from hep2jax.models.pretrained import network as networks
+from hep2jax.models.pretrained import weight_files
 
 HEAD = (0.0, 0.07558, 0.15626, 0.36563, 0.0, 0.69315, 0.25053, 0.0)
 LOGITS = (-2.20349, -2.01913, -0.36644, 3.59855, -2.76479, -2.98043, -4.1608, 3.47149)
