@@ -12,8 +12,8 @@ from safetensors import numpy as safetensors
 
 from hep2jax.errors import UsageError
 from hep2jax.models import pretrained
-from hep2jax.models.pretrained import efficientnet, weight_files
 from hep2jax.models.pretrained import network as networks
+from hep2jax.models.pretrained import weight_files
 
 HEAD = (0.0, 0.07558, 0.15626, 0.36563, 0.0, 0.69315, 0.25053, 0.0)
 LOGITS = (-2.20349, -2.01913, -0.36644, 3.59855, -2.76479, -2.98043, -4.1608, 3.47149)
@@ -254,17 +254,6 @@ class TestUse:
         for name, count in published.items():
             shapes = pretrained.make(name).shapes
             assert sum(int(np.prod(s)) for path, s in shapes.items() if path[-1] not in ("mean", "var")) == count
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("kernel", [3, 5])
-def test_depthwise_convolution_is_the_same_on_cpu_and_elsewhere(kernel: int, stride: int):
-    rng = np.random.default_rng(0)
-    image = rng.normal(size=(2, 12, 7, 8)).astype(np.float32)
-    weights = rng.normal(size=(kernel, kernel, 1, 8)).astype(np.float32)
-    shifted = efficientnet._shifted_depthwise(image, weights, (stride, stride))
-    grouped = efficientnet._grouped_convolution(image, weights, (stride, stride))
-    np.testing.assert_allclose(shifted, grouped, atol=1e-5)
 
 
 def test_published_weights_give_the_reference_s_numbers(lite0):

@@ -146,7 +146,7 @@ def test_a_doubled_convolution_is_the_convolution_of_repeated_pixels(side):
     np.testing.assert_allclose(ops.doubled_conv2d(x, kernel), expected, atol=3e-5)
 
 
-@pytest.mark.parametrize(("side", "strides"), [(3, (1, 1)), (3, (2, 2)), (5, (2, 2))])
+@pytest.mark.parametrize(("side", "strides"), [(3, (1, 1)), (3, (2, 2)), (5, (1, 1)), (5, (2, 2))])
 def test_a_depthwise_convolution_of_shifted_images(side, strides):
     x, kernel = normal(2, 7, 8, 6), normal(side, side, 1, 6, seed=1)
     result = []
