@@ -6,13 +6,13 @@ from hep2jax.config import BAG_READERS, CLASSIFIERS, JOINT_READERS, SEGMENTERS, 
 from hep2jax.data.sets import cells, images, prepare
 from hep2jax.data.sets import fields as field_sets
 from hep2jax.tasks.bags import BagTask
-from hep2jax.tasks.base import Evaluator, Parameters, Task
+from hep2jax.tasks.base import Evaluator, Parameters, SideMetrics, Task
 from hep2jax.tasks.cells import CellTask
 from hep2jax.tasks.fields import FieldTask
 from hep2jax.tasks.joint import JointTask
 from hep2jax.tasks.labels import LabelsTask
 
-__all__ = ["Evaluator", "Parameters", "Task", "load", "num_outputs", "patterns", "reads_labels"]
+__all__ = ["Evaluator", "Parameters", "SideMetrics", "Task", "load", "num_outputs", "patterns", "reads_labels"]
 
 
 def load(config: Config) -> Task:

@@ -1,9 +1,10 @@
 """The interface that training, evaluation and folds work on."""
 
 import abc
+import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import grain
 import jax
@@ -14,7 +15,11 @@ from hep2jax import report
 from hep2jax.config import Config
 from hep2jax.data.sets.items import Item
 from hep2jax.fingerprint import fingerprint
+from hep2jax.metrics.serialise import INLINE
 from hep2jax.training.state import Network, Tree
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Parameters = tuple[Tree, Tree]
 """(params, batch_stats) of the averaged network."""
@@ -31,6 +36,22 @@ class Identified(Protocol):
 
 Result = TypeVar("Result", bound=Identified)
 """What an evaluation measured of one example."""
+
+Metrics = TypeVar("Metrics", bound="DataclassInstance")
+"""The metrics of some results: a frozen record, which `metrics.to_dict` turns into what `report/metrics.json` holds."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SideMetrics(Generic[Metrics]):
+    """The metrics of one side of a partition, and under what conditions they were measured."""
+
+    measured: Metrics = dataclasses.field(metadata=INLINE)
+    protocol: str
+    """How the data set was divided, in words."""
+    specimen_leakage: bool
+    """Whether the network was trained on specimens of this side."""
+    leakage_note: str
+    """The same in words."""
 
 
 class Stream(Protocol):
@@ -62,7 +83,7 @@ class Evaluator(Protocol[Result]):
         ...
 
 
-class Task(abc.ABC, Generic[Result]):
+class Task(abc.ABC, Generic[Result, Metrics]):
     """A data set, read for a kind of network.
 
     Attributes:
@@ -72,7 +93,7 @@ class Task(abc.ABC, Generic[Result]):
         items: the examples as protocols see them.
         examples: what they are of, with pixels and truth: fields, cells or images.
         num_outputs: channels of the network's output.
-        notes: what else a reader of the figures must know of the data, a line each.
+        notes: what else a reader of the metrics must know of the data, a line each.
     """
 
     config: Config
@@ -100,28 +121,28 @@ class Task(abc.ABC, Generic[Result]):
         """A network's forward pass over this data set."""
 
     @abc.abstractmethod
-    def figures(self, results: Sequence[Result], protocol: str, leakage: bool) -> dict[str, Any]:
-        """One side's entry in `report/metrics.json`."""
+    def metrics(self, results: Sequence[Result]) -> Metrics:
+        """The metrics of one side, from the results of its examples."""
 
     @abc.abstractmethod
-    def summary(self, figures: dict[str, Any]) -> dict[str, float]:
-        """The figures of one line of `metrics.jsonl`."""
+    def summary(self, measured: Metrics) -> dict[str, float]:
+        """The metrics that one line of `metrics.jsonl` holds, those that are defined."""
 
     @abc.abstractmethod
-    def score(self, figures: dict[str, Any]) -> float:
+    def score(self, measured: Metrics) -> float:
         """What ranks checkpoints by their validation side; more is better."""
 
     @abc.abstractmethod
-    def describe(self, side: str, figures: dict[str, Any]) -> str:
+    def describe(self, side: str, measured: Metrics) -> str:
         """The headline of a side in one line."""
 
     @abc.abstractmethod
-    def details(self, figures: dict[str, Any]) -> list[str]:
+    def details(self, measured: Metrics) -> list[str]:
         """Further lines about a side, for the terminal."""
 
     @abc.abstractmethod
     def to_record(self, result: Result) -> dict[str, Any]:
-        """A result for JSON, complete but for pictures."""
+        """A result for JSON, complete except for pictures."""
 
     @abc.abstractmethod
     def from_record(self, record: dict[str, Any]) -> Result:

@@ -11,17 +11,18 @@ from jaxtyping import Bool, Float, Int
 from typing_extensions import override
 
 from hep2jax import mesh as meshes
-from hep2jax import metrics, report
+from hep2jax import report
 from hep2jax.config import Config, EvaluationConfig
 from hep2jax.data import tiles
 from hep2jax.data.sets import fields as field_sets
-from hep2jax.data.sets.fields import VOID, FieldSet
+from hep2jax.data.sets.fields import FieldSet
 from hep2jax.data.streams import fields as field_stream
-from hep2jax.metrics import ImageScore
+from hep2jax.metrics.pixels import VOID, count_classes
+from hep2jax.metrics.segmentation import ImageScore, score_image
 from hep2jax.specimens import classical, voting
 from hep2jax.tasks import field_results
 from hep2jax.tasks.base import Parameters, Task
-from hep2jax.tasks.field_results import FieldResult, by_specimen, vote
+from hep2jax.tasks.field_results import FieldMetrics, FieldResult, by_specimen, vote
 from hep2jax.tasks.tile_reader import TileReader
 from hep2jax.training.state import Network
 
@@ -41,7 +42,7 @@ class FieldReading:
 
 
 class FieldEvaluator:
-    """A network's compiled forward pass over tiles, and the figures of fields under it."""
+    """A network's compiled forward pass over tiles, and what it measures of fields."""
 
     def __init__(self, config: Config, network: Network, mesh: jax.sharding.Mesh) -> None:
         self._config = config
@@ -86,7 +87,7 @@ class FieldEvaluator:
             score=self._score(field, fields, reading.foreground, reading.cells),
             baselines=self._baselines(field, fields),
             votes=reading.votes,
-            class_counts=metrics.count_classes(predicted, field.classes, valid, len(fields.classes)),
+            class_counts=count_classes(predicted, field.classes, valid, len(fields.classes)),
             predicted=predicted,
         )
 
@@ -94,7 +95,7 @@ class FieldEvaluator:
         self, field: field_sets.Field, fields: FieldSet, foreground: np.ndarray, cells: np.ndarray | None
     ) -> ImageScore:
         valid = field.classes != VOID
-        return metrics.score_image(
+        return score_image(
             field.specimen_id,
             fields.classes[field.pattern],
             foreground,
@@ -157,7 +158,7 @@ class _SetEvaluator:
         return self._forward.measure_fields(parameters, self._fields, indices)
 
 
-class FieldTask(Task[FieldResult]):
+class FieldTask(Task[FieldResult, FieldMetrics]):
     """A set of whole fields, read for a segmenter; the first output channel is background."""
 
     def __init__(self, config: Config, fields: FieldSet) -> None:
@@ -176,27 +177,28 @@ class FieldTask(Task[FieldResult]):
         return _SetEvaluator(self.fields, FieldEvaluator(self.config, network, mesh))
 
     @override
-    def figures(self, results: Sequence[FieldResult], protocol: str, leakage: bool) -> dict[str, Any]:
-        return field_results.side_metrics(self.classes, results, protocol, leakage)
+    def metrics(self, results: Sequence[FieldResult]) -> FieldMetrics:
+        return field_results.field_metrics(self.classes, results)
 
     @override
-    def summary(self, figures: dict[str, Any]) -> dict[str, float]:
-        return field_results.summary(figures)
+    def summary(self, measured: FieldMetrics) -> dict[str, float]:
+        return field_results.summary(measured)
 
     @override
-    def score(self, figures: dict[str, Any]) -> float:
+    def score(self, measured: FieldMetrics) -> float:
         """The mean of foreground Dice and MCA of the specimens."""
-        return (figures["pixel"]["Dice"] + figures["specimen"]["mca"]) / 2
+        return (float(measured.pixel.Dice) + float(measured.specimen.mca)) / 2
 
     @override
-    def describe(self, side: str, figures: dict[str, Any]) -> str:
-        return field_results.describe_side(side, figures)
+    def describe(self, side: str, measured: FieldMetrics) -> str:
+        return field_results.describe_side(side, measured)
 
     @override
-    def details(self, figures: dict[str, Any]) -> list[str]:
-        """Every pixel figure of the baselines and of the network."""
-        measured = {**figures.get("baselines", {}), self.config.model.name: figures}
-        return [field_results.describe_pixels(name, part["pixel"]) for name, part in measured.items()]
+    def details(self, measured: FieldMetrics) -> list[str]:
+        """Every metric of pixels and objects, of the baselines and of the network."""
+        pixels = {name: baseline.pixel for name, baseline in measured.baselines.items()}
+        pixels[self.config.model.name] = measured.pixel
+        return [field_results.describe_pixels(name, pixel) for name, pixel in pixels.items()]
 
     @override
     def to_record(self, result: FieldResult) -> dict[str, Any]:
@@ -212,13 +214,11 @@ class FieldTask(Task[FieldResult]):
         groups = by_specimen(results)
         first = {}
         for index, result in zip(indices, results, strict=True):
-            first.setdefault(result.score.specimen, (index, result))
+            first.setdefault(result.specimen, (index, result))
         pairs = list(first.values())
         count = min(self.config.evaluation.gallery_specimens, len(pairs))
         chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, count).round().astype(int)]
-        return [
-            _gallery_item(self.fields, index, result, vote(groups[result.score.specimen])) for index, result in chosen
-        ]
+        return [_gallery_item(self.fields, index, result, vote(groups[result.specimen])) for index, result in chosen]
 
 
 def _gallery_item(fields: FieldSet, index: int, result: FieldResult, prediction: int | None) -> report.GalleryItem:
@@ -231,7 +231,7 @@ def _gallery_item(fields: FieldSet, index: int, result: FieldResult, prediction:
         truth=fields.classes[field.pattern],
         prediction="none" if prediction is None else fields.classes[prediction],
         intensity=field.intensity,
-        dice=result.score.counts.figures()["Dice"],
+        dice=result.score.counts.ratios().Dice,
         votes={name: float(share) for name, share in zip(fields.classes, shares, strict=True)},
         image=field.image,
         truth_classes=field.classes,
