@@ -21,7 +21,8 @@ from absl import flags
 from scipy.special import expit, logit
 
 from hep2jax import cli, metrics
-from hep2jax.metrics import Estimate, MultilabelMetrics, intervals
+from hep2jax.metrics import Estimate, intervals
+from hep2jax.metrics.estimates import estimates_of
 from scripts import documents
 
 
@@ -223,24 +224,14 @@ def _images(number: int, distance: float, shared: float, rng) -> tuple[np.ndarra
 def _label_truth(distance: float, shared: float) -> dict[str, float]:
     rng = np.random.default_rng(2)
     drawn = [
-        _by_kind(metrics.multilabel_metrics(*_images(400, distance, shared, rng)[:2], [0] * 800, "abcd"))
+        estimates_of(metrics.multilabel_metrics(*_images(400, distance, shared, rng)[:2], [0] * 800, "abcd"))
         for _ in range(50)
     ]
     return {kind: float(np.mean([float(row[kind]) for row in drawn])) for kind in drawn[0]}
 
 
 def _label_estimates(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> dict[str, Estimate]:
-    return _by_kind(metrics.multilabel_metrics(*drawn, "abcd"))
-
-
-def _by_kind(measured: MultilabelMetrics) -> dict[str, Estimate]:
-    return {
-        "mAP": measured.mAP,
-        "f1_micro": measured.f1_micro,
-        "f1_macro": measured.f1_macro,
-        "exact_match": measured.exact_match,
-        "hamming": measured.hamming,
-    }
+    return estimates_of(metrics.multilabel_metrics(*drawn, "abcd"))
 
 
 # What several fields gain

@@ -3,10 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 class Interval(NamedTuple):
@@ -40,6 +43,12 @@ class Estimate:
         if self.value is None:
             return "undefined"
         return f"{self.value:.3f}" + (f" [{self.ci95.low:.3f}, {self.ci95.high:.3f}]" if self.ci95 else "")
+
+
+def estimates_of(record: "DataclassInstance") -> dict[str, Estimate]:
+    """The fields of a record that are estimates, by name."""
+    values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    return {name: value for name, value in values.items() if isinstance(value, Estimate)}
 
 
 def defined_values(estimates: Mapping[str, Estimate]) -> dict[str, float]:

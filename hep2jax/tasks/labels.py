@@ -17,7 +17,7 @@ from hep2jax.data.sets import images
 from hep2jax.data.sets.images import ImageSet
 from hep2jax.data.streams import bags as bag_stream
 from hep2jax.data.streams.bags import BagStream
-from hep2jax.metrics.estimates import defined_values
+from hep2jax.metrics.estimates import defined_values, estimates_of
 from hep2jax.metrics.multilabel import MultilabelMetrics, multilabel_metrics
 from hep2jax.metrics.serialise import INLINE
 from hep2jax.tasks.bags import BagEvaluator, BagReading, from_record, to_record
@@ -111,16 +111,7 @@ class LabelsTask(Task[LabelsResult, LabelsMetrics]):
 
     @override
     def summary(self, measured: LabelsMetrics) -> dict[str, float]:
-        images = measured.images
-        return defined_values(
-            {
-                "mAP": images.mAP,
-                "f1_micro": images.f1_micro,
-                "f1_macro": images.f1_macro,
-                "exact_match": images.exact_match,
-                "hamming": images.hamming,
-            }
-        )
+        return defined_values(estimates_of(measured.images))
 
     @override
     def score(self, measured: LabelsMetrics) -> float:
