@@ -3,7 +3,7 @@
     python -m scripts.average --member=DIR --member=DIR [--member=DIR ...] --workdir=DIR
 
 Reads what each run's evaluation kept: to have their mean on new data, measure the runs there first (`--mode=evaluate`).
-Which runs to average is to be decided before their figures are seen. The last line is one JSON object.
+Which runs to average is to be decided before their metrics are seen. The last line is one JSON object.
 """
 
 import json
@@ -30,11 +30,11 @@ _CONDITIONS = ("protocol", "specimen_leakage", "leakage_note")
 def define_flags() -> None:
     """The command's flags."""
     flags.DEFINE_multi_string("member", [], "A finished run of a cell network; once for each.")
-    flags.DEFINE_string("workdir", None, "Where the figures are written, in the layout of a run's report.")
+    flags.DEFINE_string("workdir", None, "Where the metrics are written, in the layout of a run's report.")
 
 
 def main(argv: Sequence[str]) -> None:
-    """Average, say the figures of every side and, last, one JSON object."""
+    """Average, say the metrics of every side and, last, one JSON object."""
     del argv
     members, directory = flags.FLAGS.member, flags.FLAGS.workdir
     if len(members) < 2 or not directory:
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def average(runs: Sequence[pathlib.Path], directory: pathlib.Path) -> dict[str, Any]:
-    """Write `report/metrics.json` and `report/records.json`; returns the headline figures by side.
+    """Write `report/metrics.json` and `report/records.json`; returns the headline metrics by side.
 
     Every cell's probabilities are the mean of what the runs give it; its specimen is that of the first run's records.
 
