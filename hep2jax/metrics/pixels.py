@@ -11,8 +11,6 @@ from hep2jax.metrics.estimates import exact_mean, finite_or_none, ratio
 VOID = 255
 """Value of class masks where nothing is learnt or measured, as on artefacts; 0 is background and 1 + i pattern i."""
 
-PIXEL_RATIOS = ("SE", "SP", "JA", "AC", "Dice")
-
 Labels = Int[np.ndarray, "height width"]
 Mask = Bool[np.ndarray, "height width"]
 
@@ -71,7 +69,7 @@ def count_pixels(prediction: Mask, truth: Mask, valid: Mask) -> PixelCounts:
 
 
 def pixel_ratios(counts: Int[np.ndarray, "*batch 4"]) -> dict[str, Float[np.ndarray, "*batch"]]:
-    """The ratios named in `PIXEL_RATIOS` of (tp, fp, fn, tn) counts, each float64 of shape `batch`.
+    """The ratios of `PixelRatios`, by name, of (tp, fp, fn, tn) counts, each float64 of shape `batch`.
 
     SE = tp/(tp+fn), sensitivity; SP = tn/(tn+fp), specificity; JA = tp/(tp+fp+fn), Jaccard index;
     AC = (tp+tn)/all, pixel accuracy; Dice = 2tp/(2tp+fp+fn) = 2JA/(1+JA). The names are those of Xie et al.,
