@@ -3,7 +3,7 @@
     python -m scripts.average --member=DIR --member=DIR [--member=DIR ...] --workdir=DIR
 
 Reads what each run's evaluation kept: to have their mean on new data, measure the runs there first (`--mode=evaluate`).
-Which runs to average is to be decided before their figures are seen. The last line is one JSON object.
+Which runs to average is to be decided before their metrics are seen. The last line is one JSON object.
 """
 
 import json
@@ -17,22 +17,24 @@ from absl import flags
 from hep2jax import cli
 from hep2jax.data.sets.cells import CellSet
 from hep2jax.errors import UsageError
+from hep2jax.metrics.serialise import to_dict
 from hep2jax.models import CLASSIFIERS
+from hep2jax.tasks import SideMetrics
 from hep2jax.tasks.cells import CellTask
 from hep2jax.training import workdir
 
 Records = list[dict[str, Any]]
-_SAID = ("protocol", "specimen_leakage", "leakage_note")
+_CONDITIONS = ("protocol", "specimen_leakage", "leakage_note")
 
 
 def define_flags() -> None:
     """The command's flags."""
     flags.DEFINE_multi_string("member", [], "A finished run of a cell network; once for each.")
-    flags.DEFINE_string("workdir", None, "Where the figures are written, in the layout of a run's report.")
+    flags.DEFINE_string("workdir", None, "Where the metrics are written, in the layout of a run's report.")
 
 
 def main(argv: Sequence[str]) -> None:
-    """Average, say the figures of every side and, last, one JSON object."""
+    """Average, say the metrics of every side and, last, one JSON object."""
     del argv
     members, directory = flags.FLAGS.member, flags.FLAGS.workdir
     if len(members) < 2 or not directory:
@@ -41,7 +43,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def average(runs: Sequence[pathlib.Path], directory: pathlib.Path) -> dict[str, Any]:
-    """Write `report/metrics.json` and `report/records.json`; returns the headline figures by side.
+    """Write `report/metrics.json` and `report/records.json`; returns the headline metrics by side.
 
     Every cell's probabilities are the mean of what the runs give it; its specimen is that of the first run's records.
 
@@ -61,19 +63,19 @@ def average(runs: Sequence[pathlib.Path], directory: pathlib.Path) -> dict[str, 
         if tuple(own["classes"]) != classes or own["sides"].keys() != kept[0]["sides"].keys():
             raise UsageError(f"--member={run}: has other patterns or sides than {runs[0]}")
     task = CellTask(config, CellSet(name=config.data.name, classes=classes, cells=()))
-    sides, figures = {}, {}
+    sides: dict[str, Records] = {}
+    averaged: dict[str, SideMetrics] = {}
     for side in kept[0]["sides"]:
-        said = [{name: section[side][name] for name in _SAID} for section in sections]
-        if any(other != said[0] for other in said):
+        conditions = [{name: section[side][name] for name in _CONDITIONS} for section in sections]
+        if any(other != conditions[0] for other in conditions):
             raise UsageError(f"the runs were not measured under one protocol (side {side})")
         sides[side] = _mean({str(run): own["sides"][side] for run, own in zip(runs, kept, strict=True)})
         rows = [task.from_record(record) for record in sides[side]]
-        measured = task.figures(rows, said[0]["protocol"], said[0]["specimen_leakage"])
-        figures[side] = measured | {"leakage_note": said[0]["leakage_note"]}
-        print(task.describe(side, figures[side]))
+        averaged[side] = SideMetrics(measured=task.metrics(rows), **conditions[0])
+        print(task.describe(side, averaged[side].measured))
     workdir.write_json(directory / "report" / "records.json", {"classes": list(classes), "sides": sides})
-    workdir.write_json(directory / "report" / "metrics.json", figures)
-    return {side: task.summary(section) for side, section in figures.items()}
+    workdir.write_json(directory / "report" / "metrics.json", {side: to_dict(own) for side, own in averaged.items()})
+    return {side: task.summary(own.measured) for side, own in averaged.items()}
 
 
 def _read(run: pathlib.Path, name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Train and measure every fold of data.protocol (kfold, loso, blocked, random_cells) and pool the figures.
+"""Train and measure every fold of data.protocol (kfold, loso, blocked, random_cells) and pool the metrics.
 
 python -m scripts.cross_validate --config=configs/fcn.py:icpr2012 --config.data.manual_dir=DIR --workdir=DIR
 
@@ -20,11 +20,11 @@ def main(argv: Sequence[str]) -> None:
     del argv
     config, directory = cli.experiment()
     cli.prepare_runtime()
-    task, figures = folds.run(config, directory)
-    for line in task.details(figures):
+    task, pooled = folds.run(config, directory)
+    for line in task.details(pooled.measured):
         print(line)
-    said = {name: figures[name] for name in ("protocol", "specimen_leakage")}
-    print(json.dumps({"model": config.model.name, **said, **task.summary(figures)}))
+    conditions = {"protocol": pooled.protocol, "specimen_leakage": pooled.specimen_leakage}
+    print(json.dumps({"model": config.model.name, **conditions, **task.summary(pooled.measured)}))
 
 
 if __name__ == "__main__":

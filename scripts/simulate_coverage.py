@@ -21,7 +21,8 @@ from absl import flags
 from scipy.special import expit, logit
 
 from hep2jax import cli, metrics
-from hep2jax.metrics import intervals, multilabel
+from hep2jax.metrics import Estimate, intervals
+from hep2jax.metrics.estimates import estimates_of
 from scripts import documents
 
 
@@ -29,10 +30,6 @@ def define_flags() -> None:
     """The command's flags."""
     flags.DEFINE_integer("replicates", 1000, "Data sets drawn of each population.")
     flags.DEFINE_string("write", None, "A file with the lines <!-- table coverage --> and <!-- end coverage -->.")
-
-
-Estimate = tuple[float, intervals.Interval]
-"""A figure of a data set and its interval."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,7 +119,10 @@ def _estimates(pattern: np.ndarray, items: np.ndarray, right: np.ndarray, unit: 
         }
     else:
         found = {name: intervals.clustered_interval(all_right, all_items, w) for name, w in weightings.items()}
-    return {f"{name} of {unit}": (float(w @ recall / w.sum()), found[name]) for name, w in weightings.items()}
+    return {
+        f"{name} of {unit}": Estimate(value=float(w @ recall / w.sum()), ci95=found[name])
+        for name, w in weightings.items()
+    }
 
 
 def _resampled_recalls(pattern, items, right, rng) -> dict[str, np.ndarray]:
@@ -172,19 +172,19 @@ def _fields(number: int, quality: float, spread: float, rng: np.random.Generator
 @functools.cache
 def _pixel_truth(quality: float, spread: float) -> dict[str, float]:
     counts, objects = _fields(1_000_000, quality, spread, np.random.default_rng(1))
-    figures = metrics.pixel_figures(counts.sum(0)) | {"SEG": objects[:, 0].sum() / objects[:, 1].sum()}
-    return {name: float(value) for name, value in figures.items()}
+    values = metrics.pixel_ratios(counts.sum(0)) | {"SEG": objects[:, 0].sum() / objects[:, 1].sum()}
+    return {name: float(value) for name, value in values.items()}
 
 
 def _pixel_estimates(drawn: tuple[np.ndarray, np.ndarray]) -> dict[str, Estimate]:
     counts, objects = drawn
-    figures, without = (
-        metrics.pixel_figures(own) | {"SEG": objs[..., 0] / objs[..., 1]}
+    pooled, without = (
+        metrics.pixel_ratios(own) | {"SEG": objs[..., 0] / objs[..., 1]}
         for own, objs in ((counts.sum(0), objects.sum(0)), (counts.sum(0) - counts, objects.sum(0) - objects))
     )
     return {
-        name: (float(figures[name]), intervals.jackknife_interval(float(figures[name]), without[name]))
-        for name in figures
+        name: Estimate(value=float(value), ci95=intervals.jackknife_interval(float(value), without[name]))
+        for name, value in pooled.items()
     }
 
 
@@ -192,12 +192,10 @@ def _resampled_pixels(drawn: tuple[np.ndarray, np.ndarray], rng) -> dict[str, np
     counts, objects = drawn
     weights = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), _BOOTSTRAPS)
     of_objects = weights @ objects
-    return metrics.pixel_figures(weights @ counts) | {"SEG": of_objects[:, 0] / of_objects[:, 1]}
+    return metrics.pixel_ratios(weights @ counts) | {"SEG": of_objects[:, 0] / of_objects[:, 1]}
 
 
 # Several patterns an image
-
-_LABEL_KINDS = ("mAP", "f1_micro", "f1_macro", "exact_match", "hamming")
 
 
 def label_populations(number: int) -> Iterator[Population]:
@@ -225,15 +223,15 @@ def _images(number: int, distance: float, shared: float, rng) -> tuple[np.ndarra
 @functools.cache
 def _label_truth(distance: float, shared: float) -> dict[str, float]:
     rng = np.random.default_rng(2)
-    reports = [
-        multilabel.multilabel_report(*_images(400, distance, shared, rng)[:2], [0] * 800, "abcd") for _ in range(50)
+    drawn = [
+        estimates_of(metrics.multilabel_metrics(*_images(400, distance, shared, rng)[:2], [0] * 800, "abcd"))
+        for _ in range(50)
     ]
-    return {name: float(np.mean([report[name] for report in reports])) for name in _LABEL_KINDS}
+    return {kind: float(np.mean([float(row[kind]) for row in drawn])) for kind in drawn[0]}
 
 
 def _label_estimates(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> dict[str, Estimate]:
-    report = multilabel.multilabel_report(*drawn, "abcd")
-    return {name: (report[name], report[f"{name}_ci95"]) for name in _LABEL_KINDS}
+    return estimates_of(metrics.multilabel_metrics(*drawn, "abcd"))
 
 
 # What several fields gain
@@ -260,7 +258,7 @@ def _gains(alone: float, spread: float, number: int, rng: np.random.Generator) -
 
 
 def _paired(differences: np.ndarray) -> Estimate:
-    return float(differences.mean()), intervals.paired_interval(differences)
+    return Estimate(value=float(differences.mean()), ci95=intervals.paired_interval(differences))
 
 
 # Counting
@@ -293,8 +291,8 @@ def cover(population: Population, replicates: int, seed: int = 0, bootstraps: in
     rng = np.random.default_rng([seed, zlib.crc32(population.words.encode())])
     held, widths, resampled = (collections.defaultdict(list) for _ in range(3))
     for _ in range(replicates):
-        for kind, (_, interval) in population.draw(rng).items():
-            low, high = interval or (np.nan, np.nan)
+        for kind, estimate in population.draw(rng).items():
+            low, high = estimate.ci95 or (np.nan, np.nan)
             held[kind].append(low <= population.truth[kind] <= high)
             widths[kind].append(high - low)
     resample = population.resample or (lambda rng: {})

@@ -33,5 +33,6 @@ if __name__ == "__main__":
         file = os.open(path, os.O_RDWR | os.O_CREAT)
         os.dup2(file, number)
         os.close(file)
+    sys.modules.pop(module, None)  # another command may have been imported from it; `runpy` would warn
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,29 +1,30 @@
-"""95 % intervals of figures with the specimen as the unit, on the host in float64. Undefined figures (0/0) are NaN.
+"""95 % intervals of metrics with the specimen as the unit, on the host in float64. Undefined values (0/0) are NaN.
 
 All are one interval, Wilson's, and differ in what a specimen is worth: docs/intervals.md has the coverage of each kind,
 simulated by `scripts/simulate_coverage.py`, and why no bootstrap is among them.
 """
 
+# pyright: reportMissingTypeStubs=false
+# scipy has none.
+
 import math
-from collections.abc import Hashable
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy import special
 
-Interval = list[float] | None
+from hep2jax.metrics.estimates import Interval, ratio
 
 TRIALS = "Wilson's, one trial a specimen; of MCA with the effective number of trials"
 CLUSTERED = "Wilson's, with the effective number of trials by the spread of specimens within their class, Student's t"
 JACKKNIFE = "Wilson's, with the effective number of trials by the jackknife over specimens, Student's t"
 
 _Z95 = float(special.ndtri(0.975))
-_DOUBT_OF_SHARES, _DOUBT_OF_FIGURES = 0.01, 0.001
+_DOUBT_OF_SHARES, _DOUBT_OF_METRICS = 0.01, 0.001
 _OWN_CLASS, _ALL_CLASSES = 1, 8
 
 
-def score_interval(share: float, trials: float, quantile: float = _Z95) -> Interval:
+def score_interval(share: float, trials: float, quantile: float = _Z95) -> Interval | None:
     """Wilson's score interval of a proportion (JASA 22, 1927).
 
     Args:
@@ -32,19 +33,19 @@ def score_interval(share: float, trials: float, quantile: float = _Z95) -> Inter
         quantile: of the standard normal; Student's where the trials themselves are estimated.
 
     Returns:
-        [low, high] in [0, 1], which contains the share; None without trials.
+        An interval in [0, 1], which contains the share; None without trials.
     """
     if not trials > 0:
         return None
     spread = quantile**2 / trials
     centre = (share + spread / 2) / (1 + spread)
     half = math.sqrt(share * (1 - share) * spread + spread**2 / 4) / (1 + spread)
-    return [max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))]
+    return Interval(max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
 
 
 def trials_interval(
     right: Float[np.ndarray, " classes"], total: Float[np.ndarray, " classes"], weights: Float[np.ndarray, " classes"]
-) -> Interval:
+) -> Interval | None:
     """Interval of a weighted mean of recalls, each from independent trials: Wilson's, with their effective number.
 
     The mean varies as one proportion from 1 / Σ(w_k² / n_k) trials, w of sum 1, if the recalls are about equal. With
@@ -65,7 +66,7 @@ def clustered_interval(
     right: Float[np.ndarray, "specimens classes"],
     items: Float[np.ndarray, "specimens classes"],
     weights: Float[np.ndarray, " classes"],
-) -> Interval:
+) -> Interval | None:
     """Interval of a weighted mean of recalls of items that lie in specimens: Wilson's, with their effective number.
 
     A specimen whose items are wholly right or wholly wrong is one trial; one that is read like the others of its class
@@ -104,33 +105,33 @@ def clustered_interval(
 
 
 def jackknife_interval(
-    figure: float | None, without: Float[np.ndarray, " specimens"], doubt: float = _DOUBT_OF_FIGURES
-) -> Interval:
-    """Interval of a figure in [0, 1] of any form: Wilson's, with as many trials as the jackknife's variance is worth.
+    value: float | None, without: Float[np.ndarray, " specimens"], doubt: float = _DOUBT_OF_METRICS
+) -> Interval | None:
+    """Interval of a metric in [0, 1] of any form: Wilson's, with as many trials as the jackknife's variance is worth.
 
     Args:
-        figure: of all specimens; None or NaN where it is undefined.
-        without: the figure without each specimen in turn.
+        value: of all specimens; None or NaN where it is undefined.
+        without: the metric without each specimen in turn.
         doubt: times √(degrees of freedom), what is added to both sums of squares as in `clustered_interval`; less than
             there, for a specimen's share of pixels is hardly ever all or nothing.
 
     Returns:
-        None below two specimens, and where the figure is undefined or rests on one specimen alone.
+        None below two specimens, and where the metric is undefined or rests on one specimen alone.
     """
     number, freedom = len(without), len(without) - 1
-    if number < 2 or figure is None or not (math.isfinite(figure) and np.isfinite(without).all()):
+    if number < 2 or value is None or not (math.isfinite(value) and np.isfinite(without).all()):
         return None
     squares = freedom**2 * math.fsum((without - without.mean()) ** 2)
-    worth = _worth(squares, freedom * figure * (1 - figure), freedom, doubt)
-    return score_interval(figure, number / worth, _student(freedom))
+    worth = _worth(squares, freedom * value * (1 - value), freedom, doubt)
+    return score_interval(value, number / worth, _student(freedom))
 
 
-def paired_interval(differences: Float[np.ndarray, " specimens"]) -> Interval:
+def paired_interval(differences: Float[np.ndarray, " specimens"]) -> Interval | None:
     """Interval of a mean of differences of shares, each in [-1, 1]: `jackknife_interval` of (1 + mean) / 2."""
     halved = (1 + np.asarray(differences, np.float64)) / 2
     without = (halved.sum() - halved) / max(len(halved) - 1, 1)
     interval = jackknife_interval(float(halved.mean()), without, _DOUBT_OF_SHARES) if len(halved) else None
-    return interval and [2 * end - 1 for end in interval]
+    return interval and Interval(*(2 * end - 1 for end in interval))
 
 
 def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
@@ -147,23 +148,3 @@ def _worth(squares: float, all_or_nothing: float, freedom: int, doubt: float) ->
 
 def _student(freedom: float) -> float:
     return float(special.stdtrit(freedom, 0.975))
-
-
-def group_indices(groups: Any, num_items: int) -> tuple[list[Hashable], Int[np.ndarray, " items"]]:
-    """Distinct specimen ids in a fixed order, and the position of each item's id among them.
-
-    Raises:
-        ValueError: there are more or fewer ids than items.
-    """
-    keys = [key.item() if isinstance(key, np.generic) else key for key in groups]
-    if len(keys) != num_items:
-        raise ValueError(f"{num_items} items but {len(keys)} specimen ids")
-    distinct = sorted(set(keys), key=repr)
-    position = {key: index for index, key in enumerate(distinct)}
-    return distinct, np.array([position[key] for key in keys], np.int64)
-
-
-def ratio(numerator: Any, denominator: Any, undefined: float = math.nan) -> Any:
-    """Elementwise quotient in float64; `undefined` where the denominator is 0."""
-    positive = np.asarray(denominator) > 0
-    return np.where(positive, np.asarray(numerator, np.float64) / np.where(positive, denominator, 1), undefined)

@@ -1,12 +1,15 @@
-"""Figures of images that may have several patterns, or none, on the host; undefined figures are None."""
+"""Metrics of images that may have several patterns, or none, on the host."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 
-from hep2jax.metrics.intervals import JACKKNIFE, group_indices, jackknife_interval, ratio
+from hep2jax.metrics.estimates import Estimate, finite_or_none, ratio
+from hep2jax.metrics.grouping import group_indices
+from hep2jax.metrics.intervals import JACKKNIFE, jackknife_interval
 
 Truth = Bool[np.ndarray, "items patterns"]
 Scores = Float[np.ndarray, "items patterns"]
@@ -14,24 +17,56 @@ Weights = Float32[np.ndarray, "samples items"]
 """How often each item counts in each sample: whole numbers, in float32 for fast products, exact to 2^24 items."""
 
 
-def multilabel_report(
-    truth: np.ndarray,
-    probabilities: np.ndarray,
-    groups: Sequence[Any] | np.ndarray,
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PatternMetrics:
+    """How well one pattern is told from its absence; None where 0/0."""
+
+    average_precision: float | None
+    f1: float | None
+    recall: float | None
+    precision: float | None
+    support: int
+    """Images that have the pattern."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MultilabelMetrics:
+    """How well several patterns an image are read; means over patterns are over those that occur in the truth."""
+
+    mAP: Estimate
+    """The mean over patterns of the average precision Σ (R_n − R_{n−1}) P_n over descending thresholds, without
+    interpolation, images of equal probability together."""
+    f1_micro: Estimate
+    """F1 over all decisions together."""
+    f1_macro: Estimate
+    """The mean of the patterns' F1."""
+    exact_match: Estimate
+    """The share of images whose every decision is right."""
+    hamming: Estimate
+    """The share of decisions that are wrong."""
+    per_class: Mapping[str, PatternMetrics]
+    classes: tuple[str, ...]
+    num_examples: int
+    num_specimens: int | None
+    """None where nothing says which specimen an image is of."""
+    threshold: float
+    """A pattern is taken to be there from this probability on."""
+    ci_method: str
+
+
+def multilabel_metrics(
+    truth: Any,
+    probabilities: Any,
+    groups: Iterable[Hashable],
     classes: Sequence[str],
     *,
     threshold: float = 0.5,
-) -> dict[str, Any]:
-    """How well several patterns an image are read, with 95 % intervals that leave out whole specimens.
+) -> MultilabelMetrics:
+    """The metrics of N images, with 95 % intervals that leave out all images of a specimen together.
 
-    `mAP`: mean over patterns of the average precision Σ (R_n − R_{n−1}) P_n over descending thresholds, without
-    interpolation, images of equal probability together. From the decisions, probability >= `threshold`:
-    `f1_micro` over all decisions together; `f1_macro`, the mean of the patterns' F1; `exact_match`, the share of
-    images whose every decision is right; `hamming`, the share of decisions that are wrong. As in scikit-learn, but the
-    means are over the patterns that occur in the truth: those of a part of the data set are only some. Images
-    without any pattern count.
-
-    Intervals are by `jackknife_interval`, and the images of one specimen stay together.
+    As in scikit-learn, except that the means over patterns leave out those that do not occur in the truth: a part of
+    the data set has only some of them. Images without any pattern count. Intervals are by `jackknife_interval`; there
+    are none with fewer than two specimens.
 
     Args:
         truth: annotated patterns, 0 or 1, [N, K].
@@ -40,30 +75,28 @@ def multilabel_report(
         classes: the K names.
         threshold: of the decisions.
 
-    Returns:
-        `mAP`, `f1_micro`, `f1_macro`, `exact_match`, `hamming`, each with `<name>_ci95` (None below two specimens);
-        `per_class` {name: {average_precision, f1, recall, precision, support}}; `classes`, `num_examples`,
-        `num_specimens`, `threshold`, `ci_method`.
-
     Raises:
         ValueError: shapes differ, a truth is neither 0 nor 1, a probability lies outside [0, 1].
     """
     labels, scores = _checked(truth, probabilities, len(classes))
     specimens, group = group_indices(groups, len(labels))
     decisions = scores >= threshold
-    point = _figures(labels, scores, decisions, np.ones((1, len(labels)), np.float32))
+    of_all = _weighted(labels, scores, decisions, np.ones((1, len(labels)), np.float32))
     left_in = 1 - np.eye(len(specimens), dtype=np.float32)[:, group]
-    without = _figures(labels, scores, decisions, left_in)
-    return {
-        **{name: _number(value[0]) for name, value in point.items()},
-        **{f"{name}_ci95": jackknife_interval(float(value[0]), without[name]) for name, value in point.items()},
-        "per_class": _per_class(labels, scores, decisions, classes),
-        "classes": list(classes),
-        "num_examples": len(labels),
-        "num_specimens": len(specimens),
-        "threshold": threshold,
-        "ci_method": JACKKNIFE,
+    without = _weighted(labels, scores, decisions, left_in)
+    estimates = {
+        name: Estimate(value=finite_or_none(value[0]), ci95=jackknife_interval(float(value[0]), without[name]))
+        for name, value in of_all.items()
     }
+    return MultilabelMetrics(
+        **estimates,
+        per_class=_per_class(labels, scores, decisions, classes),
+        classes=tuple(classes),
+        num_examples=len(labels),
+        num_specimens=len(specimens),
+        threshold=threshold,
+        ci_method=JACKKNIFE,
+    )
 
 
 def average_precisions(truth: Truth, scores: Scores, weights: Weights) -> Float[np.ndarray, "samples patterns"]:
@@ -93,8 +126,10 @@ def _checked(truth: Any, probabilities: Any, num_classes: int) -> tuple[Truth, S
     return labels.astype(bool), scores
 
 
-def _figures(truth: Truth, scores: Scores, decisions: Truth, weights: Weights) -> dict[str, np.ndarray]:
-    """Each figure under each weighting of the items, float64 [samples]."""
+def _weighted(
+    truth: Truth, scores: Scores, decisions: Truth, weights: Weights
+) -> dict[str, Float[np.ndarray, " samples"]]:
+    """Each metric under each weighting of the items, float64 [samples]."""
     hits, marked, true = (weights @ counted.astype(np.float32) for counted in (truth & decisions, decisions, truth))
     items, wrong = weights.sum(1), truth != decisions
     f1 = np.where(true > 0, ratio(2 * hits, marked + true), np.nan)
@@ -112,20 +147,16 @@ def _mean_of_defined(values: Float[np.ndarray, "samples patterns"]) -> Float[np.
     return ratio(np.where(defined, values, 0.0).sum(1), defined.sum(1))
 
 
-def _per_class(truth: Truth, scores: Scores, decisions: Truth, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
+def _per_class(truth: Truth, scores: Scores, decisions: Truth, classes: Sequence[str]) -> dict[str, PatternMetrics]:
     precisions = average_precisions(truth, scores, np.ones((1, len(truth)), np.float32))[0]
     hits, marked, true = (truth & decisions).sum(0), decisions.sum(0), truth.sum(0)
-    figures = {
+    values = {
         "average_precision": precisions,
         "f1": ratio(2 * hits, marked + true),
         "recall": ratio(hits, true),
         "precision": ratio(hits, marked),
     }
     return {
-        name: {key: _number(values[k]) for key, values in figures.items()} | {"support": int(true[k])}
+        name: PatternMetrics(**{key: finite_or_none(own[k]) for key, own in values.items()}, support=int(true[k]))
         for k, name in enumerate(classes)
     }
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from hep2jax.metrics.pixels import VOID
 from hep2jax.report.markup import Html, element
 from hep2jax.report.palette import FALSE_NEGATIVE, FALSE_POSITIVE, WRONG_PATTERN, bgr, pattern_colour
 
-VOID = 255
 FILL_ALPHA = 105
 ERROR_ALPHA = 225
 JPEG_QUALITY = 80

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from hep2jax.config import Config, DataConfig
 from hep2jax.data.sets import fields as field_sets
 from hep2jax.data.sets.fields import Field, FieldSet
+from hep2jax.metrics.grouping import group_by
 from hep2jax.models import pretrained
 from hep2jax.tasks import Task
 from hep2jax.training import loop
@@ -107,9 +108,7 @@ def without_pattern(fields: Sequence[Field], num_patterns: int, why: str, **rest
 
 def by_specimen(fields: Iterable[Field]) -> dict[str, list[Field]]:
     """The fields of each specimen in order of their numbers, specimens in order of appearance."""
-    groups: dict[str, list[Field]] = {}
-    for field in fields:
-        groups.setdefault(field.specimen_id, []).append(field)
+    groups = group_by(fields, lambda field: field.specimen_id)
     return {name: sorted(group, key=lambda field: field.number) for name, group in groups.items()}
 
 

@@ -1,4 +1,4 @@
-"""Systems side by side: the same specimens held out for each, readings kept as they come, figures over all of them."""
+"""Systems side by side: the same specimens held out for each, readings kept as they come, metrics over all of them."""
 
 import collections
 import dataclasses
@@ -10,13 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from hep2jax import metrics
-from hep2jax.data.sets.fields import VOID, Field, FieldSet
+from hep2jax.data.sets.fields import Field, FieldSet
 from hep2jax.data.splits.protocols import Partition
 from hep2jax.errors import UsageError
 from hep2jax.fingerprint import fingerprint
-from hep2jax.metrics import ImageScore, PixelCounts
+from hep2jax.metrics.classification import ClassMetrics, classification_metrics
+from hep2jax.metrics.estimates import Estimate
 from hep2jax.metrics.intervals import clustered_interval, paired_interval, score_interval
+from hep2jax.metrics.pixels import VOID, PixelCounts, count_pixels
+from hep2jax.metrics.segmentation import ImageScore, segmentation_metrics
+from hep2jax.metrics.serialise import to_dict
 from hep2jax.progress import say
 from hep2jax.specimens import base
 from hep2jax.specimens.base import Reading, System
@@ -57,7 +60,7 @@ def compare(
 
     Returns:
         `classes`; `num_divisions`; `leakage_note`; `missing_fields` (lines); `unavailable` {system: reason};
-        `systems` {name: see `figures`}.
+        `systems` {name: `SystemMetrics` as a dictionary}.
 
     Raises:
         UsageError: nothing to train or test on, or no system could be fitted.
@@ -92,7 +95,7 @@ def compare(
         "missing_fields": missing_fields([fields.fields[i] for i in sorted(tested)]),
         "unavailable": unavailable,
         "systems": {
-            system.name: {"family": system.family} | figures(measured[system.name], fields.classes)
+            system.name: to_dict(system_metrics(system.family, measured[system.name], fields.classes))
             for system in systems
             if system.name in measured
         },
@@ -143,38 +146,73 @@ def _measure(read: Callable[[Sequence[Field]], Reading], group: Sequence[Field],
 
 def _count(field: Field, mask: np.ndarray) -> PixelCounts:
     valid = field.classes != VOID
-    return metrics.count_pixels(mask, (field.classes > 0) & valid, valid)
+    return count_pixels(mask, (field.classes > 0) & valid, valid)
 
 
-def figures(rows: Sequence[Measured], classes: Sequence[str]) -> dict[str, Any]:
-    """What a system achieves on specimens; one that was left out counts as an error.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SystemMetrics:
+    """What a system achieves on specimens; one that was left out counts as an error."""
 
-    Returns:
-        `accuracy` (of specimens, the contests' ACA), `mca`, `confusion`, `per_class`, `num_specimens` as
-        `metrics.classification_report` has them; `Dice` and `JA` of the foreground (see `metrics.pixel_report`) and
-        `intensity_accuracy` (Wilson's interval), None where the system gives none; each with `<name>_ci95`;
-        `one_field_accuracy`, when a specimen is read from one of its fields alone, mean over its fields, and
-        `gain_of_fields`, accuracy from all fields less that, both of the specimens with several fields
-        (`clustered_interval`, `paired_interval`); `seconds_per_specimen`, the median; `left_out` {specimen: reason}.
-    """
+    family: str
+    """One of `base.FAMILIES`."""
+    accuracy: Estimate
+    """Of specimens, the contests' ACA."""
+    mca: Estimate
+    ci_method: str
+    """Of `accuracy` and `mca`."""
+    per_class: Mapping[str, ClassMetrics]
+    confusion: tuple[tuple[int, ...], ...]
+    num_specimens: int | None
+    Dice: Estimate
+    JA: Estimate
+    """Of the foreground, see `segmentation_metrics`; undefined where the system gives no masks."""
+    intensity_accuracy: Estimate
+    """With Wilson's interval; undefined where the system grades no specimen."""
+    one_field_accuracy: Estimate
+    """When a specimen is read from one of its fields alone, the mean over its fields; `clustered_interval`. Of the
+    specimens with several fields, undefined where there are none."""
+    gain_of_fields: Estimate
+    """The accuracy from all fields less `one_field_accuracy`, of the same specimens; `paired_interval`."""
+    seconds_per_specimen: float
+    """The median."""
+    left_out: Mapping[str, str]
+    """By specimen, why it could not be read."""
+
+
+_UNDEFINED = Estimate(value=None)
+
+
+def system_metrics(family: str, rows: Sequence[Measured], classes: Sequence[str]) -> SystemMetrics:
+    """The metrics of a system of that family, over all the specimens that it was tested on."""
     readings = [row.reading for row in rows]
-    names = [reading.specimen for reading in readings]
-    report = metrics.classification_report([r.truth for r in readings], [r.pattern for r in readings], names, classes)
-    kept = ("mca", "mca_ci95", "ci_method", "per_class", "confusion", "num_specimens")
-    return {
-        "accuracy": report["aca"],
-        "accuracy_ci95": report["aca_ci95"],
-        **{name: report[name] for name in kept},
-        **_segmentation(rows, classes),
-        **_intensity(rows),
-        **_fields_alone(rows),
-        "seconds_per_specimen": float(np.median([reading.seconds for reading in readings])),
-        "left_out": {reading.specimen: reading.left_out for reading in readings if reading.left_out},
-    }
+    patterns = classification_metrics(
+        [reading.truth for reading in readings],
+        [reading.pattern for reading in readings],
+        [reading.specimen for reading in readings],
+        classes,
+    )
+    dice, jaccard = _segmentation(rows, classes)
+    alone, gain = _fields_alone(rows)
+    return SystemMetrics(
+        family=family,
+        accuracy=patterns.aca,
+        mca=patterns.mca,
+        ci_method=patterns.ci_method,
+        per_class=patterns.per_class,
+        confusion=patterns.confusion,
+        num_specimens=patterns.num_specimens,
+        Dice=dice,
+        JA=jaccard,
+        intensity_accuracy=_intensity(rows),
+        one_field_accuracy=alone,
+        gain_of_fields=gain,
+        seconds_per_specimen=float(np.median([reading.seconds for reading in readings])),
+        left_out={reading.specimen: reading.left_out for reading in readings if reading.left_out},
+    )
 
 
-def _segmentation(rows: Sequence[Measured], classes: Sequence[str]) -> dict[str, Any]:
-    wanted = ("Dice", "Dice_ci95", "JA", "JA_ci95")
+def _segmentation(rows: Sequence[Measured], classes: Sequence[str]) -> tuple[Estimate, Estimate]:
+    """Dice and JA of the foreground."""
     nothing = np.zeros(0)
     scores = [
         ImageScore(row.reading.specimen, classes[row.reading.truth], row.pixels, nothing, nothing)
@@ -182,33 +220,31 @@ def _segmentation(rows: Sequence[Measured], classes: Sequence[str]) -> dict[str,
         if row.pixels is not None
     ]
     if not scores:
-        return dict.fromkeys(wanted)
-    report = metrics.pixel_report(scores)
-    return {name: report[name] for name in wanted}
+        return _UNDEFINED, _UNDEFINED
+    pixel = segmentation_metrics(scores)
+    return pixel.Dice, pixel.JA
 
 
-def _intensity(rows: Sequence[Measured]) -> dict[str, Any]:
+def _intensity(rows: Sequence[Measured]) -> Estimate:
     graded = [row for row in rows if row.reading.intensity]
-    right = sum(row.reading.intensity == row.intensity for row in graded)
-    accuracy = right / len(graded) if graded else None
-    interval = None if accuracy is None else score_interval(accuracy, len(graded))
-    return {"intensity_accuracy": accuracy, "intensity_accuracy_ci95": interval}
+    if not graded:
+        return _UNDEFINED
+    accuracy = sum(row.reading.intensity == row.intensity for row in graded) / len(graded)
+    return Estimate(value=accuracy, ci95=score_interval(accuracy, len(graded)))
 
 
-def _fields_alone(rows: Sequence[Measured]) -> dict[str, Any]:
+def _fields_alone(rows: Sequence[Measured]) -> tuple[Estimate, Estimate]:
+    """The accuracy from one field, and what several fields gain."""
     several = [row for row in rows if row.alone]
     if not several:
-        return dict.fromkeys(
-            f"{name}{end}" for name in ("one_field_accuracy", "gain_of_fields") for end in ("", "_ci95")
-        )
+        return _UNDEFINED, _UNDEFINED
     alone = np.array([np.mean([pattern == row.reading.truth for pattern in row.alone]) for row in several])
     gain = np.array([row.reading.pattern == row.reading.truth for row in several]) - alone
-    return {
-        "one_field_accuracy": float(alone.mean()),
-        "one_field_accuracy_ci95": clustered_interval(alone[:, None], np.ones((len(alone), 1)), np.ones(1)),
-        "gain_of_fields": float(gain.mean()),
-        "gain_of_fields_ci95": paired_interval(gain),
-    }
+    of_alone = clustered_interval(alone[:, None], np.ones((len(alone), 1)), np.ones(1))
+    return (
+        Estimate(value=float(alone.mean()), ci95=of_alone),
+        Estimate(value=float(gain.mean()), ci95=paired_interval(gain)),
+    )
 
 
 def missing_fields(fields: Sequence[Field]) -> list[str]:

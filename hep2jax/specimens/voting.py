@@ -53,7 +53,7 @@ def vote(counts: Int[np.ndarray, "fields patterns"]) -> int | None:
     Returns:
         The pattern's index, or None where nothing votes: no cell was found in the specimen, so it has no pattern,
         whatever the background looks like. Evaluation, prediction and the systems all say so; None is counted as an
-        error by `metrics.classification_report`. It is no index: -1 would silently name the last pattern.
+        error by `metrics.classification_metrics`. It is no index: -1 would silently name the last pattern.
     """
     pooled = _pool(counts)
     return int(pooled.argmax()) if pooled.any() else None

@@ -7,7 +7,7 @@ from hep2jax import models
 from hep2jax.config import Config
 from hep2jax.data.sets import prepare
 from hep2jax.tasks.bags import BagTask
-from hep2jax.tasks.base import Evaluator, Task
+from hep2jax.tasks.base import Evaluator, SideMetrics, Task
 from hep2jax.tasks.cells import CellTask
 from hep2jax.tasks.fields import FieldTask
 from hep2jax.tasks.joint import JointTask
@@ -20,6 +20,7 @@ __all__ = [
     "Parameters",
     "Reader",
     "Reading",
+    "SideMetrics",
     "Task",
     "kind",
     "load",

@@ -11,19 +11,22 @@ from scipy.special import logsumexp, softmax
 from typing_extensions import override
 
 from hep2jax import mesh as meshes
-from hep2jax import metrics, models, report
+from hep2jax import models, report
 from hep2jax.config import Config
 from hep2jax.data.sets import fields as field_sets
 from hep2jax.data.sets import images
 from hep2jax.data.sets.fields import Field, FieldSet
 from hep2jax.data.streams import bags as bag_stream
 from hep2jax.data.streams.bags import BagStream
+from hep2jax.metrics.classification import ClassificationMetrics, classification_metrics, describe_recalls
+from hep2jax.metrics.estimates import defined_values
+from hep2jax.metrics.grouping import group_by
+from hep2jax.metrics.serialise import INLINE
 from hep2jax.models import TileOutput, mil
 from hep2jax.tasks.base import BatchShapes, Evaluator, Task, image_shapes
 from hep2jax.tasks.fields import plain_greys
 from hep2jax.tasks.reading import Parameters, Reader, Reading, as_fields
 from hep2jax.tasks.tile_reader import TileReader
-from hep2jax.tasks.words import figure
 from hep2jax.training import losses
 from hep2jax.training.state import Network
 
@@ -57,7 +60,7 @@ def from_record(record: dict[str, Any]) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BagResult(BagReading):
-    """What one field adds to every figure."""
+    """What one field adds to every metric."""
 
     number: int
     specimen: str
@@ -68,6 +71,16 @@ class BagResult(BagReading):
     def identifier(self) -> str:
         """That of the field's item."""
         return f"{self.specimen}-{self.number}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BagMetrics:
+    """The metrics of some fields, and of their specimens."""
+
+    fields: ClassificationMetrics = dataclasses.field(metadata=INLINE)
+    """Each field read by itself."""
+    specimen: ClassificationMetrics
+    """Each specimen read from all its fields."""
 
 
 def pooled(results: Sequence[BagResult]) -> Float[np.ndarray, " pattern"]:
@@ -147,7 +160,7 @@ class BagReader(Reader):
         return super().row(name, reading) | {"probability": shares[reading.pattern], **shares}
 
 
-class BagTask(Task[BagResult]):
+class BagTask(Task[BagResult, BagMetrics]):
     """Fields as bags of tiles: one pattern a specimen, of which nothing but the pattern is learnt from."""
 
     networks = models.BAG_READERS
@@ -194,15 +207,16 @@ class BagTask(Task[BagResult]):
         return Evaluator(self.examples, BagEvaluator(self.config, network, mesh).measure)
 
     @override
-    def figures(self, results: Sequence[BagResult], protocol: str, leakage: bool) -> dict[str, Any]:
-        """Of the fields one by one on top, then of the `specimen`s."""
-        specimens = self._classification(list(_by_specimen(results).values()))
-        fields = self._classification([[row] for row in results])
-        return fields | {"protocol": protocol, "specimen_leakage": leakage, "specimen": specimens}
+    def metrics(self, results: Sequence[BagResult]) -> BagMetrics:
+        specimens = group_by(results, lambda row: row.specimen)
+        return BagMetrics(
+            fields=self._classification([[row] for row in results]),
+            specimen=self._classification(list(specimens.values())),
+        )
 
-    def _classification(self, groups: Sequence[Sequence[BagResult]]) -> dict[str, Any]:
+    def _classification(self, groups: Sequence[Sequence[BagResult]]) -> ClassificationMetrics:
         """Every group of fields is one bag."""
-        return metrics.classification_report(
+        return classification_metrics(
             [group[0].truth for group in groups],
             [int(pooled(group).argmax()) for group in groups],
             [group[0].specimen for group in groups],
@@ -210,34 +224,29 @@ class BagTask(Task[BagResult]):
         )
 
     @override
-    def summary(self, figures: dict[str, Any]) -> dict[str, float]:
-        whole = figures["specimen"]
-        flat = {
-            "aca": figures["aca"],
-            "mca": figures["mca"],
-            "specimen_aca": whole["aca"],
-            "specimen_mca": whole["mca"],
-        }
-        return {name: value for name, value in flat.items() if value is not None}
-
-    @override
-    def score(self, figures: dict[str, Any]) -> float:
-        """MCA of the specimens; that of the fields decides between equals."""
-        return figures["specimen"]["mca"] + 1e-3 * figures["mca"]
-
-    @override
-    def describe(self, side: str, figures: dict[str, Any]) -> str:
-        whole = figures["specimen"]
-        return (
-            f"{side}: {whole['num_specimens']} specimens: MCA {figure(whole, 'mca')}, ACA {figure(whole, 'aca')}; "
-            f"{figures['num_examples']} fields one by one: MCA {figure(figures, 'mca')}"
+    def summary(self, measured: BagMetrics) -> dict[str, float]:
+        fields, specimen = measured.fields, measured.specimen
+        return defined_values(
+            {"aca": fields.aca, "mca": fields.mca, "specimen_aca": specimen.aca, "specimen_mca": specimen.mca}
         )
 
     @override
-    def details(self, figures: dict[str, Any]) -> list[str]:
+    def score(self, measured: BagMetrics) -> float:
+        """MCA of the specimens; that of the fields decides between equals."""
+        return float(measured.specimen.mca) + 1e-3 * float(measured.fields.mca)
+
+    @override
+    def describe(self, side: str, measured: BagMetrics) -> str:
+        fields, specimen = measured.fields, measured.specimen
+        return (
+            f"{side}: {specimen.num_specimens} specimens: MCA {specimen.mca}, ACA {specimen.aca}; "
+            f"{fields.num_examples} fields one by one: MCA {fields.mca}"
+        )
+
+    @override
+    def details(self, measured: BagMetrics) -> list[str]:
         """The recall of each pattern, of specimens."""
-        recalls = ((name, row["recall"], row["support"]) for name, row in figures["specimen"]["per_class"].items())
-        return ["recall: " + ", ".join(f"{name} {recall:.3f}" for name, recall, support in recalls if support)]
+        return [describe_recalls(measured.specimen)]
 
     @override
     def to_record(self, result: BagResult) -> dict[str, Any]:
@@ -251,10 +260,3 @@ class BagTask(Task[BagResult]):
     def gallery(self, indices: Sequence[int], results: Sequence[BagResult]) -> list[report.GalleryItem]:
         """None: the page's pictures compare masks. `report/records.json` says where the network looked."""
         return []
-
-
-def _by_specimen(results: Sequence[BagResult]) -> dict[str, list[BagResult]]:
-    groups: dict[str, list[BagResult]] = {}
-    for result in results:
-        groups.setdefault(result.specimen, []).append(result)
-    return groups

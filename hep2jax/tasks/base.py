@@ -1,9 +1,10 @@
 """The interface of a kind of reading: everything that training, evaluation, prediction and the report ask of it."""
 
 import abc
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import grain
 import jax
@@ -17,9 +18,13 @@ from hep2jax.data.sets import prepare
 from hep2jax.data.sets.items import Item
 from hep2jax.errors import UsageError
 from hep2jax.fingerprint import fingerprint
+from hep2jax.metrics.serialise import INLINE
 from hep2jax.models import ImageNetwork
 from hep2jax.tasks.reading import Parameters, Reader
 from hep2jax.training.state import Network
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 BatchShapes = dict[str, jax.ShapeDtypeStruct]
 
@@ -42,6 +47,22 @@ class Identified(Protocol):
 
 Result = TypeVar("Result", bound=Identified)
 """What an evaluation measured of one example."""
+
+Metrics = TypeVar("Metrics", bound="DataclassInstance")
+"""The metrics of some results: a frozen record, which `metrics.to_dict` turns into what `report/metrics.json` holds."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SideMetrics(Generic[Metrics]):
+    """The metrics of one side of a partition, and under what conditions they were measured."""
+
+    measured: Metrics = dataclasses.field(metadata=INLINE)
+    protocol: str
+    """How the data set was divided, in words."""
+    specimen_leakage: bool
+    """Whether the network was trained on specimens of this side."""
+    leakage_note: str
+    """The same in words."""
 
 
 class Stream(Protocol):
@@ -78,7 +99,7 @@ class Evaluator(Generic[Result]):
         return list(self._measure(parameters, [self._examples[i] for i in indices]))
 
 
-class Task(abc.ABC, Generic[Result]):
+class Task(abc.ABC, Generic[Result, Metrics]):
     """A kind of reading: what its networks are fed, learn, say and are measured by; an instance is a data set for it.
 
     Class attributes:
@@ -198,28 +219,28 @@ class Task(abc.ABC, Generic[Result]):
         """A network's forward pass over this data set."""
 
     @abc.abstractmethod
-    def figures(self, results: Sequence[Result], protocol: str, leakage: bool) -> dict[str, Any]:
-        """One side's entry in `report/metrics.json`."""
+    def metrics(self, results: Sequence[Result]) -> Metrics:
+        """The metrics of one side, from the results of its examples."""
 
     @abc.abstractmethod
-    def summary(self, figures: dict[str, Any]) -> dict[str, float]:
-        """The figures of one line of `metrics.jsonl`."""
+    def summary(self, measured: Metrics) -> dict[str, float]:
+        """The metrics that one line of `metrics.jsonl` holds, those that are defined."""
 
     @abc.abstractmethod
-    def score(self, figures: dict[str, Any]) -> float:
+    def score(self, measured: Metrics) -> float:
         """What ranks checkpoints by their validation side; more is better."""
 
     @abc.abstractmethod
-    def describe(self, side: str, figures: dict[str, Any]) -> str:
+    def describe(self, side: str, measured: Metrics) -> str:
         """The headline of a side in one line."""
 
     @abc.abstractmethod
-    def details(self, figures: dict[str, Any]) -> list[str]:
+    def details(self, measured: Metrics) -> list[str]:
         """Further lines about a side, for the terminal."""
 
     @abc.abstractmethod
     def to_record(self, result: Result) -> dict[str, Any]:
-        """A result for JSON, complete but for pictures."""
+        """A result for JSON, complete except for pictures."""
 
     @abc.abstractmethod
     def from_record(self, record: dict[str, Any]) -> Result:

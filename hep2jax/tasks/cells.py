@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import jax
 import numpy as np
@@ -11,24 +11,27 @@ from typing_extensions import override
 
 from hep2jax import config as configs
 from hep2jax import mesh as meshes
-from hep2jax import metrics, models, report
+from hep2jax import models, report
 from hep2jax.config import Config
 from hep2jax.data.sets import cells as cell_sets
 from hep2jax.data.sets.cells import Cell, CellSet
 from hep2jax.data.streams import cells as cell_stream
 from hep2jax.data.streams import feeding
+from hep2jax.metrics.classification import ClassificationMetrics, classification_metrics, describe_recalls
+from hep2jax.metrics.estimates import defined_values
+from hep2jax.metrics.grouping import group_by
+from hep2jax.metrics.serialise import INLINE
 from hep2jax.models import ClassifierOutput
 from hep2jax.specimens import voting
 from hep2jax.tasks.base import BatchShapes, Evaluator, Task, image_shapes
 from hep2jax.tasks.reading import Parameters, Reader, Reading
-from hep2jax.tasks.words import figure
 from hep2jax.training import losses, steps
 from hep2jax.training.state import Network
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CellResult:
-    """What one cell adds to every figure."""
+    """What one cell adds to every metric."""
 
     identifier: str
     specimen: str
@@ -47,6 +50,42 @@ class CellResult:
     def prediction(self) -> int:
         """The most probable pattern, the first of equals."""
         return int(self.probabilities.argmax())
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpecimenRow:
+    """One specimen, or several that repeat each other, read by the prevalence of its cells."""
+
+    specimen: str
+    """What counts as one specimen."""
+    pattern: str
+    """The true one."""
+    prediction: str
+    num_cells: int
+    right: int
+    """Cells that were read rightly."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpecimensOfCells:
+    """The specimens, each read by the prevalence of its cells."""
+
+    specimen: ClassificationMetrics
+    """Specimens that repeat each other count as one, with all their cells."""
+    specimens: tuple[SpecimenRow, ...]
+    repeated_specimens: tuple[tuple[str, ...], ...]
+    """The names of those that repeat each other, together."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CellMetrics:
+    """The metrics of some cells, and of their specimens."""
+
+    cells: ClassificationMetrics = dataclasses.field(metadata=INLINE)
+    examples: Literal["cell"] = "cell"
+    """Says in `report/metrics.json` what was classified."""
+    of_specimens: SpecimensOfCells | None = dataclasses.field(metadata=INLINE)
+    """None where the specimen of a cell is not known."""
 
 
 class CellEvaluator:
@@ -115,7 +154,7 @@ class CellReader(Reader):
         return super().row(name, reading) | {"probability": reading.rounded[reading.pattern], **reading.rounded}
 
 
-class CellTask(Task[CellResult]):
+class CellTask(Task[CellResult, CellMetrics]):
     """Cells by classifiers: one pattern a cell, and the prevalent one of a specimen's cells."""
 
     networks = models.CLASSIFIERS
@@ -168,69 +207,75 @@ class CellTask(Task[CellResult]):
         return Evaluator(self.examples, CellEvaluator(self.config, network, mesh).measure)
 
     @override
-    def figures(self, results: Sequence[CellResult], protocol: str, leakage: bool) -> dict[str, Any]:
-        """Of the cells on top, then of the `specimen`s; specimens that repeat each other count as one, with all cells.
+    def metrics(self, results: Sequence[CellResult]) -> CellMetrics:
+        """Of the cells and, where all are known, of their specimens.
 
-        `repeated_specimens` lists those, together.
+        For the interval, too, specimens that repeat each other are one.
         """
         known = all(row.specimen for row in results)
-        truth, read = [row.truth for row in results], [row.prediction for row in results]
-        groups = [row.unit if known else row.identifier for row in results]
-        figures = self._classification(truth, read, groups) | {
-            "examples": "cell",
-            "protocol": protocol,
-            "specimen_leakage": leakage,
-        }
+        cells = self._classification(
+            [row.truth for row in results],
+            [row.prediction for row in results],
+            [row.unit if known else row.identifier for row in results],
+        )
         if not known:
-            return figures | {"num_specimens": None}
-        specimens = _by_specimen(results)
+            return CellMetrics(cells=dataclasses.replace(cells, num_specimens=None), of_specimens=None)
+        return CellMetrics(cells=cells, of_specimens=self._specimens(results))
+
+    def _specimens(self, results: Sequence[CellResult]) -> SpecimensOfCells:
+        specimens = group_by(results, lambda row: row.unit)
         votes = [prevalent(rows) for rows in specimens.values()]
-        whole = self._classification([rows[0].truth for rows in specimens.values()], votes, list(specimens))
-        table = [self._specimen_row(rows, vote) for rows, vote in zip(specimens.values(), votes, strict=True)]
-        named = [sorted({row.specimen for row in rows}) for rows in specimens.values()]
-        repeated = [names for names in named if len(names) > 1]
-        return figures | {"specimen": whole, "specimens": table, "repeated_specimens": repeated}
+        named = [tuple(sorted({row.specimen for row in rows})) for rows in specimens.values()]
+        return SpecimensOfCells(
+            specimen=self._classification([rows[0].truth for rows in specimens.values()], votes, list(specimens)),
+            specimens=tuple(self._row(rows, vote) for rows, vote in zip(specimens.values(), votes, strict=True)),
+            repeated_specimens=tuple(names for names in named if len(names) > 1),
+        )
 
-    def _classification(self, truth: list[int], read: list[int], groups: list[str]) -> dict[str, Any]:
-        return metrics.classification_report(truth, read, groups, self.classes)
+    def _classification(self, truth: list[int], read: list[int], groups: list[str]) -> ClassificationMetrics:
+        return classification_metrics(truth, read, groups, self.classes)
 
-    def _specimen_row(self, rows: Sequence[CellResult], vote: int) -> dict[str, Any]:
-        return {
-            "specimen": rows[0].unit,
-            "pattern": self.classes[rows[0].truth],
-            "prediction": self.classes[vote],
-            "num_cells": len(rows),
-            "right": sum(row.prediction == row.truth for row in rows),
-        }
-
-    @override
-    def summary(self, figures: dict[str, Any]) -> dict[str, float]:
-        flat = {"aca": figures["aca"], "mca": figures["mca"]}
-        if "specimen" in figures:
-            flat |= {"specimen_aca": figures["specimen"]["aca"], "specimen_mca": figures["specimen"]["mca"]}
-        return {name: value for name, value in flat.items() if value is not None}
+    def _row(self, rows: Sequence[CellResult], vote: int) -> SpecimenRow:
+        return SpecimenRow(
+            specimen=rows[0].unit,
+            pattern=self.classes[rows[0].truth],
+            prediction=self.classes[vote],
+            num_cells=len(rows),
+            right=sum(row.prediction == row.truth for row in rows),
+        )
 
     @override
-    def score(self, figures: dict[str, Any]) -> float:
-        return figures["mca"]
+    def summary(self, measured: CellMetrics) -> dict[str, float]:
+        estimates = {"aca": measured.cells.aca, "mca": measured.cells.mca}
+        if measured.of_specimens:
+            specimen = measured.of_specimens.specimen
+            estimates |= {"specimen_aca": specimen.aca, "specimen_mca": specimen.mca}
+        return defined_values(estimates)
 
     @override
-    def describe(self, side: str, figures: dict[str, Any]) -> str:
-        line = f"{side}: {figures['num_examples']} cells: ACA {figure(figures, 'aca')}, MCA {figure(figures, 'mca')}"
-        whole = figures.get("specimen")
-        if not whole:
+    def score(self, measured: CellMetrics) -> float:
+        """MCA of the cells."""
+        return float(measured.cells.mca)
+
+    @override
+    def describe(self, side: str, measured: CellMetrics) -> str:
+        cells = measured.cells
+        line = f"{side}: {cells.num_examples} cells: ACA {cells.aca}, MCA {cells.mca}"
+        if not measured.of_specimens:
             return line
-        return f"{line}; {whole['num_specimens']} specimens: ACA {figure(whole, 'aca')}, MCA {figure(whole, 'mca')}"
+        specimen = measured.of_specimens.specimen
+        return f"{line}; {specimen.num_specimens} specimens: ACA {specimen.aca}, MCA {specimen.mca}"
 
     @override
-    def details(self, figures: dict[str, Any]) -> list[str]:
+    def details(self, measured: CellMetrics) -> list[str]:
         """The recall of each pattern and, of the specimens, how many were read rightly."""
-        recalls = ((name, row["recall"], row["support"]) for name, row in figures["per_class"].items())
-        lines = ["recall: " + ", ".join(f"{name} {recall:.3f}" for name, recall, support in recalls if support)]
-        if "specimens" in figures:
-            right = sum(row["pattern"] == row["prediction"] for row in figures["specimens"])
-            lines.append(f"specimens by the prevalence of their cells: {right} of {len(figures['specimens'])} right")
-            lines += [f"counted as one specimen: {', '.join(names)}" for names in figures["repeated_specimens"]]
+        lines = [describe_recalls(measured.cells)]
+        if measured.of_specimens:
+            rows = measured.of_specimens.specimens
+            right = sum(row.pattern == row.prediction for row in rows)
+            lines.append(f"specimens by the prevalence of their cells: {right} of {len(rows)} right")
+            repeated = measured.of_specimens.repeated_specimens
+            lines += [f"counted as one specimen: {', '.join(names)}" for names in repeated]
         return lines
 
     @override
@@ -273,10 +318,3 @@ def prevalent(rows: Sequence[CellResult]) -> int:
     """The pattern of most cells (Cascio, Taormina, Raso 2019); ties by the mean probability of the tied patterns."""
     counts = np.bincount([row.prediction for row in rows], minlength=len(rows[0].probabilities))
     return voting.prevalent(counts, np.mean([row.probabilities for row in rows], axis=0))
-
-
-def _by_specimen(results: Sequence[CellResult]) -> dict[str, list[CellResult]]:
-    groups: dict[str, list[CellResult]] = {}
-    for result in results:
-        groups.setdefault(result.unit, []).append(result)
-    return groups

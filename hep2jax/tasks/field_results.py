@@ -1,20 +1,23 @@
-"""What an evaluation measured of each field, and the figures that follow from it: counts first, one division last."""
+"""What an evaluation measured of each field, and the metrics that follow from it: counts first, one division last."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from hep2jax import metrics
-from hep2jax.metrics import ImageScore
+from hep2jax.metrics.classification import ClassificationMetrics, classification_metrics
+from hep2jax.metrics.estimates import defined_values
+from hep2jax.metrics.grouping import group_by
+from hep2jax.metrics.pixels import PixelCounts, class_pixel_metrics
+from hep2jax.metrics.segmentation import ImageScore, SegmentationMetrics, segmentation_metrics
+from hep2jax.metrics.serialise import INLINE, OMIT_EMPTY
 from hep2jax.specimens import voting
-from hep2jax.tasks.words import figure
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FieldResult:
-    """What one field adds to every figure; everything but the picture goes into `report/records.json`."""
+    """What one field adds to every metric; everything except the picture goes into `report/records.json`."""
 
     number: int
     truth: int
@@ -32,73 +35,97 @@ class FieldResult:
     @property
     def identifier(self) -> str:
         """That of the field's item."""
-        return f"{self.score.specimen}-{self.number}"
+        return f"{self.specimen}-{self.number}"
+
+    @property
+    def specimen(self) -> Hashable:
+        """The specimen that the field is of."""
+        return self.score.specimen
 
 
-def side_metrics(
-    classes: Sequence[str], results: Sequence[FieldResult], protocol: str, leakage: bool
-) -> dict[str, Any]:
-    """One side's entry in `report/metrics.json`: images on top, then `pixel`, `specimen` and the baselines."""
-    images = _classification(classes, [[r] for r in results])
-    pixel = metrics.pixel_report([r.score for r in results])
-    pixel["classes"] = metrics.class_pixel_report(np.sum([r.class_counts for r in results], axis=0), classes)
-    figures = {
-        **images,
-        "protocol": protocol,
-        "specimen_leakage": leakage,
-        "pixel": pixel,
-        "specimen": _classification(classes, list(by_specimen(results).values())),
-    }
-    if results and results[0].baselines:
-        figures["baselines"] = {
-            name: {"pixel": metrics.pixel_report([r.baselines[name] for r in results])} for name in results[0].baselines
-        }
-    return figures
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BaselineMetrics:
+    """What a classical segmentation, which names no pattern, achieves on the same fields."""
+
+    pixel: SegmentationMetrics
 
 
-def _classification(classes: Sequence[str], groups: Sequence[Sequence[FieldResult]]) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FieldMetrics:
+    """The metrics of some fields, and of their specimens."""
+
+    images: ClassificationMetrics = dataclasses.field(metadata=INLINE)
+    """Each field's pattern by the vote of its pixels."""
+    pixel: SegmentationMetrics
+    specimen: ClassificationMetrics
+    """Each specimen's pattern by the vote of all its fields' pixels."""
+    baselines: Mapping[str, BaselineMetrics] = dataclasses.field(metadata=OMIT_EMPTY)
+    """By variant of `classical.segment`; empty where not asked for."""
+
+
+def field_metrics(classes: Sequence[str], results: Sequence[FieldResult]) -> FieldMetrics:
+    """The metrics of a side's fields."""
+    pixel_classes = class_pixel_metrics(np.sum([row.class_counts for row in results], axis=0), classes)
+    names = results[0].baselines if results else ()
+    return FieldMetrics(
+        images=_classification(classes, [[row] for row in results]),
+        pixel=segmentation_metrics([row.score for row in results], pixel_classes),
+        specimen=_classification(classes, list(by_specimen(results).values())),
+        baselines={
+            name: BaselineMetrics(pixel=segmentation_metrics([row.baselines[name] for row in results]))
+            for name in names
+        },
+    )
+
+
+def _classification(classes: Sequence[str], groups: Sequence[Sequence[FieldResult]]) -> ClassificationMetrics:
     """Every group of fields (one field, or all of a specimen) gets one pattern by the vote of its pixels."""
-    votes = [vote(group) for group in groups]
-    return metrics.classification_report(
+    return classification_metrics(
         [group[0].truth for group in groups],
-        votes,
-        [group[0].score.specimen for group in groups],
+        [vote(group) for group in groups],
+        [group[0].specimen for group in groups],
         classes,
     )
 
 
 def vote(group: Sequence[FieldResult]) -> int | None:
     """The pattern that the foreground pixels of these fields name together; None where there are none."""
-    return voting.vote(np.stack([r.votes for r in group]))
+    return voting.vote(np.stack([row.votes for row in group]))
 
 
-def by_specimen(results: Sequence[FieldResult]) -> dict[Any, list[FieldResult]]:
-    """Results of each specimen's fields, specimens in order of appearance."""
-    groups: dict[Any, list[FieldResult]] = {}
-    for result in results:
-        groups.setdefault(result.score.specimen, []).append(result)
-    return groups
+def by_specimen(results: Sequence[FieldResult]) -> dict[Hashable, list[FieldResult]]:
+    """The results of each specimen's fields."""
+    return group_by(results, lambda row: row.specimen)
 
 
-def summary(figures: dict[str, Any]) -> dict[str, float]:
-    """Foreground Dice, JA, SEG and the patterns of specimens, flat, for `metrics.jsonl`."""
-    flat = {name: figures["pixel"][name] for name in ("Dice", "JA", "SE", "AC", "SEG")}
-    flat |= {"specimen_aca": figures["specimen"]["aca"], "specimen_mca": figures["specimen"]["mca"]}
-    return {name: value for name, value in flat.items() if value is not None}
-
-
-def describe_side(name: str, figures: dict[str, Any]) -> str:
-    """One line: foreground Dice and specimen MCA with their intervals."""
-    pixel, whole = figures["pixel"], figures["specimen"]
-    return (
-        f"{name}: foreground Dice {figure(pixel, 'Dice')}, JA {figure(pixel, 'JA')}, SEG {figure(pixel, 'SEG')}; "
-        f"{whole['num_specimens']} specimens: MCA {figure(whole, 'mca')}, ACA {figure(whole, 'aca')}"
+def summary(measured: FieldMetrics) -> dict[str, float]:
+    """The headline metrics of pixels, objects and specimens, flat, for `metrics.jsonl`."""
+    pixel, specimen = measured.pixel, measured.specimen
+    return defined_values(
+        {
+            "Dice": pixel.Dice,
+            "JA": pixel.JA,
+            "SE": pixel.SE,
+            "AC": pixel.AC,
+            "SEG": pixel.SEG,
+            "specimen_aca": specimen.aca,
+            "specimen_mca": specimen.mca,
+        }
     )
 
 
-def describe_pixels(name: str, pixel: dict[str, Any]) -> str:
-    """One line: every pixel and object figure with its interval."""
-    return f"{name}: " + ", ".join(f"{key} {figure(pixel, key)}" for key in (*metrics.PIXEL_FIGURES, "SEG"))
+def describe_side(name: str, measured: FieldMetrics) -> str:
+    """One line: foreground Dice and specimen MCA with their intervals."""
+    pixel, specimen = measured.pixel, measured.specimen
+    return (
+        f"{name}: foreground Dice {pixel.Dice}, JA {pixel.JA}, SEG {pixel.SEG}; "
+        f"{specimen.num_specimens} specimens: MCA {specimen.mca}, ACA {specimen.aca}"
+    )
+
+
+def describe_pixels(name: str, pixel: SegmentationMetrics) -> str:
+    """One line: every metric of pixels and objects with its interval."""
+    return f"{name}: SE {pixel.SE}, SP {pixel.SP}, JA {pixel.JA}, AC {pixel.AC}, Dice {pixel.Dice}, SEG {pixel.SEG}"
 
 
 def to_record(result: FieldResult) -> dict[str, Any]:
@@ -132,7 +159,7 @@ def from_record(row: dict[str, Any]) -> FieldResult:
         return ImageScore(
             specimen=row["specimen"],
             pattern=row["pattern"],
-            counts=metrics.PixelCounts(*values["counts"]),
+            counts=PixelCounts(*values["counts"]),
             jaccards=np.array(values["jaccards"], np.float64),
             instance_jaccards=np.array(values["instance_jaccards"], np.float64),
         )

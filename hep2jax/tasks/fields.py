@@ -12,17 +12,19 @@ from jaxtyping import Bool, Float, Int
 from typing_extensions import override
 
 from hep2jax import mesh as meshes
-from hep2jax import metrics, models, report
+from hep2jax import models, report
 from hep2jax.config import Config, EvaluationConfig
 from hep2jax.data import tiles
 from hep2jax.data.sets import fields as field_sets
-from hep2jax.data.sets.fields import VOID, FieldSet
+from hep2jax.data.sets.fields import FieldSet
 from hep2jax.data.streams import fields as field_stream
-from hep2jax.metrics import ImageScore
+from hep2jax.metrics.objects import connected_objects
+from hep2jax.metrics.pixels import VOID, count_classes
+from hep2jax.metrics.segmentation import ImageScore, score_image
 from hep2jax.specimens import classical, voting
 from hep2jax.tasks import field_results
 from hep2jax.tasks.base import BatchShapes, Evaluator, Task, image_shapes
-from hep2jax.tasks.field_results import FieldResult, by_specimen, vote
+from hep2jax.tasks.field_results import FieldMetrics, FieldResult, by_specimen, vote
 from hep2jax.tasks.reading import DECIMALS, Parameters, Reader, Reading, as_fields
 from hep2jax.tasks.tile_reader import TileReader
 from hep2jax.training import losses
@@ -95,7 +97,7 @@ class FieldEvaluator:
             score=self._score(field, classes, reading.foreground, reading.cells),
             baselines=self._baselines(field, classes),
             votes=reading.votes,
-            class_counts=metrics.count_classes(predicted, field.classes, valid, len(classes)),
+            class_counts=count_classes(predicted, field.classes, valid, len(classes)),
             predicted=predicted,
         )
 
@@ -103,7 +105,7 @@ class FieldEvaluator:
         self, field: field_sets.Field, classes: Sequence[str], foreground: np.ndarray, cells: np.ndarray | None
     ) -> ImageScore:
         valid = field.classes != VOID
-        return metrics.score_image(
+        return score_image(
             field.specimen_id,
             classes[field.pattern],
             foreground,
@@ -185,12 +187,12 @@ class PixelReader(Reader):
         masks, least = reading.cell_masks, self.config.evaluation.min_object_pixels
         return super().row(name, reading) | {
             "share": round(max(reading.probabilities.values()), DECIMALS),
-            "num_objects": sum(int(metrics.connected_objects(mask, least).max()) for mask in masks),
+            "num_objects": sum(int(connected_objects(mask, least).max()) for mask in masks),
             "foreground": round(float(np.concatenate([mask.ravel() for mask in masks]).mean()), DECIMALS),
         }
 
 
-class FieldTask(Task[FieldResult]):
+class FieldTask(Task[FieldResult, FieldMetrics]):
     """Fields by segmenters: background or a pattern for each pixel; the first output channel is background."""
 
     networks = models.SEGMENTERS
@@ -243,27 +245,28 @@ class FieldTask(Task[FieldResult]):
         return Evaluator(self.examples, functools.partial(forward.measure, classes=self.classes))
 
     @override
-    def figures(self, results: Sequence[FieldResult], protocol: str, leakage: bool) -> dict[str, Any]:
-        return field_results.side_metrics(self.classes, results, protocol, leakage)
+    def metrics(self, results: Sequence[FieldResult]) -> FieldMetrics:
+        return field_results.field_metrics(self.classes, results)
 
     @override
-    def summary(self, figures: dict[str, Any]) -> dict[str, float]:
-        return field_results.summary(figures)
+    def summary(self, measured: FieldMetrics) -> dict[str, float]:
+        return field_results.summary(measured)
 
     @override
-    def score(self, figures: dict[str, Any]) -> float:
+    def score(self, measured: FieldMetrics) -> float:
         """The mean of foreground Dice and MCA of the specimens."""
-        return (figures["pixel"]["Dice"] + figures["specimen"]["mca"]) / 2
+        return (float(measured.pixel.Dice) + float(measured.specimen.mca)) / 2
 
     @override
-    def describe(self, side: str, figures: dict[str, Any]) -> str:
-        return field_results.describe_side(side, figures)
+    def describe(self, side: str, measured: FieldMetrics) -> str:
+        return field_results.describe_side(side, measured)
 
     @override
-    def details(self, figures: dict[str, Any]) -> list[str]:
-        """Every pixel figure of the baselines and of the network."""
-        measured = {**figures.get("baselines", {}), self.config.model.name: figures}
-        return [field_results.describe_pixels(name, part["pixel"]) for name, part in measured.items()]
+    def details(self, measured: FieldMetrics) -> list[str]:
+        """Every metric of pixels and objects, of the baselines and of the network."""
+        pixels = {name: baseline.pixel for name, baseline in measured.baselines.items()}
+        pixels[self.config.model.name] = measured.pixel
+        return [field_results.describe_pixels(name, pixel) for name, pixel in pixels.items()]
 
     @override
     def to_record(self, result: FieldResult) -> dict[str, Any]:
@@ -279,13 +282,11 @@ class FieldTask(Task[FieldResult]):
         groups = by_specimen(results)
         first = {}
         for index, result in zip(indices, results, strict=True):
-            first.setdefault(result.score.specimen, (index, result))
+            first.setdefault(result.specimen, (index, result))
         pairs = list(first.values())
         count = min(self.config.evaluation.gallery_specimens, len(pairs))
         chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, count).round().astype(int)]
-        return [
-            _gallery_item(self.fields, index, result, vote(groups[result.score.specimen])) for index, result in chosen
-        ]
+        return [_gallery_item(self.fields, index, result, vote(groups[result.specimen])) for index, result in chosen]
 
 
 def _gallery_item(fields: FieldSet, index: int, result: FieldResult, prediction: int | None) -> report.GalleryItem:
@@ -298,7 +299,7 @@ def _gallery_item(fields: FieldSet, index: int, result: FieldResult, prediction:
         truth=fields.classes[field.pattern],
         prediction="none" if prediction is None else fields.classes[prediction],
         intensity=field.intensity,
-        dice=result.score.counts.figures()["Dice"],
+        dice=result.score.counts.ratios().Dice,
         votes={name: float(share) for name, share in zip(fields.classes, shares, strict=True)},
         image=field.image,
         truth_classes=field.classes,

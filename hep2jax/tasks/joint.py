@@ -12,19 +12,23 @@ from jaxtyping import Bool, Float, Int
 from typing_extensions import override
 
 from hep2jax import mesh as meshes
-from hep2jax import metrics, models, report
+from hep2jax import models, report
 from hep2jax.config import Config
 from hep2jax.data import tiles
 from hep2jax.data.sets import fields as field_sets
-from hep2jax.data.sets.fields import VOID, Field, FieldSet
+from hep2jax.data.sets.fields import Field, FieldSet
 from hep2jax.data.streams.joint import GRADES, JointStream, grade_of
+from hep2jax.metrics.classification import ClassificationMetrics, classification_metrics
+from hep2jax.metrics.estimates import defined_values
+from hep2jax.metrics.grouping import group_by
+from hep2jax.metrics.pixels import VOID, count_classes
+from hep2jax.metrics.serialise import INLINE
 from hep2jax.models import JointOutput
 from hep2jax.specimens import voting
 from hep2jax.tasks.base import BatchShapes, Evaluator, Task
-from hep2jax.tasks.field_results import FieldResult
+from hep2jax.tasks.field_results import FieldMetrics, FieldResult
 from hep2jax.tasks.fields import FieldEvaluator, FieldTask, PixelReader, counted_cells, plain_greys
 from hep2jax.tasks.reading import Parameters, Reading, as_fields
-from hep2jax.tasks.words import figure
 from hep2jax.training import losses
 from hep2jax.training.state import Network
 
@@ -91,7 +95,7 @@ def majority(votes: Sequence[PatchVotes]) -> tuple[int | None, int | None]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JointResult:
-    """What one field adds to every figure."""
+    """What one field adds to every metric."""
 
     field: FieldResult
     """Its `votes` are patches, not pixels."""
@@ -102,6 +106,15 @@ class JointResult:
     def identifier(self) -> str:
         """That of the field's item."""
         return self.field.identifier
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class JointMetrics:
+    """The metrics of some fields: masks, patterns and intensities."""
+
+    fields: FieldMetrics = dataclasses.field(metadata=INLINE)
+    intensity: ClassificationMetrics | None
+    """Of specimens, each graded by the majority of its fields' patches; None where no specimen's grade is known."""
 
 
 class JointEvaluator(FieldEvaluator):
@@ -159,7 +172,7 @@ class JointEvaluator(FieldEvaluator):
             score=self._score(field, classes, votes.foreground, cells),
             baselines=self._baselines(field, classes),
             votes=votes.patterns,
-            class_counts=metrics.count_classes(predicted, field.classes, field.classes != VOID, len(classes)),
+            class_counts=count_classes(predicted, field.classes, field.classes != VOID, len(classes)),
             predicted=predicted,
         )
         return JointResult(field=result, grades=votes.grades)
@@ -196,7 +209,7 @@ class PatchReader(PixelReader):
         return super().row(name, reading) | {"intensity": reading.intensity}
 
 
-class JointTask(Task[JointResult]):
+class JointTask(Task[JointResult, JointMetrics]):
     """Fields by patches: what `FieldTask` says of pixels and patterns, and the intensity of the specimen."""
 
     networks = models.JOINT_READERS
@@ -240,46 +253,30 @@ class JointTask(Task[JointResult]):
         return Evaluator(self.examples, functools.partial(forward.measure_joint, classes=self.classes))
 
     @override
-    def figures(self, results: Sequence[JointResult], protocol: str, leakage: bool) -> dict[str, Any]:
-        """As those of `FieldTask`, and `intensity` of specimens, None where no specimen's is known."""
-        figures = self._pixels.figures([row.field for row in results], protocol, leakage)
-        return figures | {"intensity": self._intensity(results)}
-
-    def _intensity(self, results: Sequence[JointResult]) -> dict[str, Any] | None:
-        groups: dict[Any, list[JointResult]] = {}
-        for row in results:
-            if grade_of(row.field.intensity) >= 0:
-                groups.setdefault(row.field.score.specimen, []).append(row)
-        if not groups:
-            return None
-        return metrics.classification_report(
-            [grade_of(rows[0].field.intensity) for rows in groups.values()],
-            [voting.vote(np.stack([row.grades for row in rows])) for rows in groups.values()],
-            list(groups),
-            GRADES,
-        )
+    def metrics(self, results: Sequence[JointResult]) -> JointMetrics:
+        return JointMetrics(fields=self._pixels.metrics([row.field for row in results]), intensity=_intensity(results))
 
     @override
-    def summary(self, figures: dict[str, Any]) -> dict[str, float]:
-        graded = figures["intensity"]
-        flat = {"intensity_aca": graded["aca"], "intensity_mca": graded["mca"]} if graded else {}
-        return self._pixels.summary(figures) | flat
+    def summary(self, measured: JointMetrics) -> dict[str, float]:
+        graded = measured.intensity
+        estimates = {"intensity_aca": graded.aca, "intensity_mca": graded.mca} if graded else {}
+        return self._pixels.summary(measured.fields) | defined_values(estimates)
 
     @override
-    def score(self, figures: dict[str, Any]) -> float:
+    def score(self, measured: JointMetrics) -> float:
         """The mean of foreground Dice, MCA of the specimens' patterns and, where known, that of their intensities."""
-        graded = figures["intensity"]
-        parts = [figures["pixel"]["Dice"], figures["specimen"]["mca"], *([graded["mca"]] if graded else [])]
-        return sum(parts) / len(parts)
+        parts = [measured.fields.pixel.Dice, measured.fields.specimen.mca]
+        parts += [measured.intensity.mca] if measured.intensity else []
+        return sum(map(float, parts)) / len(parts)
 
     @override
-    def describe(self, side: str, figures: dict[str, Any]) -> str:
-        line, graded = self._pixels.describe(side, figures), figures["intensity"]
-        return line + (f"; intensity ACA {figure(graded, 'aca')}, MCA {figure(graded, 'mca')}" if graded else "")
+    def describe(self, side: str, measured: JointMetrics) -> str:
+        line, graded = self._pixels.describe(side, measured.fields), measured.intensity
+        return line + (f"; intensity ACA {graded.aca}, MCA {graded.mca}" if graded else "")
 
     @override
-    def details(self, figures: dict[str, Any]) -> list[str]:
-        return self._pixels.details(figures)
+    def details(self, measured: JointMetrics) -> list[str]:
+        return self._pixels.details(measured.fields)
 
     @override
     def to_record(self, result: JointResult) -> dict[str, Any]:
@@ -292,3 +289,16 @@ class JointTask(Task[JointResult]):
     @override
     def gallery(self, indices: Sequence[int], results: Sequence[JointResult]) -> list[report.GalleryItem]:
         return self._pixels.gallery(indices, [row.field for row in results])
+
+
+def _intensity(results: Sequence[JointResult]) -> ClassificationMetrics | None:
+    graded = [row for row in results if grade_of(row.field.intensity) >= 0]
+    specimens = group_by(graded, lambda row: row.field.specimen)
+    if not specimens:
+        return None
+    return classification_metrics(
+        [grade_of(rows[0].field.intensity) for rows in specimens.values()],
+        [voting.vote(np.stack([row.grades for row in rows])) for rows in specimens.values()],
+        list(specimens),
+        GRADES,
+    )

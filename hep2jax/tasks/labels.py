@@ -17,21 +17,20 @@ from hep2jax.data.sets import images, prepare
 from hep2jax.data.sets.images import ImageSet, LabelledImage
 from hep2jax.data.streams import bags as bag_stream
 from hep2jax.data.streams.bags import BagStream
-from hep2jax.metrics import multilabel
+from hep2jax.metrics.estimates import defined_values, estimates_of
+from hep2jax.metrics.multilabel import MultilabelMetrics, multilabel_metrics
+from hep2jax.metrics.serialise import INLINE
 from hep2jax.models import mil
 from hep2jax.tasks.bags import BagEvaluator, BagReader, BagReading, BagTask, from_record, to_record
 from hep2jax.tasks.base import BatchShapes, Evaluator, Task, image_shapes
 from hep2jax.tasks.reading import Parameters, Reading
-from hep2jax.tasks.words import figure
 from hep2jax.training import losses
 from hep2jax.training.state import Network
-
-_FIGURES = ("mAP", "f1_micro", "f1_macro", "exact_match", "hamming")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabelsResult(BagReading):
-    """What one image adds to every figure."""
+    """What one image adds to every metric."""
 
     identifier: str
     specimen: str
@@ -40,6 +39,15 @@ class LabelsResult(BagReading):
     """One name for specimens that repeat each other (see `Item.group`)."""
     truth: tuple[int, ...]
     """1 for each pattern that the image has, 0 for the others."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LabelsMetrics:
+    """The metrics of some images."""
+
+    images: MultilabelMetrics = dataclasses.field(metadata=INLINE)
+    notes: tuple[str, ...]
+    """What is left out of the data set."""
 
 
 def probabilities(reading: BagReading) -> Float[np.ndarray, " pattern"]:
@@ -90,7 +98,7 @@ def several_patterns(values: np.ndarray, classes: Sequence[str], threshold: floa
     )
 
 
-class LabelsTask(Task[LabelsResult]):
+class LabelsTask(Task[LabelsResult, LabelsMetrics]):
     """Images as bags of tiles, each with none, one or several patterns: each pattern is there or not.
 
     What cannot be learnt from or measured is left out, and said in `notes` (see `images.usable`).
@@ -146,41 +154,42 @@ class LabelsTask(Task[LabelsResult]):
         return Evaluator(self.examples, LabelsEvaluator(self.config, network, mesh).measure_images)
 
     @override
-    def figures(self, results: Sequence[LabelsResult], protocol: str, leakage: bool) -> dict[str, Any]:
+    def metrics(self, results: Sequence[LabelsResult]) -> LabelsMetrics:
         known = all(row.specimen for row in results)
-        figures = multilabel.multilabel_report(
+        images = multilabel_metrics(
             np.array([row.truth for row in results]),
             np.array([probabilities(row) for row in results]),
             [row.group or row.specimen if known else row.identifier for row in results],
             self.classes,
             threshold=self.config.evaluation.pattern_threshold,
         )
-        said = {"protocol": protocol, "specimen_leakage": leakage, "notes": list(self.notes)}
-        return figures | said | ({} if known else {"num_specimens": None})
+        images = images if known else dataclasses.replace(images, num_specimens=None)
+        return LabelsMetrics(images=images, notes=self.notes)
 
     @override
-    def summary(self, figures: dict[str, Any]) -> dict[str, float]:
-        return {name: figures[name] for name in _FIGURES if figures[name] is not None}
+    def summary(self, measured: LabelsMetrics) -> dict[str, float]:
+        return defined_values(estimates_of(measured.images))
 
     @override
-    def score(self, figures: dict[str, Any]) -> float:
+    def score(self, measured: LabelsMetrics) -> float:
         """The mAP; 0 where no image of the side has a pattern."""
-        return figures["mAP"] or 0.0
+        return measured.images.mAP.value or 0.0
 
     @override
-    def describe(self, side: str, figures: dict[str, Any]) -> str:
-        whose = f" of {figures['num_specimens']} specimens" if figures["num_specimens"] else ""
-        named = (("mAP", "mAP"), ("macro F1", "f1_macro"), ("exact match", "exact_match"))
-        return f"{side}: {figures['num_examples']} images{whose}: " + ", ".join(
-            f"{name} {figure(figures, key)}" for name, key in named
+    def describe(self, side: str, measured: LabelsMetrics) -> str:
+        images = measured.images
+        whose = f" of {images.num_specimens} specimens" if images.num_specimens else ""
+        return (
+            f"{side}: {images.num_examples} images{whose}: mAP {images.mAP}, macro F1 {images.f1_macro}, "
+            f"exact match {images.exact_match}"
         )
 
     @override
-    def details(self, figures: dict[str, Any]) -> list[str]:
+    def details(self, measured: LabelsMetrics) -> list[str]:
         """The average precision of each pattern that occurs."""
-        rows = ((name, row["average_precision"]) for name, row in figures["per_class"].items())
-        said = ", ".join(f"{name} {precision:.3f}" for name, precision in rows if precision is not None)
-        return [f"average precision: {said}"]
+        precisions = ((name, row.average_precision) for name, row in measured.images.per_class.items())
+        words = ", ".join(f"{name} {precision:.3f}" for name, precision in precisions if precision is not None)
+        return [f"average precision: {words}"]
 
     @override
     def to_record(self, result: LabelsResult) -> dict[str, Any]:

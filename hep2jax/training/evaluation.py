@@ -15,8 +15,9 @@ from hep2jax import report, tasks
 from hep2jax.config import Config
 from hep2jax.data.splits import protocols
 from hep2jax.errors import UsageError
+from hep2jax.metrics.serialise import to_dict
 from hep2jax.progress import say
-from hep2jax.tasks import Evaluator, Parameters, Task
+from hep2jax.tasks import Evaluator, Parameters, SideMetrics, Task
 from hep2jax.training import environment, optimizers, workdir
 from hep2jax.training import state as states
 from hep2jax.training.checkpoints import Checkpoints
@@ -29,11 +30,11 @@ RECORDS = "records.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What was measured, side by side: indices of examples, results and the figures of `report/metrics.json`."""
+    """What was measured, side by side: indices of examples, their results, and the metrics of `report/metrics.json`."""
 
     indices: dict[str, tuple[int, ...]]
     results: dict[str, list[Any]]
-    figures: dict[str, dict[str, Any]]
+    metrics: dict[str, SideMetrics]
 
 
 def measure_sides(
@@ -42,8 +43,8 @@ def measure_sides(
     """Measure every side but the training one; that one where there is no other, and then it is said."""
     sides = _measured_sides(partition)
     results = {name: evaluator.measure(parameters, rows) for name, rows in sides.items()}
-    figures = {name: _figures(task, name, rows, partition) for name, rows in results.items()}
-    return Evaluation(indices=sides, results=results, figures=figures)
+    metrics = {name: _side_metrics(task, name, rows, partition) for name, rows in results.items()}
+    return Evaluation(indices=sides, results=results, metrics=metrics)
 
 
 def _measured_sides(partition: protocols.Partition) -> dict[str, tuple[int, ...]]:
@@ -77,12 +78,20 @@ def kept_results(
     return results if named == wanted else None
 
 
-def _figures(task: Task, side: str, results: Sequence[Any], partition: protocols.Partition) -> dict[str, Any]:
+def _side_metrics(task: Task, side: str, results: Sequence[Any], partition: protocols.Partition) -> SideMetrics:
     if side == "train":
-        said = f"{partition.description}; measured on the specimens that it was trained on"
-        return task.figures(results, said, True) | {"leakage_note": "measured on what it was trained on"}
-    figures = task.figures(results, partition.description, partition.specimen_leakage)
-    return figures | {"leakage_note": partition.leakage_note}
+        return SideMetrics(
+            measured=task.metrics(results),
+            protocol=f"{partition.description}; measured on the specimens that it was trained on",
+            specimen_leakage=True,
+            leakage_note="measured on what it was trained on",
+        )
+    return SideMetrics(
+        measured=task.metrics(results),
+        protocol=partition.description,
+        specimen_leakage=partition.specimen_leakage,
+        leakage_note=partition.leakage_note,
+    )
 
 
 def write_report(
@@ -90,19 +99,20 @@ def write_report(
 ) -> None:
     """Write `report/` (the process that writes files calls this) and say the headline of every side."""
     folder = directory / "report"
-    workdir.write_json(folder / "metrics.json", evaluation.figures)
+    metrics = {name: to_dict(side) for name, side in evaluation.metrics.items()}
+    workdir.write_json(folder / "metrics.json", metrics)
     records = {name: [task.to_record(row) for row in rows] for name, rows in evaluation.results.items()}
     identity = _identity(task, evaluation.indices, evaluated_step)
     workdir.write_json(folder / RECORDS, {"classes": list(task.classes), "identity": identity, "sides": records})
     page = report.write_report(
         directory,
-        metrics=evaluation.figures,
+        metrics=metrics,
         gallery={name: task.gallery(evaluation.indices[name], rows) for name, rows in evaluation.results.items()},
         environment={"evaluated_step": evaluated_step, **environment.describe()},
         timings=clock.seconds(),
     )
-    for name, figures in evaluation.figures.items():
-        say(task.describe(name, figures))
+    for name, side in evaluation.metrics.items():
+        say(task.describe(name, side.measured))
     say(f"report: {page}")
 
 

@@ -1,21 +1,21 @@
-"""All folds of a protocol: train each, then pool what was counted into one set of figures."""
+"""All folds of a protocol: train each, then pool what was counted into one set of metrics."""
 
 import copy
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 from hep2jax import config as configs
 from hep2jax import report, tasks
 from hep2jax.config import Config
 from hep2jax.data.splits import protocols
 from hep2jax.errors import UsageError
+from hep2jax.metrics.serialise import to_dict
 from hep2jax.progress import say
 from hep2jax.training import environment, loop, workdir
 
 
-def run(config: Config, directory: pathlib.Path) -> tuple[tasks.Task, dict[str, Any]]:
-    """Train and measure every fold in `directory/fold-NN`; the task and the pooled test figures.
+def run(config: Config, directory: pathlib.Path) -> tuple[tasks.Task, tasks.SideMetrics]:
+    """Train and measure every fold in `directory/fold-NN`; the task and the pooled metrics of the test sides.
 
     Finished folds are kept; one that was last measured on other data or with other settings is measured again.
     Counts are pooled, not averaged: a held-out specimen has one class, so no fold alone has an MCA.
@@ -33,16 +33,18 @@ def run(config: Config, directory: pathlib.Path) -> tuple[tasks.Task, dict[str, 
         folded = _fold_config(config, fold)
         partitions.append(protocols.partition(folded.data, task.name, task.items, task.classes))
         rows += loop.complete(folded, directory / f"fold-{fold:02d}", task)["test"]
-    protocol = f"{config.data.protocol}, {len(groups)} folds pooled"
-    figures = task.figures(rows, protocol, any(part.specimen_leakage for part in partitions))
-    figures["leakage_note"] = leakage_note(partitions)
-    workdir.write_json(directory / "report" / "metrics.json", {"test": figures})
-    configs.save(config, directory / workdir.CONFIG)
-    report.write_report(
-        directory, metrics={"test": figures}, gallery={}, environment=environment.describe(), timings={}
+    pooled = tasks.SideMetrics(
+        measured=task.metrics(rows),
+        protocol=f"{config.data.protocol}, {len(groups)} folds pooled",
+        specimen_leakage=any(part.specimen_leakage for part in partitions),
+        leakage_note=leakage_note(partitions),
     )
-    say(task.describe("pooled test", figures))
-    return task, figures
+    metrics = {"test": to_dict(pooled)}
+    workdir.write_json(directory / "report" / "metrics.json", metrics)
+    configs.save(config, directory / workdir.CONFIG)
+    report.write_report(directory, metrics=metrics, gallery={}, environment=environment.describe(), timings={})
+    say(task.describe("pooled test", pooled.measured))
+    return task, pooled
 
 
 def leakage_note(partitions: Sequence[protocols.Partition]) -> str:

@@ -330,14 +330,14 @@ def _check_finite(first_step: int, columns: dict[str, np.ndarray]) -> None:
 
 
 def _validate(this: Run, step: int) -> float | None:
-    """Figures on the validation side; its score ranks checkpoints."""
+    """Measure the validation side; its score ranks checkpoints."""
     if not this.partition.validation:
         return None
     with this.clock.phase("evaluation"):
         rows = this.evaluator.measure(this.parameters, this.partition.validation)
-        figures = this.task.figures(rows, this.partition.description, this.partition.specimen_leakage)
-    this.writer.write(step, "validation", this.task.summary(figures))
-    return this.task.score(figures)
+        measured = this.task.metrics(rows)
+    this.writer.write(step, "validation", this.task.summary(measured))
+    return this.task.score(measured)
 
 
 def class_weights(frequencies: Float64[np.ndarray, " output"], class_balance: float) -> Float32[np.ndarray, " output"]:
@@ -354,12 +354,12 @@ def _finish(this: Run) -> None:
     if best is not None and best != trained:
         this.state = this.checkpoints.restore(best, this.state)
     with this.clock.phase("evaluation"):
-        measured = evaluation.measure_sides(this.task, this.evaluator, this.parameters, this.partition)
+        evaluated = evaluation.measure_sides(this.task, this.evaluator, this.parameters, this.partition)
     if not this.is_chief:
         return
-    for split, figures in measured.figures.items():
-        this.writer.write(trained, split, this.task.summary(figures))
+    for split, side in evaluated.metrics.items():
+        this.writer.write(trained, split, this.task.summary(side.measured))
     number, seconds = states.num_parameters(this.state.params), this.clock.seconds()["total"]
     this.writer.write(trained, "final", {"params_digest": digest, "num_parameters": number, "seconds": seconds})
-    evaluation.write_report(this.task, this.directory, measured, this.clock, this.step)
+    evaluation.write_report(this.task, this.directory, evaluated, this.clock, this.step)
     say(f"params_digest {digest}")

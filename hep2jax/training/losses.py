@@ -15,12 +15,10 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from hep2jax.config import LossConfig
+from hep2jax.metrics.pixels import VOID
 from hep2jax.models.classifier import ClassifierOutput
 from hep2jax.models.joint import JointOutput
 from hep2jax.models.segmenter import SegmenterOutput
-
-VOID = 255
-"""Label of pixels that are neither trained nor measured on."""
 
 
 class LossTerms(NamedTuple):

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler  # pyright: igno
 
 from hep2jax.config import AugmentConfig, Config
 from hep2jax.data.sets.cells import Cell
-from hep2jax.data.sets.fields import VOID, Field
+from hep2jax.data.sets.fields import Field
+from hep2jax.metrics.pixels import VOID
 
 _ENDLESS = 10**9
 _POINTS = 4096  # of a field's cell pixels, as in `hep2jax.data.streams.fields`

@@ -10,7 +10,8 @@ from torch import Tensor, nn  # pyright: ignore[reportMissingImports]
 from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
 from hep2jax.config import Config, OptimizerConfig
-from hep2jax.training import losses, optimizers
+from hep2jax.metrics.pixels import VOID
+from hep2jax.training import optimizers
 from scripts.peers import networks
 
 
@@ -140,7 +141,7 @@ class Trainer:
 
 def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
     """Weighted mean over cells or pixels, void ones left out."""
-    return functional.cross_entropy(networks.at_least_float32(logits), labels, class_weights, ignore_index=losses.VOID)
+    return functional.cross_entropy(networks.at_least_float32(logits), labels, class_weights, ignore_index=VOID)
 
 
 def learning_rate(options: OptimizerConfig, step: int, num_steps: int) -> float:

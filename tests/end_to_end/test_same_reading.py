@@ -162,9 +162,10 @@ def _check_fields(task: Task, results: Sequence[Any], directory: pathlib.Path) -
             grade = voting.vote(result.grades)
             assert row["intensity"] == ("none" if grade is None else GRADES[grade])
     assert [row["pattern"] == "none" for row in rows] == [row["foreground"] == 0 for row in rows]
-    figures = task.figures(results, "made up", False)
+    measured = task.metrics(results)
+    of_fields = getattr(measured, "fields", measured)
     unread = sum(row["pattern"] == "none" for row in rows)
-    assert figures["num_undecided"] == figures["specimen"]["num_undecided"] == unread
+    assert of_fields.images.num_undecided == of_fields.specimen.num_undecided == unread
     return unread
 
 

@@ -6,6 +6,7 @@ from scipy import stats
 
 from hep2jax import metrics
 from hep2jax.metrics import intervals
+from hep2jax.metrics.estimates import estimates_of
 from scripts import simulate_coverage
 
 ICPR2012 = np.concatenate(simulate_coverage.DESIGNS[14])
@@ -22,9 +23,9 @@ def test_cells_of_fourteen_specimens_are_covered(recall):
     for _ in range(300):
         right = rng.binomial(ICPR2012, rng.beta(2 * recall, 2 - 2 * recall, 14))
         read = np.where(place < right[specimen], PATTERN[specimen], (PATTERN[specimen] + 1) % 6)
-        report = metrics.classification_report(PATTERN[specimen], read, specimen, "abcdef")
+        report = metrics.classification_metrics(PATTERN[specimen], read, specimen, "abcdef")
         for name in held:
-            low, high = report[f"{name}_ci95"]
+            low, high = estimates_of(report)[name].ci95
             held[name] += low <= recall <= high
     for name, count in held.items():
         assert 0.92 < count / 300 < 0.985, name
@@ -82,7 +83,7 @@ def test_jackknife_of_a_mean_is_students():
     np.testing.assert_allclose(intervals.jackknife_interval(values.mean(), without), expected, atol=5e-3)
 
 
-def test_a_figure_of_one_specimen_alone_has_no_interval():
+def test_a_metric_of_one_specimen_alone_has_no_interval():
     assert intervals.jackknife_interval(0.9, np.array([np.nan, 0.9])) is None
     assert intervals.jackknife_interval(0.9, np.array([0.9])) is None
     assert intervals.jackknife_interval(np.nan, np.array([0.9, 0.9])) is None

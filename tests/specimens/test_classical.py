@@ -27,7 +27,7 @@ def _field(objects, levels, *, background=15.0, slope=0.0, seed=0):
 
 
 def _dice(prediction, truth):
-    return metrics.count_pixels(prediction, truth, np.ones(truth.shape, bool)).figures()["Dice"]
+    return metrics.count_pixels(prediction, truth, np.ones(truth.shape, bool)).ratios().Dice
 
 
 @pytest.mark.parametrize("variant", classical.VARIANTS)

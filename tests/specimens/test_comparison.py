@@ -1,4 +1,4 @@
-"""The comparison of systems: figures that can be checked by hand, resuming, and what is said of what is missing."""
+"""The comparison of systems: metrics that can be checked by hand, resuming, and what is said of what is missing."""
 
 import dataclasses
 import pathlib
@@ -11,6 +11,7 @@ from hep2jax.config import DataConfig
 from hep2jax.data.sets.fields import Field, FieldSet
 from hep2jax.data.splits import protocols
 from hep2jax.errors import UsageError
+from hep2jax.metrics import Estimate
 from hep2jax.specimens import base, comparison
 from hep2jax.specimens.base import Reading
 from tests.data.fields import disc_field, field_set
@@ -73,7 +74,7 @@ def partitions(fields) -> list[protocols.Partition]:
     return made
 
 
-def test_figures_add_up(fields, partitions, tmp_path):
+def test_metrics_add_up(fields, partitions, tmp_path):
     plain = Guess("plain", 1)
     gaps = Guess("gaps", 1, unreadable=("train-1-0",))
     result = comparison.compare([plain, gaps], fields, partitions, tmp_path)
@@ -109,8 +110,9 @@ def test_what_several_fields_gain(fields, partitions, tmp_path):
     assert row["gain_of_fields"] == pytest.approx(1 / 6)
     low, high = row["gain_of_fields_ci95"]
     assert -0.1 < low < 1 / 6 < high < 0.5
-    single = comparison.figures([comparison.Measured(reading=reading("a"), intensity="", pixels=None, alone=())], "abc")
-    assert single["one_field_accuracy"] is single["gain_of_fields"] is single["gain_of_fields_ci95"] is None
+    rows = [comparison.Measured(reading=reading("a"), intensity="", pixels=None, alone=())]
+    single = comparison.system_metrics("images", rows, "abc")
+    assert single.one_field_accuracy == single.gain_of_fields == Estimate(value=None)
 
 
 def reading(specimen: str) -> Reading:

@@ -42,8 +42,8 @@ class TestVote:
         nothing = np.zeros((4, 3), int)
         assert voting.vote(nothing) is None
         assert voting.vote(np.zeros((0, 3), int)) is None
-        report = metrics.classification_report([2], [voting.vote(nothing)], ["a"], ("x", "y", "z"))
-        assert report["aca"] == 0.0
+        report = metrics.classification_metrics([2], [voting.vote(nothing)], ["a"], ("x", "y", "z"))
+        assert report.aca.value == 0.0
 
     def test_order_of_fields_does_not_matter(self):
         rng = np.random.default_rng(0)

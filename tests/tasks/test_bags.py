@@ -11,10 +11,12 @@ from hep2jax import ops
 from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
 from hep2jax.data.streams.bags import BagStream, of_specimens
 from hep2jax.errors import UsageError
-from hep2jax.tasks.bags import BagTask, pooled
+from hep2jax.metrics.serialise import to_dict
+from hep2jax.tasks.bags import BagMetrics, BagTask, pooled
 from hep2jax.training import optimizers, steps
 from hep2jax.training import state as states
 from tests.data.blobs import blob_set
+from tests.tasks import records
 
 _BAGS, _TILES, _SIDE, _STEPS = 6, 3, 48, 120
 
@@ -56,11 +58,13 @@ def trained(fields):
 def test_learns_a_dozen_specimens_by_heart(trained, fields):
     task, evaluator, parameters = trained
     results = evaluator.measure(parameters, range(len(fields)))
-    figures = task.figures(results, "none", False)
-    assert figures["num_examples"] == 24
-    assert figures["specimen"]["num_specimens"] == 12
-    assert figures["specimen"]["mca"] == 1.0
-    assert task.summary(figures)["specimen_mca"] == 1.0
+    measured = task.metrics(results)
+    assert measured.fields.num_examples == 24
+    assert measured.specimen.num_specimens == 12
+    assert measured.specimen.mca.value == 1.0
+    assert task.summary(measured)["specimen_mca"] == 1.0
+    entries = to_dict(measured)
+    assert (entries["num_examples"], entries["specimen"]["num_specimens"]) == (24, 12)
     assert [task.to_record(task.from_record(task.to_record(row))) for row in results] == [
         task.to_record(row) for row in results
     ]
@@ -122,7 +126,7 @@ def test_the_device_makes_the_tiles_that_the_host_makes(fields):
 def test_checkpoints_are_ranked_by_specimens_then_by_fields(fields):
     task = BagTask(_config(), fields)
     scores = [
-        task.score({"specimen": {"mca": whole}, "mca": single})
+        task.score(BagMetrics(fields=records.classification(single), specimen=records.classification(whole)))
         for whole, single in ((0.7, 0.9), (0.8, 0.1), (0.8, 0.2))
     ]
     assert scores == sorted(set(scores))

@@ -1,4 +1,4 @@
-"""Figures, records and evaluation of cells; no training."""
+"""Metrics, records and evaluation of cells; no training."""
 
 import dataclasses
 import json
@@ -10,7 +10,8 @@ import pytest
 from hep2jax import mesh as meshes
 from hep2jax.config import Config, DataConfig, EvaluationConfig, ModelConfig
 from hep2jax.data.streams import feeding
-from hep2jax.tasks.cells import CellEvaluator, CellResult, CellTask, prevalent
+from hep2jax.metrics.serialise import to_dict
+from hep2jax.tasks.cells import CellEvaluator, CellResult, CellTask, SpecimenRow, prevalent
 from hep2jax.training import optimizers
 from hep2jax.training import state as states
 from tests.data.cell_tables import cell_set
@@ -43,16 +44,21 @@ ROWS = [("a", 0, 0), ("a", 0, 0), ("a", 0, 1), ("b", 1, 2), ("b", 1, 2), ("b", 1
 
 
 def test_cells_are_counted_and_specimens_read_by_prevalence():
-    figures = _task().figures(_results(ROWS), "made up", False)
-    assert figures["aca"] == pytest.approx(5 / 8)
-    assert figures["mca"] == pytest.approx((3 / 4 + 1 / 3 + 1) / 3)
-    assert figures["confusion"] == [[3, 1, 0], [0, 1, 2], [0, 0, 1]]
-    assert _task().score(figures) == figures["mca"]  # the rarer patterns count as much as the others
-    assert (figures["num_examples"], figures["num_specimens"]) == (8, 4)
-    assert figures["specimen"]["aca"] == pytest.approx(3 / 4)
-    rows = {row["specimen"]: row for row in figures["specimens"]}
-    assert rows["b"] == {"specimen": "b", "pattern": "ring", "prediction": "dots", "num_cells": 3, "right": 1}
-    json.dumps(figures, allow_nan=False)
+    measured = _task().metrics(_results(ROWS))
+    cells, specimens = measured.cells, measured.of_specimens
+    assert cells.aca.value == pytest.approx(5 / 8)
+    assert cells.mca.value == pytest.approx((3 / 4 + 1 / 3 + 1) / 3)
+    assert cells.confusion == ((3, 1, 0), (0, 1, 2), (0, 0, 1))
+    assert _task().score(measured) == cells.mca.value  # the rarer patterns count as much as the others
+    assert (cells.num_examples, cells.num_specimens) == (8, 4)
+    assert specimens.specimen.aca.value == pytest.approx(3 / 4)
+    rows = {row.specimen: row for row in specimens.specimens}
+    assert rows["b"] == SpecimenRow(specimen="b", pattern="ring", prediction="dots", num_cells=3, right=1)
+    entries = to_dict(measured)
+    assert entries["examples"] == "cell"
+    assert entries["specimens"][1]["pattern"] == "ring"
+    assert list(entries)[-3:] == ["specimen", "specimens", "repeated_specimens"]
+    json.dumps(entries, allow_nan=False)
 
 
 def test_specimens_that_repeat_each_other_count_as_one():
@@ -61,22 +67,24 @@ def test_specimens_that_repeat_each_other_count_as_one():
     rows = [dataclasses.replace(row, group=row.specimen[0]) for row in _results(ROWS) + copies]
     merged = [dataclasses.replace(row, specimen=row.group) for row in rows]
     task = _task()
-    figures, expected = (task.figures(some, "made up", False) for some in (rows, merged))
-    assert (figures["num_examples"], figures["num_specimens"], figures["specimen"]["num_specimens"]) == (11, 4, 4)
-    assert figures | {"repeated_specimens": []} == expected
-    assert figures["repeated_specimens"] == [["a", "a2"]]
-    assert task.details(figures)[-1] == "counted as one specimen: a, a2"
-    alone = task.figures([dataclasses.replace(row, group="") for row in rows], "made up", False)
-    assert alone["num_specimens"] == 5
-    assert alone["aca_ci95"] != figures["aca_ci95"]
+    measured, expected = (task.metrics(some) for some in (rows, merged))
+    specimens = measured.of_specimens
+    assert (measured.cells.num_examples, measured.cells.num_specimens, specimens.specimen.num_specimens) == (11, 4, 4)
+    assert measured.cells == expected.cells
+    assert dataclasses.replace(specimens, repeated_specimens=()) == expected.of_specimens
+    assert specimens.repeated_specimens == (("a", "a2"),)
+    assert task.details(measured)[-1] == "counted as one specimen: a, a2"
+    alone = task.metrics([dataclasses.replace(row, group="") for row in rows]).cells
+    assert alone.num_specimens == 5
+    assert alone.aca.ci95 != measured.cells.aca.ci95
 
 
 def test_without_specimen_ids_nothing_is_said_about_specimens():
     rows = [dataclasses.replace(row, specimen="") for row in _results(ROWS)]
-    figures = _task().figures(rows, "made up", True)
-    assert figures["num_specimens"] is None
-    assert "specimen" not in figures
-    assert figures["aca_ci95"][0] < 5 / 8 < figures["aca_ci95"][1]
+    measured = _task().metrics(rows)
+    assert measured.cells.num_specimens is None
+    assert not {"specimen", "specimens", "repeated_specimens"} & to_dict(measured).keys()
+    assert measured.cells.aca.ci95.low < 5 / 8 < measured.cells.aca.ci95.high
 
 
 def test_ties_go_to_the_more_probable_pattern():
@@ -86,11 +94,11 @@ def test_ties_go_to_the_more_probable_pattern():
     assert prevalent([rows[0], sure]) == 1
 
 
-def test_records_give_back_the_same_figures():
+def test_records_give_back_the_same_metrics():
     task = _task()
     rows = _results(ROWS)
     back = [task.from_record(json.loads(json.dumps(task.to_record(row)))) for row in rows]
-    assert task.figures(back, "p", False) == task.figures(rows, "p", False)
+    assert task.metrics(back) == task.metrics(rows)
 
 
 def test_the_gallery_shows_errors_first_and_every_pattern():
@@ -105,7 +113,7 @@ def test_the_gallery_shows_errors_first_and_every_pattern():
 
 
 @pytest.mark.parametrize("dihedral", [False, True])
-def test_figures_do_not_depend_on_the_batch_size(dihedral: bool):
+def test_predictions_do_not_depend_on_the_batch_size(dihedral: bool):
     probabilities = []
     for batch_size in (1, 7, 64):
         task = _task(batch_size=batch_size, dihedral=dihedral)

@@ -1,5 +1,6 @@
-"""Figures, records and evaluation of whole fields; no training."""
+"""Metrics, records and evaluation of whole fields; no training."""
 
+import dataclasses
 import json
 
 import jax
@@ -11,11 +12,14 @@ from flax import nnx
 from hep2jax import mesh as meshes
 from hep2jax.config import Config, EvaluationConfig
 from hep2jax.data.sets import fields as field_sets
+from hep2jax.metrics.pixels import VOID
+from hep2jax.metrics.serialise import to_dict
 from hep2jax.models import SegmenterOutput
 from hep2jax.tasks.fields import FieldTask, to_native
 from hep2jax.training import optimizers
 from hep2jax.training import state as states
 from tests.data.fields import field_set
+from tests.tasks import records
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +40,13 @@ def world(data_dir):
     return config, fields, mesh, network, (params, state.batch_stats)
 
 
-def _figures(world, batch_size: int) -> dict:
+def _metrics(world, batch_size: int) -> dict:
     config, fields, mesh, network, parameters = world
     config.evaluation.batch_size = batch_size
     indices = range(0, len(fields), 3)
     task = FieldTask(config, fields)
     rows = task.evaluator(network, mesh).measure(parameters, indices)
-    return task.figures(rows, "made up", False)
+    return to_dict(task.metrics(rows))
 
 
 def _numbers(value) -> list[float]:
@@ -53,12 +57,12 @@ def _numbers(value) -> list[float]:
     return [float(value)] if isinstance(value, int | float) else []
 
 
-def test_figures_do_not_depend_on_the_batch_size(world):
-    one = _numbers(_figures(world, 1))
+def test_metrics_do_not_depend_on_the_batch_size(world):
+    one = _numbers(_metrics(world, 1))
     assert len(one) > 100
     for batch_size in (7, 200):
         # XLA rounds other batches in another way: a pixel on the border of two classes may fall to the other side.
-        np.testing.assert_allclose(_numbers(_figures(world, batch_size)), one, atol=1e-4)
+        np.testing.assert_allclose(_numbers(_metrics(world, batch_size)), one, atol=1e-4)
 
 
 def test_records_survive_json(world):
@@ -68,16 +72,23 @@ def test_records_survive_json(world):
     rows = task.evaluator(network, mesh).measure(parameters, range(4))
     back = [task.from_record(json.loads(json.dumps(task.to_record(row)))) for row in rows]
     config.evaluation.nuclear_diameter, config.evaluation.baselines = 0.0, False
-    first = task.figures(rows, "p", False)
-    assert task.figures(back, "p", False) == first
-    assert set(first["baselines"]) == {"otsu_watershed", "otsu_log_watershed"}
+    first = task.metrics(rows)
+    assert task.metrics(back) == first
+    assert set(first.baselines) == {"otsu_watershed", "otsu_log_watershed"}
+    entries = to_dict(first)
+    assert list(entries)[-3:] == ["pixel", "specimen", "baselines"]
+    assert "classes" in entries["pixel"]
+    assert set(entries["baselines"]["otsu_watershed"]) == {"pixel"}
+    assert "classes" not in entries["baselines"]["otsu_watershed"]["pixel"]
+    without = [dataclasses.replace(row, baselines={}) for row in rows]
+    assert "baselines" not in to_dict(task.metrics(without))
 
 
 def test_native_resolution_is_what_is_measured(world):
     config, fields, mesh, network, parameters = world
     result = FieldTask(config, fields).evaluator(network, mesh).measure(parameters, [0])[0]
     assert result.predicted.shape == fields.fields[0].image.shape
-    valid = np.count_nonzero(fields.fields[0].classes != field_sets.VOID)
+    valid = np.count_nonzero(fields.fields[0].classes != VOID)
     counts = result.score.counts
     assert counts.tp + counts.fp + counts.fn + counts.tn == valid
     assert result.class_counts.sum() == valid
@@ -105,9 +116,9 @@ def _bright(share: float, threshold: float):
     return fields.fields[1], evaluator.measure(parameters, [1])[0]
 
 
-def test_the_second_pattern_is_the_second_in_every_figure():
+def test_the_second_pattern_is_the_second_in_every_count():
     field, result = _bright(0.8, 0.5)
-    assert result.score.counts.figures()["Dice"] > 0.98
+    assert result.score.counts.ratios().Dice > 0.98
     assert result.votes[1] == result.votes.sum() == (result.predicted > 0).sum()
     assert set(np.unique(result.predicted)) == {0, 2}
     assert result.class_counts[2, 2] == result.score.counts.tp
@@ -115,8 +126,8 @@ def test_the_second_pattern_is_the_second_in_every_figure():
 
 
 def test_the_configured_threshold_decides_what_is_cell():
-    assert _bright(0.4, 0.5)[1].score.counts.figures()["Dice"] == 0
-    assert _bright(0.4, 0.4)[1].score.counts.figures()["Dice"] > 0.98
+    assert _bright(0.4, 0.5)[1].score.counts.ratios().Dice == 0
+    assert _bright(0.4, 0.4)[1].score.counts.ratios().Dice > 0.98
 
 
 def test_masks_are_interpolated_between_working_pixels():
@@ -128,4 +139,4 @@ def test_masks_are_interpolated_between_working_pixels():
 
 def test_checkpoints_are_ranked_by_pixels_and_specimens_alike():
     task = FieldTask(Config(), field_set(specimens=1, fields=1))
-    assert task.score({"pixel": {"Dice": 0.6}, "specimen": {"mca": 0.9}}) == pytest.approx(0.75)
+    assert task.score(records.of_fields(0.6, 0.9)) == pytest.approx(0.75)

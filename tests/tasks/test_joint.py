@@ -10,11 +10,13 @@ from hep2jax import ops, tasks
 from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, LossConfig, ModelConfig, TrainConfig
 from hep2jax.data import tiles
 from hep2jax.data.streams.joint import JointStream
+from hep2jax.metrics.serialise import to_dict
 from hep2jax.models import JointOutput
-from hep2jax.tasks.joint import JointTask, PatchMosaic, PatchVotes, majority
+from hep2jax.tasks.joint import JointMetrics, JointTask, PatchMosaic, PatchVotes, majority
 from hep2jax.training import losses, optimizers, steps
 from hep2jax.training import state as states
 from tests.data.blobs import blob_set
+from tests.tasks import records
 
 _ROWS, _SIDE, _STEPS = 12, 48, 80
 
@@ -47,16 +49,17 @@ def test_learns_masks_patterns_and_intensities(fields):
         state, metrics = step(state, stream.batch(number), {"class_weights": np.ones(3, np.float32)})
     assert np.isfinite(metrics["loss"])
     results = task.evaluator(network, mesh).measure((state.params, state.batch_stats), range(len(fields)))
-    figures = task.figures(results, "none", False)
+    measured = task.metrics(results)
     # One of the twelve may be wrong: with other seeds and roundings one is, after so few steps.
-    assert figures["specimen"]["mca"] > 0.9
-    assert figures["intensity"]["mca"] > 0.9
-    assert figures["intensity"]["num_examples"] == 12
-    assert figures["pixel"]["Dice"] > 0.9
-    assert f"intensity ACA {figures['intensity']['aca']:.3f}" in task.describe("test", figures)
-    assert task.score(figures) > 0.9
-    records = [task.to_record(row) for row in results]
-    assert [task.to_record(task.from_record(record)) for record in records] == records
+    assert measured.fields.specimen.mca.value > 0.9
+    assert measured.intensity.mca.value > 0.9
+    assert measured.intensity.num_examples == 12
+    assert measured.fields.pixel.Dice.value > 0.9
+    assert f"intensity ACA {measured.intensity.aca}" in task.describe("test", measured)
+    assert task.score(measured) > 0.9
+    assert {"aca", "pixel", "specimen", "intensity"} <= to_dict(measured).keys()
+    kept = [task.to_record(row) for row in results]
+    assert [task.to_record(task.from_record(record)) for record in kept] == kept
     assert len(task.gallery(range(len(fields)), results)) == 12
 
 
@@ -167,9 +170,10 @@ def test_a_patch_takes_for_cell_what_exceeds_the_configured_threshold():
 
 
 def test_checkpoints_are_ranked_by_all_three_answers(fields):
-    task, figures = JointTask(_config(), fields), {"pixel": {"Dice": 0.6}, "specimen": {"mca": 0.9}}
-    assert task.score(figures | {"intensity": {"mca": 0.3}}) == pytest.approx(0.6)
-    assert task.score(figures | {"intensity": None}) == pytest.approx(0.75)
+    task, of_fields = JointTask(_config(), fields), records.of_fields(0.6, 0.9)
+    graded = JointMetrics(fields=of_fields, intensity=records.classification(0.3))
+    assert task.score(graded) == pytest.approx(0.6)
+    assert task.score(JointMetrics(fields=of_fields, intensity=None)) == pytest.approx(0.75)
 
 
 def test_the_majority_of_all_patches_decides():

@@ -19,9 +19,10 @@ from hep2jax.data.sets.images import ImageSet
 from hep2jax.data.splits import lists, protocols
 from hep2jax.data.streams.bags import BagStream, of_images
 from hep2jax.errors import UsageError
+from hep2jax.metrics import Estimate, multilabel_metrics, to_dict
 from hep2jax.models.classifier import ClassifierOutput
 from hep2jax.tasks import labels
-from hep2jax.tasks.labels import LabelsResult, LabelsTask, probabilities
+from hep2jax.tasks.labels import LabelsMetrics, LabelsResult, LabelsTask, probabilities
 from hep2jax.training import evaluation, folds, losses, optimizers, steps
 from hep2jax.training import state as states
 from tests.data import labelled
@@ -215,12 +216,13 @@ def test_learns_a_dozen_images_by_heart():
         state, metrics = step(state, stream.batch(number), {"class_weights": (shares > 0).astype(np.float32)})
     assert np.isfinite(metrics["loss"])
     rows = task.evaluator(network, mesh).measure((state.params, state.batch_stats), range(12))
-    figures = task.figures(rows, "none", False)
-    assert (figures["mAP"], figures["exact_match"], figures["num_specimens"]) == (1.0, 1.0, 12)
+    measured = task.metrics(rows)
+    of_images = measured.images
+    assert (of_images.mAP.value, of_images.exact_match.value, of_images.num_specimens) == (1.0, 1.0, 12)
     assert max(probabilities(row)[2] for row in rows) < 0.5  # never seen, so learnt as absent
-    assert task.score(figures) == task.summary(figures)["mAP"] == 1.0
-    assert task.describe("test", figures).startswith("test: 12 images of 12 specimens: mAP 1.000 [0.7")
-    assert task.details(figures) == ["average precision: fine 1.000, coarse 1.000"]
+    assert task.score(measured) == task.summary(measured)["mAP"] == 1.0
+    assert task.describe("test", measured).startswith("test: 12 images of 12 specimens: mAP 1.000 [0.7")
+    assert task.details(measured) == ["average precision: fine 1.000, coarse 1.000"]
     records = [task.to_record(row) for row in rows]
     assert [task.to_record(task.from_record(json.loads(json.dumps(record)))) for record in records] == records
 
@@ -240,7 +242,7 @@ def _write_aida(root):
 
 @pytest.fixture(scope="module")
 def crossed(tmp_path_factory):
-    """The folds of a made-up AIDA, trained for three steps each: configuration, work directory, pooled figures."""
+    """The folds of a made-up AIDA, trained for three steps each: configuration, work directory, pooled metrics."""
     root = tmp_path_factory.mktemp("aida")
     _write_aida(root / "manual")
     config = mil.get_config("aida")
@@ -252,12 +254,13 @@ def crossed(tmp_path_factory):
 
 def test_folds_of_patients_are_trained_pooled_and_reported(crossed):
     _, directory, pooled = crossed
-    assert (pooled["num_examples"], pooled["num_specimens"]) == (15, 8)
-    assert pooled["specimen_leakage"] is False
-    assert 0 < pooled["mAP"] <= 1
+    of_images = pooled.measured.images
+    assert (of_images.num_examples, of_images.num_specimens) == (15, 8)
+    assert pooled.specimen_leakage is False
+    assert 0 < of_images.mAP.value <= 1
     reasons = ("their patterns are not all known", "their specimen is not known")
     notes = [f"1 of 17 images left out: {why}" for why in reasons]
-    assert pooled["notes"] == notes
+    assert to_dict(pooled)["notes"] == notes
     sides = json.loads((directory / "fold-00" / "report" / "metrics.json").read_text())
     assert set(sides) == {"validation", "test"}
     assert sides["test"]["per_class"]["AC-29"]["average_precision"] is None
@@ -324,11 +327,15 @@ def test_the_data_set_says_whether_images_have_several_patterns(tmp_path):
 
 def test_checkpoints_are_ranked_by_the_mean_average_precision():
     task = LabelsTask(_config(), labelled.image_set())
-    sides = [{"mAP": value, "hamming": wrong} for value, wrong in ((None, 0.9), (0.2, 0.8), (0.9, 0.1))]
-    assert [task.score(side) for side in sides] == [0, 0.2, 0.9]
+    of_images = multilabel_metrics([[1, 0]], [[0.9, 0.2]], "a", ("x", "y"))
+    sides = [
+        dataclasses.replace(of_images, mAP=Estimate(value=value), hamming=Estimate(value=wrong))
+        for value, wrong in ((None, 0.9), (0.2, 0.8), (0.9, 0.1))
+    ]
+    assert [task.score(LabelsMetrics(images=side, notes=())) for side in sides] == [0, 0.2, 0.9]
 
 
-def test_figures_decide_by_the_configured_threshold():
+def test_metrics_decide_by_the_configured_threshold():
     """One image with a pattern of probability one half."""
     config = _config()
     row = LabelsResult(
@@ -343,8 +350,8 @@ def test_figures_decide_by_the_configured_threshold():
     )
     for threshold, exact in ((0.4, 1.0), (0.6, 0.0)):
         config.evaluation.pattern_threshold = threshold
-        figures = LabelsTask(config, labelled.image_set()).figures([row], "made up", False)
-        assert (figures["exact_match"], figures["threshold"]) == (exact, threshold)
+        measured = LabelsTask(config, labelled.image_set()).metrics([row]).images
+        assert (measured.exact_match.value, measured.threshold) == (exact, threshold)
 
 
 def test_a_threshold_outside_its_range_is_refused():

@@ -5,6 +5,7 @@ import pytest
 
 from hep2jax.data.splits import protocols
 from hep2jax.errors import UsageError
+from hep2jax.metrics.serialise import to_dict
 from hep2jax.tasks.fields import FieldTask
 from hep2jax.training import evaluation, folds, loop
 
@@ -13,24 +14,24 @@ def test_all_folds_are_trained_pooled_and_resumed(tiny_config, tmp_path, capsys)
     config = tiny_config
     config.data.protocol, config.data.num_folds = "kfold", 2
     config.train.num_steps = 2
-    task, figures = folds.run(config, tmp_path / "cv")
+    task, pooled = folds.run(config, tmp_path / "cv")
     capsys.readouterr()
     parts = [json.loads((tmp_path / "cv" / f"fold-0{k}" / "report" / "records.json").read_text()) for k in range(2)]
     rows = [task.from_record(row) for part in parts for row in part["sides"]["test"]]
     held_out = [row.score.specimen for row in rows]
-    assert len(set(held_out)) == len(held_out) == figures["num_specimens"] == 16
-    assert figures["specimen_leakage"] is False
-    assert figures["leakage_note"] == "no specimen on two sides"
+    assert len(set(held_out)) == len(held_out) == pooled.measured.images.num_specimens == 16
+    assert pooled.specimen_leakage is False
+    assert pooled.leakage_note == "no specimen on two sides"
     counts = sum((row.score.counts for row in rows), type(rows[0].score.counts)())
-    assert figures["pixel"]["Dice"] == pytest.approx(counts.figures()["Dice"])
-    assert json.loads((tmp_path / "cv" / "report" / "metrics.json").read_text())["test"] == figures
+    assert pooled.measured.pixel.Dice.value == pytest.approx(counts.ratios().Dice)
+    assert json.loads((tmp_path / "cv" / "report" / "metrics.json").read_text())["test"] == to_dict(pooled)
     assert (tmp_path / "cv" / "report" / "index.html").stat().st_size > 10_000
 
     _, again = folds.run(config, tmp_path / "cv")
-    assert again == figures
+    assert again == pooled
     assert "step" not in capsys.readouterr().out.replace("specimen", "")  # nothing was trained again
 
-    _check_that_only_records_of_the_fold_are_pooled(config, task, figures, tmp_path / "cv")
+    _check_that_only_records_of_the_fold_are_pooled(config, task, pooled, tmp_path / "cv")
     assert "step 2/2" not in capsys.readouterr().out  # measured again, not trained again
 
     config.optimizer.learning_rate *= 2
@@ -38,7 +39,7 @@ def test_all_folds_are_trained_pooled_and_resumed(tiny_config, tmp_path, capsys)
         folds.run(config, tmp_path / "cv")
 
 
-def _check_that_only_records_of_the_fold_are_pooled(config, task, figures, directory):
+def _check_that_only_records_of_the_fold_are_pooled(config, task, pooled, directory):
     """Records of other settings, data, examples or parameters are measured again, other training data are refused."""
     folder, path = directory / "fold-01", directory / "fold-01" / "report" / "records.json"
     fold = dataclasses.replace(config, data=dataclasses.replace(config.data, fold=1))
@@ -48,8 +49,8 @@ def _check_that_only_records_of_the_fold_are_pooled(config, task, figures, direc
     assert evaluation.kept_results(task, folder, part, 2) is None
     config.evaluation.foreground_threshold = 0.99
     again, other = folds.run(config, directory)
-    assert other["num_specimens"] == 16
-    assert other["pixel"]["SE"] != figures["pixel"]["SE"]
+    assert other.measured.images.num_specimens == 16
+    assert other.measured.pixel.SE != pooled.measured.pixel.SE
 
     kept = json.loads(path.read_text())
     assert evaluation.kept_results(again, folder, part, 2) is not None
@@ -72,7 +73,7 @@ def test_the_contest_has_one_fold(tiny_config, tmp_path):
         folds.run(tiny_config, tmp_path)
 
 
-def test_pooled_figures_say_how_many_folds_leak():
+def test_pooled_metrics_say_how_many_folds_leak():
     def part(leaks: bool, note: str) -> protocols.Partition:
         return protocols.Partition(
             train=(0,), validation=(), test=(1,), description="", specimen_leakage=leaks, leakage_note=note

@@ -16,9 +16,7 @@ from hep2jax.config import DataConfig
 from hep2jax.data.sets import prepare
 from hep2jax.data.sets.items import Item, group_specimens
 from hep2jax.errors import UsageError
-
-VOID = 255
-"""Value of class masks where nothing is trained or measured (artefacts)."""
+from hep2jax.metrics.pixels import VOID
 
 _MIN_GREY_SPAN = 4.0  # an image without cells must not have its noise stretched to full scale
 

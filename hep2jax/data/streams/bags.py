@@ -18,6 +18,7 @@ from hep2jax.data.streams import canvases
 from hep2jax.data.streams.fields import Batch, check_size
 from hep2jax.data.streams.sampling import Sampler
 from hep2jax.errors import UsageError
+from hep2jax.metrics.grouping import group_by
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -160,7 +161,5 @@ class BagStream:
 
 def _members(fields: Sequence[Field]) -> list[np.ndarray]:
     """Places of each specimen's fields in the list."""
-    groups: dict[str, list[int]] = {}
-    for index, field in enumerate(fields):
-        groups.setdefault(field.specimen_id, []).append(index)
+    groups = group_by(range(len(fields)), lambda place: fields[place].specimen_id)
     return [np.array(members) for members in groups.values()]

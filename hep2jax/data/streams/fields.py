@@ -15,10 +15,11 @@ from hep2jax import mesh as meshes
 from hep2jax.config import Config
 from hep2jax.data.augment import geometry
 from hep2jax.data.augment.intensity import jitter_greys
-from hep2jax.data.sets.fields import VOID, Field, FieldSet
+from hep2jax.data.sets.fields import Field, FieldSet
 from hep2jax.data.streams import canvases
 from hep2jax.data.streams.sampling import Sampler
 from hep2jax.errors import UsageError
+from hep2jax.metrics.pixels import VOID
 
 Batch = dict[str, np.ndarray]
 

@@ -4,6 +4,8 @@ import pytest
 
 from hep2jax.config import DataConfig
 from hep2jax.data.sets import fields as field_sets
+from hep2jax.metrics.pixels import VOID
+from tfds_builders import fields as built_fields
 
 
 def test_the_tiny_set_is_loaded_whole(data_dir):
@@ -14,7 +16,7 @@ def test_the_tiny_set_is_loaded_whole(data_dir):
     for field in fields.fields:
         assert field.image.shape == field.classes.shape == field.instances.shape == (160, 160)
         assert field.working_image.shape == field.working_classes.shape == (80, 80)
-        assert set(np.unique(field.classes)) <= {0, field.pattern + 1, field_sets.VOID}
+        assert set(np.unique(field.classes)) <= {0, field.pattern + 1, VOID}
         np.testing.assert_array_equal(field.instances > 0, field.classes > 0)
 
 
@@ -46,13 +48,17 @@ def test_normalisation_maps_background_and_top():
     assert field_sets.grey_normalisation(flat, DataConfig()) == (30.0, 1 / 4)
 
 
+def test_builders_write_void_as_it_is_read():
+    assert built_fields.VOID == VOID  # builders import nothing of the package
+
+
 def test_background_near_the_frame_is_void_but_cells_stay():
     classes = np.zeros((10, 12), np.uint8)
     classes[0:2, 3:5] = 2
     voided = field_sets.void_near_frame(classes, 3)
     assert (voided[0:2, 3:5] == 2).all()
     assert (voided[3:7, 3:9] == 0).all()
-    assert (voided == field_sets.VOID).sum() == 10 * 12 - 4 * 6 - 4
+    assert (voided == VOID).sum() == 10 * 12 - 4 * 6 - 4
     np.testing.assert_array_equal(field_sets.void_near_frame(classes, 0), classes)
 
 

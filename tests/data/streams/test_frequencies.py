@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hep2jax.config import AugmentConfig, Config, DataConfig, TrainConfig
-from hep2jax.data.sets.fields import VOID, FieldSet
+from hep2jax.data.sets.fields import FieldSet
 from hep2jax.data.sets.items import Item
 from hep2jax.data.streams import (
     bags as bag_stream,
@@ -21,6 +21,7 @@ from hep2jax.data.streams import (
     joint as joint_stream,
 )
 from hep2jax.data.streams.sampling import Sampler
+from hep2jax.metrics.pixels import VOID
 from tests.data import labelled
 from tests.data.cell_tables import cell_set
 from tests.data.fields import disc_field

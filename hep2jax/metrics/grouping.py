@@ -1,0 +1,37 @@
+"""Things by whose they are: cells, fields and images by their specimen."""
+
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from jaxtyping import Int
+
+Value = TypeVar("Value")
+Key = TypeVar("Key", bound=Hashable)
+
+
+def group_by(values: Iterable[Value], key: Callable[[Value], Key]) -> dict[Key, list[Value]]:
+    """The values of each key, in the order given; the keys in order of their first appearance."""
+    groups: dict[Key, list[Value]] = {}
+    for value in values:
+        groups.setdefault(key(value), []).append(value)
+    return groups
+
+
+def group_indices(groups: Iterable[Hashable], num_items: int) -> tuple[list[Hashable], Int[np.ndarray, " items"]]:
+    """The distinct specimen ids in a fixed order, and the position of each item's id among them, int64.
+
+    Raises:
+        ValueError: there are more or fewer ids than items.
+    """
+    keys = [_plain(key) for key in groups]
+    if len(keys) != num_items:
+        raise ValueError(f"{num_items} items but {len(keys)} specimen ids")
+    distinct = sorted(set(keys), key=repr)
+    position = {key: index for index, key in enumerate(distinct)}
+    return distinct, np.array([position[key] for key in keys], np.int64)
+
+
+def _plain(key: Any) -> Any:
+    # A number of NumPy prints otherwise than one of Python, and ids are ordered as they print.
+    return cast(Any, key).item() if isinstance(key, np.generic) else key

@@ -1,0 +1,185 @@
+"""Segmented images: what one image adds, and the metrics of pixels and objects over many, with intervals."""
+
+import dataclasses
+import math
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from hep2jax.metrics.estimates import Estimate, exact_mean, ratio
+from hep2jax.metrics.grouping import group_by
+from hep2jax.metrics.intervals import JACKKNIFE, jackknife_interval
+from hep2jax.metrics.objects import connected_objects, seg_score
+from hep2jax.metrics.pixels import (
+    ClassPixelMetrics,
+    Labels,
+    Mask,
+    PixelCounts,
+    count_pixels,
+    pixel_ratios,
+)
+from hep2jax.metrics.serialise import OMIT_EMPTY
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageScore:
+    """What one image (a field of a specimen) adds to `segmentation_metrics`."""
+
+    specimen: Hashable
+    """Specimen id: the unit that intervals resample."""
+    pattern: str
+    """Name of the specimen's true pattern."""
+    counts: PixelCounts
+    jaccards: Float[np.ndarray, " objects"]
+    """`seg_score` against connected regions of the true foreground."""
+    instance_jaccards: Float[np.ndarray, " instances"]
+    """`seg_score` against the annotated objects one by one."""
+
+
+def score_image(
+    specimen: Hashable,
+    pattern: str,
+    prediction: Mask,
+    truth: Mask,
+    instances: Labels,
+    valid: Mask,
+    *,
+    min_pixels: int = 1,
+    predicted_instances: Labels | None = None,
+) -> ImageScore:
+    """Count one image's pixels and score its objects, at the image's native resolution.
+
+    Two readings of SEG are kept apart. `SEG`: reference objects are the 8-connected regions of the true
+    foreground, predicted ones those of the predicted foreground; touching cells are one object on both sides.
+    This is how we read the SEG of specimen segmentation by Li and Shen (FCN, FCRN), whose masks hold no
+    instances. `SEG_instances`: reference objects are the annotated cells, so cells that the prediction merges
+    lose their match; the predicted objects are `predicted_instances` where a method splits touching cells,
+    else again connected regions.
+
+    Args:
+        specimen: specimen id.
+        pattern: name of the specimen's pattern.
+        prediction: predicted foreground, bool [height, width].
+        truth: annotated foreground, bool [height, width].
+        instances: annotated objects, int [height, width], 0 = none.
+        valid: measured pixels, bool [height, width] (artefacts are void).
+        min_pixels: predicted connected regions under this area are not taken for objects (pixels count
+            anyway).
+        predicted_instances: predicted objects, int [height, width], 0 = none.
+    """
+    # Void belongs to no object on either side: what a prediction does there can join nothing.
+    regions = connected_objects(prediction & valid, min_pixels)
+    predicted = regions if predicted_instances is None else predicted_instances
+    return ImageScore(
+        specimen=specimen,
+        pattern=pattern,
+        counts=count_pixels(prediction, truth, valid),
+        jaccards=seg_score(regions, connected_objects(truth & valid), valid),
+        instance_jaccards=seg_score(predicted, instances, valid),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SegmentationMetrics:
+    """Cell against background, pooled over all pixels and all objects, so that each pixel and each object weighs alike.
+
+    The result does not depend on how pixels are divided into images.
+    """
+
+    SE: Estimate
+    SP: Estimate
+    JA: Estimate
+    AC: Estimate
+    Dice: Estimate
+    """Of pixels, see `pixel_ratios`."""
+    SEG: Estimate
+    SEG_instances: Estimate
+    """Of objects, see `score_image`."""
+    pixel_accuracy: float | None
+    """`AC` under the name that tells it from SEG; some papers call pixel accuracy "segmentation accuracy"."""
+    Dice_mean_per_image: float | None
+    Dice_per_pattern: Mapping[str, float | None]
+    num_images: int
+    num_specimens: int
+    num_objects: int
+    """Terms of `SEG`."""
+    num_instances: int
+    """Terms of `SEG_instances`."""
+    ci_method: str
+    classes: ClassPixelMetrics | None = dataclasses.field(default=None, metadata=OMIT_EMPTY)
+    """Which pattern the pixels were given; None where the method names none."""
+
+
+def segmentation_metrics(images: Sequence[ImageScore], classes: ClassPixelMetrics | None = None) -> SegmentationMetrics:
+    """The metrics of some images, with 95 % intervals over specimens.
+
+    Intervals leave out all images of a specimen together (`jackknife_interval`), because pixels of one specimen are not
+    independent. There are none with fewer than two specimens.
+
+    Args:
+        images: in any order.
+        classes: the patterns of the same images' pixels, where the method names them.
+    """
+    pooled = sum((image.counts for image in images), PixelCounts()).ratios()
+    seg = [image.jaccards for image in images]
+    instance_seg = [image.instance_jaccards for image in images]
+    values = dataclasses.asdict(pooled) | {"SEG": _mean_of(seg), "SEG_instances": _mean_of(instance_seg)}
+    specimens = _specimens(images)
+    without = _without_each(specimens)
+    estimates = {
+        name: Estimate(value=value, ci95=jackknife_interval(value, without[name])) for name, value in values.items()
+    }
+    per_image = np.array([image.counts.ratios().Dice for image in images], np.float64)
+    return SegmentationMetrics(
+        **estimates,
+        pixel_accuracy=pooled.AC,
+        Dice_mean_per_image=exact_mean(per_image),
+        Dice_per_pattern=_dice_per_pattern(images),
+        num_images=len(images),
+        num_specimens=len(specimens),
+        num_objects=sum(jaccards.size for jaccards in seg),
+        num_instances=sum(jaccards.size for jaccards in instance_seg),
+        ci_method=JACKKNIFE,
+        classes=classes,
+    )
+
+
+def _mean_of(parts: Sequence[np.ndarray]) -> float | None:
+    return exact_mean(_joined(parts))
+
+
+def _joined(parts: Sequence[np.ndarray]) -> Float[np.ndarray, " values"]:
+    return np.concatenate([np.zeros(0), *parts])
+
+
+def _specimens(images: Sequence[ImageScore]) -> list[list[ImageScore]]:
+    """The images of each specimen, the specimens in an order that does not depend on that of the images."""
+    groups = group_by(images, lambda image: image.specimen)
+    return [groups[specimen] for specimen in sorted(groups, key=repr)]
+
+
+def _without_each(specimens: Sequence[Sequence[ImageScore]]) -> dict[str, Float[np.ndarray, " specimens"]]:
+    """Each metric of all specimens except one, for each specimen in turn."""
+    counted = [dataclasses.astuple(sum((image.counts for image in images), PixelCounts())) for images in specimens]
+    counts = np.reshape(counted, (-1, 4)).astype(np.int64)
+    seg = [[image.jaccards for image in images] for images in specimens]
+    instance_seg = [[image.instance_jaccards for image in images] for images in specimens]
+    return pixel_ratios(counts.sum(0) - counts) | {
+        "SEG": _means_without_each(seg),
+        "SEG_instances": _means_without_each(instance_seg),
+    }
+
+
+def _means_without_each(specimens: Sequence[Sequence[np.ndarray]]) -> Float[np.ndarray, " specimens"]:
+    """The mean over the values of all specimens except one, for each specimen in turn."""
+    values = [_joined(parts) for parts in specimens]
+    sums = np.reshape([(math.fsum(own), own.size) for own in values], (-1, 2)).astype(np.float64)
+    total, number = (sums.sum(0) - sums).T
+    return ratio(total, number)
+
+
+def _dice_per_pattern(images: Sequence[ImageScore]) -> dict[str, float | None]:
+    groups = group_by(images, lambda image: image.pattern)
+    counts = {pattern: sum((image.counts for image in own), PixelCounts()) for pattern, own in sorted(groups.items())}
+    return {pattern: own.ratios().Dice for pattern, own in counts.items()}
