@@ -11,11 +11,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from hep2jax.errors import UsageError
-from hep2jax.report.cells import CellItem
+from hep2jax.report.cells import CellItem, CellPictures
+from hep2jax.report.gallery import FieldPictures
+from hep2jax.report.layout import Classification, KeyMetrics, Layout
 from hep2jax.report.overlays import GalleryItem
 from hep2jax.report.page import Gallery, render
 
-__all__ = ["CellItem", "Gallery", "GalleryItem", "write_report"]
+__all__ = [
+    "CellItem",
+    "CellPictures",
+    "Classification",
+    "FieldPictures",
+    "Gallery",
+    "GalleryItem",
+    "KeyMetrics",
+    "Layout",
+    "write_report",
+]
 
 
 def write_report(
@@ -23,6 +35,7 @@ def write_report(
     *,
     metrics: dict[str, dict[str, Any]],
     gallery: Mapping[str, Gallery],
+    layout: Layout,
     environment: dict[str, Any],
     timings: dict[str, Any],
 ) -> pathlib.Path:
@@ -35,13 +48,14 @@ def write_report(
         workdir: of the run; `report/` is made in it.
         metrics: contents of `report/metrics.json`: split → figures.
         gallery: split → fields or cells to show.
+        layout: what is shown of this kind of reading.
         environment: nested versions and devices.
         timings: phase → seconds; `total` is the wall time that the others are a share of.
 
     Raises:
         UsageError: the file cannot be written (disk full, no permission).
     """
-    text = render(workdir, metrics, gallery, environment, timings)
+    text = render(workdir, metrics, gallery, layout, environment, timings)
     path = workdir / "report" / "index.html"
     try:
         _write_whole(path, text)

@@ -2,7 +2,8 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,6 +45,26 @@ class CellItem:
     def wrong(self) -> bool:
         """Whether another pattern was read than the annotated one."""
         return self.truth != self.prediction
+
+
+class CellPictures:
+    """Draws single cells (see `layout.Pictures`)."""
+
+    def prepare(self, items: Mapping[str, Sequence[CellItem]]) -> dict[str, Sequence[CellItem]]:
+        """The cells as they are."""
+        return dict(items)
+
+    def names(self, prepared: Sequence[CellItem]) -> list[str]:
+        """The patterns that cells are of or were read as, in alphabetical order."""
+        return names(prepared)
+
+    def atlas(self, prepared: Sequence[CellItem], classes: Sequence[str]) -> Html:
+        """A few cells of each pattern."""
+        return atlas(prepared, classes)
+
+    def gallery(self, prepared: Sequence[CellItem], classes: Sequence[str], section: Mapping[str, Any]) -> Html:
+        """Cells that were read correctly, then the errors."""
+        return gallery(prepared, classes, section.get("confusion") or [])
 
 
 def names(cells: Iterable[CellItem]) -> list[str]:

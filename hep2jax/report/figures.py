@@ -3,49 +3,24 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from hep2jax.report.layout import KeyMetrics
 from hep2jax.report.markup import Html, element, figure, interval, is_figure, is_interval, join, table
 from hep2jax.report.terms import coded_label, definition_of, name_of, term
-
-FIELD_TILES = (
-    ("Specimens, ", "specimen", ("mca", "aca")),
-    ("Images, ", None, ("mca", "aca")),
-    ("Foreground ", "pixel", ("Dice", "JA")),
-    ("Objects, ", "pixel", ("SEG",)),
-)
-"""Prefix of the label, section that holds the figures (None: the top), names."""
-LABEL_TILES = (("Images, ", None, ("mAP", "f1_macro", "f1_micro", "exact_match")),)
-CELL_TILES = (("Cells, ", None, ("mca", "aca")), ("Specimens, ", "specimen", ("mca", "aca")))
 
 PIXEL_ORDER = ("Dice", "Dice_mean_per_image", "JA", "SE", "SP", "AC", "SEG", "SEG_instances")
 ALIASES = ("pixel_accuracy",)
 """Keys that repeat another one's figure."""
 
 
-def of_cells(section: dict[str, Any]) -> bool:
-    """Whether a split's figures count single cells, not images."""
-    return section.get("examples") == "cell"
-
-
-def tiles(section: dict[str, Any]) -> Html:
+def tiles(section: dict[str, Any], key_metrics: Sequence[KeyMetrics]) -> Html:
     """The key figures of a split, each with its interval; figures that are absent are left out."""
     label, baseline = _strongest(baselines_of(section))
-    made = []
-    for prefix, part, keys in _tiles_of(section):
-        values = section if part is None else section.get(part) or {}
-        beside = baseline if part == "pixel" else {}
-        made += [_tile(prefix, key, values, label, beside) for key in keys if key in values]
-    return element("div", *made, class_="tiles")
-
-
-def of_labels(section: dict[str, Any]) -> bool:
-    """Whether a split's figures are of images that may have several patterns."""
-    return "mAP" in section
-
-
-def _tiles_of(section: dict[str, Any]) -> Sequence[tuple[str, str | None, Sequence[str]]]:
-    if of_labels(section):
-        return LABEL_TILES
-    return CELL_TILES if of_cells(section) else FIELD_TILES
+    drawn = []
+    for group in key_metrics:
+        values = section if group.section is None else section.get(group.section) or {}
+        beside = baseline if group.section == "pixel" else {}
+        drawn += [_tile(group.prefix, key, values, label, beside) for key in group.names if key in values]
+    return element("div", *drawn, class_="tiles")
 
 
 def _tile(prefix: str, key: str, values: dict[str, Any], baseline_label: str, baseline: dict[str, Any]) -> Html:

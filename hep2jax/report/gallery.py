@@ -4,7 +4,8 @@ A field's grey image and its two overlays are embedded once; every other drawing
 """
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hep2jax.report import overlays
 from hep2jax.report.markup import Html, count, element, figure, is_figure, join, percent
@@ -14,6 +15,29 @@ from hep2jax.report.terms import pattern_name, swatch
 
 ATLAS_CROP = 0.62
 """Side of the square shown of a field in the atlas strip, as a share of the field's shorter side."""
+
+
+class FieldPictures:
+    """Draws fields, grouped by specimen (see `layout.Pictures`)."""
+
+    def prepare(self, items: Mapping[str, Sequence[GalleryItem]]) -> dict[str, list[list[Display]]]:
+        """Fields shrunk for the page; the width depends on how many the page has in all."""
+        width = display_width(sum(map(len, items.values())))
+        return {split: prepare(f"split{i}", shown, width) for i, (split, shown) in enumerate(items.items())}
+
+    def names(self, prepared: Sequence[Sequence[Display]]) -> list[str]:
+        """The patterns in the order in which the fields' votes name them."""
+        return list(dict.fromkeys(name for fields in prepared for field in fields for name in field.item.votes))
+
+    def atlas(self, prepared: Sequence[Sequence[Display]], classes: Sequence[str]) -> Html:
+        """A field of each pattern."""
+        return atlas(prepared, classes)
+
+    def gallery(
+        self, prepared: Sequence[Sequence[Display]], classes: Sequence[str], section: Mapping[str, Any]
+    ) -> Html:
+        """Every specimen that is shown."""
+        return gallery(prepared, classes, section.get("num_specimens"))
 
 
 def display_width(num_fields: int) -> int:

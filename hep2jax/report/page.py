@@ -1,6 +1,5 @@
 """Puts the page together: headline, a chapter for each split, curves, configuration, environment and time."""
 
-import dataclasses
 import importlib.resources
 import json
 import pathlib
@@ -8,13 +7,13 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hep2jax.report import cells, charts, figures, provenance
+from hep2jax.report import charts, figures, provenance
 from hep2jax.report.cells import CellItem
 from hep2jax.report.classification import classification
-from hep2jax.report.gallery import atlas, display_width, gallery, prepare
 from hep2jax.report.history import History, read_history
+from hep2jax.report.layout import Classification, Layout
 from hep2jax.report.markup import MISSING, Html, count, element, escape, join
-from hep2jax.report.overlays import Display, GalleryItem
+from hep2jax.report.overlays import GalleryItem
 from hep2jax.report.specimens import specimen_table
 
 Gallery = Sequence[GalleryItem] | Sequence[CellItem]
@@ -33,31 +32,24 @@ LEAK = "cells of one specimen are in train and test"
 NO_LEAK = "no specimen on two sides"
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Pictures:
-    """What a split shows: fields, ready for the page and grouped by specimen, or cells."""
-
-    fields: Sequence[Sequence[Display]] = ()
-    cells: Sequence[CellItem] = ()
-
-
 def render(
     workdir: pathlib.Path,
     metrics: dict[str, dict[str, Any]],
     items: Mapping[str, Gallery],
+    layout: Layout,
     environment: dict[str, Any],
     timings: dict[str, Any],
 ) -> str:
     """The page as one string; arguments as in `write_report`."""
     history = read_history(workdir / "metrics.jsonl")
     config = _read_config(workdir / "config.json")
-    pictures = _prepared(items)
+    pictures = layout.pictures.prepare(items)
     splits = sorted(dict.fromkeys([*metrics, *items]), key=_rank)
     first = splits[0] if splits else ""
     name = workdir.resolve().name
-    sections = [_split(split, metrics.get(split, {}), pictures.get(split, _Pictures()), config) for split in splits]
+    sections = [_split(split, metrics.get(split, {}), pictures.get(split, ()), layout, config) for split in splits]
     sections += [
-        _section("Curves", charts.curves(history, _unit(metrics.get(first, {})))),
+        _section("Curves", charts.curves(history, layout.unit)),
         _section("Configuration", provenance.configuration(config), "Marked keys differ from the default."),
         _section("Environment", provenance.environment(environment)),
         _section("Time", provenance.timing_bars(timings)),
@@ -69,7 +61,7 @@ def render(
         "script": _resource("script.js"),
         "navigation": join(element("a", title, href=f"#{_anchor(title)}") for title, _ in shown),
         "headline": _headline(name, config, metrics.get(first, {}), history, environment.get("date")),
-        "summary": _summary(first, metrics.get(first, {}), pictures.get(first, _Pictures())),
+        "summary": _summary(first, metrics.get(first, {}), pictures.get(first, ()), layout),
         "sections": join(body for _, body in shown),
     }
     return string.Template(_resource("page.html")).substitute(parts)
@@ -86,18 +78,6 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
     except (FileNotFoundError, json.JSONDecodeError):
         return {}
     return values if isinstance(values, dict) else {}
-
-
-def _prepared(items: Mapping[str, Gallery]) -> dict[str, _Pictures]:
-    fields = {split: [item for item in shown if isinstance(item, GalleryItem)] for split, shown in items.items()}
-    width = display_width(sum(map(len, fields.values())))
-    return {
-        split: _Pictures(
-            fields=prepare(f"split{i}", fields[split], width),
-            cells=[item for item in shown if isinstance(item, CellItem)],
-        )
-        for i, (split, shown) in enumerate(items.items())
-    }
 
 
 def _rank(split: str) -> tuple[int, str]:
@@ -143,57 +123,46 @@ def _leakage_words(section: dict[str, Any]) -> str:
     return section.get("leakage_note") or (LEAK if section["specimen_leakage"] else NO_LEAK)
 
 
-def _unit(section: dict[str, Any]) -> str:
-    return "cell" if figures.of_cells(section) else "image"
-
-
-def _summary(split: str, section: dict[str, Any], pictures: _Pictures) -> Html:
-    """The first split's key figures and a picture of each pattern."""
-    if not (section or pictures.fields or pictures.cells):
+def _summary(split: str, section: dict[str, Any], pictures: Any, layout: Layout) -> Html:
+    """The first split's key metrics and a picture of each pattern."""
+    if not (section or pictures):
         return element("p", "Nothing was evaluated.", class_="muted")
-    coverage = _coverage(section)
+    coverage = _coverage(section, layout.unit)
     caption = element("p", f"Measured on {split}", f": {coverage}" if coverage else "", ".", class_="muted")
-    classes = _classes(section, pictures)
-    shown = cells.atlas(pictures.cells, classes) if pictures.cells else atlas(pictures.fields, classes)
-    return join([figures.tiles(section), caption, shown])
+    drawn = layout.pictures.atlas(pictures, _classes(section, pictures, layout))
+    return join([figures.tiles(section, layout.key_metrics), caption, drawn])
 
 
-def _classes(section: dict[str, Any], pictures: _Pictures) -> list[str]:
-    """Pattern names in class order; without figures, the order in which the fields' votes name them."""
-    votes = (name for fields in pictures.fields for field in fields for name in field.item.votes)
-    named = [str(name) for name in section.get("classes") or ()] or list(dict.fromkeys(votes))
-    return [*named, *(name for name in cells.names(pictures.cells) if name not in named)]
+def _classes(section: dict[str, Any], pictures: Any, layout: Layout) -> list[str]:
+    """Pattern names in class order, then those that only the pictures name."""
+    named = [str(name) for name in section.get("classes") or ()]
+    return list(dict.fromkeys([*named, *layout.pictures.names(pictures)]))
 
 
-def _split(split: str, section: dict, pictures: _Pictures, config: dict) -> tuple[str, Html]:
-    classes = _classes(section, pictures)
+def _split(split: str, section: dict, pictures: Any, layout: Layout, config: dict) -> tuple[str, Html]:
+    classes = _classes(section, pictures, layout)
     title = split.capitalize()
     body = join(
         [
-            figures.side_by_side(*_classifications(section, classes)),
+            figures.side_by_side(*(_classification(panel, section, classes) for panel in layout.classifications)),
             figures.side_by_side(specimen_table(section.get("specimens") or [], classes), class_="wide"),
             figures.side_by_side(
                 figures.pixel_panel(section), figures.pattern_pixels_panel(section, classes), class_="wide"
             ),
-            gallery(pictures.fields, classes, section.get("num_specimens")),
-            cells.gallery(pictures.cells, classes, section.get("confusion") or []),
+            layout.pictures.gallery(pictures, classes, section),
         ]
     )
-    notes = [_coverage(section), _protocol(section.get("protocol"), config.get("data", {}))]
+    notes = [_coverage(section, layout.unit), _protocol(section.get("protocol"), config.get("data", {}))]
     notes += [_leakage_words(section)] if section.get("specimen_leakage") else []
     notes += section.get("notes") or []
     return _section(title, body, " · ".join(note for note in notes if note))
 
 
-def _classifications(section: dict[str, Any], classes: Sequence[str]) -> list[Html]:
-    """Of specimens, of examples and of intensities; of cells, which such a run is trained on, the cells first."""
-    unit = _unit(section)
-    graded = classification("Intensity", "specimen", section.get("intensity") or {}, (), label=_plain_label)
-    panels = [
-        classification("By specimen", "specimen", section.get("specimen") or {}, classes),
-        classification(f"By {unit}", unit, section, classes),
-    ]
-    return panels[::-1] if figures.of_cells(section) else [*panels, graded]
+def _classification(panel: Classification, section: dict[str, Any], classes: Sequence[str]) -> Html:
+    values = section if panel.section is None else section.get(panel.section) or {}
+    if panel.of_patterns:
+        return classification(panel.title, panel.unit, values, classes)
+    return classification(panel.title, panel.unit, values, (), label=_plain_label)
 
 
 def _plain_label(_: int, name: str) -> Html:
@@ -201,9 +170,9 @@ def _plain_label(_: int, name: str) -> Html:
     return element("span", name)
 
 
-def _coverage(section: dict[str, Any]) -> str:
+def _coverage(section: dict[str, Any], unit: str) -> str:
     """`48 images of 24 specimens`, as far as it is known."""
-    numbers = ((section.get("num_examples"), _unit(section)), (section.get("num_specimens"), "specimen"))
+    numbers = ((section.get("num_examples"), unit), (section.get("num_specimens"), "specimen"))
     return " of ".join(count(number, noun) for number, noun in numbers if number)
 
 

@@ -23,7 +23,7 @@ from hep2jax.metrics.estimates import defined_values
 from hep2jax.metrics.grouping import group_by
 from hep2jax.metrics.serialise import INLINE
 from hep2jax.models import TileOutput, mil
-from hep2jax.tasks.base import BatchShapes, Evaluator, Task, image_shapes
+from hep2jax.tasks.base import SPECIMENS_AND_IMAGES, BatchShapes, Evaluator, Task, image_shapes
 from hep2jax.tasks.fields import plain_greys
 from hep2jax.tasks.reading import Parameters, Reader, Reading, as_fields
 from hep2jax.tasks.tile_reader import TileReader
@@ -165,6 +165,7 @@ class BagTask(Task[BagResult, BagMetrics]):
 
     networks = models.BAG_READERS
     reader_class = BagReader
+    layout = SPECIMENS_AND_IMAGES
 
     def __init__(self, config: Config, fields: FieldSet) -> None:
         self.config = config

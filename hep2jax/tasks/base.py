@@ -36,6 +36,21 @@ def image_shapes(config: Config, images: int) -> BatchShapes:
     return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
 
 
+SPECIMENS_AND_IMAGES = report.Layout(
+    unit="image",
+    key_metrics=(
+        report.KeyMetrics(prefix="Specimens, ", section="specimen", names=("mca", "aca")),
+        report.KeyMetrics(prefix="Images, ", names=("mca", "aca")),
+    ),
+    classifications=(
+        report.Classification(title="By specimen", unit="specimen", section="specimen"),
+        report.Classification(title="By image", unit="image"),
+    ),
+    pictures=report.FieldPictures(),
+)
+"""What the report shows where images are read and, from them, specimens."""
+
+
 class Identified(Protocol):
     """Belongs to one example."""
 
@@ -104,6 +119,7 @@ class Task(abc.ABC, Generic[Result, Metrics]):
 
     Class attributes:
         networks: class of each `model.name` that reads this way.
+        layout: what the report shows.
         reader_class: reads a user's images with a trained network of this kind.
         truth_in_words: what the data set knows of an example, for messages.
         compile_batches: images per chip that `--mode=compile` tries, unless told.
@@ -119,6 +135,7 @@ class Task(abc.ABC, Generic[Result, Metrics]):
 
     networks: ClassVar[Mapping[str, Callable[..., ImageNetwork]]]
     reader_class: ClassVar[type[Reader]]
+    layout: ClassVar[report.Layout]
     truth_in_words: ClassVar[str] = "one pattern an image"
     compile_batches: ClassVar[tuple[int, ...]] = (16, 32, 64)
 

@@ -159,6 +159,18 @@ class CellTask(Task[CellResult, CellMetrics]):
 
     networks = models.CLASSIFIERS
     reader_class = CellReader
+    layout = report.Layout(
+        unit="cell",
+        key_metrics=(
+            report.KeyMetrics(prefix="Cells, ", names=("mca", "aca")),
+            report.KeyMetrics(prefix="Specimens, ", section="specimen", names=("mca", "aca")),
+        ),
+        classifications=(
+            report.Classification(title="By cell", unit="cell"),
+            report.Classification(title="By specimen", unit="specimen", section="specimen"),
+        ),
+        pictures=report.CellPictures(),
+    )
     compile_batches = (64, 128, 256)
 
     def __init__(self, config: Config, cells: CellSet) -> None:

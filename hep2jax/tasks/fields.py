@@ -23,7 +23,7 @@ from hep2jax.metrics.pixels import VOID, count_classes
 from hep2jax.metrics.segmentation import ImageScore, score_image
 from hep2jax.specimens import classical, voting
 from hep2jax.tasks import field_results
-from hep2jax.tasks.base import BatchShapes, Evaluator, Task, image_shapes
+from hep2jax.tasks.base import SPECIMENS_AND_IMAGES, BatchShapes, Evaluator, Task, image_shapes
 from hep2jax.tasks.field_results import FieldMetrics, FieldResult, by_specimen, vote
 from hep2jax.tasks.reading import DECIMALS, Parameters, Reader, Reading, as_fields
 from hep2jax.tasks.tile_reader import TileReader
@@ -197,6 +197,16 @@ class FieldTask(Task[FieldResult, FieldMetrics]):
 
     networks = models.SEGMENTERS
     reader_class = PixelReader
+    layout = report.Layout(
+        unit="image",
+        key_metrics=(
+            *SPECIMENS_AND_IMAGES.key_metrics,
+            report.KeyMetrics(prefix="Foreground ", section="pixel", names=("Dice", "JA")),
+            report.KeyMetrics(prefix="Objects, ", section="pixel", names=("SEG",)),
+        ),
+        classifications=SPECIMENS_AND_IMAGES.classifications,
+        pictures=report.FieldPictures(),
+    )
 
     def __init__(self, config: Config, fields: FieldSet) -> None:
         self.config = config

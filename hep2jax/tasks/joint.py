@@ -214,6 +214,13 @@ class JointTask(Task[JointResult, JointMetrics]):
 
     networks = models.JOINT_READERS
     reader_class = PatchReader
+    layout = dataclasses.replace(
+        FieldTask.layout,
+        classifications=(
+            *FieldTask.layout.classifications,
+            report.Classification(title="Intensity", unit="specimen", section="intensity", of_patterns=False),
+        ),
+    )
 
     def __init__(self, config: Config, fields: FieldSet) -> None:
         self.config = config

@@ -22,7 +22,7 @@ from hep2jax.metrics.multilabel import MultilabelMetrics, multilabel_metrics
 from hep2jax.metrics.serialise import INLINE
 from hep2jax.models import mil
 from hep2jax.tasks.bags import BagEvaluator, BagReader, BagReading, BagTask, from_record, to_record
-from hep2jax.tasks.base import BatchShapes, Evaluator, Task, image_shapes
+from hep2jax.tasks.base import SPECIMENS_AND_IMAGES, BatchShapes, Evaluator, Task, image_shapes
 from hep2jax.tasks.reading import Parameters, Reading
 from hep2jax.training import losses
 from hep2jax.training.state import Network
@@ -106,6 +106,10 @@ class LabelsTask(Task[LabelsResult, LabelsMetrics]):
 
     networks = models.BAG_READERS
     reader_class = LabelsReader
+    layout = dataclasses.replace(
+        SPECIMENS_AND_IMAGES,
+        key_metrics=(report.KeyMetrics(prefix="Images, ", names=("mAP", "f1_macro", "f1_micro", "exact_match")),),
+    )
     truth_in_words = "several patterns an image"
 
     def __init__(self, config: Config, found: ImageSet) -> None:

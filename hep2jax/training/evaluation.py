@@ -108,6 +108,7 @@ def write_report(
         directory,
         metrics=metrics,
         gallery={name: task.gallery(evaluation.indices[name], rows) for name, rows in evaluation.results.items()},
+        layout=task.layout,
         environment={"evaluated_step": evaluated_step, **environment.describe()},
         timings=clock.seconds(),
     )

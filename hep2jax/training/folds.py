@@ -42,7 +42,8 @@ def run(config: Config, directory: pathlib.Path) -> tuple[tasks.Task, tasks.Side
     metrics = {"test": to_dict(pooled)}
     workdir.write_json(directory / "report" / "metrics.json", metrics)
     configs.save(config, directory / workdir.CONFIG)
-    report.write_report(directory, metrics=metrics, gallery={}, environment=environment.describe(), timings={})
+    facts = environment.describe()
+    report.write_report(directory, metrics=metrics, gallery={}, layout=task.layout, environment=facts, timings={})
     say(task.describe("pooled test", pooled.measured))
     return task, pooled
 

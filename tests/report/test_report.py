@@ -21,6 +21,7 @@ from hep2jax.errors import UsageError
 from hep2jax.report import GalleryItem, charts, overlays, palette, provenance, write_report
 from hep2jax.report.gallery import prepare
 from hep2jax.report.history import read_history
+from hep2jax.tasks.joint import JointTask
 from hep2jax.training import environment
 
 CLASSES = ["homogeneous", "fine_speckled", "nucleolar", "golgi", "cytoplasmic", "centromere"]
@@ -179,7 +180,12 @@ def make_gallery() -> list[GalleryItem]:
 def report(tmp_path_factory) -> pathlib.Path:
     workdir = make_workdir(tmp_path_factory.mktemp("runs") / "fcn_demo")
     return write_report(
-        workdir, metrics=make_metrics(), gallery={"test": make_gallery()}, environment=ENVIRONMENT, timings=TIMINGS
+        workdir,
+        metrics=make_metrics(),
+        layout=JointTask.layout,
+        gallery={"test": make_gallery()},
+        environment=ENVIRONMENT,
+        timings=TIMINGS,
     )
 
 
@@ -228,7 +234,14 @@ def test_headline_says_what_was_run(page):
 
 
 def test_leakage_is_said(tmp_path):
-    path = write_report(tmp_path, metrics={"test": {"specimen_leakage": True}}, gallery={}, environment={}, timings={})
+    path = write_report(
+        tmp_path,
+        metrics={"test": {"specimen_leakage": True}},
+        layout=JointTask.layout,
+        gallery={},
+        environment={},
+        timings={},
+    )
     assert "cells of one specimen are in train and test" in Page(path.read_text()).by_class["badge"][0]
 
 
@@ -309,6 +322,7 @@ def test_same_input_gives_the_same_bytes(report):
     again = write_report(
         report.parents[1],
         metrics=make_metrics(),
+        layout=JointTask.layout,
         gallery={"test": make_gallery()},
         environment=ENVIRONMENT,
         timings=TIMINGS,
@@ -317,6 +331,7 @@ def test_same_input_gives_the_same_bytes(report):
     write_report(
         report.parents[1],
         metrics=make_metrics(),
+        layout=JointTask.layout,
         gallery={"test": make_gallery()[::-1]},
         environment=ENVIRONMENT,
         timings=TIMINGS,
@@ -332,7 +347,12 @@ def test_hostile_text_stays_text(tmp_path):
     item = make_item(HOSTILE)
     metrics = {HOSTILE: {"confusion": [[1]], "classes": [HOSTILE], "protocol": HOSTILE, "pixel": {HOSTILE: 0.5}}}
     path = write_report(
-        workdir, metrics=metrics, gallery={"test": [item]}, environment={HOSTILE: HOSTILE}, timings={HOSTILE: 1.0}
+        workdir,
+        metrics=metrics,
+        layout=JointTask.layout,
+        gallery={"test": [item]},
+        environment={HOSTILE: HOSTILE},
+        timings={HOSTILE: 1.0},
     )
     page = Page(path.read_text())
     assert len(page.tags("script")) == 1
@@ -342,7 +362,9 @@ def test_hostile_text_stays_text(tmp_path):
 
 
 def test_nothing_to_show_is_still_a_page(tmp_path):
-    page = Page(write_report(tmp_path, metrics={}, gallery={}, environment={}, timings={}).read_text())
+    page = Page(
+        write_report(tmp_path, metrics={}, layout=JointTask.layout, gallery={}, environment={}, timings={}).read_text()
+    )
     assert "Nothing was evaluated" in page.text
     assert not page.tags("polyline")
     assert not page.by_class.get("chapter")
@@ -360,7 +382,9 @@ def test_sections_may_be_absent_or_undefined(tmp_path):
         **{**vars(flat), "image": blank, "truth_classes": blank, "predicted_classes": blank, "votes": {}}
     )
     page = Page(
-        write_report(tmp_path, metrics=metrics, gallery={"test": [empty]}, environment={}, timings={}).read_text()
+        write_report(
+            tmp_path, metrics=metrics, layout=JointTask.layout, gallery={"test": [empty]}, environment={}, timings={}
+        ).read_text()
     )
     assert [section["id"] for section in page.tags("section") if section["class"] == "chapter"] == [
         "test",
@@ -375,13 +399,15 @@ def test_sections_may_be_absent_or_undefined(tmp_path):
 def test_a_page_that_cannot_be_written_leaves_nothing(tmp_path):
     (tmp_path / "report" / "index.html").mkdir(parents=True)
     with pytest.raises(UsageError, match=r"cannot write the report .*index\.html: .*; free space"):
-        write_report(tmp_path, metrics={}, gallery={}, environment={}, timings={})
+        write_report(tmp_path, metrics={}, layout=JointTask.layout, gallery={}, environment={}, timings={})
     assert [path.name for path in (tmp_path / "report").iterdir()] == ["index.html"]
 
 
 def test_24_full_size_specimens_stay_under_8_megabytes(tmp_path):
     items = [make_item(f"s-{k}", truth=k % 6, size=(1040, 1388), seed=k) for k in range(24)]
-    path = write_report(tmp_path, metrics={}, gallery={"test": items}, environment={}, timings={})
+    path = write_report(
+        tmp_path, metrics={}, layout=JointTask.layout, gallery={"test": items}, environment={}, timings={}
+    )
     assert path.stat().st_size < 8e6
 
 
@@ -405,7 +431,9 @@ def test_history_takes_the_later_line_and_sets_aside_what_is_not_finite(tmp_path
 
 def test_a_loss_that_is_not_finite_is_said(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 20, "split": "train", "loss": NaN}\n')
-    page = Page(write_report(tmp_path, metrics={}, gallery={}, environment={}, timings={}).read_text())
+    page = Page(
+        write_report(tmp_path, metrics={}, layout=JointTask.layout, gallery={}, environment={}, timings={}).read_text()
+    )
     assert page.by_class["warning"] == ["train: 1 value not finite"]
 
 
@@ -534,7 +562,9 @@ def test_predictions_are_drawn_in_the_colours_of_the_report():
 @pytest.mark.parametrize(("shown", "said"), [(3, "3 of 24 specimens shown"), (24, "24 specimens shown")])
 def test_the_page_says_how_many_specimens_it_shows(shown: int, said: str, tmp_path):
     items = [make_item(f"s-{k}", prediction=1 if k == 0 else None) for k in range(shown)]
-    path = write_report(tmp_path, metrics=make_metrics(), gallery={"test": items}, environment={}, timings={})
+    path = write_report(
+        tmp_path, metrics=make_metrics(), layout=JointTask.layout, gallery={"test": items}, environment={}, timings={}
+    )
     assert f"{said}, 1 of them read wrongly" in Page(path.read_text()).text
 
 
@@ -542,7 +572,11 @@ def test_the_report_says_when_where_and_with_which_code_it_was_made(tmp_path, mo
     """The command line, the host, and the commit of this checkout where it is one."""
     monkeypatch.setattr(sys, "orig_argv", ["/usr/bin/python3.11", "-m", "hep2jax.main", "--workdir=a b"])
     facts = environment.describe()
-    page = Page(write_report(tmp_path, metrics={}, gallery={}, environment=facts, timings={}).read_text())
+    page = Page(
+        write_report(
+            tmp_path, metrics={}, layout=JointTask.layout, gallery={}, environment=facts, timings={}
+        ).read_text()
+    )
     made = datetime.datetime.strptime(facts["date"], "%Y-%m-%d %H:%M UTC").replace(tzinfo=datetime.UTC)
     assert abs((datetime.datetime.now(datetime.UTC) - made).total_seconds()) < 120
     assert f"Measured {facts['date']}" in page.text
@@ -573,7 +607,14 @@ def test_the_commit_is_that_of_the_checkout_and_tells_changes(tmp_path):
 def test_grades_of_intensity_carry_no_patterns_colour(tmp_path):
     grades = {**classification(4, wrong=1), "classes": ["intermediate", "positive"], "confusion": [[3, 1], [0, 4]]}
     grades["per_class"] = {name: {"recall": 0.9, "support": 4} for name in grades["classes"]}
-    path = write_report(tmp_path, metrics={"test": {"intensity": grades}}, gallery={}, environment={}, timings={})
+    path = write_report(
+        tmp_path,
+        metrics={"test": {"intensity": grades}},
+        layout=JointTask.layout,
+        gallery={},
+        environment={},
+        timings={},
+    )
     text = path.read_text()
     assert "Intensity" in Page(text).text
     assert 'class="swatch"' not in text

@@ -12,7 +12,8 @@ import pytest
 
 from hep2jax.config import Config, to_dict
 from hep2jax.report import CellItem, cells, write_report
-from tests.report.test_report import HOSTILE, Page, make_item
+from hep2jax.tasks.cells import CellTask
+from tests.report.test_report import HOSTILE, Page
 
 CLASSES = ["homogeneous", "nucleolar", "nuclear_membrane"]
 CONFUSION = [[90, 2, 8], [30, 60, 10], [0, 1, 99]]
@@ -86,7 +87,12 @@ def write(directory: pathlib.Path, section: dict, shown: list[CellItem], protoco
     lines = [{"step": step, "split": "train", "images_per_second": 900.0 + step} for step in (20, 40)]
     (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     path = write_report(
-        directory, metrics={"test": section}, gallery={"test": shown} if shown else {}, environment={}, timings={}
+        directory,
+        metrics={"test": section},
+        layout=CellTask.layout,
+        gallery={"test": shown} if shown else {},
+        environment={},
+        timings={},
     )
     return Page(path.read_text())
 
@@ -196,12 +202,16 @@ def test_errors_stand_by_pair_with_the_most_frequent_confusion_first(page):
 
 def test_without_a_matrix_the_cells_shown_are_counted(tmp_path):
     shown = make_cells()
-    path = write_report(tmp_path, metrics={}, gallery={"test": shown}, environment={}, timings={})
+    path = write_report(
+        tmp_path, metrics={}, layout=CellTask.layout, gallery={"test": shown}, environment={}, timings={}
+    )
     page = Page(path.read_text())
     assert "Cells read wrongly 7 cells shown" in words(page.text)
     groups = [words(group) for group in page.by_class["cell-group"]]
     assert groups[3].startswith("homogeneousread asnuclear membrane3 cells")
-    all_right = write_report(tmp_path, metrics={}, gallery={"test": shown[:20]}, environment={}, timings={})
+    all_right = write_report(
+        tmp_path, metrics={}, layout=CellTask.layout, gallery={"test": shown[:20]}, environment={}, timings={}
+    )
     assert "Cells read wrongly none" in words(Page(all_right.read_text()).text)
 
 
@@ -242,7 +252,12 @@ def test_order_of_the_cells_does_not_matter(tmp_path):
     pages = []
     for order in (shown, shown[::-1]):
         path = write_report(
-            tmp_path, metrics={"test": make_section()}, gallery={"test": order}, environment={}, timings={}
+            tmp_path,
+            metrics={"test": make_section()},
+            layout=CellTask.layout,
+            gallery={"test": order},
+            environment={},
+            timings={},
         )
         pages.append(path.read_bytes())
     assert pages[0] == pages[1]
@@ -255,7 +270,14 @@ def test_150_noisy_cells_stay_under_3_megabytes(tmp_path):
         CellItem(**{**vars(make_cell(i, truth=i % 3, read=i // 3 % 3)), "image": image})
         for i, image in enumerate(noise)
     ]
-    path = write_report(tmp_path, metrics={"test": make_section()}, gallery={"test": shown}, environment={}, timings={})
+    path = write_report(
+        tmp_path,
+        metrics={"test": make_section()},
+        layout=CellTask.layout,
+        gallery={"test": shown},
+        environment={},
+        timings={},
+    )
     assert path.stat().st_size < 3e6
 
 
@@ -264,19 +286,6 @@ def test_pooled_folds_need_no_gallery(tmp_path):
     assert not page.tags("img")
     assert "gallery" not in page.by_class
     assert len(page.by_class["panel"]) == 3
-
-
-def test_one_side_may_show_fields_and_another_cells(tmp_path):
-    path = write_report(
-        tmp_path,
-        metrics={},
-        gallery={"test": make_cells(), "validation": [make_item("field-of-a-specimen")]},
-        environment={},
-        timings={},
-    )
-    page = Page(path.read_text())
-    assert len(page.by_class["card"]) == 1
-    assert len(page.by_class["crop"]) == 3 * cells.RIGHT_SHOWN + 7
 
 
 def test_hostile_names_and_undefined_probabilities_do_no_harm(tmp_path):

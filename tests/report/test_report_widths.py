@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from hep2jax.report import write_report
+from hep2jax.tasks.fields import FieldTask
 from tests.report import test_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -46,7 +47,14 @@ def _figures(kind: str) -> dict:
 def test_no_table_is_cut_off(kind: str, tmp_path: pathlib.Path):
     items = [test_report.make_item("a"), test_report.make_item("b", prediction=1)] if kind == "fields" else []
     figures = {"test": _figures(kind)}
-    page = write_report(tmp_path, metrics=figures, gallery={"test": items}, environment={}, timings={"step": 1.0})
+    page = write_report(
+        tmp_path,
+        metrics=figures,
+        layout=FieldTask.layout,
+        gallery={"test": items},
+        environment={},
+        timings={"step": 1.0},
+    )
     cut = {}
     for width in (420, 800, 1100, 1300):
         frame = tmp_path / f"{width}.html"
