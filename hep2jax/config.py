@@ -160,6 +160,12 @@ class AugmentConfig:
     """Half-width of the log-uniform exponent on the normalised intensity."""
     offset: float = _key(0.05, at_least=0.0, at_most=5.0)
     """Half-width of the uniform offset on the normalised intensity."""
+    blur: float = _key(0.0, at_least=0.0, at_most=8.0)
+    """Largest standard deviation of a Gaussian blur, in pixels of the crop; each crop's is uniform; 0: off."""
+    noise: float = _key(0.0, at_least=0.0, at_most=255.0)
+    """Largest standard deviation of Gaussian sensor noise, in the picture's 255 grey levels, before they are
+    normalised; each crop's is uniform; 0: off. One well below 1 is lost where crops are made of whole grey levels
+    (`data.warp=host`)."""
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -15,7 +15,8 @@ from hep2jax import metrics, report
 from hep2jax.config import Config
 from hep2jax.data.sets.fields import Field, FieldSet
 from hep2jax.data.streams import bags as bag_stream
-from hep2jax.data.streams.bags import BagStream
+from hep2jax.data.streams.bags import BagPlan
+from hep2jax.data.streams.stream import Stream
 from hep2jax.tasks.base import Parameters, Task
 from hep2jax.tasks.fields import plain_greys
 from hep2jax.tasks.tile_reader import TileReader
@@ -135,8 +136,8 @@ class BagTask(Task[BagResult]):
         self.num_outputs = len(fields.classes)
 
     @override
-    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> BagStream:
-        return BagStream(self.config, bag_stream.of_specimens(self.fields, indices), rows=rows)
+    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> Stream:
+        return Stream(BagPlan(self.config, bag_stream.of_specimens(self.fields, indices)), rows=rows)
 
     @override
     def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> _SetEvaluator:

@@ -15,6 +15,7 @@ from hep2jax.config import Config
 from hep2jax.data.sets.cells import CellSet
 from hep2jax.data.streams import cells as cell_stream
 from hep2jax.data.streams import feeding
+from hep2jax.data.streams.stream import Stream
 from hep2jax.specimens import voting
 from hep2jax.tasks.base import Parameters, Task
 from hep2jax.tasks.words import figure
@@ -105,8 +106,8 @@ class CellTask(Task[CellResult]):
         self.num_outputs = len(cells.classes)
 
     @override
-    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> cell_stream.CellStream:
-        return cell_stream.CellStream(self.config, self.cells, indices, rows=rows)
+    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> Stream:
+        return Stream(cell_stream.CellPlan(self.config, self.cells, indices), rows=rows)
 
     @override
     def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> _SetEvaluator:

@@ -16,7 +16,8 @@ from hep2jax.config import Config, EvaluationConfig
 from hep2jax.data import tiles
 from hep2jax.data.sets import fields as field_sets
 from hep2jax.data.sets.fields import VOID, FieldSet
-from hep2jax.data.streams import fields as field_stream
+from hep2jax.data.streams.fields import FieldPlan
+from hep2jax.data.streams.stream import Stream
 from hep2jax.metrics import ImageScore
 from hep2jax.specimens import classical, voting
 from hep2jax.tasks import field_results
@@ -168,8 +169,8 @@ class FieldTask(Task[FieldResult]):
         self.num_outputs = len(fields.classes) + 1
 
     @override
-    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> field_stream.FieldStream:
-        return field_stream.FieldStream(self.config, self.fields, indices, rows=rows)
+    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> Stream:
+        return Stream(FieldPlan(self.config, self.fields, indices), rows=rows)
 
     @override
     def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> _SetEvaluator:

@@ -15,7 +15,8 @@ from hep2jax import metrics, report
 from hep2jax.config import Config
 from hep2jax.data import tiles
 from hep2jax.data.sets.fields import VOID, Field, FieldSet
-from hep2jax.data.streams.joint import GRADES, JointStream, grade_of
+from hep2jax.data.streams.joint import GRADES, JointPlan, grade_of
+from hep2jax.data.streams.stream import Stream
 from hep2jax.models import JointOutput
 from hep2jax.specimens import voting
 from hep2jax.tasks.base import Parameters, Task
@@ -183,8 +184,8 @@ class JointTask(Task[JointResult]):
         self._pixels = FieldTask(config, fields)
 
     @override
-    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> JointStream:
-        return JointStream(self.config, self.fields, indices, rows=rows)
+    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> Stream:
+        return Stream(JointPlan(self.config, self.fields, indices), rows=rows)
 
     @override
     def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> _SetEvaluator:

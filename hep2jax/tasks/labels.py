@@ -16,7 +16,8 @@ from hep2jax.config import Config
 from hep2jax.data.sets import images
 from hep2jax.data.sets.images import ImageSet
 from hep2jax.data.streams import bags as bag_stream
-from hep2jax.data.streams.bags import BagStream
+from hep2jax.data.streams.bags import BagPlan
+from hep2jax.data.streams.stream import Stream
 from hep2jax.metrics import multilabel
 from hep2jax.tasks.bags import BagEvaluator, BagReading, from_record, to_record
 from hep2jax.tasks.base import Parameters, Task
@@ -81,8 +82,8 @@ class LabelsTask(Task[LabelsResult]):
         self.num_outputs = len(found.classes)
 
     @override
-    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> BagStream:
-        return BagStream(self.config, bag_stream.of_images(self.images, indices), rows=rows)
+    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> Stream:
+        return Stream(BagPlan(self.config, bag_stream.of_images(self.images, indices)), rows=rows)
 
     @override
     def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> _SetEvaluator:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, UInt8
 
 from hep2jax import warp
 from hep2jax.config import Config
+from hep2jax.data.augment import intensity
 from hep2jax.models import JointOutput, SegmenterOutput, TileOutput, mil
 from hep2jax.training import losses, optimizers, packing
 from hep2jax.training.state import Network, TrainState
@@ -69,7 +70,7 @@ def make_train_step(
     grad_fn = jax.value_and_grad(make_loss(config, network), has_aux=True)
 
     def step(state, batch, constants):
-        batch = warp.crops(config, batch, constants)
+        batch = intensity.on_device(warp.crops(config, batch, constants))
         class_weights = constants["class_weights"]
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         (loss, stats), grads = grad_fn(state.params, state.batch_stats, batch, class_weights, key)
