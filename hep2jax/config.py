@@ -166,6 +166,8 @@ class AugmentConfig:
     """Largest standard deviation of Gaussian sensor noise, in the picture's 255 grey levels, before they are
     normalised; each crop's is uniform; 0: off. One well below 1 is lost where crops are made of whole grey levels
     (`data.warp=host`)."""
+    mixup: float = _key(0.0, at_least=0.0, at_most=16.0)
+    """Networks of cells: alpha of mixup, which trains on blends of two cells, shared by Beta(alpha, alpha); 0: off."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -182,6 +184,9 @@ class ModelConfig:
     see its mean over the patch, which may then have any size."""
     dropout: float = _key(0.0, at_least=0.0, at_most=0.95)
     """Drop rate before the heads, where the network has one."""
+    mixstyle: float = _key(0.0, at_least=0.0, at_most=1.0)
+    """Probability with which a training step blends the styles of feature maps in an early layer (MixStyle, published:
+    0.5); 0: off."""
     init_from: str = ""
     """A work directory (empty: none): start from its parameters wherever path and shape agree (pre-training). Heads
     start afresh where it was trained on other patterns."""
@@ -445,6 +450,11 @@ def _check_relations(config: Config) -> None:
     if optimizer.warmup_steps is not None and optimizer.warmup_steps > train.num_steps:
         raise UsageError(
             f"optimizer.warmup_steps={optimizer.warmup_steps}: must be at most train.num_steps={train.num_steps}"
+        )
+    if config.augment.mixup and not reads_cells:
+        raise UsageError(
+            f"augment.mixup={config.augment.mixup}: only networks of cells are trained on blends; "
+            f"model.name='{config.model.name}' is none of {', '.join(CLASSIFIERS)}"
         )
     _check_limits("augment.scale_min", config.augment.scale_min, at_least=0.1, at_most=config.augment.scale_max)
     _check_limits("evaluation.tile_overlap", tiles.tile_overlap, at_least=0, at_most=tiles.tile_size // 2)

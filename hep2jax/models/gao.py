@@ -5,7 +5,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 from typing_extensions import override
 
-from hep2jax.models import blocks, grey
+from hep2jax.models import blocks, grey, mixstyle
 from hep2jax.models.classifier import Description, SquareClassifier
 from hep2jax.models.layers import max_pool, scale_channels
 from hep2jax.models.network import Settings
@@ -94,7 +94,7 @@ class PooledConv(nnx.Module):
             x = grey.pooled(x, kernel, self.pool)
         else:
             x = max_pool(blocks.convolution(x, kernel, 1, "VALID"), self.pool)
-        return scaled_tanh(x + self.bias[...].astype(x.dtype))
+        return scaled_tanh(mixstyle.mix(x + self.bias[...].astype(x.dtype)))
 
 
 def scaled_tanh(x: Array) -> Array:

@@ -12,7 +12,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float, Float32
 
-from hep2jax.models import blocks, grey
+from hep2jax.models import blocks, grey, mixstyle
 from hep2jax.models import columns as packing
 
 CHANNEL_MULTIPLE = 8
@@ -80,8 +80,12 @@ class BatchNorm(nnx.Module):
 def scale_and_shift(
     x: Float[Array, "... channel"], factor: Float32[Array, " c"], offset: Float32[Array, " c"], columns: int = 1
 ) -> Float[Array, "... channel"]:
-    """`x * factor + offset`, computed in float32; `columns` of the image stand side by side in the channels."""
-    return (x.astype(jnp.float32) * jnp.tile(factor, columns) + jnp.tile(offset, columns)).astype(x.dtype)
+    """`x * factor + offset`, computed in float32; `columns` of the image stand side by side in the channels.
+
+    Every norm ends here, so styles are mixed here where training mixes them (see `mixstyle`).
+    """
+    x = (x.astype(jnp.float32) * jnp.tile(factor, columns) + jnp.tile(offset, columns)).astype(x.dtype)
+    return mixstyle.mix(x, columns)
 
 
 class ConvNorm(nnx.Module):

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, UInt8
 
 from hep2jax import warp
 from hep2jax.config import Config
-from hep2jax.data.augment import intensity
-from hep2jax.models import JointOutput, SegmenterOutput, TileOutput, mil
+from hep2jax.data.augment import intensity, mixup
+from hep2jax.models import JointOutput, SegmenterOutput, TileOutput, mil, mixstyle
 from hep2jax.training import losses, optimizers, packing
 from hep2jax.training.state import Network, TrainState
 
@@ -41,15 +41,24 @@ def normalise(
 def make_loss(config: Config, network: Network) -> Callable[..., tuple[jax.Array, Any]]:
     """`loss(params, batch_stats, batch, class_weights, key) -> (loss, new batch_stats)` in training mode.
 
-    Trees may be packed (see `packing`); the new statistics are packed as the old ones are. `key` draws the dropout.
+    Trees may be packed (see `packing`); the new statistics are packed as the old ones are. `key` draws the dropout, the
+    blends of mixup and the styles of MixStyle.
     """
 
     def loss_fn(params, batch_stats, batch, class_weights, key):
         model = nnx.merge(network.graphdef, *packing.unpack((params, batch_stats)))
         rngs = nnx.Rngs(dropout=key) if config.model.dropout else None
         image = normalise(batch["image"], batch["greys"])
-        output = model(image, train=True, rngs=rngs)
-        loss = _loss(config, model, image, output, batch, class_weights)
+        alpha = config.augment.mixup
+        blend = mixup.draw(key, alpha, len(image)) if alpha else None
+        image = blend.images(image) if blend else image
+        with mixstyle.styles(config.model.mixstyle, key):
+            output = model(image, train=True, rngs=rngs)
+
+        def loss_of(labels):
+            return _loss(config, model, image, output, batch | {"labels": labels}, class_weights)
+
+        loss = blend.loss(loss_of, batch["labels"]) if blend else loss_of(batch["labels"])
         return loss, packing.like(batch_stats, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
     return loss_fn
