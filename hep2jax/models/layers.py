@@ -54,7 +54,8 @@ class BatchNorm(nnx.Module):
 
         `columns` of the image stand side by side in the channels (see `columns.pack`).
         """
-        return scale_and_shift(x, *self.coefficients(x, train=train, columns=columns), columns)
+        x = scale_and_shift(x, *self.coefficients(x, train=train, columns=columns), columns)
+        return mixstyle.mix(x, columns)
 
     def coefficients(
         self, x: Float[Array, "... channel"], *, train: bool, columns: int = 1, sign: Array | int = 1
@@ -80,12 +81,8 @@ class BatchNorm(nnx.Module):
 def scale_and_shift(
     x: Float[Array, "... channel"], factor: Float32[Array, " c"], offset: Float32[Array, " c"], columns: int = 1
 ) -> Float[Array, "... channel"]:
-    """`x * factor + offset`, computed in float32; `columns` of the image stand side by side in the channels.
-
-    Every norm ends here, so styles are mixed here where training mixes them (see `mixstyle`).
-    """
-    x = (x.astype(jnp.float32) * jnp.tile(factor, columns) + jnp.tile(offset, columns)).astype(x.dtype)
-    return mixstyle.mix(x, columns)
+    """`x * factor + offset`, computed in float32; `columns` of the image stand side by side in the channels."""
+    return (x.astype(jnp.float32) * jnp.tile(factor, columns) + jnp.tile(offset, columns)).astype(x.dtype)
 
 
 class ConvNorm(nnx.Module):
@@ -134,7 +131,8 @@ class ConvNorm(nnx.Module):
         x = self._convolve(x, columns) * jnp.tile(sign, columns).astype(x.dtype)
         coefficients = self.norm.coefficients(x, train=train, columns=columns, sign=sign)
         x = max_pool(x) if columns == 1 else packing.max_pool(x, columns)
-        x = scale_and_shift(x, *coefficients, max(1, columns // 2))
+        left = max(1, columns // 2)
+        x = mixstyle.mix(scale_and_shift(x, *coefficients, left), left)
         return nnx.relu(x) if self.relu else x
 
     def _convolve(self, x: Array, columns: int) -> Array:

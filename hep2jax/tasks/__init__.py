@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from hep2jax.config import BAG_READERS, CLASSIFIERS, JOINT_READERS, SEGMENTERS, Config
-from hep2jax.data.sets import cells, images, prepare
+from hep2jax.data.sets import cells as cell_sets
 from hep2jax.data.sets import fields as field_sets
+from hep2jax.data.sets import images, prepare
 from hep2jax.tasks.bags import BagTask
 from hep2jax.tasks.base import Evaluator, Parameters, Task
 from hep2jax.tasks.cells import CellTask
@@ -18,7 +19,7 @@ __all__ = ["Evaluator", "Parameters", "Task", "load", "num_outputs", "patterns",
 def load(config: Config) -> Task:
     """Read the configured data set for the configured network, building it first if it is absent."""
     if config.model.name in CLASSIFIERS:
-        return CellTask(config, cells.load(config.data))
+        return CellTask(config, cell_sets.load(config.data))
     if reads_labels(config):
         return LabelsTask(config, images.load(config.data))
     fields = field_sets.load(config.data)

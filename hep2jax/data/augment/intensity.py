@@ -156,20 +156,20 @@ def on_device(batch: dict[str, Any]) -> dict[str, Any]:
 
 
 def jitter_tone_curve(
-    draws: Float[np.ndarray, "3 ..."], greys: Float[np.ndarray, "... 4"], augment: AugmentConfig
+    draws: Float[np.ndarray, "3 ..."], curves: Float[np.ndarray, "... 4"], augment: AugmentConfig
 ) -> Float32[np.ndarray, "... 4"]:
     """Tone curves (offset, gain, exponent, shift) with random gain, exponent and shift.
 
     Args:
         draws: uniform in [-1, 1], for the gain, the exponent and the shift.
-        greys: the curves without jitter.
+        curves: without jitter, see `steps.normalise`.
         augment: the half-widths `gain`, `gamma` and `offset`.
     """
     gain, gamma, shift = draws
-    jittered = greys.astype(np.float32)
-    jittered[..., 1] = greys[..., 1] * np.exp(augment.gain * gain)
-    jittered[..., 2] = greys[..., 2] * np.exp(augment.gamma * gamma)
-    jittered[..., 3] = greys[..., 3] + augment.offset * shift
+    jittered = curves.astype(np.float32)
+    jittered[..., 1] = curves[..., 1] * np.exp(augment.gain * gain)
+    jittered[..., 2] = curves[..., 2] * np.exp(augment.gamma * gamma)
+    jittered[..., 3] = curves[..., 3] + augment.offset * shift
     return jittered
 
 
