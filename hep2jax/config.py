@@ -149,6 +149,14 @@ class AugmentConfig:
     """Half-width of the log-uniform exponent on the normalised intensity."""
     offset: float = _key(0.05, at_least=0.0, at_most=5.0)
     """Half-width of the uniform offset on the normalised intensity."""
+    blur: float = _key(0.0, at_least=0.0, at_most=8.0)
+    """Largest standard deviation of a Gaussian blur, in pixels of the crop; each crop's is uniform; 0: off."""
+    noise: float = _key(0.0, at_least=0.0, at_most=255.0)
+    """Largest standard deviation of Gaussian sensor noise, in the picture's 255 grey levels, before they are
+    normalised; each crop's is uniform; 0: off. One well below 1 is lost where crops are made of whole grey levels
+    (`data.warp=host`)."""
+    mixup: float = _key(0.0, at_least=0.0, at_most=16.0)
+    """Networks of cells: alpha of mixup, which trains on blends of two cells, shared by Beta(alpha, alpha); 0: off."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -165,6 +173,9 @@ class ModelConfig:
     see its mean over the patch, which may then have any size."""
     dropout: float = _key(0.0, at_least=0.0, at_most=0.95)
     """Drop rate before the heads, where the network has one."""
+    mixstyle: float = _key(0.0, at_least=0.0, at_most=1.0)
+    """Probability with which a training step blends the styles of feature maps in an early layer (MixStyle, published:
+    0.5); 0: off."""
     init_from: str = ""
     """A work directory (empty: none): start from its parameters wherever path and shape agree (pre-training). Heads
     start afresh where it was trained on other patterns."""

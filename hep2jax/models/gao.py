@@ -6,6 +6,7 @@ from jaxtyping import Array, Float
 from typing_extensions import override
 
 from hep2jax import ops
+from hep2jax.models import mixstyle
 from hep2jax.models.classifier import Description, SquareClassifier
 from hep2jax.models.layers import scale_channels
 from hep2jax.models.network import Settings
@@ -88,7 +89,7 @@ class PooledConv(nnx.Module):
         """(side - kernel side + 1) / pool pixels a side."""
         kernel = self.conv.kernel[...].astype(x.dtype)
         x = ops.conv_pool(x, kernel, self.pool)
-        return scaled_tanh(x + self.bias[...].astype(x.dtype))
+        return scaled_tanh(mixstyle.mix(x + self.bias[...].astype(x.dtype)))
 
 
 def scaled_tanh(x: Array) -> Array:

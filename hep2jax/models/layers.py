@@ -12,6 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float, Float32
 
 from hep2jax import ops
+from hep2jax.models import mixstyle
 
 CHANNEL_MULTIPLE = 8
 """Channel counts are multiples of this: a narrower activation costs the bytes of 8 channels on TPU anyway."""
@@ -49,7 +50,7 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x: ops.AnyImage, *, train: bool) -> ops.AnyImage:
         """Normalise [..., C] by the batch (and update the running averages) or, `train=False`, by the averages."""
-        return ops.scale_and_shift(x, *self.coefficients(x, train=train))
+        return mixstyle.mix(ops.scale_and_shift(x, *self.coefficients(x, train=train)))
 
     def coefficients(
         self, x: ops.Image, sign: Array | int = 1, *, train: bool
@@ -99,7 +100,9 @@ class ConvNorm(nnx.Module):
         """Height and width divided by the stride, rounded up, and halved by the `pool`."""
         x = ops.conv2d(x, self.conv.kernel[...].astype(self.dtype), stride=self.stride)
         if pool:
-            x = ops.norm_pool(x, self.norm.scale[...], functools.partial(self.norm.coefficients, train=train))
+            x = mixstyle.mix(
+                ops.norm_pool(x, self.norm.scale[...], functools.partial(self.norm.coefficients, train=train))
+            )
         else:
             x = self.norm(x, train=train)
         return ops.relu(x) if self.relu else x

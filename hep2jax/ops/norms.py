@@ -13,17 +13,21 @@ from hep2jax.ops.pooling import max_pool
 PerChannel = Float32[Array, " c"]
 
 
-def moments(x: Array | Columns) -> tuple[PerChannel, PerChannel]:
-    """Mean and mean square of each channel, in float32; one pass over the activations."""
+def moments(x: Array | Columns, *, of_examples: bool = False) -> tuple[Array, Array]:
+    """Mean and mean square of each channel, in float32; one pass over the activations.
+
+    [c], or with `of_examples` [batch, c], of each example by itself.
+    """
     pixels, columns = (x.pixels, x.count) if isinstance(x, Columns) else (x, 1)
     pixels = pixels.astype(jnp.float32)
-    axes = tuple(range(pixels.ndim - 1))
-    mean, square = (values.mean(axes).reshape(columns, -1).mean(0) for values in (pixels, jnp.square(pixels)))
+    axes = tuple(range(1 if of_examples else 0, pixels.ndim - 1))
+    mean, square = (values.mean(axes) for values in (pixels, jnp.square(pixels)))
+    mean, square = (values.reshape(*values.shape[:-1], columns, -1).mean(-2) for values in (mean, square))
     return mean, square
 
 
-def scale_and_shift(x: AnyImage, factor: PerChannel, offset: PerChannel) -> AnyImage:
-    """`x * factor + offset` in each channel, computed in float32."""
+def scale_and_shift(x: AnyImage, factor: Float32[Array, "*b c"], offset: Float32[Array, "*b c"]) -> AnyImage:
+    """`x * factor + offset` in each channel, computed in float32; both [c] or, one for each example, [b, 1, 1, c]."""
     factor, offset = (_for_each_column(values, x) for values in (factor, offset))
     return jax.tree.map(lambda pixels: (pixels.astype(jnp.float32) * factor + offset).astype(pixels.dtype), x)
 
@@ -56,5 +60,5 @@ def norm_pool(
     return scale_and_shift(max_pool(x), factor, offset)
 
 
-def _for_each_column(values: Float[Array, " c"], x: Array | Columns) -> Float[Array, " c2"]:
+def _for_each_column(values: Float[Array, "*b c"], x: Array | Columns) -> Float[Array, "*b c2"]:
     return jnp.tile(values, x.count if isinstance(x, Columns) else 1)

@@ -49,7 +49,7 @@ def bilinear(
     *,
     stretch: float = 1.0,
 ) -> Float32[Array, "batch size size"]:
-    """Crops of `pictures[index]` by bilinear interpolation, as `geometry.warp_host` makes them before it rounds.
+    """Crops of `pictures[index]` by bilinear interpolation, as `geometry.warp_image` makes them before it rounds.
 
     Args:
         pictures: canvases that hold every pixel which the matrices reach.

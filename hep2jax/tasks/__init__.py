@@ -6,6 +6,7 @@ from hep2jax import config as configs
 from hep2jax import models
 from hep2jax.config import Config
 from hep2jax.data.sets import prepare
+from hep2jax.errors import UsageError
 from hep2jax.tasks.bags import BagTask
 from hep2jax.tasks.base import Evaluator, SideMetrics, Task
 from hep2jax.tasks.cells import CellTask
@@ -50,7 +51,13 @@ def resolve(config: Config) -> Config:
         UsageError: a value that cannot be; the message names its key.
     """
     configs.check_choice("data.name", config.data.name, tuple(prepare.BUILDERS))
-    return configs.validate(kind(config).resolve(config))
+    task = kind(config)
+    if config.augment.mixup and not task.takes_blends:
+        raise UsageError(
+            f"augment.mixup={config.augment.mixup}: only networks of cells are trained on blends, and "
+            f"model.name='{config.model.name}' is none"
+        )
+    return configs.validate(task.resolve(config))
 
 
 def load(config: Config) -> Task:

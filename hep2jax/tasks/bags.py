@@ -17,7 +17,8 @@ from hep2jax.data.sets import fields as field_sets
 from hep2jax.data.sets import images
 from hep2jax.data.sets.fields import Field, FieldSet
 from hep2jax.data.streams import bags as bag_stream
-from hep2jax.data.streams.bags import BagStream
+from hep2jax.data.streams.bags import BagPlan
+from hep2jax.data.streams.stream import Stream
 from hep2jax.metrics.classification import ClassificationMetrics, classification_metrics, describe_recalls
 from hep2jax.metrics.estimates import defined_values
 from hep2jax.metrics.grouping import group_by
@@ -200,8 +201,8 @@ class BagTask(Task[BagResult, BagMetrics]):
     decode = staticmethod(_as_it_is)
 
     @override
-    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> BagStream:
-        return BagStream(self.config, bag_stream.of_specimens(self.fields, indices), rows=rows)
+    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> Stream:
+        return Stream(BagPlan(self.config, bag_stream.of_specimens(self.fields, indices)), rows=rows)
 
     @override
     def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> Evaluator[BagResult]:

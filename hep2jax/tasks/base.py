@@ -121,6 +121,7 @@ class Task(abc.ABC, Generic[Result, Metrics]):
         networks: class of each `model.name` that reads this way.
         layout: what the report shows.
         reader_class: reads a user's images with a trained network of this kind.
+        takes_blends: whether an example may be a blend of two (see `augment.mixup`).
         truth_in_words: what the data set knows of an example, for messages.
         compile_batches: images per chip that `--mode=compile` tries, unless told.
 
@@ -136,6 +137,7 @@ class Task(abc.ABC, Generic[Result, Metrics]):
     networks: ClassVar[Mapping[str, Callable[..., ImageNetwork]]]
     reader_class: ClassVar[type[Reader]]
     layout: ClassVar[report.Layout]
+    takes_blends: ClassVar[bool] = False
     truth_in_words: ClassVar[str] = "one pattern an image"
     compile_batches: ClassVar[tuple[int, ...]] = (16, 32, 64)
 

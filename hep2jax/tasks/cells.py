@@ -17,6 +17,7 @@ from hep2jax.data.sets import cells as cell_sets
 from hep2jax.data.sets.cells import Cell, CellSet
 from hep2jax.data.streams import cells as cell_stream
 from hep2jax.data.streams import feeding
+from hep2jax.data.streams.stream import Stream
 from hep2jax.metrics.classification import ClassificationMetrics, classification_metrics, describe_recalls
 from hep2jax.metrics.estimates import defined_values
 from hep2jax.metrics.grouping import group_by
@@ -158,6 +159,7 @@ class CellTask(Task[CellResult, CellMetrics]):
     """Cells by classifiers: one pattern a cell, and the prevalent one of a specimen's cells."""
 
     networks = models.CLASSIFIERS
+    takes_blends = True
     reader_class = CellReader
     layout = report.Layout(
         unit="cell",
@@ -211,8 +213,8 @@ class CellTask(Task[CellResult, CellMetrics]):
         return jax.nn.softmax(output.logits.astype(np.float32), axis=-1)
 
     @override
-    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> cell_stream.CellStream:
-        return cell_stream.CellStream(self.config, self.cells, indices, rows=rows)
+    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> Stream:
+        return Stream(cell_stream.CellPlan(self.config, self.cells, indices), rows=rows)
 
     @override
     def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> Evaluator[CellResult]:

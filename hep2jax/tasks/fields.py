@@ -17,7 +17,8 @@ from hep2jax.config import Config, EvaluationConfig
 from hep2jax.data import tiles
 from hep2jax.data.sets import fields as field_sets
 from hep2jax.data.sets.fields import FieldSet
-from hep2jax.data.streams import fields as field_stream
+from hep2jax.data.streams.fields import FieldPlan
+from hep2jax.data.streams.stream import Stream
 from hep2jax.metrics.objects import connected_objects
 from hep2jax.metrics.pixels import VOID, count_classes
 from hep2jax.metrics.segmentation import ImageScore, score_image
@@ -246,8 +247,8 @@ class FieldTask(Task[FieldResult, FieldMetrics]):
     decode = staticmethod(FieldEvaluator.decode)
 
     @override
-    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> field_stream.FieldStream:
-        return field_stream.FieldStream(self.config, self.fields, indices, rows=rows)
+    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> Stream:
+        return Stream(FieldPlan(self.config, self.fields, indices), rows=rows)
 
     @override
     def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> Evaluator[FieldResult]:

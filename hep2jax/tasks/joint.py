@@ -17,7 +17,8 @@ from hep2jax.config import Config
 from hep2jax.data import tiles
 from hep2jax.data.sets import fields as field_sets
 from hep2jax.data.sets.fields import Field, FieldSet
-from hep2jax.data.streams.joint import GRADES, JointStream, grade_of
+from hep2jax.data.streams.joint import GRADES, JointPlan, grade_of
+from hep2jax.data.streams.stream import Stream
 from hep2jax.metrics.classification import ClassificationMetrics, classification_metrics
 from hep2jax.metrics.estimates import defined_values
 from hep2jax.metrics.grouping import group_by
@@ -251,8 +252,8 @@ class JointTask(Task[JointResult, JointMetrics]):
     decode = staticmethod(JointEvaluator.decode)
 
     @override
-    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> JointStream:
-        return JointStream(self.config, self.fields, indices, rows=rows)
+    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> Stream:
+        return Stream(JointPlan(self.config, self.fields, indices), rows=rows)
 
     @override
     def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> Evaluator[JointResult]:

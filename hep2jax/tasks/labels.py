@@ -16,7 +16,8 @@ from hep2jax.config import Config
 from hep2jax.data.sets import images, prepare
 from hep2jax.data.sets.images import ImageSet, LabelledImage
 from hep2jax.data.streams import bags as bag_stream
-from hep2jax.data.streams.bags import BagStream
+from hep2jax.data.streams.bags import BagPlan
+from hep2jax.data.streams.stream import Stream
 from hep2jax.metrics.estimates import defined_values, estimates_of
 from hep2jax.metrics.multilabel import MultilabelMetrics, multilabel_metrics
 from hep2jax.metrics.serialise import INLINE
@@ -150,8 +151,8 @@ class LabelsTask(Task[LabelsResult, LabelsMetrics]):
     decode = staticmethod(BagTask.decode)
 
     @override
-    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> BagStream:
-        return BagStream(self.config, bag_stream.of_images(self.images, indices), rows=rows)
+    def stream(self, indices: Sequence[int], rows: meshes.Rows) -> Stream:
+        return Stream(BagPlan(self.config, bag_stream.of_images(self.images, indices)), rows=rows)
 
     @override
     def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> Evaluator[LabelsResult]:

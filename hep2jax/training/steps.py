@@ -12,6 +12,8 @@ from jaxtyping import Array, Float, UInt8
 
 from hep2jax import ops
 from hep2jax.config import Config
+from hep2jax.data.augment import intensity, mixup
+from hep2jax.models import mixstyle
 from hep2jax.training import optimizers, packing
 from hep2jax.training.state import Network, TrainState
 
@@ -45,15 +47,24 @@ def normalise(
 def make_loss(config: Config, network: Network, loss: Loss) -> Callable[..., tuple[jax.Array, Any]]:
     """`loss_fn(params, batch_stats, batch, class_weights, key) -> (loss, new batch_stats)` in training mode.
 
-    Trees may be packed (see `packing`); the new statistics are packed as the old ones are. `key` draws the dropout.
+    Trees may be packed (see `packing`); the new statistics are packed as the old ones are. `key` draws the dropout, the
+    blends of mixup and the styles of MixStyle.
     """
 
     def loss_fn(params, batch_stats, batch, class_weights, key):
         model = nnx.merge(network.graphdef, *packing.unpack((params, batch_stats)))
         rngs = nnx.Rngs(dropout=key) if config.model.dropout else None
         image = normalise(batch["image"], batch["greys"])
-        output = model(image, train=True, rngs=rngs)
-        value = loss(config, model, image, output, batch, class_weights)
+        alpha = config.augment.mixup
+        blend = mixup.draw(key, alpha, len(image)) if alpha else None
+        image = blend.images(image) if blend else image
+        with mixstyle.styles(config.model.mixstyle, key):
+            output = model(image, train=True, rngs=rngs)
+
+        def loss_of(labels):
+            return loss(config, model, image, output, batch | {"labels": labels}, class_weights)
+
+        value = blend.loss(loss_of, batch["labels"]) if blend else loss_of(batch["labels"])
         return value, packing.like(batch_stats, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
     return loss_fn
@@ -75,6 +86,7 @@ def make_train_step(
 
     def step(state, batch, constants):
         batch = ops.crops(batch, constants, size=config.data.crop_size, stretch=1 / config.augment.scale_min)
+        batch = intensity.on_device(batch)
         class_weights = constants["class_weights"]
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         (value, stats), grads = grad_fn(state.params, state.batch_stats, batch, class_weights, key)

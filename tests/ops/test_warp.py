@@ -10,8 +10,9 @@ from hep2jax import ops
 from hep2jax.config import AugmentConfig, Config, DataConfig, TrainConfig
 from hep2jax.data.sets.fields import FieldSet, make_field
 from hep2jax.data.streams import canvases
-from hep2jax.data.streams import cells as cell_stream
-from hep2jax.data.streams import fields as field_stream
+from hep2jax.data.streams.cells import CellPlan
+from hep2jax.data.streams.fields import FieldPlan
+from hep2jax.data.streams.stream import Stream
 from hep2jax.ops import warp
 from tests.data.cell_tables import cell_set
 
@@ -48,7 +49,7 @@ def test_cells(platform: str, fit: str):
     cells = cell_set(host.data)
     for number, cell in enumerate(cells.cells):
         object.__setattr__(cell, "ready", _smooth(cell.ready.shape, number))
-    streams = [cell_stream.CellStream(config, cells, range(len(cells))) for config in (host, device)]
+    streams = [Stream(CellPlan(config, cells, range(len(cells)))) for config in (host, device)]
     for step in range(3):
         expected, cut = streams[0].batch(step), _crops(streams[1], device, step, platform)
         assert cut.keys() == expected.keys()
@@ -85,7 +86,7 @@ def _fields(sizes: list[tuple[int, int]]) -> FieldSet:
 def test_fields_of_several_sizes(platform: str):
     host, device = _configs(AugmentConfig(scale_min=0.7), crop_size=160)
     fields = _fields([(170, 300), (200, 190), (260, 260)])
-    streams = [field_stream.TrainingStream(config, fields, range(3)) for config in (host, device)]
+    streams = [Stream(FieldPlan(config, fields, range(3))) for config in (host, device)]
     for step in range(2):
         expected, cut = streams[0].batch(step), _crops(streams[1], device, step, platform)
         assert cut.keys() == expected.keys()
@@ -116,7 +117,7 @@ def test_a_batch_with_an_image_is_left_alone():
 def test_only_indices_and_matrices_travel():
     _, device = _configs(FAR, crop_size=48)
     cells = cell_set(device.data)
-    stream = cell_stream.CellStream(device, cells, range(len(cells)))
+    stream = Stream(CellPlan(device, cells, range(len(cells))))
     batch = stream.batch(0)
     assert {name: (value.dtype.name, value.shape) for name, value in batch.items()} == {
         "index": ("int32", (12,)),

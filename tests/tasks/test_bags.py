@@ -9,7 +9,8 @@ import pytest
 from hep2jax import mesh as meshes
 from hep2jax import ops
 from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from hep2jax.data.streams.bags import BagStream, of_specimens
+from hep2jax.data.streams.bags import BagPlan, of_specimens
+from hep2jax.data.streams.stream import Stream
 from hep2jax.errors import UsageError
 from hep2jax.metrics.serialise import to_dict
 from hep2jax.tasks.bags import BagMetrics, BagTask, pooled
@@ -97,13 +98,13 @@ def test_the_stream_makes_bags_of_one_specimen(fields):
     config = _config()
     config.data.balance = "none"
     bags = of_specimens(fields, range(len(fields)))
-    stream = BagStream(config, bags)
+    stream = Stream(BagPlan(config, bags))
     batch = stream.batch(5)
     assert batch["image"].shape == (_BAGS * _TILES, _SIDE, _SIDE)
     assert batch["labels"].shape == (_BAGS,)
     jitter = batch["greys"].reshape(_BAGS, _TILES, 4)[..., 2:]
     assert (jitter == jitter[:, :1]).all()
-    halves = [BagStream(config, bags, rows=rows) for rows in (slice(0, 3), slice(3, 6))]
+    halves = [Stream(BagPlan(config, bags), rows=rows) for rows in (slice(0, 3), slice(3, 6))]
     for name, array in batch.items():
         np.testing.assert_array_equal(np.concatenate([half.batch(5)[name] for half in halves]), array)
     epoch = np.concatenate([stream.batch(number)["labels"] for number in range(2)])
@@ -113,9 +114,9 @@ def test_the_stream_makes_bags_of_one_specimen(fields):
 def test_the_device_makes_the_tiles_that_the_host_makes(fields):
     config = _config()
     bags = of_specimens(fields, range(len(fields)))
-    host = BagStream(config, bags).batch(3)
+    host = Stream(BagPlan(config, bags)).batch(3)
     config.data.warp = "device"
-    stream = BagStream(config, bags)
+    stream = Stream(BagPlan(config, bags))
     device = ops.crops(
         stream.batch(3), jax.device_put(stream.store), size=config.data.crop_size, stretch=1 / config.augment.scale_min
     )
@@ -136,4 +137,4 @@ def test_a_field_smaller_than_a_tile_cannot_be_trained_on(fields):
     config = _config()
     config.data.crop_size = 128
     with pytest.raises(UsageError, match=r"smaller than data.crop_size=128"):
-        BagStream(config, of_specimens(fields, range(len(fields))))
+        Stream(BagPlan(config, of_specimens(fields, range(len(fields)))))

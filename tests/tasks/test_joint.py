@@ -9,7 +9,8 @@ from hep2jax import mesh as meshes
 from hep2jax import ops, tasks
 from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, LossConfig, ModelConfig, TrainConfig
 from hep2jax.data import tiles
-from hep2jax.data.streams.joint import JointStream
+from hep2jax.data.streams.joint import JointPlan
+from hep2jax.data.streams.stream import Stream
 from hep2jax.metrics.serialise import to_dict
 from hep2jax.models import JointOutput
 from hep2jax.tasks.joint import JointMetrics, JointTask, PatchMosaic, PatchVotes, majority
@@ -65,7 +66,7 @@ def test_learns_masks_patterns_and_intensities(fields):
 
 def test_every_row_has_the_labels_of_its_specimen(fields):
     config = _config()
-    stream = JointStream(config, fields, range(len(fields)))
+    stream = Stream(JointPlan(config, fields, range(len(fields))))
     batch = stream.batch(7)
     for row in range(_ROWS):
         inside = np.unique(batch["labels"][row])
@@ -73,7 +74,7 @@ def test_every_row_has_the_labels_of_its_specimen(fields):
         bright = batch["image"][row].max() > 110
         assert batch["grades"][row] == bright
     config.data.warp = "device"
-    on_device = JointStream(config, fields, range(len(fields)))
+    on_device = Stream(JointPlan(config, fields, range(len(fields))))
     made = ops.crops(
         on_device.batch(7),
         jax.device_put(on_device.store),

@@ -17,7 +17,8 @@ from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, 
 from hep2jax.data.sets import images, prepare
 from hep2jax.data.sets.images import ImageSet
 from hep2jax.data.splits import lists, protocols
-from hep2jax.data.streams.bags import BagStream, of_images
+from hep2jax.data.streams.bags import BagPlan, of_images
+from hep2jax.data.streams.stream import Stream
 from hep2jax.errors import UsageError
 from hep2jax.metrics import Estimate, multilabel_metrics, to_dict
 from hep2jax.models.classifier import ClassifierOutput
@@ -87,14 +88,15 @@ def test_huge_logits_have_a_finite_loss_and_gradient():
 def test_the_stream_makes_bags_of_one_image_with_its_labels():
     found, config = labelled.image_set(), _config("none")
     bags = of_images(found, range(len(found)))
-    batch = BagStream(config, bags).batch(5)
+    batch = Stream(BagPlan(config, bags)).batch(5)
     assert batch["image"].shape == (_BAGS * _TILES, _SIDE, _SIDE)
     assert (batch["labels"].shape, batch["labels"].dtype) == ((_BAGS, 3), np.float32)
     assert batch["greys"].shape == (_BAGS * _TILES, 4)
-    halves = [BagStream(config, bags, rows=rows).batch(5) for rows in (slice(0, 4), slice(4, 8))]
+    halves = [Stream(BagPlan(config, bags), rows=rows).batch(5) for rows in (slice(0, 4), slice(4, 8))]
     for name, array in batch.items():
         np.testing.assert_array_equal(np.concatenate([half[name] for half in halves]), array)
-    epochs = np.concatenate([BagStream(config, bags).batch(step)["labels"] for step in range(3)])  # two, of 12 each
+    stream = Stream(BagPlan(config, bags))
+    epochs = np.concatenate([stream.batch(step)["labels"] for step in range(3)])  # two, of 12 each
     assert epochs.sum(0).tolist() == [12, 12, 0]
 
 
@@ -107,7 +109,7 @@ def test_the_stream_makes_bags_of_one_image_with_its_labels():
 )
 def test_balance_draws_an_image_for_each_of_its_patterns(balance, kinds):
     found = labelled.image_set(((0,), (0,), (0,), (1,), (0, 1), ()), repeats=1)
-    stream = BagStream(_config(balance), of_images(found, range(6)))
+    stream = Stream(BagPlan(_config(balance), of_images(found, range(6))))
     labels = np.concatenate([stream.batch(step)["labels"] for step in range(150)])
     for kind, share in kinds.items():
         row = np.isin(range(3), kind)

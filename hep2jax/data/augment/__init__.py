@@ -1,1 +1,1 @@
-"""Augmentation: one affine matrix for the geometry of an example, and a tone curve for its grey levels."""
+"""Augmentation: lists of geometric and of intensity operations, the jitter of tone curves, and blends of examples."""

@@ -1,8 +1,11 @@
-"""Crop-mirror-rotate as one affine matrix, and its execution on the host.
+"""Geometric operations as one affine matrix, and its execution on the host.
 
-A matrix maps a pixel of the crop to a pixel of the image: `image_xy = matrix @ (crop_x, crop_y, 1)`, with
-pixel centres at whole numbers. Images and masks take the same matrix, bilinear and nearest.
+A matrix maps a pixel of the crop to a pixel of the picture: `picture_xy = matrix @ (crop_x, crop_y, 1)`, with pixel
+centres at whole numbers. Images and masks take the same matrix, bilinear and nearest. The device executes the same
+matrices inside the step (`hep2jax.ops.crops`), so an operation that is added to `GEOMETRY` needs no executor of its own.
 """
+
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -10,59 +13,73 @@ from jaxtyping import Float, Float32, UInt8
 
 from hep2jax.config import AugmentConfig
 
-Draws = float | np.ndarray
-"""One value, or one for each example."""
+Linear = Float[np.ndarray, "2 2 crop"]
+"""The linear parts of matrices, from crop to picture."""
 
 
-def sample_cmr(
-    rng: np.random.Generator, centre_yx: tuple[float, float], crop_size: int, augment: AugmentConfig
-) -> Float32[np.ndarray, "2 3"]:
-    """Draw a crop-mirror-rotate-zoom matrix for a square crop around `centre_yx` (pixels).
+def rotated(linear: Linear, uniform: Float[np.ndarray, " crop"], augment: AugmentConfig) -> Linear:
+    """Rotation by any angle, or by a multiple of `augment.rotation_step` degrees."""
+    return _turned(linear, _angles(uniform, augment))
 
-    The same number of random values is drawn whatever the options are, so that switching one option off
-    leaves the others' draws as they were. Augmentation CMR: survey section 3.2.2 (Xie et al. 2019).
+
+def zoomed(linear: Linear, uniform: Float[np.ndarray, " crop"], augment: AugmentConfig) -> Linear:
+    """Enlargement by a log-uniform factor between `augment.scale_min` and `augment.scale_max`."""
+    low, high = np.log(augment.scale_min), np.log(augment.scale_max)
+    return linear / np.exp(low + (high - low) * uniform)
+
+
+def mirrored(linear: Linear, uniform: Float[np.ndarray, " crop"], augment: AugmentConfig) -> Linear:
+    """The crop's mirror image from left to right, for half of the crops."""
+    return _flipped(linear, np.where(augment.mirror & (uniform < 0.5), -1.0, 1.0))
+
+
+GEOMETRY: tuple[Callable[..., Linear], ...] = (rotated, zoomed, mirrored)
+"""The operations, in the order in which they are multiplied; each takes one number in [0, 1) for each crop.
+
+Each draws its number also where it is switched off, so that the others' draws stay as they were. Augmentation by
+crop, mirror and rotation: survey section 3.2.2 (Xie et al. 2019).
+"""
+
+
+def matrices(
+    centres: Float[np.ndarray, "crop 2"],
+    draws: Float[np.ndarray, "operation crop"],
+    size: int,
+    augment: AugmentConfig,
+) -> Float32[np.ndarray, "crop 2 3"]:
+    """Matrices of square crops of `size` pixels a side.
+
+    Args:
+        centres: (x, y) that the middle of each crop is mapped to.
+        draws: in [0, 1), a row for each operation of `GEOMETRY`.
+        size: side of the crops.
+        augment: the operations' ranges.
     """
-    uniform, coin = rng.uniform(size=2), rng.uniform()
-    angle, zoom = _angles(uniform[0], augment), _zooms(uniform[1], augment)
-    return cmr_matrix(centre_yx, crop_size, angle=float(angle), zoom=float(zoom), flip=float(_flips(coin, augment)))
+    linear = _identity(len(centres))
+    for operation, uniform in zip(GEOMETRY, draws, strict=True):
+        linear = operation(linear, uniform, augment)
+    return _centred(linear, centres, size)
 
 
 def cmr_matrix(
-    centre_yx: tuple[float, float],
-    crop_size: int,
-    *,
-    angle: float = 0.0,
-    zoom: float = 1.0,
-    flip: float = 1.0,
+    centre_yx: tuple[float, float], crop_size: int, *, angle: float = 0.0, zoom: float = 1.0, flip: float = 1.0
 ) -> Float32[np.ndarray, "2 3"]:
-    """The matrix of a crop around `centre_yx`: mirror (flip = -1), then rotate by `angle` (radians), then zoom."""
-    linear = _linear(angle, zoom, flip)
-    middle = (crop_size - 1) / 2
-    shift = np.array(centre_yx[::-1]) - linear @ np.array([middle, middle])
-    return np.concatenate([linear, shift[:, None]], axis=1).astype(np.float32)
-
-
-def warp_host(
-    image: UInt8[np.ndarray, "height width"],
-    classes: UInt8[np.ndarray, "height width"],
-    matrix: Float32[np.ndarray, "2 3"],
-    crop_size: int,
-) -> tuple[UInt8[np.ndarray, "crop crop"], UInt8[np.ndarray, "crop crop"]]:
-    """Execute the matrix with OpenCV: image bilinear, class mask nearest, mirrored beyond the border."""
-    return warp_image(image, matrix, crop_size), warp_classes(classes, matrix, crop_size)
+    """The matrix of one crop around `centre_yx`: mirror (flip = -1), then rotate by `angle` (radians), then zoom."""
+    linear = _flipped(_turned(_identity(1), np.array([angle])) / zoom, np.array([flip]))
+    return _centred(linear, np.array([centre_yx[::-1]]), crop_size)[0]
 
 
 def warp_image(
     image: UInt8[np.ndarray, "height width"], matrix: Float32[np.ndarray, "2 3"], crop_size: int
 ) -> UInt8[np.ndarray, "crop crop"]:
-    """`warp_host` of an image alone."""
+    """Execute a matrix with OpenCV on an image: bilinear; beyond the border lies the mirror image."""
     return _warp(image, matrix, crop_size, cv2.INTER_LINEAR)
 
 
 def warp_classes(
     classes: UInt8[np.ndarray, "height width"], matrix: Float32[np.ndarray, "2 3"], crop_size: int
 ) -> UInt8[np.ndarray, "crop crop"]:
-    """`warp_host` of a class mask alone."""
+    """Execute a matrix with OpenCV on a class mask: the nearest pixel; beyond the border lies the mirror image."""
     return _warp(classes, matrix, crop_size, cv2.INTER_NEAREST)
 
 
@@ -71,39 +88,33 @@ def _warp(pixels: np.ndarray, matrix: np.ndarray, crop_size: int, interpolation:
     return cv2.warpAffine(pixels, matrix, size, flags=flags, borderMode=cv2.BORDER_REFLECT_101)
 
 
-def sample_cell_warps(
-    rng: np.random.Generator, count: int, size: int, augment: AugmentConfig
-) -> Float32[np.ndarray, "count 2 3"]:
-    """Draw mirror-rotate-zoom-shift matrices that map an input of `size` pixels a side to itself, about its centre."""
-    draws = rng.uniform(size=(5, count))
-    angles, zooms, flips = _angles(draws[0], augment), _zooms(draws[1], augment), _flips(draws[2], augment)
-    warps, middle = np.empty((count, 2, 3)), (size - 1) / 2
-    warps[:, :, :2] = _linear(angles, zooms, flips).transpose(2, 0, 1)
-    moved = middle + augment.shift * size * (2 * draws[3:].T - 1)
-    warps[:, :, 2] = moved - warps[:, :, :2] @ np.array([middle, middle])
-    return warps.astype(np.float32)
+def _identity(count: int) -> Linear:
+    return np.repeat(np.eye(2)[:, :, None], count, axis=2)
 
 
-def _linear(angle: Draws, zoom: Draws, flip: Draws) -> Float[np.ndarray, "2 2 *count"]:
-    """Mirror (flip = -1), then rotate by `angle` (radians), then zoom, from crop to image."""
-    cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
-    return np.array([[cos * flip, -sin], [sin * flip, cos]])
+def _turned(linear: Linear, angles: np.ndarray) -> Linear:
+    """The crop's axes turned by `angles` (radians)."""
+    cos, sin = np.cos(angles), np.sin(angles)
+    return np.stack([cos * linear[0] - sin * linear[1], sin * linear[0] + cos * linear[1]])
 
 
-def _zooms(uniform: Draws, augment: AugmentConfig) -> np.ndarray:
-    low, high = np.log(augment.scale_min), np.log(augment.scale_max)
-    return np.exp(low + (high - low) * uniform)
+def _flipped(linear: Linear, flips: np.ndarray) -> Linear:
+    """The crop's first axis times 1 or -1."""
+    return linear * np.stack([flips, np.ones_like(flips)])
 
 
-def _flips(uniform: Draws, augment: AugmentConfig) -> np.ndarray:
-    return np.where(augment.mirror & (np.asarray(uniform) < 0.5), -1.0, 1.0)
+def _centred(linear: Linear, centres: np.ndarray, size: int) -> Float32[np.ndarray, "crop 2 3"]:
+    """Matrices that map the middle of the crops to `centres`."""
+    linear, middle = np.ascontiguousarray(linear.transpose(2, 0, 1)), (size - 1) / 2
+    shifts = centres - linear @ np.array([middle, middle])
+    return np.concatenate([linear, shifts[:, :, None]], axis=2).astype(np.float32)
 
 
-def _angles(uniform: Draws, augment: AugmentConfig) -> np.ndarray:
+def _angles(uniform: np.ndarray, augment: AugmentConfig) -> np.ndarray:
     """Radians: any angle, or the multiples of `rotation_step` degrees."""
     if not augment.rotate:
         return np.zeros_like(uniform)
     if not augment.rotation_step:
-        return 2 * np.pi * np.asarray(uniform)
+        return 2 * np.pi * uniform
     steps = max(1, round(360 / augment.rotation_step))
     return np.deg2rad(np.floor(uniform * steps) * augment.rotation_step)

@@ -1,1 +1,1 @@
-"""Batches as a function of the step: of fields, cells, bags of tiles, and fields for joint reading."""
+"""Batches as a function of the step: one stream, with a plan for each kind of example."""

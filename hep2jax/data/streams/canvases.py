@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from hep2jax.config import AugmentConfig, DataConfig
+from hep2jax.config import AugmentConfig, Config, DataConfig
 
 Store = dict[str, np.ndarray]
 """Arrays by name: `pictures` uint8 [n, height, width] and, of fields, `label_maps` of the same shape."""
@@ -32,18 +32,27 @@ def reach(crop_size: int, augment: AugmentConfig) -> int:
     return math.ceil(crop_size / math.sqrt(2) / augment.scale_min) + _SLACK
 
 
-def of_fields(
-    images: Sequence[UInt8[np.ndarray, "_ _"]], labels: Sequence[UInt8[np.ndarray, "_ _"]], margin: int
-) -> Store:
-    """Canvases of fields: `margin` pixels around each, and below and right as much as the largest needs.
+def margin(config: Config) -> int:
+    """Pixels that crops of a field reach beyond its border: their centres lie at least half a crop inside."""
+    return reach(config.data.crop_size, config.augment) - config.data.crop_size // 2
 
-    A matrix from crop to field maps to the canvas once `margin` is added to its offset.
-    """
+
+def with_margin(
+    images: Sequence[UInt8[np.ndarray, "_ _"]], margin: int
+) -> UInt8[np.ndarray, "image canvas_height canvas_width"]:
+    """Canvases with `margin` pixels around each image, and below and right as much as the largest needs."""
     height, width = _sides(*(max(image.shape[axis] for image in images) + 2 * margin for axis in (0, 1)))
-    return {
-        "pictures": np.stack([_mirrored(image, margin, margin, height, width) for image in images]),
-        "label_maps": np.stack([_mirrored(label, margin, margin, height, width) for label in labels]),
-    }
+    return np.stack([_mirrored(image, margin, margin, height, width) for image in images])
+
+
+def centred(
+    images: Sequence[UInt8[np.ndarray, "_ _"]], around: int
+) -> tuple[UInt8[np.ndarray, "image canvas_height canvas_width"], Float32[np.ndarray, "image 2"]]:
+    """Canvases that reach `around` pixels from the images' centres, and (x, y) of each image's origin on its canvas."""
+    corners = [(around - image.shape[0] // 2, around - image.shape[1] // 2) for image in images]
+    sides = _sides(2 * around + 1, 2 * around + 1)
+    made = [_mirrored(image, *corner, *sides) for image, corner in zip(images, corners, strict=True)]
+    return np.stack(made), np.array(corners, np.float32)[:, ::-1]
 
 
 def _sides(height: int, width: int) -> tuple[int, int]:
@@ -57,20 +66,3 @@ def _mirrored(image: np.ndarray, top: int, left: int, height: int, width: int) -
     padded = cv2.copyMakeBorder(image, max(0, top), max(0, below), max(0, left), max(0, right), border)
     y, x = max(0, -top), max(0, -left)
     return padded[y : y + height, x : x + width]
-
-
-def of_cells(
-    ready: Sequence[UInt8[np.ndarray, "_ _"]], size: int, around: int
-) -> tuple[Store, Float32[np.ndarray, "cell 2"]]:
-    """Canvases that reach `around` pixels from the cells' centres, and (x, y) from input to canvas.
-
-    `ready` pictures lie centred on the input of `size` pixels a side (see `cells.make_ready`).
-    """
-    canvases, origins = [], []
-    sides = _sides(2 * around + 1, 2 * around + 1)
-    for picture in ready:
-        height, width = picture.shape
-        top, left = around - height // 2, around - width // 2
-        canvases.append(_mirrored(picture, top, left, *sides))
-        origins.append(((width - size) / 2 + left, (height - size) / 2 + top))
-    return {"pictures": np.stack(canvases)}, np.array(origins, np.float32)

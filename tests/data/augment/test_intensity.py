@@ -3,10 +3,12 @@ import dataclasses
 import numpy as np
 
 from hep2jax.config import AugmentConfig, Config, DataConfig, TrainConfig
-from hep2jax.data.augment.intensity import jitter_greys
+from hep2jax.data.augment.intensity import jitter_tone_curve
 from hep2jax.data.streams import bags as bag_stream
-from hep2jax.data.streams import cells as cell_stream
-from hep2jax.data.streams import fields as field_stream
+from hep2jax.data.streams.bags import BagPlan
+from hep2jax.data.streams.cells import CellPlan
+from hep2jax.data.streams.fields import FieldPlan
+from hep2jax.data.streams.stream import Stream
 from tests.data.cell_tables import cell_set
 from tests.data.fields import field_set
 
@@ -20,11 +22,11 @@ def test_each_draw_moves_its_own_number():
         [20, 0.01 * np.exp(0.5), 1, -0.05],
         [30, 0.02 * np.exp(-0.25), np.exp(0.3), 0.025],
     ]
-    found = jitter_greys(draws, plain, AUGMENT)
+    found = jitter_tone_curve(draws, plain, AUGMENT)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert found.dtype == np.float32
     still = AugmentConfig(gain=0, gamma=0, offset=0)
-    np.testing.assert_allclose(jitter_greys(draws, plain, still), plain, rtol=1e-6)
+    np.testing.assert_allclose(jitter_tone_curve(draws, plain, still), plain, rtol=1e-6)
 
 
 def test_every_stream_draws_gain_exponent_and_offset_over_their_whole_range():
@@ -32,9 +34,9 @@ def test_every_stream_draws_gain_exponent_and_offset_over_their_whole_range():
     config.train = TrainConfig(global_batch_size=128)
     fields, cells = field_set(fields=1), cell_set(config.data)
     for stream, plain in (
-        (field_stream.FieldStream(config, fields, range(9)), [field.grey_gain for field in fields.fields]),
-        (bag_stream.BagStream(config, bag_stream.of_specimens(fields, range(9))), [f.grey_gain for f in fields.fields]),
-        (cell_stream.CellStream(config, cells, range(len(cells))), [cell.greys[1] for cell in cells.cells]),
+        (Stream(FieldPlan(config, fields, range(9))), [field.grey_gain for field in fields.fields]),
+        (Stream(BagPlan(config, bag_stream.of_specimens(fields, range(9)))), [f.grey_gain for f in fields.fields]),
+        (Stream(CellPlan(config, cells, range(len(cells)))), [cell.greys[1] for cell in cells.cells]),
     ):
         _, gain, exponent, shift = stream.batch(0)["greys"].astype(float).T
         # The least and the largest gain say nothing of the images' own: those are known.
@@ -51,7 +53,7 @@ def test_tiles_of_a_bag_keep_the_grey_levels_of_their_own_fields():
     fields = dataclasses.replace(made.fields[1], grey_offset=5.0, grey_gain=3 * made.fields[0].grey_gain)
     made = dataclasses.replace(made, fields=(made.fields[0], fields))
     config = Config(data=DataConfig(crop_size=48, bag_tiles=8), augment=AUGMENT, train=TrainConfig(global_batch_size=4))
-    greys = bag_stream.BagStream(config, bag_stream.of_specimens(made, range(2))).batch(0)["greys"].reshape(4, 8, 4)
+    greys = Stream(BagPlan(config, bag_stream.of_specimens(made, range(2)))).batch(0)["greys"].reshape(4, 8, 4)
     for bag in greys:
         offsets, numbers = np.unique(bag[:, 0], return_counts=True)
         assert (len(offsets), numbers.sum()) == (2, 8)

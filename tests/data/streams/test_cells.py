@@ -7,7 +7,8 @@ import pytest
 
 from hep2jax.config import AugmentConfig, Config, DataConfig, TrainConfig
 from hep2jax.data.augment import geometry
-from hep2jax.data.streams import cells as cell_stream
+from hep2jax.data.streams.cells import CellPlan, plain_input
+from hep2jax.data.streams.stream import Stream, cut_matrices
 from hep2jax.errors import UsageError
 from tests.data.cell_tables import cell_set
 
@@ -24,9 +25,9 @@ def _config(augment: AugmentConfig | None = None, **data) -> Config:
     )
 
 
-def _stream(config: Config, **table) -> cell_stream.CellStream:
+def _stream(config: Config, **table) -> Stream:
     made = cell_set(config.data, **table)
-    return cell_stream.CellStream(config, made, range(len(made)))
+    return Stream(CellPlan(config, made, range(len(made))))
 
 
 def test_a_batch_is_a_function_of_seed_and_step():
@@ -42,10 +43,9 @@ def test_a_batch_is_a_function_of_seed_and_step():
 def test_processes_share_one_global_batch():
     config = _config()
     made = cell_set(config.data)
-    whole = cell_stream.CellStream(config, made, range(len(made))).batch(9)
+    whole = Stream(CellPlan(config, made, range(len(made)))).batch(9)
     parts = [
-        cell_stream.CellStream(config, made, range(len(made)), rows=rows).batch(9)
-        for rows in (slice(0, 3), slice(3, 8))
+        Stream(CellPlan(config, made, range(len(made))), rows=rows).batch(9) for rows in (slice(0, 3), slice(3, 8))
     ]
     for name in whole:
         np.testing.assert_array_equal(whole[name], np.concatenate([part[name] for part in parts]))
@@ -55,14 +55,14 @@ def test_without_augmentation_the_input_is_the_ready_picture():
     config = _config(NO_AUGMENT, balance="none")
     made = cell_set(config.data)
     ready = {cell.ready.tobytes() for cell in made.cells}
-    batch = cell_stream.CellStream(config, made, range(len(made))).batch(0)
+    batch = Stream(CellPlan(config, made, range(len(made)))).batch(0)
     assert all(image.tobytes() in ready for image in batch["image"])
 
 
 def test_balance_none_takes_every_cell_once_an_epoch():
     config = _config(NO_AUGMENT, balance="none")
     made = cell_set(config.data, specimens=2, cells=4)  # 24 cells: three batches
-    stream = cell_stream.CellStream(config, made, range(len(made)))
+    stream = Stream(CellPlan(config, made, range(len(made))))
     epochs = [[image.tobytes() for s in range(3 * e, 3 * e + 3) for image in stream.batch(s)["image"]] for e in (0, 1)]
     assert all(len(set(epoch)) == 24 for epoch in epochs)
     assert epochs[0] != epochs[1]
@@ -73,7 +73,7 @@ def test_balanced_sampling(balance: str, low: float, high: float):
     config = _config(balance=balance)
     made = cell_set(config.data, specimens=9, cells=2, num_patterns=2)
     few = [i for i, item in enumerate(made.items) if item.pattern == 0 or item.specimen == "ring-0"]
-    stream = cell_stream.CellStream(config, made, few)
+    stream = Stream(CellPlan(config, made, few))
     share = np.mean([stream.batch(step)["labels"] == 1 for step in range(80)])
     assert low <= share <= high
 
@@ -84,36 +84,46 @@ def test_class_balance_ignores_specimens_and_pattern_balance_does_not():
     lonely = made.cells[10].ready
 
     def share(balance: str) -> float:
-        stream = cell_stream.CellStream(_config(NO_AUGMENT, balance=balance), made, uneven)
+        stream = Stream(CellPlan(_config(NO_AUGMENT, balance=balance), made, uneven))
         return float(np.mean([[np.array_equal(i, lonely) for i in stream.batch(s)["image"]] for s in range(60)]))
 
     assert share("class") == pytest.approx(1 / 11, abs=0.05)
     assert share("pattern") == pytest.approx(1 / 2, abs=0.08)
 
 
+def _warps(augment: AugmentConfig, count: int) -> np.ndarray:
+    """Matrices of `count` cells from input to input, which is where plans place them."""
+    config = _config(augment)
+    plan = CellPlan(config, cell_set(config.data, specimens=1, cells=1), range(3))
+    return cut_matrices(config, plan.draw(np.random.default_rng(0), np.zeros(count, int)))
+
+
 def test_rotation_steps_are_multiples():
     augment = dataclasses.replace(NO_AUGMENT, rotate=True, rotation_step=36.0)
-    warps = geometry.sample_cell_warps(np.random.default_rng(0), 400, 64, augment)
+    warps = _warps(augment, 400)
     angles = np.rad2deg(np.arctan2(warps[:, 1, 0], warps[:, 0, 0])) % 360
     steps = np.round(angles / 36) % 10
     np.testing.assert_allclose((angles - 36 * steps + 180) % 360 - 180, 0, atol=1e-3)
     assert len(np.unique(steps)) == 10
 
 
+def test_cells_are_shifted_by_up_to_the_configured_share_in_each_direction():
+    moved = _warps(AugmentConfig(shift=0.1, scale_min=1.0, scale_max=1.0), 500) @ np.array([31.5, 31.5, 1]) - 31.5
+    np.testing.assert_allclose(moved.max(0), 6.4, atol=0.2)
+    np.testing.assert_allclose(moved.min(0), -6.4, atol=0.2)
+    assert abs(np.corrcoef(moved.T)[0, 1]) < 0.15
+
+
 def test_a_quarter_turn_is_exact_and_about_the_centre():
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 255, (64, 64)).astype(np.uint8)
-    augment = dataclasses.replace(NO_AUGMENT, rotate=True, rotation_step=90.0)
+    image = np.random.default_rng(0).integers(0, 255, (64, 64)).astype(np.uint8)
     turned = {np.rot90(image, k).tobytes() for k in range(4)}
-    for warp in geometry.sample_cell_warps(rng, 20, 64, augment):
-        assert cell_stream.warp_cell(image, warp, 64).tobytes() in turned
+    for warp in _warps(dataclasses.replace(NO_AUGMENT, rotate=True, rotation_step=90.0), 20):
+        assert geometry.warp_image(image, warp, 64).tobytes() in turned
 
 
-def test_a_shifted_cell_is_continued_by_its_mirror_image():
-    image = np.random.default_rng(0).integers(0, 255, (16, 16)).astype(np.uint8)
-    shift = np.array([[1, 0, -5], [0, 1, 3]], np.float32)
-    expected = np.pad(image, 8, mode="reflect")[11:27, 3:19]
-    np.testing.assert_array_equal(cell_stream.warp_cell(image, shift, 16), expected)
+def test_a_picture_of_another_size_lies_centred_on_the_input():
+    image = np.random.default_rng(0).integers(0, 255, (20, 12)).astype(np.uint8)
+    np.testing.assert_array_equal(plain_input(image, 16), np.pad(image, ((0, 0), (8, 8)), mode="reflect")[2:18, 6:22])
 
 
 def test_shapes_dtypes_and_rate():
@@ -133,4 +143,4 @@ def test_shapes_dtypes_and_rate():
 def test_no_cell_to_train_on():
     made = cell_set(_config().data)
     with pytest.raises(UsageError, match="no cell to train on"):
-        cell_stream.CellStream(_config(), made, [])
+        Stream(CellPlan(_config(), made, []))

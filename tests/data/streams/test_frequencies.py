@@ -11,16 +11,12 @@ from hep2jax.data.sets.items import Item
 from hep2jax.data.streams import (
     bags as bag_stream,
 )
-from hep2jax.data.streams import (
-    cells as cell_stream,
-)
-from hep2jax.data.streams import (
-    fields as field_stream,
-)
-from hep2jax.data.streams import (
-    joint as joint_stream,
-)
+from hep2jax.data.streams.bags import BagPlan
+from hep2jax.data.streams.cells import CellPlan
+from hep2jax.data.streams.fields import FieldPlan
+from hep2jax.data.streams.joint import JointPlan
 from hep2jax.data.streams.sampling import Sampler
+from hep2jax.data.streams.stream import Stream
 from hep2jax.metrics.pixels import VOID
 from tests.data import labelled
 from tests.data.cell_tables import cell_set
@@ -59,7 +55,7 @@ def test_shares_of_examples_are_how_often_they_are_drawn(balance: str):
 
 @pytest.mark.parametrize("balance", BALANCES)
 def test_classes_of_pixels(balance: str, fields: FieldSet):
-    stream = field_stream.FieldStream(_config(balance), fields, range(7))
+    stream = Stream(FieldPlan(_config(balance), fields, range(7)))
     labels = np.stack([stream.batch(step)["labels"] for step in range(25)])
     delivered = np.bincount(labels[labels != VOID], minlength=4) / (labels != VOID).sum()
     found = stream.frequencies()
@@ -68,7 +64,7 @@ def test_classes_of_pixels(balance: str, fields: FieldSet):
     assert found[3] == 0
     crops, anywhere = (
         found[1:].sum(),
-        field_stream.FieldStream(_config(balance, foreground_crops=0.0), fields, range(7)),
+        Stream(FieldPlan(_config(balance, foreground_crops=0.0), fields, range(7))),
     )
     assert crops > 1.2 * anywhere.frequencies()[1:].sum()  # crops are centred on cells
 
@@ -81,7 +77,7 @@ def test_a_class_that_no_crop_shows_keeps_its_share(fields: FieldSet):
     still = AugmentConfig(rotate=False, mirror=False, scale_min=1, scale_max=1)
     config = dataclasses.replace(_config("none", crop_size=2, foreground_crops=0.0), augment=still)
     alone = dataclasses.replace(fields, fields=(field,))
-    found = field_stream.FieldStream(config, alone, [0]).frequencies()
+    found = Stream(FieldPlan(config, alone, [0])).frequencies()
     assert 0 < found[3] < 0.01
     assert found[1] == found[2] == 0
 
@@ -94,10 +90,10 @@ def test_patterns_of_cells_specimens_and_images(balance: str, fields: FieldSet):
     images = labelled.image_set()
     several = [0, 1, 2, 3, 4, 6, 8]
     for stream, patterns in (
-        (cell_stream.CellStream(config, cells, uneven), "labels"),
-        (joint_stream.JointStream(config, fields, range(7)), "patterns"),
-        (bag_stream.BagStream(config, bag_stream.of_specimens(fields, range(7))), "labels"),
-        (bag_stream.BagStream(config, bag_stream.of_images(images, several)), "labels"),
+        (Stream(CellPlan(config, cells, uneven)), "labels"),
+        (Stream(JointPlan(config, fields, range(7))), "patterns"),
+        (Stream(BagPlan(config, bag_stream.of_specimens(fields, range(7)))), "labels"),
+        (Stream(BagPlan(config, bag_stream.of_images(images, several))), "labels"),
     ):
         delivered = np.concatenate([stream.batch(step)[patterns] for step in range(30)])
         found = stream.frequencies()

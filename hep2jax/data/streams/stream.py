@@ -1,0 +1,161 @@
+"""The training stream: a batch is a pure function of (seed, step).
+
+The position of the pipeline is the step number, so a restart continues bit for bit. Each process draws the whole global
+batch, which costs little, and makes the rows of it that its devices hold (see `mesh.local_rows`).
+"""
+
+import abc
+import dataclasses
+from collections.abc import Sequence
+
+import grain
+import numpy as np
+from jaxtyping import Float, Float32, Float64, Int, UInt8
+
+from hep2jax import mesh as meshes
+from hep2jax.config import Config
+from hep2jax.data.augment import geometry, intensity
+from hep2jax.data.sets.items import Item
+from hep2jax.data.streams import canvases
+from hep2jax.data.streams.sampling import Sampler
+from hep2jax.errors import UsageError
+
+Batch = dict[str, np.ndarray]
+
+TONES = 3
+"""Numbers that are drawn for the tone curve of a crop: its gain, its exponent and its shift."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Crops:
+    """What is drawn for the crops of a batch before any pixel is touched, crop behind crop, example behind example."""
+
+    picture: Int[np.ndarray, " crop"]
+    """Which of the plan's pictures each is cut from."""
+    centre: Float64[np.ndarray, "crop 2"]
+    """(x, y) of its middle, in the plan's coordinates (see `Plan.origins`)."""
+    geometry: Float64[np.ndarray, "operation crop"]
+    """In [0, 1), a row for each operation of `geometry.GEOMETRY`."""
+    tone: Float64[np.ndarray, "3 crop"]
+    """In [0, 1), for the tone curve (see `intensity.jitter_tone_curve`)."""
+
+
+class Plan(abc.ABC):
+    """What a kind of example decides of its batches: the pictures, how crops are drawn from them, and the labels.
+
+    Attributes:
+        config: of the experiment.
+        items: the examples as the sampler sees them.
+        pictures: uint8 [height, width] each, that crops are cut from.
+        label_maps: class masks of the pictures, which are cut with them; empty where labels are not of pixels.
+        greys: float [picture, 4], the tone curve of each picture without jitter (see `steps.normalise`).
+        origins: float32 [picture, 2], the place (x, y) in each picture of the origin of the plan's coordinates.
+    """
+
+    config: Config
+    items: Sequence[Item]
+    pictures: Sequence[UInt8[np.ndarray, "_ _"]]
+    label_maps: Sequence[UInt8[np.ndarray, "_ _"]] = ()
+    greys: Float[np.ndarray, "picture 4"]
+    origins: Float32[np.ndarray, "picture 2"]
+
+    @abc.abstractmethod
+    def draw(self, rng: np.random.Generator, chosen: Int[np.ndarray, " example"]) -> Crops:
+        """Draw the crops of the chosen examples; every example has equally many."""
+
+    @abc.abstractmethod
+    def labels(self, chosen: Int[np.ndarray, " example"]) -> Batch:
+        """What is learnt of the chosen examples besides `label_maps`, a row each."""
+
+    @abc.abstractmethod
+    def frequencies(self, shares: Float64[np.ndarray, " example"]) -> Float64[np.ndarray, " output"]:
+        """Share of each output channel in the truth of what batches hold, where examples come as often as `shares`."""
+
+    @abc.abstractmethod
+    def make_store(self) -> tuple[canvases.Store, Float32[np.ndarray, "picture 2"]]:
+        """The arrays that the devices keep with `data.warp=device`, and the `origins` on them."""
+
+
+class Stream:
+    """Makes batches: `stream.batch(step)` has
+
+    image    uint8   [crops, crop, crop]
+    greys    float32 [crops, 4]           tone curve of each crop
+    labels   uint8   [crops, crop, crop]  of plans with label maps: 0 background, 1+i pattern, 255 void
+
+    and the labels of the plan for the rows of this process. With `data.warp=device` there are, instead of image and
+    label maps,
+
+    index    int32   [crops]              which picture (and label map) of `store`
+    warp     float32 [crops, 2, 3]        crop (x, y, 1) → (x, y) of that picture
+
+    and, by its name, what was drawn for each intensity operation that is on: float32 [crops, n].
+    """
+
+    def __init__(self, plan: Plan, *, rows: meshes.Rows = meshes.ALL_ROWS) -> None:
+        """`rows` of each global batch are made here."""
+        config = plan.config
+        self._plan = plan
+        self._rows = np.arange(config.train.global_batch_size)[rows]
+        self._sampler = Sampler(plan.items, config.data.balance, config.seed)
+        self._store, self._origins = plan.make_store() if canvases.on_devices(config.data) else ({}, plan.origins)
+
+    @property
+    def store(self) -> canvases.Store:
+        """Arrays that the devices keep; empty where crops are cut on the host."""
+        return self._store
+
+    def frequencies(self) -> Float64[np.ndarray, " output"]:
+        """Share of each output channel in the truth of what batches hold, under `data.balance`."""
+        return self._plan.frequencies(self._sampler.shares)
+
+    def dataset(self, first_step: int, num_steps: int) -> grain.MapDataset:
+        """The batches of steps first_step … num_steps-1 in order."""
+        return grain.MapDataset.range(first_step, num_steps).map(self.batch)
+
+    def batch(self, step: int) -> Batch:
+        """The rows of this process in the batch of `step`."""
+        config, plan = self._plan.config, self._plan
+        count = config.train.global_batch_size
+        rng = np.random.default_rng((config.seed, step))
+        examples = self._sampler.draw(rng, step * count, count)
+        crops = plan.draw(rng, examples)
+        drawn = intensity.draw(config.augment, config.seed, step, len(crops.picture))
+        index, drawn = self._own(crops.picture), {name: self._own(values) for name, values in drawn.items()}
+        matrices = self._own(cut_matrices(config, crops))
+        matrices[:, :, 2] += self._origins[index]
+        curves = intensity.jitter_tone_curve(2 * crops.tone - 1, plan.greys[crops.picture], config.augment)
+        common = {"greys": self._own(curves), **plan.labels(examples[self._rows])}
+        if self._store:
+            return {"index": index.astype(np.int32), "warp": matrices, **drawn, **common}
+        return self._cut(index, matrices, drawn) | common
+
+    def _own(self, values: np.ndarray) -> np.ndarray:
+        """Of an array with an entry for each crop of the global batch, those of this process's rows."""
+        by_example = values.reshape(self._plan.config.train.global_batch_size, -1, *values.shape[1:])
+        return by_example[self._rows].reshape(-1, *values.shape[1:])
+
+    def _cut(self, index: np.ndarray, matrices: np.ndarray, drawn: intensity.Draws) -> Batch:
+        """The crops, cut and changed on the host."""
+        pictures, label_maps, size = self._plan.pictures, self._plan.label_maps, self._plan.config.data.crop_size
+        pairs = list(zip(index, matrices, strict=True))
+        images = np.stack([geometry.warp_image(pictures[i], matrix, size) for i, matrix in pairs])
+        batch = {"image": intensity.on_host(images, drawn)}
+        if label_maps:
+            batch["labels"] = np.stack([geometry.warp_classes(label_maps[i], matrix, size) for i, matrix in pairs])
+        return batch
+
+
+def cut_matrices(config: Config, crops: Crops) -> Float32[np.ndarray, "crop 2 3"]:
+    """From each crop to the plan's coordinates."""
+    return geometry.matrices(crops.centre, crops.geometry, config.data.crop_size, config.augment)
+
+
+def check_size(name: str, image: UInt8[np.ndarray, "_ _"], crop_size: int) -> None:
+    """UsageError, which names it, where the image at working resolution is smaller than a crop."""
+    height, width = image.shape
+    if min(height, width) < crop_size:
+        raise UsageError(
+            f"{name}: {width}x{height} pixels at working resolution is smaller than data.crop_size={crop_size}; "
+            "take a smaller crop or a larger data.scale"
+        )
