@@ -110,7 +110,7 @@ class DataConfig:
     cut_cell_margin: int = _key(0, at_least=0)
     """For sets that do not annotate the cells which the frame cuts (icpr2012): background nearer than this to the
     frame, in native pixels, is void in training. Figures are measured on every pixel all the same."""
-    crop_size: int = _key(128, at_least=8, at_most=8192)
+    crop_size: int = _key(128, choices=(0,), at_least=8, at_most=8192)
     """Side of the square training crop of a field, in pixels at working resolution; side of a cell network's input,
     where 0 is the network's own (see `hep2jax.tasks.resolve`)."""
     warp: str = _key("auto", choices=WARPS)

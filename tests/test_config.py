@@ -76,7 +76,7 @@ def test_a_bad_value_is_refused_by_name(section: str, key: str, value, message: 
     config = Config()
     setattr(getattr(config, section), key, value)
     with pytest.raises(UsageError, match=message) as error:
-        configs.validate(config)
+        tasks.resolve(config)
     assert f"{section}.{key}" in str(error.value)
 
 
@@ -91,14 +91,14 @@ def test_no_key_takes_a_number_that_no_run_can_mean(name: str):
         config = Config()
         setattr(getattr(config, section) if section else config, leaf, value)
         with pytest.raises(UsageError, match=f"^{name}="):
-            configs.validate(config)
+            tasks.resolve(config)
 
 
 @pytest.mark.parametrize(("num_steps", "warmup"), [(6, 6), (20, 20), (400, 20)])
 def test_a_warm_up_that_nobody_asked_for_fits_the_run(num_steps: int, warmup: int):
     config = Config()
     config.train.num_steps = num_steps
-    configs.validate(config)
+    tasks.resolve(config)
     assert optimizers.warmup_steps(config.optimizer, num_steps) == warmup
 
 

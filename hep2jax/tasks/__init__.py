@@ -50,6 +50,7 @@ def resolve(config: Config) -> Config:
     Raises:
         UsageError: a value that cannot be; the message names its key.
     """
+    configs.validate(config)
     configs.check_choice("data.name", config.data.name, tuple(prepare.BUILDERS))
     task = kind(config)
     if config.augment.mixup and not task.takes_blends:
@@ -57,7 +58,7 @@ def resolve(config: Config) -> Config:
             f"augment.mixup={config.augment.mixup}: only networks of cells are trained on blends, and "
             f"model.name='{config.model.name}' is none"
         )
-    return configs.validate(task.resolve(config))
+    return task.resolve(config)
 
 
 def load(config: Config) -> Task:

@@ -25,7 +25,7 @@ from hep2jax.tasks import Parameters, Task
 from hep2jax.tasks.bags import BagTask, pooled
 from hep2jax.tasks.cells import CellTask
 from hep2jax.tasks.fields import FieldTask
-from hep2jax.tasks.joint import JointTask
+from hep2jax.tasks.joint import JointEvaluator, JointTask
 from hep2jax.tasks.labels import LabelsTask, probabilities
 from hep2jax.training import evaluation, optimizers, workdir
 from hep2jax.training import state as states
@@ -115,7 +115,9 @@ def test_fields(network: str, make: Callable[..., Task], tmp_path):
     if isinstance(system, PixelSystem):
         system._network = PixelNetwork(tmp_path)
     else:
-        system._parameters, system._evaluator = parameters, evaluator._forward
+        system._parameters = parameters
+        trained = states.make_network(config, task.num_outputs)
+        system._evaluator = JointEvaluator(config, trained, meshes.make_mesh())
     for field, result in zip(task.fields.fields, results, strict=True):
         _check_system(system.read([field]), result)
     _check_specimen(system.read(task.fields.fields[:2]), task, tmp_path)

@@ -14,6 +14,7 @@ from hep2jax.data.streams.stream import Stream
 from hep2jax.errors import UsageError
 from hep2jax.metrics.serialise import to_dict
 from hep2jax.tasks.bags import BagMetrics, BagTask, pooled
+from hep2jax.tasks.tile_reader import TileReader
 from hep2jax.training import optimizers, steps
 from hep2jax.training import state as states
 from tests.data.blobs import blob_set
@@ -75,7 +76,9 @@ def test_a_specimen_is_one_bag_whatever_the_order_and_the_padding(trained, field
     """Fields pool to what all their tiles say as one bag, in batches of any size."""
     task, evaluator, parameters = trained
     results = evaluator.measure(parameters, [0, 1])
-    said = list(evaluator._forward._reader.read(parameters, _images(fields, [0, 1])))
+    network = states.make_network(task.config, task.num_outputs)
+    reader = TileReader(task.config, network, meshes.make_mesh(), task.decode)
+    said = list(reader.read(parameters, _images(fields, [0, 1])))
     scores, logits = (np.array([getattr(row, name) for _, row in said], float) for name in ("attention", "logits"))
     weights = np.exp(scores) / np.exp(scores).sum()
     one_bag = np.exp(weights @ logits) / np.exp(weights @ logits).sum()

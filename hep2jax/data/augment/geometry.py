@@ -2,7 +2,8 @@
 
 A matrix maps a pixel of the crop to a pixel of the picture: `picture_xy = matrix @ (crop_x, crop_y, 1)`, with pixel
 centres at whole numbers. Images and masks take the same matrix, bilinear and nearest. The device executes the same
-matrices inside the step (`hep2jax.ops.crops`), so an operation that is added to `GEOMETRY` needs no executor of its own.
+matrices inside the step (`hep2jax.ops.crops`), so an operation that is added to `GEOMETRY` needs no executor of its
+own.
 """
 
 from collections.abc import Callable
