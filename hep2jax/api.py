@@ -77,7 +77,7 @@ def train(config: Config, workdir: str | os.PathLike[str]) -> dict[str, Any]:
         DivergedError: the loss is not finite.
     """
     _use_flags_of_libraries()
-    loop.run(tasks.resolve(config), pathlib.Path(workdir))
+    loop.train(tasks.resolve(config), pathlib.Path(workdir))
     return _figures(pathlib.Path(workdir))
 
 

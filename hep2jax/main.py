@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
     elif options.mode == "profile":
         profiling.run(config, directory, options.profile_steps)
     else:
-        {"train": loop.run, "evaluate": evaluation.run}[options.mode](config, directory)
+        {"train": loop.train, "evaluate": evaluation.run}[options.mode](config, directory)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from hep2jax.data.sets.cells import CellSet
 from hep2jax.errors import UsageError
 from hep2jax.metrics.serialise import to_dict
 from hep2jax.models import CLASSIFIERS
-from hep2jax.tasks import SideMetrics
+from hep2jax.tasks import SplitMetrics
 from hep2jax.tasks.cells import CellTask
 from hep2jax.training import workdir
 
@@ -60,20 +60,20 @@ def average(runs: Sequence[pathlib.Path], directory: pathlib.Path) -> dict[str, 
     kept, sections = [_read(run, "records.json") for run in runs], [_read(run, "metrics.json") for run in runs]
     classes = tuple(kept[0]["classes"])
     for run, own in zip(runs, kept, strict=True):
-        if tuple(own["classes"]) != classes or own["sides"].keys() != kept[0]["sides"].keys():
+        if tuple(own["classes"]) != classes or own["splits"].keys() != kept[0]["splits"].keys():
             raise UsageError(f"--member={run}: has other patterns or sides than {runs[0]}")
     task = CellTask(config, CellSet(name=config.data.name, classes=classes, cells=()))
     sides: dict[str, Records] = {}
-    averaged: dict[str, SideMetrics] = {}
-    for side in kept[0]["sides"]:
+    averaged: dict[str, SplitMetrics] = {}
+    for side in kept[0]["splits"]:
         conditions = [{name: section[side][name] for name in _CONDITIONS} for section in sections]
         if any(other != conditions[0] for other in conditions):
             raise UsageError(f"the runs were not measured under one protocol (side {side})")
-        sides[side] = _mean({str(run): own["sides"][side] for run, own in zip(runs, kept, strict=True)})
+        sides[side] = _mean({str(run): own["splits"][side] for run, own in zip(runs, kept, strict=True)})
         rows = [task.from_record(record) for record in sides[side]]
-        averaged[side] = SideMetrics(measured=task.metrics(rows), **conditions[0])
+        averaged[side] = SplitMetrics(measured=task.metrics(rows), **conditions[0])
         print(task.describe(side, averaged[side].measured))
-    workdir.write_json(directory / "report" / "records.json", {"classes": list(classes), "sides": sides})
+    workdir.write_json(directory / "report" / "records.json", {"classes": list(classes), "splits": sides})
     workdir.write_json(directory / "report" / "metrics.json", {side: to_dict(own) for side, own in averaged.items()})
     return {side: task.summary(own.measured) for side, own in averaged.items()}
 

@@ -29,7 +29,7 @@ from hep2jax.config import Config
 from hep2jax.models import ClassifierOutput
 from hep2jax.training import losses, optimizers, packing, steps
 from hep2jax.training.state import TrainState
-from scripts import bench_common, bench_step, made_up
+from scripts import bench_common, bench_step, synthetic_step
 
 OURS = "compiled (ours)"
 STEPS_PER_CALL = 8
@@ -98,7 +98,7 @@ def measure(config: Config, calls: int, repeats: int) -> dict[str, Any]:
         }
         for name in PATHS
     }
-    leaves = len(jax.tree.leaves(made_up.make(config).state))
+    leaves = len(jax.tree.leaves(synthetic_step.make(config).state))
     return {"batch": config.train.global_batch_size, "leaves": leaves, "paths": figures}
 
 
@@ -138,8 +138,8 @@ def _seconds_to_return(path: Path, calls: int) -> float:
     return statistics.median(seconds) / path.steps
 
 
-def _made(config: Config, idle: bool) -> made_up.MadeUp:
-    made = made_up.make(config)
+def _made(config: Config, idle: bool) -> synthetic_step.SyntheticStep:
+    made = synthetic_step.make(config)
     return dataclasses.replace(made, step=do_nothing) if idle else made
 
 
@@ -153,7 +153,7 @@ def do_nothing(state: TrainState, batch: Any, constants: Any) -> tuple[TrainStat
 def compiled(config: Config, *, idle: bool) -> Path:
     """As `hep2jax.training.loop` calls its steps: a program compiled ahead of the first call."""
     made = _made(config, idle)
-    return Path(call=made_up.runner(made.compile()[1], made), steps=config.train.steps_per_call)
+    return Path(call=synthetic_step.runner(made.compile()[1], made), steps=config.train.steps_per_call)
 
 
 def several(config: Config, *, idle: bool) -> Path:
@@ -165,7 +165,7 @@ def several(config: Config, *, idle: bool) -> Path:
 def jitted(config: Config, *, idle: bool) -> Path:
     """`jax.jit` of the same function."""
     made = _made(config, idle)
-    return Path(call=made_up.runner(jax.jit(made.step, donate_argnums=0), made))
+    return Path(call=synthetic_step.runner(jax.jit(made.step, donate_argnums=0), made))
 
 
 def pmapped(config: Config, *, idle: bool) -> Path:
@@ -186,12 +186,12 @@ def pmapped(config: Config, *, idle: bool) -> Path:
     state, constants = jax.tree.map(lambda leaf: jnp.stack([leaf] * count), (made.state, made.constants))
     batch = jax.tree.map(lambda leaf: jnp.reshape(leaf, (count, -1, *leaf.shape[1:])), made.batch)
     divided = dataclasses.replace(made, state=state, batch=batch, constants=constants)
-    return Path(call=made_up.runner(jax.pmap(step, axis_name=_AXIS, donate_argnums=0), divided))
+    return Path(call=synthetic_step.runner(jax.pmap(step, axis_name=_AXIS, donate_argnums=0), divided))
 
 
 def nnx_jitted(config: Config, *, idle: bool) -> Path:
     """`nnx.jit` of a step over modules, with `nnx.Optimizer` and the averages as a second module."""
-    made = made_up.make(config)
+    made = synthetic_step.make(config)
     state, transform = packing.unpack(made.state), optimizers.make_optimizer(config.optimizer, config.train.num_steps)
     model = nnx.merge(made.network.graphdef, state.params, state.batch_stats)
     average = nnx.merge(made.network.graphdef, state.ema_params, state.ema_batch_stats)
@@ -211,7 +211,7 @@ def _module_step(config: Config) -> Callable[..., steps.Metrics]:
     schedule = optimizers.make_schedule(config.optimizer, config.train.num_steps)
 
     def loss_fn(model, batch, class_weights):
-        image = steps.normalise(batch["image"], batch["greys"])
+        image = steps.normalise(batch["image"], batch["tone_curve"])
         output = model(image, train=True)
         if isinstance(output, ClassifierOutput):
             return losses.cell_loss(output, batch["labels"], model.target(image), class_weights, config.loss)

@@ -111,13 +111,17 @@ def _ready(source: Source) -> dict[str, np.ndarray]:
         cells = [task.cells.cells[i] for i in source.indices]
         images = [cell_stream.plain_input(cell.ready, side) for cell in cells]
         labels = np.array([cell.item.pattern for cell in cells], np.int32)
-        return {"image": np.stack(images), "labels": labels, "greys": np.stack([cell.greys for cell in cells])}
+        return {
+            "image": np.stack(images),
+            "labels": labels,
+            "tone_curve": np.stack([cell.tone_curve for cell in cells]),
+        }
     assert isinstance(task, FieldTask)
     fields = [task.fields.fields[i] for i in source.indices]
     return {
         "image": np.stack([field.working_image[:side, :side] for field in fields]),
         "labels": np.stack([field.working_classes[:side, :side] for field in fields]),
-        "greys": np.array([(field.grey_offset, field.grey_gain, 1, 0) for field in fields], np.float32),
+        "tone_curve": np.array([(field.grey_offset, field.grey_gain, 1, 0) for field in fields], np.float32),
     }
 
 

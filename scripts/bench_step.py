@@ -19,7 +19,7 @@ from hep2jax.config import Config
 from hep2jax.errors import UsageError
 from hep2jax.training import packing
 from hep2jax.training import state as states
-from scripts import bench_common, made_up
+from scripts import bench_common, synthetic_step
 
 if TYPE_CHECKING:
     from scripts.peers import training
@@ -90,7 +90,7 @@ def _device_and_ways(ways: list[str] | None) -> tuple[str, list[str]]:
 
 def measure(config: Config, ways: Sequence[str], device: str, repeats: int, steps: int) -> dict[str, Any]:
     """Milliseconds a step of every side, by the clock and of all processors, ratios, and the words of what failed."""
-    made = made_up.make(config)
+    made = synthetic_step.make(config)
     num_parameters, failed = states.num_parameters(made.state.params), {}
     sides = {}
     for way in ways:
@@ -130,9 +130,9 @@ def _timed(several: Callable[[], None], steps: int) -> Round:
     return (time.perf_counter() - clock) / steps, (time.process_time() - processors) / steps
 
 
-def _ours(made: made_up.MadeUp, steps: int) -> Callable[[], Round]:
+def _ours(made: synthetic_step.SyntheticStep, steps: int) -> Callable[[], Round]:
     """A function that times one round of the compiled step."""
-    dispatch = made_up.runner(made.compile()[1], made)
+    dispatch = synthetic_step.runner(made.compile()[1], made)
 
     def several() -> None:
         jax.block_until_ready([dispatch() for _ in range(steps)])
@@ -140,7 +140,7 @@ def _ours(made: made_up.MadeUp, steps: int) -> Callable[[], Round]:
     return lambda: _timed(several, steps)
 
 
-def _peer(made: made_up.MadeUp, way: str, device: str, steps: int) -> Callable[[], Round]:
+def _peer(made: synthetic_step.SyntheticStep, way: str, device: str, steps: int) -> Callable[[], Round]:
     """The same of the twin, which starts from our parameters."""
     trainer = twin(made, way, device)
     batch, constants = trainer.put(jax.device_get(made.batch)), trainer.put(jax.device_get(made.constants))
@@ -153,7 +153,7 @@ def _peer(made: made_up.MadeUp, way: str, device: str, steps: int) -> Callable[[
     return lambda: _timed(several, steps)
 
 
-def twin(made: made_up.MadeUp, way: str, device: str) -> "training.Trainer":
+def twin(made: synthetic_step.SyntheticStep, way: str, device: str) -> "training.Trainer":
     """The PyTorch side with our parameters."""
     from scripts.peers import networks, training
 

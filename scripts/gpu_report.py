@@ -34,7 +34,7 @@ from hep2jax.config import Config
 from hep2jax.perf import chips, model_flops
 from hep2jax.training import packing, steps, timing
 from hep2jax.training import state as states
-from scripts import bench_common, bench_zoo, made_up
+from scripts import bench_common, bench_zoo, synthetic_step
 from scripts.peers import protocol
 
 CONFIGURATIONS = {
@@ -267,14 +267,14 @@ class Card:
             }
         )
 
-    def save_probe(self, name: str, made: made_up.MadeUp) -> None:
+    def save_probe(self, name: str, made: synthetic_step.SyntheticStep) -> None:
         """The parameters, and a small batch for gradients, for PyTorch."""
         trees = packing.unpack((made.state.params, made.state.batch_stats))
         leaves = {path: np.asarray(leaf) for tree in trees for path, leaf in states.leaves_by_path(tree).items()}
         protocol.save_arrays(self.report.directory / f"{name}_parameters.npz", leaves)
-        protocol.save_arrays(self.report.directory / f"{name}_probe.npz", made_up.noise(probe(made.config)))
+        protocol.save_arrays(self.report.directory / f"{name}_probe.npz", synthetic_step.noise(probe(made.config)))
 
-    def train(self, name: str, config: Config, made: made_up.MadeUp, side: str = "ours") -> None:
+    def train(self, name: str, config: Config, made: synthetic_step.SyntheticStep, side: str = "ours") -> None:
         """The compiled training step on a batch that stays on the card."""
         per_call, size = config.train.steps_per_call, config.train.global_batch_size
         flops = model_flops.model_flops(config, made.num_outputs, size)
@@ -282,7 +282,7 @@ class Card:
             start = time.perf_counter()
             compiled = made.compile()[1]
             seconds = time.perf_counter() - start
-            dispatch = made_up.runner(compiled, made)
+            dispatch = synthetic_step.runner(compiled, made)
 
             def several(count: int) -> None:
                 jax.block_until_ready([dispatch() for _ in range(count)][-1])
@@ -308,26 +308,26 @@ class Card:
             **figures,
         )
 
-    def predict(self, name: str, config: Config, made: made_up.MadeUp) -> None:
+    def predict(self, name: str, config: Config, made: synthetic_step.SyntheticStep) -> None:
         """Probabilities of a batch of the training's size."""
         parameters = packing.unpack((made.state.ema_params, made.state.ema_batch_stats))
         run = jax.jit(steps.make_predict_step(made.network, tasks.kind(config).decode))
         with self.lock:
             start = time.perf_counter()
-            jax.block_until_ready(run(*parameters, made.batch["image"], made.batch["greys"]))
+            jax.block_until_ready(run(*parameters, made.batch["image"], made.batch["tone_curve"]))
             seconds = time.perf_counter() - start
 
             def several(count: int) -> None:
                 for _ in range(count):
-                    result = run(*parameters, made.batch["image"], made.batch["greys"])
+                    result = run(*parameters, made.batch["image"], made.batch["tone_curve"])
                 jax.block_until_ready(result)
 
             measured = bench_common.timed(several, self.seconds)
         self.row(name, "predict", "ours", config.train.global_batch_size, measured, compile_seconds=seconds)
 
-    def gradients(self, name: str, config: Config, made: made_up.MadeUp) -> None:
+    def gradients(self, name: str, config: Config, made: synthetic_step.SyntheticStep) -> None:
         """Gradients of the small batch in bfloat16 and in float32 at the highest precision, for the comparison."""
-        batch = made_up.noise(probe(config))
+        batch = synthetic_step.noise(probe(config))
         weights = np.ones(made.num_outputs, np.float32)
         params, stats = packing.unpack((made.state.params, made.state.batch_stats))
         for dtype, precision in (("bfloat16", "default"), ("float32", "highest")):
@@ -367,14 +367,14 @@ def work(
     chosen = {name: configuration(name, tiny=tiny) for name in networks}
 
     def step(name: str) -> None:
-        made = made_up.make(chosen[name])
+        made = synthetic_step.make(chosen[name])
         card.save_probe(name, made)
         if with_peers:
             peers.ask("peer", name, chosen[name], made.num_outputs, card.seconds)
         card.train(name, chosen[name], made)
 
     def gradients(name: str) -> None:
-        made = made_up.make(chosen[name])
+        made = synthetic_step.make(chosen[name])
         card.gradients(name, chosen[name], made)
         peers.ask("reference", name, chosen[name], made.num_outputs, card.seconds)
 
@@ -382,7 +382,7 @@ def work(
         config = dataclasses.replace(
             chosen[name], train=dataclasses.replace(chosen[name].train, steps_per_call=PER_CALL)
         )
-        card.train(name, config, made_up.make(config), f"ours, {PER_CALL} steps a call")
+        card.train(name, config, synthetic_step.make(config), f"ours, {PER_CALL} steps a call")
 
     for name in networks:
         yield name, "train", lambda name=name: step(name)
@@ -391,7 +391,7 @@ def work(
             yield name, "data", lambda name=name, warp=warp: card.fed(name, chosen[name], warp)
     for name in networks:
         yield name, "gradients", lambda name=name: gradients(name)
-        yield name, "predict", lambda name=name: card.predict(name, chosen[name], made_up.make(chosen[name]))
+        yield name, "predict", lambda name=name: card.predict(name, chosen[name], synthetic_step.make(chosen[name]))
     for name in [name for name in ("gao", "resnet", "fcn") if name in networks]:
         yield name, "several", lambda name=name: several(name)
 

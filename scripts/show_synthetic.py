@@ -32,16 +32,16 @@ def grey_range(images: Sequence[np.ndarray]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def stretch(image: np.ndarray, greys: tuple[float, float]) -> np.ndarray:
-    """Maps grey levels from the first of `greys` to the second onto 0 to 255."""
-    low, high = greys
+def stretch(image: np.ndarray, tone_curve: tuple[float, float]) -> np.ndarray:
+    """Maps grey levels from the first of `tone_curve` to the second onto 0 to 255."""
+    low, high = tone_curve
     scaled = np.clip((image - low) / max(high - low, 1), 0, 1)
     return (255 * scaled**DISPLAY_GAMMA).astype(np.uint8)
 
 
-def outlined(field: generator.Field, greys: tuple[float, float] | None = None) -> np.ndarray:
+def outlined(field: generator.Field, tone_curve: tuple[float, float] | None = None) -> np.ndarray:
     """Returns a colour picture [h, w, 3] with the outlines of cells, mitotic cells and artefacts in its right half."""
-    plain = cv2.cvtColor(stretch(field.image, greys or grey_range([field.image])), cv2.COLOR_GRAY2BGR)
+    plain = cv2.cvtColor(stretch(field.image, tone_curve or grey_range([field.image])), cv2.COLOR_GRAY2BGR)
     drawn = plain.copy()
     for item in field.objects:
         mask = (field.instance_mask == item.instance).astype(np.uint8)
@@ -116,8 +116,8 @@ def fields_sheet(seed: int) -> np.ndarray:
     rows = []
     for pattern in generator.PATTERNS:
         fields = draw(seed, pattern, "positive", fields=4, variation=STRAYING)
-        greys = grey_range([field.image for field in fields])
-        tiles = [labelled(outlined(field, greys), f"{pattern}, field {k}") for k, field in enumerate(fields)]
+        tone_curve = grey_range([field.image for field in fields])
+        tiles = [labelled(outlined(field, tone_curve), f"{pattern}, field {k}") for k, field in enumerate(fields)]
         rows.append(np.hstack(tiles))
     return np.vstack(rows)
 

@@ -167,7 +167,7 @@ def _trace_step(name: str, labels_per_row: tuple) -> states.TrainState:
     rows, size = config.train.global_batch_size, config.data.crop_size
     batch = {"image": jax.ShapeDtypeStruct((rows, size, size), np.uint8)}
     batch["labels"] = jax.ShapeDtypeStruct((rows, *(size for _ in labels_per_row)), np.uint8)
-    batch["greys"] = jax.ShapeDtypeStruct((rows, 4), np.float32)
+    batch["tone_curve"] = jax.ShapeDtypeStruct((rows, 4), np.float32)
     step = steps.make_train_step(config, network, tasks.kind(config).loss)
     constants = {"class_weights": jax.ShapeDtypeStruct((9,), np.float32)}
     after, metrics = jax.eval_shape(step, state, batch, constants)

@@ -53,18 +53,18 @@ class TileBatch:
 
     tiles: tuple[Tile, ...]
     image: UInt8[np.ndarray, "batch tile tile"]
-    greys: Float32[np.ndarray, "batch 4"]
+    tone_curve: Float32[np.ndarray, "batch 4"]
 
 
 def batches(
     images: Iterable[tuple[np.ndarray, np.ndarray]], *, batch_size: int, tile: int, overlap: int
 ) -> Iterator[TileBatch]:
-    """Cut (image uint8 [H, W], greys float32 [4]) pairs into full batches of tiles, across image borders."""
+    """Cut (image uint8 [H, W], tone_curve float32 [4]) pairs into full batches of tiles, across image borders."""
     waiting: list[tuple[Tile, np.ndarray, np.ndarray]] = []
-    for number, (image, greys) in enumerate(images):
+    for number, (image, tone_curve) in enumerate(images):
         padded = pad_to_tile(image, tile)
         for t in plan(number, padded.shape, tile, overlap):
-            waiting.append((t, padded[t.top : t.top + tile, t.left : t.left + tile], greys))
+            waiting.append((t, padded[t.top : t.top + tile, t.left : t.left + tile], tone_curve))
             if len(waiting) == batch_size:
                 yield _stack(waiting, batch_size)
                 waiting = []
@@ -74,12 +74,12 @@ def batches(
 
 def _stack(rows: list[tuple[Tile, np.ndarray, np.ndarray]], batch_size: int) -> TileBatch:
     pixels = np.stack([row[1] for row in rows])
-    greys = np.stack([row[2] for row in rows])
+    tone_curve = np.stack([row[2] for row in rows])
     missing = [(0, batch_size - len(rows))]
     return TileBatch(
         tiles=tuple(row[0] for row in rows),
         image=np.pad(pixels, missing + [(0, 0), (0, 0)]),
-        greys=np.pad(greys, missing + [(0, 0)]),
+        tone_curve=np.pad(tone_curve, missing + [(0, 0)]),
     )
 
 

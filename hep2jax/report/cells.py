@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from hep2jax.report import overlays
-from hep2jax.report.markup import Html, count, element, figure, is_figure, join, percent
+from hep2jax.report.markup import Html, count, element, format_value, is_number, join, percent
 from hep2jax.report.terms import pattern_label, pattern_name
 
 MAX_SIDE = 96
@@ -129,13 +129,17 @@ def _errors(cells: Sequence[CellItem], classes: Sequence[str], confusion: Confus
 def _summary(num_shown: int, num_wrong: float) -> str:
     if not (num_shown or num_wrong):
         return "none"
-    number = count(num_shown, "cell") if num_wrong <= num_shown else f"{figure(num_shown)} of {figure(num_wrong)} cells"
+    number = (
+        count(num_shown, "cell")
+        if num_wrong <= num_shown
+        else f"{format_value(num_shown)} of {format_value(num_wrong)} cells"
+    )
     return f"{number} shown; most frequent confusion first, then by the probability of the wrong pattern"
 
 
 def _pair_row(pair: tuple[int, int], group: Sequence[CellItem], classes: Sequence[str], total: float) -> Html:
     truth, read = pair
-    number = f"{figure(len(group))} of {figure(total)}" if total > len(group) else count(len(group), "cell")
+    number = f"{format_value(len(group))} of {format_value(total)}" if total > len(group) else count(len(group), "cell")
     title = join(
         [
             pattern_label(truth, classes[truth]),
@@ -189,7 +193,7 @@ def _key(cell: CellItem) -> tuple[str, str]:
 
 
 def _sureness(cell: CellItem) -> float:
-    return cell.probability if is_figure(cell.probability) else -1.0
+    return cell.probability if is_number(cell.probability) else -1.0
 
 
 def _picture(cell: CellItem) -> Html:
@@ -215,7 +219,7 @@ def _caption(cell: CellItem) -> Html:
 
 
 def _probability(cell: CellItem) -> str:
-    return percent(cell.probability) if is_figure(cell.probability) else "probability unknown"
+    return percent(cell.probability) if is_number(cell.probability) else "probability unknown"
 
 
 def shrink(image: np.ndarray) -> np.ndarray:

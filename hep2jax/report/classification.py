@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from hep2jax.report.figures import bar
-from hep2jax.report.markup import Html, count, element, figure, interval, percent, table
+from hep2jax.report.markup import Html, count, element, format_value, interval, percent, table
+from hep2jax.report.panels import bar
 from hep2jax.report.terms import coded_label, consensus, name_of, pattern_name
 
 _Label = Callable[[int, str], Html]
@@ -58,7 +58,7 @@ def _named(classes: Sequence[str], number: int) -> list[str]:
 
 def _summarised(figures: dict[str, Any], key: str) -> str:
     bounds = interval(figures.get(f"{key}_ci95"))
-    return f"{name_of(key)} {figure(figures[key])}" + (f" ({bounds})" if bounds else "")
+    return f"{name_of(key)} {format_value(figures[key])}" + (f" ({bounds})" if bounds else "")
 
 
 def _notes(figures: dict[str, Any], unit: str) -> Html | None:
@@ -82,7 +82,7 @@ def _matrix(confusion: Sequence[Sequence[float]], classes: Sequence[str], unit: 
 
 
 def _matrix_cells(truth: int, row: Sequence[float], classes: Sequence[str], unit: str) -> list[Html]:
-    total = element("span", figure(sum(row)), class_="sum")
+    total = element("span", format_value(sum(row)), class_="sum")
     return [*(_matrix_cell(truth, read, row, classes, unit) for read in range(len(row))), total]
 
 
@@ -93,11 +93,11 @@ def _matrix_cell(truth: int, read: int, row: Sequence[float], classes: Sequence[
     kinds += ["strong"] if share > 0.5 else []
     kinds += ["empty"] if not number else []
     title = (
-        f"{figure(number)} of {figure(total)} {unit}s of {pattern_name(classes[truth])} "
+        f"{format_value(number)} of {format_value(total)} {unit}s of {pattern_name(classes[truth])} "
         f"read as {pattern_name(classes[read])} ({percent(share)})"
     )
     style = f"--share:{100 * share:.0f}%"
-    return element("span", figure(number), class_=" ".join(kinds), style=style, title=title)
+    return element("span", format_value(number), class_=" ".join(kinds), style=style, title=title)
 
 
 def _per_class_table(per_class: dict[str, dict[str, Any]], classes: Sequence[str], unit: str, label: _Label) -> Html:
@@ -114,4 +114,4 @@ def _per_class_table(per_class: dict[str, dict[str, Any]], classes: Sequence[str
 
 
 def _per_class_cells(figures: dict[str, Any], keys: Sequence[str]) -> list[Any]:
-    return [*(bar(figures.get(key)) for key in keys), figure(figures.get("support"))]
+    return [*(bar(figures.get(key)) for key in keys), format_value(figures.get("support"))]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hep2jax.report import overlays
-from hep2jax.report.markup import Html, count, element, figure, is_figure, join, percent
+from hep2jax.report.markup import Html, count, element, format_value, is_number, join, percent
 from hep2jax.report.overlays import Display, GalleryItem
 from hep2jax.report.palette import FALSE_NEGATIVE, FALSE_POSITIVE, WRONG_PATTERN, pattern_colour
 from hep2jax.report.terms import pattern_name, swatch
@@ -73,7 +73,7 @@ def _any_wrong(fields: Sequence[GalleryItem]) -> bool:
 
 def _dice(item: GalleryItem) -> float:
     """Dice for sorting: fields without one come last."""
-    return float(item.dice) if item.dice is not None and is_figure(float(item.dice)) else 2.0
+    return float(item.dice) if item.dice is not None and is_number(float(item.dice)) else 2.0
 
 
 def gallery(specimens: Sequence[Sequence[Display]], classes: Sequence[str], num_measured: int | None = None) -> Html:
@@ -174,7 +174,7 @@ def _field(field: Display, classes: Sequence[str]) -> Html:
         _panel(field, "prediction", image, overlays.prediction_layer(field)),
         _panel(field, "errors", element("g", image, class_="dim"), overlays.error_layer(field)),
     ]
-    caption = f"field {field.item.field} · Dice {figure(field.item.dice)}"
+    caption = f"field {field.item.field} · Dice {format_value(field.item.dice)}"
     votes = element("div", element("span", caption), _votes(field.item, classes), class_="votes")
     return element("div", element("div", *panels, class_="panels"), votes, class_="field")
 
@@ -189,7 +189,7 @@ def _panel(field: Display, title: str, *layers: Html) -> Html:
 def _votes(item: GalleryItem, classes: Sequence[str]) -> Html:
     """Shares of the foreground pixels as one bar, the largest three in words."""
     order = {name: index for index, name in enumerate(classes)}
-    shares = {name: float(share) for name, share in item.votes.items() if is_figure(float(share))}
+    shares = {name: float(share) for name, share in item.votes.items() if is_number(float(share))}
     parts = [
         element("i", style=f"width:{100 * share:.1f}%;background:{pattern_colour(order[name])}")
         for name, share in shares.items()

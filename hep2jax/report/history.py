@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
-from hep2jax.report.markup import is_figure
+from hep2jax.report.markup import is_number
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ def read_history(path: pathlib.Path) -> History:
             continue
         last_step = step if last_step is None else max(step, last_step)
         for name, value in _numbers(record):
-            if is_figure(value):
+            if is_number(value):
                 series.setdefault((split, name), {})[step] = float(value)
             else:
                 not_finite.setdefault((split, name), []).append(step)

@@ -59,14 +59,14 @@ def _row(cells: Sequence[Any]) -> Html:
     return element("tr", element("th", first, scope="row"), *(element("td", cell) for cell in rest))
 
 
-def is_figure(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     """True for a finite number; False for None, NaN, infinities, booleans and everything else."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def figure(value: Any, digits: int = 3) -> str:
+def format_value(value: Any, digits: int = 3) -> str:
     """A figure with `digits` decimals, integers as they are, a dash for what is absent or not finite."""
-    if not is_figure(value):
+    if not is_number(value):
         return MISSING
     if isinstance(value, numbers.Integral):
         return f"{int(value):,}".replace(",", "\u202f")
@@ -87,9 +87,9 @@ def interval(bounds: Any) -> str:
 
 def is_interval(bounds: Any) -> bool:
     """True for a pair of finite numbers."""
-    return isinstance(bounds, list | tuple) and len(bounds) == 2 and all(map(is_figure, bounds))
+    return isinstance(bounds, list | tuple) and len(bounds) == 2 and all(map(is_number, bounds))
 
 
 def count(number: int, noun: str) -> str:
     """`1 specimen`, `2 specimens`."""
-    return f"{figure(number)} {noun}{'' if number == 1 else 's'}"
+    return f"{format_value(number)} {noun}{'' if number == 1 else 's'}"

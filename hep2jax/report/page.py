@@ -7,7 +7,7 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hep2jax.report import charts, figures, provenance
+from hep2jax.report import charts, panels, provenance
 from hep2jax.report.cells import CellItem
 from hep2jax.report.classification import classification
 from hep2jax.report.history import History, read_history
@@ -130,7 +130,7 @@ def _summary(split: str, section: dict[str, Any], pictures: Any, layout: Layout)
     coverage = _coverage(section, layout.unit)
     caption = element("p", f"Measured on {split}", f": {coverage}" if coverage else "", ".", class_="muted")
     drawn = layout.pictures.atlas(pictures, _classes(section, pictures, layout))
-    return join([figures.tiles(section, layout.key_metrics), caption, drawn])
+    return join([panels.tiles(section, layout.key_metrics), caption, drawn])
 
 
 def _classes(section: dict[str, Any], pictures: Any, layout: Layout) -> list[str]:
@@ -144,10 +144,10 @@ def _split(split: str, section: dict, pictures: Any, layout: Layout, config: dic
     title = split.capitalize()
     body = join(
         [
-            figures.side_by_side(*(_classification(panel, section, classes) for panel in layout.classifications)),
-            figures.side_by_side(specimen_table(section.get("specimens") or [], classes), class_="wide"),
-            figures.side_by_side(
-                figures.pixel_panel(section), figures.pattern_pixels_panel(section, classes), class_="wide"
+            panels.side_by_side(*(_classification(panel, section, classes) for panel in layout.classifications)),
+            panels.side_by_side(specimen_table(section.get("specimens") or [], classes), class_="wide"),
+            panels.side_by_side(
+                panels.pixel_panel(section), panels.pattern_pixels_panel(section, classes), class_="wide"
             ),
             layout.pictures.gallery(pictures, classes, section),
         ]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hep2jax.config import Config, to_dict
-from hep2jax.report.markup import MISSING, Html, element, is_figure, percent
+from hep2jax.report.markup import MISSING, Html, element, is_number, percent
 
 PHASES = {
     "init": "start-up",
@@ -87,9 +87,9 @@ def timing_bars(timings: dict[str, Any]) -> Html:
 
     Without a `total` the sum of the phases stands for it. Phases that overlap are not corrected for.
     """
-    phases = {key: value for key, value in timings.items() if key != "total" and is_figure(value)}
+    phases = {key: value for key, value in timings.items() if key != "total" and is_number(value)}
     total = timings.get("total")
-    if not is_figure(total) or not total:
+    if not is_number(total) or not total:
         total = sum(phases.values())
     if not phases or not total:
         return Html("")

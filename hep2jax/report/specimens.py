@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from hep2jax.report.figures import bar
-from hep2jax.report.markup import Html, count, element, figure, is_figure, table
+from hep2jax.report.markup import Html, count, element, format_value, is_number, table
+from hep2jax.report.panels import bar
 from hep2jax.report.terms import pattern_label, pattern_name
 
 
@@ -33,13 +33,13 @@ def specimen_table(specimens: Sequence[dict[str, Any]], classes: Sequence[str]) 
 
 def _summary(specimens: Sequence[dict[str, Any]]) -> str:
     num_wrong = sum(_wrong(row) for row in specimens)
-    right = f"{figure(len(specimens) - num_wrong)} of {count(len(specimens), 'specimen')} read correctly"
+    right = f"{format_value(len(specimens) - num_wrong)} of {count(len(specimens), 'specimen')} read correctly"
     return f"{right}, each as most of its cells; lowest share of correct cells first"
 
 
 def _row(row: dict[str, Any], classes: Sequence[str]) -> list[Any]:
     read = _pattern(row.get("prediction"), classes)
-    number = f"{figure(row.get('right'))} of {figure(row.get('num_cells'))}"
+    number = f"{format_value(row.get('right'))} of {format_value(row.get('num_cells'))}"
     mark = element("b", "✕ ", read, class_="wrong") if _wrong(row) else read
     return [row.get("specimen"), _pattern(row.get("pattern"), classes), mark, bar(_share(row)), number]
 
@@ -56,7 +56,7 @@ def _wrong(row: dict[str, Any]) -> bool:
 
 def _share(row: dict[str, Any]) -> float | None:
     right, number = row.get("right"), row.get("num_cells")
-    return right / number if is_figure(right) and is_figure(number) and number else None
+    return right / number if is_number(right) and is_number(number) and number else None
 
 
 def _badness(row: dict[str, Any]) -> tuple[float, str]:

@@ -112,7 +112,7 @@ def by_specimen(fields: Iterable[Field]) -> dict[str, list[Field]]:
     return {name: sorted(group, key=lambda field: field.number) for name, group in groups.items()}
 
 
-def training_side(fields: FieldSet, train: Sequence[int]) -> FieldSet:
+def training_split(fields: FieldSet, train: Sequence[int]) -> FieldSet:
     """The training specimens' fields alone, all in the split `train`.
 
     A task made from it, with `data.protocol=contest`, is divided by `train` as the comparison divides.
@@ -139,7 +139,7 @@ def prepared_set(fields: FieldSet, data: DataConfig) -> FieldSet:
 
 
 def train(directory: pathlib.Path, config: Config, task: Task) -> None:
-    """Train on a task of the training specimens alone (see `training_side`), once; it goes on where it stopped.
+    """Train on a task of the training specimens alone (see `training_split`), once; it goes on where it stopped.
 
     Raises:
         UsageError: the directory holds another experiment, or a network of other specimens.
@@ -157,5 +157,5 @@ def train_on_fields(
 ) -> pathlib.Path:
     """Train the configured network on the training specimens' fields, once; its folder in the division's directory."""
     folder = directory / f"network-{config.model.name}"
-    train(folder, config, make_task(config, prepared_set(training_side(fields, chosen), config.data)))
+    train(folder, config, make_task(config, prepared_set(training_split(fields, chosen), config.data)))
     return folder

@@ -31,8 +31,8 @@ Scores = Float[np.ndarray, "cell pattern"]
 class CellReader(Protocol):
     """Reads ready cells."""
 
-    def read(self, images: Sequence[np.ndarray], greys: Sequence[np.ndarray]) -> Scores:
-        """Scores of each pattern, in order; images and greys as `cells.make_ready` gives them."""
+    def read(self, images: Sequence[np.ndarray], tone_curve: Sequence[np.ndarray]) -> Scores:
+        """Scores of each pattern, in order; images and tone_curve as `cells.make_ready` gives them."""
         ...
 
 
@@ -43,9 +43,9 @@ class NetworkReader:
     evaluator: CellEvaluator
     parameters: Parameters
 
-    def read(self, images: Sequence[np.ndarray], greys: Sequence[np.ndarray]) -> Scores:
+    def read(self, images: Sequence[np.ndarray], tone_curve: Sequence[np.ndarray]) -> Scores:
         """Scores of each pattern, in order."""
-        return self.evaluator.predict(self.parameters, images, greys)
+        return self.evaluator.predict(self.parameters, images, tone_curve)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,9 +101,9 @@ class FeatureReader:
     extractor: Extractor
     classifier: SvmKnn
 
-    def read(self, images: Sequence[np.ndarray], greys: Sequence[np.ndarray]) -> Scores:
+    def read(self, images: Sequence[np.ndarray], tone_curve: Sequence[np.ndarray]) -> Scores:
         """Scores of each pattern, in order."""
-        return self.classifier.read(self.extractor.extract(images, greys, quiet=True).layers)
+        return self.classifier.read(self.extractor.extract(images, tone_curve, quiet=True).layers)
 
 
 def fit_svm_knn(

@@ -1,7 +1,7 @@
 """Features of cells: the numbers that a network gives before its last layer, for classifiers of other kinds.
 
     extractor = Extractor(of_pretrained("efficientnet_lite0", data), mesh)
-    features = extractor.extract(images, greys)      # features.layers["head"] is float32 [cells, 1280]
+    features = extractor.extract(images, tone_curve)      # features.layers["head"] is float32 [cells, 1280]
 
 The network is published (`of_pretrained`) or one of ours (`of_workdir`, `of_network`).
 """
@@ -149,23 +149,25 @@ class Extractor:
         self._run = self._compile()
 
     def _compile(self) -> Callable[..., dict[str, jax.Array]]:
-        def run(parameters: Any, image: Array, greys: Array) -> dict[str, Array]:
-            described = self.source.describe(parameters, steps.normalise(image, greys))
+        def run(parameters: Any, image: Array, tone_curve: Array) -> dict[str, Array]:
+            described = self.source.describe(parameters, steps.normalise(image, tone_curve))
             return {layer: described[layer] for layer in self.layers}
 
         rows, side = self._batch_size, self.source.data.crop_size
         sharding = meshes.batch_sharding(self._mesh)
         image = jax.ShapeDtypeStruct((rows, side, side), np.uint8, sharding=sharding)
-        greys = jax.ShapeDtypeStruct((rows, 4), np.float32, sharding=sharding)
+        tone_curve = jax.ShapeDtypeStruct((rows, 4), np.float32, sharding=sharding)
         jitted = jax.jit(run, out_shardings=meshes.replicated(self._mesh))
-        return jitted.lower(self._parameters, image, greys).compile()
+        return jitted.lower(self._parameters, image, tone_curve).compile()
 
-    def extract(self, images: Sequence[np.ndarray], greys: Sequence[np.ndarray], *, quiet: bool = False) -> Features:
+    def extract(
+        self, images: Sequence[np.ndarray], tone_curve: Sequence[np.ndarray], *, quiet: bool = False
+    ) -> Features:
         """Features of every cell, in order.
 
         Args:
             images: ready pictures, uint8 (see `cells.make_ready`, with the source's `data`).
-            greys: their grey-level maps, float32 [4].
+            tone_curve: their grey-level maps, float32 [4].
             quiet: do not say the rate.
 
         Raises:
@@ -175,9 +177,9 @@ class Extractor:
             raise UsageError("no cells to extract features from")
         started = time.perf_counter()
         size, side = self._batch_size, self.source.data.crop_size
-        batches = cell_stream.plain_batches(images, greys, size=size, side=side, mesh=self._mesh)
+        batches = cell_stream.plain_batches(images, tone_curve, size=size, side=side, mesh=self._mesh)
         outputs = list(
-            feeding.fetched(self._run(self._parameters, batch["image"], batch["greys"]) for batch in batches)
+            feeding.fetched(self._run(self._parameters, batch["image"], batch["tone_curve"]) for batch in batches)
         )
         layers = {name: np.concatenate([row[name] for row in outputs])[: len(images)] for name in self.layers}
         features = Features(layers=layers, seconds=time.perf_counter() - started)

@@ -139,17 +139,17 @@ def _describer(options: ForestOptions) -> Describer:
     network.check_layer(layer)
 
     @jax.jit
-    def features(params: Any, image: jax.Array, greys: jax.Array) -> jax.Array:
-        grey = steps.normalise(image, greys)[..., 0]
+    def features(params: Any, image: jax.Array, tone_curve: jax.Array) -> jax.Array:
+        grey = steps.normalise(image, tone_curve)[..., 0]
         return network.features(params, network.prepare(grey), layer)
 
     def describe(fields: Sequence[Field]) -> dict[str, np.ndarray]:
         images = np.stack([_shrunk(field, network.side) for field in fields])
-        greys = np.array([[*grey_normalisation(field.image, _AS_CELLS), 1.0, 0.0] for field in fields], np.float32)
+        tone_curve = np.array([[*grey_normalisation(field.image, _AS_CELLS), 1.0, 0.0] for field in fields], np.float32)
         deep = []
         for first in range(0, len(fields), _BATCH):
             rows = np.resize(np.arange(first, min(first + _BATCH, len(fields))), _BATCH)  # one shape: compiled once
-            deep.append(np.asarray(features(params, images[rows], greys[rows])))
+            deep.append(np.asarray(features(params, images[rows], tone_curve[rows])))
         textures = np.stack([texture.ric_lbp(field.image) for field in fields])
         return {"deep": np.concatenate(deep)[: len(fields)], "texture": textures}
 

@@ -110,7 +110,7 @@ class CellSystem:
 
     def fit(self, fields: FieldSet, train: Sequence[int], directory: pathlib.Path) -> None:
         """Train what finds, reads and decides; see `base.System`."""
-        side = base.training_side(fields, train)
+        side = base.training_split(fields, train)
         self._num_patterns, self._sizes = len(fields.classes), _sizes(side)
         self._pixels = None
         if self._options.finder == "predicted":
@@ -148,7 +148,7 @@ class CellSystem:
         if not cuts:
             return base.without_pattern(fields, self._num_patterns, _nothing(found), masks=masks)
         ready = [cell_data.make_ready(cut.image, cut.mask, self._config.data) for cut in cuts]
-        scores = self._reader.read([image for image, _ in ready], [greys for _, greys in ready])
+        scores = self._reader.read([image for image, _ in ready], [tone_curve for _, tone_curve in ready])
         name = fields[0].specimen_id
         read = voting.read_specimens(
             scores,
@@ -299,7 +299,7 @@ def _choose(
     extractor: Extractor, cells: CellSet, folder: pathlib.Path, grid: Grid, num_patterns: int
 ) -> dict[str, Any]:
     """The choice of the inner cross-validation; keeps the training cells' features of the layer that it chooses."""
-    found = extractor.extract([c.ready for c in cells.cells], [c.greys for c in cells.cells])
+    found = extractor.extract([c.ready for c in cells.cells], [c.tone_curve for c in cells.cells])
     patterns, names = np.array([item.pattern for item in cells.items]), units(cells.items)
     fitted = cell_readers.fit_svm_knn(found.layers, patterns, names, num_patterns, grid=grid)
     folder.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from hep2jax.config import Config
 from hep2jax.data.sets import prepare
 from hep2jax.errors import UsageError
 from hep2jax.tasks.bags import BagTask
-from hep2jax.tasks.base import Evaluator, SideMetrics, Task
+from hep2jax.tasks.base import Evaluator, SplitMetrics, Task
 from hep2jax.tasks.cells import CellTask
 from hep2jax.tasks.fields import FieldTask
 from hep2jax.tasks.joint import JointTask
@@ -21,7 +21,7 @@ __all__ = [
     "Parameters",
     "Reader",
     "Reading",
-    "SideMetrics",
+    "SplitMetrics",
     "Task",
     "kind",
     "load",

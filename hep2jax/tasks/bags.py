@@ -25,7 +25,7 @@ from hep2jax.metrics.grouping import group_by
 from hep2jax.metrics.serialise import INLINE
 from hep2jax.models import TileOutput, mil
 from hep2jax.tasks.base import SPECIMENS_AND_IMAGES, BatchShapes, Evaluator, Task, image_shapes
-from hep2jax.tasks.fields import plain_greys
+from hep2jax.tasks.fields import plain_tone_curve
 from hep2jax.tasks.reading import Parameters, Reader, Reading, as_fields
 from hep2jax.tasks.tile_reader import TileReader
 from hep2jax.training import losses
@@ -102,7 +102,7 @@ class BagEvaluator:
         self._reader = TileReader(config, network, mesh, _as_it_is)
 
     def read(self, parameters: Parameters, pictures: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[BagReading]:
-        """What the network says of (uint8 [h, w], greys float32 [4]) pairs, each a bag, in order."""
+        """What the network says of (uint8 [h, w], tone_curve float32 [4]) pairs, each a bag, in order."""
         said: list[list[Any]] = []
         for tile, output in self._reader.read(parameters, pictures):
             said += [[] for _ in range(len(said), tile.image + 1)]
@@ -111,7 +111,7 @@ class BagEvaluator:
 
     def measure(self, parameters: Parameters, fields: Sequence[Field]) -> list[BagResult]:
         """Results of the fields, in order."""
-        readings = self.read(parameters, ((field.working_image, plain_greys(field)) for field in fields))
+        readings = self.read(parameters, ((field.working_image, plain_tone_curve(field)) for field in fields))
         return [_result(field, reading) for field, reading in zip(fields, readings, strict=True)]
 
 

@@ -30,9 +30,9 @@ BatchShapes = dict[str, jax.ShapeDtypeStruct]
 
 
 def image_shapes(config: Config, images: int) -> BatchShapes:
-    """The part of a batch that every kind has: `image` and `greys` of as many images."""
+    """The part of a batch that every kind has: `image` and `tone_curve` of as many images."""
     side = config.data.crop_size
-    shapes = {"image": ((images, side, side), np.uint8), "greys": ((images, 4), np.float32)}
+    shapes = {"image": ((images, side, side), np.uint8), "tone_curve": ((images, 4), np.float32)}
     return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
 
 
@@ -68,7 +68,7 @@ Metrics = TypeVar("Metrics", bound="DataclassInstance")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SideMetrics(Generic[Metrics]):
+class SplitMetrics(Generic[Metrics]):
     """The metrics of one side of a partition, and under what conditions they were measured."""
 
     measured: Metrics = dataclasses.field(metadata=INLINE)

@@ -99,23 +99,23 @@ class CellEvaluator:
         self._predict = jax.jit(predict, out_shardings=meshes.replicated(mesh))
 
     def predict(
-        self, parameters: Parameters, images: Sequence[np.ndarray], greys: Sequence[np.ndarray]
+        self, parameters: Parameters, images: Sequence[np.ndarray], tone_curve: Sequence[np.ndarray]
     ) -> Float32[np.ndarray, "cell pattern"]:
         """Probabilities of each pattern, in order.
 
         Args:
             parameters: (params, batch_stats).
             images: ready pictures, uint8 (see `cells.make_ready`).
-            greys: their grey-level maps, float32 [4].
+            tone_curve: their grey-level maps, float32 [4].
         """
         size, side = self._config.evaluation.batch_size, self._config.data.crop_size
-        batches = cell_stream.plain_batches(images, greys, size=size, side=side, mesh=self._mesh)
-        outputs = (self._predict(*parameters, batch["image"], batch["greys"]) for batch in batches)
+        batches = cell_stream.plain_batches(images, tone_curve, size=size, side=side, mesh=self._mesh)
+        outputs = (self._predict(*parameters, batch["image"], batch["tone_curve"]) for batch in batches)
         return np.concatenate(list(feeding.fetched(outputs)))[: len(images)]
 
     def measure(self, parameters: Parameters, cells: Sequence[Cell]) -> list[CellResult]:
         """Results of the cells, in order."""
-        probabilities = self.predict(parameters, [cell.ready for cell in cells], [cell.greys for cell in cells])
+        probabilities = self.predict(parameters, [cell.ready for cell in cells], [cell.tone_curve for cell in cells])
         return [
             CellResult(
                 identifier=cell.item.identifier,
@@ -142,7 +142,9 @@ class CellReader(Reader):
     ) -> Iterable[Any]:
         crops = zip(images, masks, names, strict=True)
         ready = [cell_sets.make_ready(image, mask, self.config.data, name=name) for image, mask, name in crops]
-        return self._evaluator.predict(self._parameters, [image for image, _ in ready], [greys for _, greys in ready])
+        return self._evaluator.predict(
+            self._parameters, [image for image, _ in ready], [tone_curve for _, tone_curve in ready]
+        )
 
     @override
     def _decide(self, outputs: Sequence[Any]) -> Reading:

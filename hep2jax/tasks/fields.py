@@ -65,7 +65,7 @@ class FieldEvaluator:
 
         Args:
             parameters: (params, batch_stats).
-            images: (uint8 [h, w], greys float32 [4]) pairs, see `steps.normalise`.
+            images: (uint8 [h, w], tone_curve float32 [4]) pairs, see `steps.normalise`.
             shapes: (h, w) of each of them.
         """
         blender = tiles.Blender(self._config.evaluation.tile_size, self._config.evaluation.tile_overlap)
@@ -76,7 +76,7 @@ class FieldEvaluator:
 
     def read_pixels(self, parameters: Parameters, fields: Sequence[field_sets.Field]) -> Iterator[FieldReading]:
         """What the network says of each field, in order: for evaluation, prediction and systems alike."""
-        images = ((field.working_image, plain_greys(field)) for field in fields)
+        images = ((field.working_image, plain_tone_curve(field)) for field in fields)
         predictions = self.predict(parameters, images, [field.working_image.shape for field in fields])
         for field, working in zip(fields, predictions, strict=True):
             yield decide(to_native(working, field.image.shape), self._config.evaluation)
@@ -145,7 +145,7 @@ def counted_cells(foreground: np.ndarray, options: EvaluationConfig) -> tuple[np
     return cells > 0, cells
 
 
-def plain_greys(field: field_sets.Field) -> np.ndarray:
+def plain_tone_curve(field: field_sets.Field) -> np.ndarray:
     """The grey-level map of a field without augmentation, float32 [4]."""
     return np.array([field.grey_offset, field.grey_gain, 1.0, 0.0], np.float32)
 

@@ -28,7 +28,7 @@ from hep2jax.models import JointOutput
 from hep2jax.specimens import voting
 from hep2jax.tasks.base import BatchShapes, Evaluator, Task
 from hep2jax.tasks.field_results import FieldMetrics, FieldResult
-from hep2jax.tasks.fields import FieldEvaluator, FieldTask, PixelReader, counted_cells, plain_greys
+from hep2jax.tasks.fields import FieldEvaluator, FieldTask, PixelReader, counted_cells, plain_tone_curve
 from hep2jax.tasks.reading import Parameters, Reading, as_fields
 from hep2jax.training import losses
 from hep2jax.training.state import Network
@@ -144,7 +144,7 @@ class JointEvaluator(FieldEvaluator):
 
         The patches of a field without such a cell have no vote: there is nothing in it to name or to grade.
         """
-        images = ((field.working_image, plain_greys(field)) for field in fields)
+        images = ((field.working_image, plain_tone_curve(field)) for field in fields)
         votes = self.read_fields(parameters, images, [field.working_image.shape for field in fields])
         return [self._at_native(row, field) for row, field in zip(votes, fields, strict=True)]
 

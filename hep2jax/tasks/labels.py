@@ -61,7 +61,7 @@ class LabelsEvaluator(BagEvaluator):
 
     def measure_images(self, parameters: Parameters, images: Sequence[LabelledImage]) -> list[LabelsResult]:
         """Results of the images, in order."""
-        readings = self.read(parameters, ((image.image, image.greys) for image in images))
+        readings = self.read(parameters, ((image.image, image.tone_curve) for image in images))
         return [
             LabelsResult(
                 identifier=image.identifier,

@@ -31,7 +31,7 @@ class TileReader:
 
         Args:
             parameters: (params, batch_stats).
-            images: (uint8 [h, w], greys float32 [4]) pairs, see `steps.normalise`.
+            images: (uint8 [h, w], tone_curve float32 [4]) pairs, see `steps.normalise`.
         """
         size, tile, overlap = self._tiling.batch_size, self._tiling.tile_size, self._tiling.tile_overlap
         batches = tiles.batches(images, batch_size=size, tile=tile, overlap=overlap)
@@ -40,5 +40,5 @@ class TileReader:
                 yield place, jax.tree.map(lambda leaf, row=row: leaf[row], said)
 
     def _start(self, parameters: Parameters, batch: tiles.TileBatch) -> Any:
-        inputs = feeding.put({"image": batch.image[self._rows], "greys": batch.greys[self._rows]}, self._mesh)
-        return self._predict(*parameters, inputs["image"], inputs["greys"])
+        inputs = feeding.put({"image": batch.image[self._rows], "tone_curve": batch.tone_curve[self._rows]}, self._mesh)
+        return self._predict(*parameters, inputs["image"], inputs["tone_curve"])

@@ -1,4 +1,4 @@
-"""Exact evaluation of a network on every side of a partition, and its report."""
+"""Exact evaluation of a network on every split of a partition, and its report."""
 
 import copy
 import dataclasses
@@ -17,7 +17,7 @@ from hep2jax.data.splits import protocols
 from hep2jax.errors import UsageError
 from hep2jax.metrics.serialise import to_dict
 from hep2jax.progress import say
-from hep2jax.tasks import Evaluator, Parameters, SideMetrics, Task
+from hep2jax.tasks import Evaluator, Parameters, SplitMetrics, Task
 from hep2jax.training import environment, optimizers, workdir
 from hep2jax.training import state as states
 from hep2jax.training.checkpoints import Checkpoints
@@ -30,31 +30,31 @@ RECORDS = "records.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What was measured, side by side: indices of examples, their results, and the metrics of `report/metrics.json`."""
+    """What was measured of each split: indices of examples, their results, and what `report/metrics.json` holds."""
 
     indices: dict[str, tuple[int, ...]]
     results: dict[str, list[Any]]
-    metrics: dict[str, SideMetrics]
+    metrics: dict[str, SplitMetrics]
 
 
-def measure_sides(
+def measure_splits(
     task: Task, evaluator: Evaluator, parameters: Parameters, partition: protocols.Partition
 ) -> Evaluation:
-    """Measure every side but the training one; that one where there is no other, and then it is said."""
-    sides = _measured_sides(partition)
-    results = {name: evaluator.measure(parameters, rows) for name, rows in sides.items()}
-    metrics = {name: _side_metrics(task, name, rows, partition) for name, rows in results.items()}
-    return Evaluation(indices=sides, results=results, metrics=metrics)
+    """Measure every split but the training one; that one where there is no other, and then it is said."""
+    splits = _measured_splits(partition)
+    results = {name: evaluator.measure(parameters, rows) for name, rows in splits.items()}
+    metrics = {name: _split_metrics(task, name, rows, partition) for name, rows in results.items()}
+    return Evaluation(indices=splits, results=results, metrics=metrics)
 
 
-def _measured_sides(partition: protocols.Partition) -> dict[str, tuple[int, ...]]:
-    return {name: rows for name, rows in partition.sides().items() if name != "train"} or partition.sides()
+def _measured_splits(partition: protocols.Partition) -> dict[str, tuple[int, ...]]:
+    return {name: rows for name, rows in partition.splits().items() if name != "train"} or partition.splits()
 
 
-def _identity(task: Task, sides: Mapping[str, Sequence[int]], step: int) -> dict[str, Any]:
-    """What decides the records of an evaluation: the examples of each side, the way of measuring, the checkpoint."""
+def _identity(task: Task, splits: Mapping[str, Sequence[int]], step: int) -> dict[str, Any]:
+    """What decides the records of an evaluation: the examples of each split, the way of measuring, the checkpoint."""
     return {
-        "examples": {name: task.fingerprint(indices) for name, indices in sides.items()},
+        "examples": {name: task.fingerprint(indices) for name, indices in splits.items()},
         "evaluation": dataclasses.asdict(task.config.evaluation),
         "step": step,
     }
@@ -63,30 +63,30 @@ def _identity(task: Task, sides: Mapping[str, Sequence[int]], step: int) -> dict
 def kept_results(
     task: Task, directory: pathlib.Path, partition: protocols.Partition, step: int
 ) -> dict[str, list[Any]] | None:
-    """The results of every measured side as the last evaluation kept them.
+    """The results of every measured split as the last evaluation kept them.
 
     None where there are none, or where they are of anything else: other examples, other settings of the evaluation,
     another checkpoint than that of `step`.
     """
-    path, sides = directory / "report" / RECORDS, _measured_sides(partition)
+    path, splits = directory / "report" / RECORDS, _measured_splits(partition)
     kept = json.loads(path.read_text()) if path.exists() else {}
-    if kept.get("identity") != _identity(task, sides, step):
+    if kept.get("identity") != _identity(task, splits, step):
         return None
-    results = {name: [task.from_record(record) for record in records] for name, records in kept["sides"].items()}
+    results = {name: [task.from_record(record) for record in records] for name, records in kept["splits"].items()}
     named = {name: [row.identifier for row in rows] for name, rows in results.items()}
-    wanted = {name: [task.items[i].identifier for i in indices] for name, indices in sides.items()}
+    wanted = {name: [task.items[i].identifier for i in indices] for name, indices in splits.items()}
     return results if named == wanted else None
 
 
-def _side_metrics(task: Task, side: str, results: Sequence[Any], partition: protocols.Partition) -> SideMetrics:
-    if side == "train":
-        return SideMetrics(
+def _split_metrics(task: Task, split: str, results: Sequence[Any], partition: protocols.Partition) -> SplitMetrics:
+    if split == "train":
+        return SplitMetrics(
             measured=task.metrics(results),
             protocol=f"{partition.description}; measured on the specimens that it was trained on",
             specimen_leakage=True,
             leakage_note="measured on what it was trained on",
         )
-    return SideMetrics(
+    return SplitMetrics(
         measured=task.metrics(results),
         protocol=partition.description,
         specimen_leakage=partition.specimen_leakage,
@@ -97,13 +97,13 @@ def _side_metrics(task: Task, side: str, results: Sequence[Any], partition: prot
 def write_report(
     task: Task, directory: pathlib.Path, evaluation: Evaluation, clock: StepClock, evaluated_step: int
 ) -> None:
-    """Write `report/` (the process that writes files calls this) and say the headline of every side."""
+    """Write `report/` (the process that writes files calls this) and say the headline of every split."""
     folder = directory / "report"
-    metrics = {name: to_dict(side) for name, side in evaluation.metrics.items()}
+    metrics = {name: to_dict(split) for name, split in evaluation.metrics.items()}
     workdir.write_json(folder / "metrics.json", metrics)
     records = {name: [task.to_record(row) for row in rows] for name, rows in evaluation.results.items()}
     identity = _identity(task, evaluation.indices, evaluated_step)
-    workdir.write_json(folder / RECORDS, {"classes": list(task.classes), "identity": identity, "sides": records})
+    workdir.write_json(folder / RECORDS, {"classes": list(task.classes), "identity": identity, "splits": records})
     page = report.write_report(
         directory,
         metrics=metrics,
@@ -112,8 +112,8 @@ def write_report(
         environment={"evaluated_step": evaluated_step, **environment.describe()},
         timings=clock.seconds(),
     )
-    for name, side in evaluation.metrics.items():
-        say(task.describe(name, side.measured))
+    for name, split in evaluation.metrics.items():
+        say(task.describe(name, split.measured))
     say(f"report: {page}")
 
 
@@ -142,7 +142,7 @@ def run(config: Config, directory: pathlib.Path) -> None:
     say(f"checkpoint of step {step}")
     with clock.phase("evaluation"):
         parameters = (state.ema_params, state.ema_batch_stats)
-        evaluation = measure_sides(task, task.evaluator(network, mesh), parameters, partition)
+        evaluation = measure_splits(task, task.evaluator(network, mesh), parameters, partition)
     if jax.process_index() == 0:
         write_report(task, directory, evaluation, clock, step)
 

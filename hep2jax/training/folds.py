@@ -14,7 +14,7 @@ from hep2jax.progress import say
 from hep2jax.training import environment, loop, workdir
 
 
-def run(config: Config, directory: pathlib.Path) -> tuple[tasks.Task, tasks.SideMetrics]:
+def run(config: Config, directory: pathlib.Path) -> tuple[tasks.Task, tasks.SplitMetrics]:
     """Train and measure every fold in `directory/fold-NN`; the task and the pooled metrics of the test sides.
 
     Finished folds are kept; one that was last measured on other data or with other settings is measured again.
@@ -33,7 +33,7 @@ def run(config: Config, directory: pathlib.Path) -> tuple[tasks.Task, tasks.Side
         folded = _fold_config(config, fold)
         partitions.append(protocols.partition(folded.data, task.name, task.items, task.classes))
         rows += loop.complete(folded, directory / f"fold-{fold:02d}", task)["test"]
-    pooled = tasks.SideMetrics(
+    pooled = tasks.SplitMetrics(
         measured=task.metrics(rows),
         protocol=f"{config.data.protocol}, {len(groups)} folds pooled",
         specimen_leakage=any(part.specimen_leakage for part in partitions),

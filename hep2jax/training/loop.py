@@ -64,7 +64,7 @@ class Run:
         return packing.unpack((self.state.ema_params, self.state.ema_batch_stats))
 
 
-def run(config: Config, directory: pathlib.Path, task: Task | None = None) -> None:
+def train(config: Config, directory: pathlib.Path, task: Task | None = None) -> None:
     """Train where the work directory stopped, then evaluate and report.
 
     `task` is the data set where it is loaded already; it may have been for another fold.
@@ -77,21 +77,21 @@ def run(config: Config, directory: pathlib.Path, task: Task | None = None) -> No
             workdir.open_for_training(directory, config)
         task = task or tasks.load(config)
         _check_data(config, directory, task)
-        this = prepare(config, directory, clock, task)
+        run = prepare(config, directory, clock, task)
     try:
-        _announce(this)
-        _train(this)
-        _finish(this)
+        _announce(run)
+        _train(run)
+        _finish(run)
     finally:
-        this.checkpoints.close()
-        this.writer.close()
+        run.checkpoints.close()
+        run.writer.close()
 
 
 def complete(config: Config, directory: pathlib.Path, task: Task) -> dict[str, list[Any]]:
     """The results of every measured side, by name, of a run that is trained to its end.
 
     What the work directory keeps is taken if it is that of these examples, settings and parameters (see
-    `evaluation.kept_results`); else `run` trains on where training stopped, or measures again.
+    `evaluation.kept_results`); else `train` trains on where training stopped, or measures again.
 
     Raises:
         UsageError: the work directory belongs to another run, or was trained on other examples.
@@ -101,7 +101,7 @@ def complete(config: Config, directory: pathlib.Path, task: Task) -> dict[str, l
     partition = _check_data(config, directory, task)
     results = _kept_results(config, directory, task, partition)
     if results is None:
-        run(config, directory, task)
+        train(config, directory, task)
         results = _kept_results(config, directory, task, partition)
     assert results is not None
     return results
@@ -175,32 +175,32 @@ def _starting_state(config: Config, task: Task, fresh: TrainState, checkpoints: 
     return state
 
 
-def _announce(this: Run) -> None:
-    if not this.is_chief:
+def _announce(run: Run) -> None:
+    if not run.is_chief:
         return
-    sides = ", ".join(f"{name} {_size(this, rows)}" for name, rows in this.partition.sides().items())
-    number = states.num_parameters(this.state.params)
-    say(f"{this.config.data.name}: {this.partition.description}; {this.partition.leakage_note} ({sides})")
-    for note in this.task.notes:
-        say(f"{this.config.data.name}: {note}")
-    say(f"{this.config.model.name}: {number:,} parameters, {jax.device_count()} {jax.default_backend()} device(s)")
-    if this.step:
-        say(f"continuing at step {this.step} of {this.config.train.num_steps}")
+    sides = ", ".join(f"{name} {_size(run, rows)}" for name, rows in run.partition.splits().items())
+    number = states.num_parameters(run.state.params)
+    say(f"{run.config.data.name}: {run.partition.description}; {run.partition.leakage_note} ({sides})")
+    for note in run.task.notes:
+        say(f"{run.config.data.name}: {note}")
+    say(f"{run.config.model.name}: {number:,} parameters, {jax.device_count()} {jax.default_backend()} device(s)")
+    if run.step:
+        say(f"continuing at step {run.step} of {run.config.train.num_steps}")
 
 
-def _size(this: Run, rows: Sequence[int]) -> str:
+def _size(run: Run, rows: Sequence[int]) -> str:
     """`96 of 48 specimens`; the number alone where specimens are unknown."""
-    specimens = {this.task.items[i].specimen for i in rows}
+    specimens = {run.task.items[i].specimen for i in rows}
     return f"{len(rows)}" if "" in specimens else f"{len(rows)} of {len(specimens)} specimens"
 
 
-def _train(this: Run) -> None:
-    first, last = this.step, this.config.train.num_steps
+def _train(run: Run) -> None:
+    first, last = run.step, run.config.train.num_steps
     if first >= last:
         return
-    display = TrainingDisplay(first, last, enabled=this.is_chief)
-    with open_feed(this, first, last) as feed, display:
-        _loop(this, feed, display)
+    display = TrainingDisplay(first, last, enabled=run.is_chief)
+    with open_feed(run, first, last) as feed, display:
+        _loop(run, feed, display)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -213,16 +213,16 @@ class Feed:
 
 
 @contextlib.contextmanager
-def open_feed(this: Run, first_step: int, num_steps: int) -> Iterator[Feed]:
+def open_feed(run: Run, first_step: int, num_steps: int) -> Iterator[Feed]:
     """The batches of steps first_step … num_steps-1, and what every step reads besides."""
-    train = this.config.train
-    stream = this.task.stream(this.partition.train, meshes.local_rows(this.mesh, train.global_batch_size))
+    train = run.config.train
+    stream = run.task.stream(run.partition.train, meshes.local_rows(run.mesh, train.global_batch_size))
     _check_fits(stream.store)
-    constants = {"class_weights": class_weights(stream.frequencies(), this.config.loss.class_balance), **stream.store}
+    constants = {"class_weights": class_weights(stream.frequencies(), run.config.loss.class_balance), **stream.store}
     dataset = stream.dataset(first_step, num_steps)
-    batches = feeding.prefetched(dataset, this.mesh, train.prefetch, stack=train.steps_per_call)
+    batches = feeding.prefetched(dataset, run.mesh, train.prefetch, stack=train.steps_per_call)
     try:
-        yield Feed(batches=batches, constants=jax.device_put(constants, meshes.replicated(this.mesh)))
+        yield Feed(batches=batches, constants=jax.device_put(constants, meshes.replicated(run.mesh)))
     finally:
         batches.close()  # ends the thread that makes batches
 
@@ -238,58 +238,58 @@ def _check_fits(store: dict[str, np.ndarray]) -> None:
         )
 
 
-def _loop(this: Run, feed: Feed, display: TrainingDisplay) -> None:
-    train, compiled = this.config.train, None
+def _loop(run: Run, feed: Feed, display: TrainingDisplay) -> None:
+    train, compiled = run.config.train, None
     window: list[steps.Metrics] = []
-    for step in range(this.step + train.steps_per_call, train.num_steps + 1, train.steps_per_call):
-        batch = next_batch(this, feed.batches, window[-1] if window else None)
+    for step in range(run.step + train.steps_per_call, train.num_steps + 1, train.steps_per_call):
+        batch = next_batch(run, feed.batches, window[-1] if window else None)
         if compiled is None:
-            with this.clock.phase("host_to_device"):
+            with run.clock.phase("host_to_device"):
                 jax.block_until_ready((batch, feed.constants))
-            with this.clock.phase("compile"):
-                compiled = compile_step(this, batch, feed.constants)
-            this.clock.window()
-        with this.clock.phase("step"):
-            this.state, metrics = compiled(this.state, batch, feed.constants)
+            with run.clock.phase("compile"):
+                compiled = compile_step(run, batch, feed.constants)
+            run.clock.window()
+        with run.clock.phase("step"):
+            run.state, metrics = compiled(run.state, batch, feed.constants)
         window.append(metrics)
         display.advance(step)
         ends = step == train.num_steps
         saves = ends or step % train.checkpoint_every == 0
         evaluates = bool(train.eval_every) and (ends or step % train.eval_every == 0)
         if ends or saves or evaluates or step % train.log_every == 0:
-            _close_window(this, step, window, display)
+            _close_window(run, step, window, display)
             window = []
-        score = _validate(this, step) if evaluates else None
+        score = _validate(run, step) if evaluates else None
         if saves or evaluates:
-            with this.clock.phase("checkpoint"):
-                this.checkpoints.save(step, this.state, score)
+            with run.clock.phase("checkpoint"):
+                run.checkpoints.save(step, run.state, score)
 
 
-def next_batch(this: Run, batches: Iterator, newest: steps.Metrics | None) -> feeding.DeviceBatch:
+def next_batch(run: Run, batches: Iterator, newest: steps.Metrics | None) -> feeding.DeviceBatch:
     """The next batch; waiting for it is `data_wait`, all of it, unless the devices are still busy when it comes.
 
     `newest`: metrics of the step that was started last; None where no step is under way.
     """
-    with this.clock.phase("data_wait"):
+    with run.clock.phase("data_wait"):
         batch = next(batches)
         # The loop runs ahead of the devices: waiting that their queue of steps hides costs nothing.
         if newest is not None and not newest["loss"].is_ready():  # pyright: ignore[reportAttributeAccessIssue]
-            this.clock.recount("step")
+            run.clock.recount("step")
     return batch
 
 
 def compile_step(
-    this: Run, batch: feeding.DeviceBatch, constants: steps.Constants, *, network: Network | None = None
+    run: Run, batch: feeding.DeviceBatch, constants: steps.Constants, *, network: Network | None = None
 ) -> jax.stages.Compiled:
     """Compile the training step (of `network` instead of the run's, where given) and keep XLA's analysis of it."""
-    step = steps.make_train_step(this.config, network or this.network, this.task.loss)
-    shared = meshes.replicated(this.mesh)
+    step = steps.make_train_step(run.config, network or run.network, run.task.loss)
+    shared = meshes.replicated(run.mesh)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shared, shared))
-    compiled = jitted.lower(this.state, batch, constants).compile()
-    flops = model_flops.model_flops(this.config, this.task.num_outputs, this.config.train.global_batch_size)
-    this.program = timing.analyse(compiled, flops)
-    if this.is_chief:
-        say(_describe(this.program))
+    compiled = jitted.lower(run.state, batch, constants).compile()
+    flops = model_flops.model_flops(run.config, run.task.num_outputs, run.config.train.global_batch_size)
+    run.program = timing.analyse(compiled, flops)
+    if run.is_chief:
+        say(_describe(run.program))
     return compiled
 
 
@@ -298,25 +298,25 @@ def _describe(program: timing.Program) -> str:
     return f"a step on each device: {work}, {traffic} accessed, {scaled(program.memory_bytes, 'B')} of memory"
 
 
-def _close_window(this: Run, step: int, window: list[steps.Metrics], display: TrainingDisplay) -> None:
+def _close_window(run: Run, step: int, window: list[steps.Metrics], display: TrainingDisplay) -> None:
     """Fetch the window's metrics (the one place that waits for the device), check, log."""
-    with this.clock.phase("step"):
+    with run.clock.phase("step"):
         fetched = jax.device_get(window)
     columns = {name: np.concatenate([np.ravel(row[name]) for row in fetched]) for name in fetched[0]}
     count = len(columns["loss"])
     _check_finite(step - count + 1, columns)
-    figures = {name: float(np.mean(values)) for name, values in columns.items()} | _speed(this, count)
-    this.writer.write(step, "train", figures)
-    display.window(step, figures, this.config.train.global_batch_size)
+    figures = {name: float(np.mean(values)) for name, values in columns.items()} | _speed(run, count)
+    run.writer.write(step, "train", figures)
+    display.window(step, figures, run.config.train.global_batch_size)
 
 
-def _speed(this: Run, num_steps: int) -> dict[str, float]:
+def _speed(run: Run, num_steps: int) -> dict[str, float]:
     """Rates and efficiency of the window that ends here."""
-    batch, devices = this.config.train.global_batch_size, jax.device_count()
-    figures = timing.rates(this.clock.window(), steps=num_steps, batch=batch, devices=devices)
+    batch, devices = run.config.train.global_batch_size, jax.device_count()
+    figures = timing.rates(run.clock.window(), steps=num_steps, batch=batch, devices=devices)
     chip = chips.find(jax.devices()[0].device_kind)
-    dtype = states.compute_dtype(this.config).name
-    efficiency = timing.efficiency(this.program, figures["step_seconds"], devices=devices, chip=chip, dtype=dtype)
+    dtype = states.compute_dtype(run.config).name
+    efficiency = timing.efficiency(run.program, figures["step_seconds"], devices=devices, chip=chip, dtype=dtype)
     return figures | efficiency
 
 
@@ -329,15 +329,15 @@ def _check_finite(first_step: int, columns: dict[str, np.ndarray]) -> None:
             )
 
 
-def _validate(this: Run, step: int) -> float | None:
+def _validate(run: Run, step: int) -> float | None:
     """Measure the validation side; its score ranks checkpoints."""
-    if not this.partition.validation:
+    if not run.partition.validation:
         return None
-    with this.clock.phase("evaluation"):
-        rows = this.evaluator.measure(this.parameters, this.partition.validation)
-        measured = this.task.metrics(rows)
-    this.writer.write(step, "validation", this.task.summary(measured))
-    return this.task.score(measured)
+    with run.clock.phase("evaluation"):
+        rows = run.evaluator.measure(run.parameters, run.partition.validation)
+        measured = run.task.metrics(rows)
+    run.writer.write(step, "validation", run.task.summary(measured))
+    return run.task.score(measured)
 
 
 def class_weights(frequencies: Float64[np.ndarray, " output"], class_balance: float) -> Float32[np.ndarray, " output"]:
@@ -347,19 +347,19 @@ def class_weights(frequencies: Float64[np.ndarray, " output"], class_balance: fl
     return (weights / (weights @ frequencies)).astype(np.float32)
 
 
-def _finish(this: Run) -> None:
+def _finish(run: Run) -> None:
     """Evaluate every side but the training one, write the last lines, then the report."""
-    digest, trained = states.params_digest(packing.unpack(this.state.params)), this.step
-    best = this.checkpoints.best_step
+    digest, trained = states.params_digest(packing.unpack(run.state.params)), run.step
+    best = run.checkpoints.best_step
     if best is not None and best != trained:
-        this.state = this.checkpoints.restore(best, this.state)
-    with this.clock.phase("evaluation"):
-        evaluated = evaluation.measure_sides(this.task, this.evaluator, this.parameters, this.partition)
-    if not this.is_chief:
+        run.state = run.checkpoints.restore(best, run.state)
+    with run.clock.phase("evaluation"):
+        evaluated = evaluation.measure_splits(run.task, run.evaluator, run.parameters, run.partition)
+    if not run.is_chief:
         return
     for split, side in evaluated.metrics.items():
-        this.writer.write(trained, split, this.task.summary(side.measured))
-    number, seconds = states.num_parameters(this.state.params), this.clock.seconds()["total"]
-    this.writer.write(trained, "final", {"params_digest": digest, "num_parameters": number, "seconds": seconds})
-    evaluation.write_report(this.task, this.directory, evaluated, this.clock, this.step)
+        run.writer.write(trained, split, run.task.summary(side.measured))
+    number, seconds = states.num_parameters(run.state.params), run.clock.seconds()["total"]
+    run.writer.write(trained, "final", {"params_digest": digest, "num_parameters": number, "seconds": seconds})
+    evaluation.write_report(run.task, run.directory, evaluated, run.clock, run.step)
     say(f"params_digest {digest}")

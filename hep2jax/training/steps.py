@@ -31,13 +31,13 @@ _NORMALISED_RANGE = (-1.0, 4.0)  # bounds what a hot pixel can do to a batch
 
 
 def normalise(
-    image: UInt8[Array, "batch height width"] | Float[Array, "batch height width"], greys: Float[Array, "batch 4"]
+    image: UInt8[Array, "batch height width"] | Float[Array, "batch height width"], tone_curve: Float[Array, "batch 4"]
 ) -> Float[Array, "batch height width 1"]:
     """Grey levels → about [0, 1]: ((grey - offset) * gain), then the exponent on its positive part, then the shift.
 
-    `greys` rows are (offset in grey levels, gain per grey level, exponent, shift).
+    `tone_curve` rows are (offset in grey levels, gain per grey level, exponent, shift).
     """
-    offset, gain, exponent, shift = (greys[:, i, None, None] for i in range(4))
+    offset, gain, exponent, shift = (tone_curve[:, i, None, None] for i in range(4))
     value = jnp.clip((image.astype(jnp.float32) - offset) * gain, *_NORMALISED_RANGE)
     bright = value > 0
     curved = jnp.where(bright, jnp.where(bright, value, 1.0) ** exponent, value)
@@ -54,7 +54,7 @@ def make_loss(config: Config, network: Network, loss: Loss) -> Callable[..., tup
     def loss_fn(params, batch_stats, batch, class_weights, key):
         model = nnx.merge(network.graphdef, *packing.unpack((params, batch_stats)))
         rngs = nnx.Rngs(dropout=key) if config.model.dropout else None
-        image = normalise(batch["image"], batch["greys"])
+        image = normalise(batch["image"], batch["tone_curve"])
         alpha = config.augment.mixup
         blend = mixup.draw(key, alpha, len(image)) if alpha else None
         image = blend.images(image) if blend else image
@@ -122,15 +122,15 @@ def _average(state: TrainState, decay: float) -> TrainState:
 
 
 def make_predict_step(network: Network, decode: Decode, *, dihedral: bool = False) -> Callable[..., Any]:
-    """`predict(params, batch_stats, image, greys) -> decoded output`, in inference mode.
+    """`predict(params, batch_stats, image, tone_curve) -> decoded output`, in inference mode.
 
     With `dihedral`, the mean over the eight rotations and mirror images of each (square) tile or cell; maps [batch,
     height, width, channel] are turned back first.
     """
 
-    def predict(params, batch_stats, image, greys):
+    def predict(params, batch_stats, image, tone_curve):
         model = nnx.merge(network.graphdef, params, batch_stats)
-        pixels = normalise(image, greys)
+        pixels = normalise(image, tone_curve)
         views = _dihedral_views(pixels) if dihedral else [pixels]
         output = model(jnp.concatenate(views), train=False)
         return jax.tree.map(_mean_of_views if dihedral else lambda leaf: leaf, decode(output))

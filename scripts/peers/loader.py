@@ -24,7 +24,7 @@ _POINTS = 4096  # of a field's cell pixels, as in `hep2jax.data.streams.fields`
 
 
 class Cells(Dataset):
-    """Single cells: image, label, greys."""
+    """Single cells: image, label, tone_curve."""
 
     def __init__(self, cells: Sequence[Cell], config: Config) -> None:
         self._cells, self._size, self._augment = cells, config.data.crop_size, config.augment
@@ -39,12 +39,16 @@ class Cells(Dataset):
         x, y = (width - 1) / 2, (height - 1) / 2
         across, down = reach * (random.random() - 0.5), reach * (random.random() - 0.5)
         matrix = draw_matrix((x + across, y + down), size, self._augment)
-        greys = draw_greys(cell.greys, self._augment)
-        return {"image": warp(cell.ready, matrix, size, cv2.INTER_LINEAR), "labels": cell.item.pattern, "greys": greys}
+        tone_curve = draw_tone_curve(cell.tone_curve, self._augment)
+        return {
+            "image": warp(cell.ready, matrix, size, cv2.INTER_LINEAR),
+            "labels": cell.item.pattern,
+            "tone_curve": tone_curve,
+        }
 
 
 class Crops(Dataset):
-    """Crops of fields: image, class mask, greys."""
+    """Crops of fields: image, class mask, tone_curve."""
 
     def __init__(self, fields: Sequence[Field], config: Config) -> None:
         self._fields, self._data, self._augment = fields, config.data, config.augment
@@ -60,7 +64,7 @@ class Crops(Dataset):
         return {
             "image": warp(field.working_image, matrix, size, cv2.INTER_LINEAR),
             "labels": warp(field.working_classes, matrix, size, cv2.INTER_NEAREST),
-            "greys": draw_greys(plain, self._augment),
+            "tone_curve": draw_tone_curve(plain, self._augment),
         }
 
     def _draw_centre(self, index: int) -> tuple[float, float]:
@@ -104,13 +108,13 @@ def matrix(centre: tuple[float, float], size: int, *, angle: float, zoom: float,
     return np.array([[cos * flip, -sin, across], [sin * flip, cos, down]], np.float32)
 
 
-def draw_greys(plain: np.ndarray, augment: AugmentConfig) -> np.ndarray:
+def draw_tone_curve(plain: np.ndarray, augment: AugmentConfig) -> np.ndarray:
     """Random gain, exponent and shift; see `hep2jax.data.augment.intensity`."""
-    greys = plain.copy()
-    greys[1] *= math.exp(augment.gain * random.uniform(-1, 1))
-    greys[2] *= math.exp(augment.gamma * random.uniform(-1, 1))
-    greys[3] += augment.offset * random.uniform(-1, 1)
-    return greys
+    tone_curve = plain.copy()
+    tone_curve[1] *= math.exp(augment.gain * random.uniform(-1, 1))
+    tone_curve[2] *= math.exp(augment.gamma * random.uniform(-1, 1))
+    tone_curve[3] += augment.offset * random.uniform(-1, 1)
+    return tone_curve
 
 
 def warp(image: np.ndarray, matrix: np.ndarray, size: int, interpolation: int) -> np.ndarray:

@@ -49,9 +49,9 @@ class Process:
 
     def batch(self) -> dict[str, np.ndarray]:
         """Noise of the size that is trained on."""
-        from scripts import made_up
+        from scripts import synthetic_step
 
-        return made_up.noise(self.config)
+        return synthetic_step.noise(self.config)
 
 
 def peer(process: Process) -> None:

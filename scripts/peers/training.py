@@ -40,10 +40,10 @@ WAYS = {
 }
 
 
-def normalise(image: Tensor, greys: Tensor) -> Tensor:
-    """uint8 [B, H, W] → [B, 1, H, W] in the precision of `greys`, as in `hep2jax.training.steps.normalise`."""
-    offset, gain, exponent, shift = greys[:, :, None, None].unbind(1)
-    value = ((image.to(greys.dtype) - offset) * gain).clamp(-1.0, 4.0)
+def normalise(image: Tensor, tone_curve: Tensor) -> Tensor:
+    """uint8 [B, H, W] → [B, 1, H, W] in the precision of `tone_curve`, as in `hep2jax.training.steps.normalise`."""
+    offset, gain, exponent, shift = tone_curve[:, :, None, None].unbind(1)
+    value = ((image.to(tone_curve.dtype) - offset) * gain).clamp(-1.0, 4.0)
     bright = value > 0
     curved = torch.where(bright, torch.where(bright, value, 1.0) ** exponent, value)
     return (curved + shift)[:, None]
@@ -113,7 +113,7 @@ class Trainer:
         """Probabilities as in `hep2jax.training.steps.make_predict_step`; leaves the network in evaluation mode."""
         self._model.eval()
         with torch.inference_mode(), self._autocast():
-            return self._predict(batch["image"], batch["greys"])
+            return self._predict(batch["image"], batch["tone_curve"])
 
     def wait(self) -> None:
         """Until the device has done what was asked."""
@@ -125,13 +125,13 @@ class Trainer:
 
     def _autocast_loss(self, batch: Mapping[str, Tensor], class_weights: Tensor) -> Tensor:
         with self._autocast():
-            return self._forward(batch["image"], batch["greys"], batch["labels"], class_weights)
+            return self._forward(batch["image"], batch["tone_curve"], batch["labels"], class_weights)
 
-    def _probabilities(self, image: Tensor, greys: Tensor) -> Tensor:
-        return self._model(normalise(image, greys))[0].softmax(1)
+    def _probabilities(self, image: Tensor, tone_curve: Tensor) -> Tensor:
+        return self._model(normalise(image, tone_curve))[0].softmax(1)
 
-    def _loss(self, image: Tensor, greys: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
-        logits, sides = self._model(normalise(image, greys))
+    def _loss(self, image: Tensor, tone_curve: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
+        logits, sides = self._model(normalise(image, tone_curve))
         labels = labels.long()
         return sum(
             (self._config.loss.side_weight * cross_entropy(side, labels, class_weights) for side in sides),

@@ -38,9 +38,9 @@ def cell_set(
         for number in range(specimens * cells):
             specimen = f"{PATTERNS[pattern]}-{number // cells}"
             image, mask = picture(pattern, rng)
-            ready, greys = make_ready(image, mask, config)
+            ready, tone_curve = make_ready(image, mask, config)
             item = Item(
                 identifier=f"{pattern}{number:04d}", specimen=specimen, group=specimen, pattern=pattern, split="train"
             )
-            made.append(Cell(item=item, intensity="positive", image=image, ready=ready, greys=greys))
+            made.append(Cell(item=item, intensity="positive", image=image, ready=ready, tone_curve=tone_curve))
     return CellSet(name="made_up", classes=PATTERNS[:num_patterns], cells=tuple(made))

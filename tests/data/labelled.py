@@ -36,7 +36,7 @@ def image(number: int, patterns: Sequence[int], *, specimen: str = "", known: bo
         split="train",
         intensity="positive" if patterns else "negative",
         image=pixels,
-        greys=np.array([*field_sets.grey_normalisation(pixels, DataConfig()), 1.0, 0.0], np.float32),
+        tone_curve=np.array([*field_sets.grey_normalisation(pixels, DataConfig()), 1.0, 0.0], np.float32),
         patterns=labels,
         patterns_known=known,
     )

@@ -24,12 +24,12 @@ def test_window_is_positive_and_sums_to_one_where_tiles_meet():
 def test_blending_an_identity_network_gives_the_images_back(batch_size: int):
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 255, shape).astype(np.uint8) for shape in [(90, 70), (20, 33), (64, 64), (40, 130)]]
-    greys = [np.array([i, 1, 1, 0], np.float32) for i in range(len(images))]
+    tone_curve = [np.array([i, 1, 1, 0], np.float32) for i in range(len(images))]
     blender = tiles.Blender(32, 8)
     restored = []
-    for batch in tiles.batches(zip(images, greys, strict=True), batch_size=batch_size, tile=32, overlap=8):
+    for batch in tiles.batches(zip(images, tone_curve, strict=True), batch_size=batch_size, tile=32, overlap=8):
         assert batch.image.shape == (batch_size, 32, 32)
-        for tile, pixels, grey in zip(batch.tiles, batch.image, batch.greys, strict=False):
+        for tile, pixels, grey in zip(batch.tiles, batch.image, batch.tone_curve, strict=False):
             assert grey[0] == tile.image
             two = np.stack([pixels, 255.0 - pixels], axis=-1)
             blended = blender.add(tile, two, images[tile.image].shape)

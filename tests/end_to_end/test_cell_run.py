@@ -49,7 +49,7 @@ def test_a_run_ends_with_figures_of_cells_and_specimens(finished):
     assert "By cell" in page
     assert "no specimen on two sides" in page
     records = json.loads((workdir / "report" / "records.json").read_text())
-    assert len(records["sides"]["test"]) == side["num_examples"]
+    assert len(records["splits"]["test"]) == side["num_examples"]
 
 
 def test_evaluate_alone_gives_the_same_figures(finished, command, flags):

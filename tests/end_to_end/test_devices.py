@@ -52,7 +52,7 @@ def _assert_same_run(workdir, other) -> None:
     for side in figures[0]:
         for name in ("Dice", "JA", "AC", "SEG"):
             assert figures[0][side]["pixel"][name] == pytest.approx(figures[1][side]["pixel"][name], abs=2e-3)
-    fields = [json.loads((w / "report" / "records.json").read_text())["sides"]["test"] for w in (workdir, other)]
+    fields = [json.loads((w / "report" / "records.json").read_text())["splits"]["test"] for w in (workdir, other)]
     votes = [np.array([field["votes"] for field in side]) for side in fields]
     np.testing.assert_allclose(*votes, atol=20)
     assert np.ptp(votes[0], axis=0).max() > 400, "fields of which the same is said could stand in any order"

@@ -36,7 +36,7 @@ def _with(config, warp: str, steps_per_call: int):
 
 def test_all_ways_train_alike_and_resume_bit_for_bit(rhythm, tmp_path, monkeypatch):
     for name, warp, steps_per_call in (("plain", "host", 1), ("device", "device", 1), ("fast", "device", 4)):
-        loop.run(_with(rhythm, warp, steps_per_call), tmp_path / name)
+        loop.train(_with(rhythm, warp, steps_per_call), tmp_path / name)
     plain, device, fast = (_losses(tmp_path / name) for name in ("plain", "device", "fast"))
     assert list(plain) == list(device) == list(fast) == [4, 8, 12]
     np.testing.assert_allclose(list(device.values()), list(plain.values()), rtol=3e-3)  # host crops are rounded
@@ -50,9 +50,9 @@ def test_all_ways_train_alike_and_resume_bit_for_bit(rhythm, tmp_path, monkeypat
     close = loop._close_window
     monkeypatch.setattr(loop, "_close_window", torn)
     with pytest.raises(KeyboardInterrupt):
-        loop.run(_with(rhythm, "device", 4), tmp_path / "torn")
+        loop.train(_with(rhythm, "device", 4), tmp_path / "torn")
     monkeypatch.setattr(loop, "_close_window", close)
-    loop.run(_with(rhythm, "device", 4), tmp_path / "torn")
+    loop.train(_with(rhythm, "device", 4), tmp_path / "torn")
     assert _digest(tmp_path / "torn") == _digest(tmp_path / "fast")
 
 
@@ -70,4 +70,4 @@ def test_images_that_do_not_fit_the_device_are_refused(rhythm, tmp_path, monkeyp
     device = type(loop.jax.local_devices()[0])
     monkeypatch.setattr(device, "memory_stats", lambda self: {"bytes_limit": 2**15}, raising=False)
     with pytest.raises(UsageError, match="data.warp=device: the training images take .* take data.warp=host"):
-        loop.run(_with(rhythm, "device", 1), tmp_path)
+        loop.train(_with(rhythm, "device", 1), tmp_path)

@@ -2,12 +2,12 @@
 
 import json
 
-from tests.tfds_builders import icpr2012_layout as made_up
+from tests.tfds_builders import icpr2012_layout
 
 
 def test_trained_on_one_half_measured_on_both(command, tmp_path):
-    made_up.write_archive(tmp_path / "half", numbers=made_up.TRAIN, suffix=".png")
-    made_up.write_archive(tmp_path / "both")
+    icpr2012_layout.write_archive(tmp_path / "half", numbers=icpr2012_layout.TRAIN, suffix=".png")
+    icpr2012_layout.write_archive(tmp_path / "both")
     workdir = tmp_path / "w"
     flags = [
         "--config=configs/icpr2012.py",

@@ -5,14 +5,14 @@ import pathlib
 
 import pytest
 
-from tests.tfds_builders import test_icpr2014_task1 as made_up
+from tests.tfds_builders import test_icpr2014_task1
 
-CLASSES = made_up.CLASSES
+CLASSES = test_icpr2014_task1.CLASSES
 
 
 def _write_lists(folder: pathlib.Path, **ids: list[int]) -> None:
     for side, numbers in ids.items():
-        made_up.write_table(folder / f"{side}.csv", made_up.labels(numbers))
+        test_icpr2014_task1.write_table(folder / f"{side}.csv", test_icpr2014_task1.labels(numbers))
 
 
 def _run(command, workdir: pathlib.Path, *more: str):
@@ -34,9 +34,9 @@ def _figures(workdir: pathlib.Path) -> dict:
 def test_trained_without_the_test_part_and_measured_on_it_later(command, tmp_path):
     """Six patterns of three cells each: two train or validate, the third comes later."""
     first, second, third = ([start + 3 * k for k in range(6)] for start in (1, 2, 3))
-    made_up.write_class_folders(tmp_path / "known", [*first, *second])
-    made_up.write_class_folders(tmp_path / "whole")
-    made_up.write_places(tmp_path / "whole" / "specimens.csv")
+    test_icpr2014_task1.write_class_folders(tmp_path / "known", [*first, *second])
+    test_icpr2014_task1.write_class_folders(tmp_path / "whole")
+    test_icpr2014_task1.write_places(tmp_path / "whole" / "specimens.csv")
     _write_lists(tmp_path / "lists", training=first, validation=second)
     workdir, lists = tmp_path / "w", f"--config.data.split_lists={tmp_path / 'lists'}"
 
@@ -69,7 +69,7 @@ def test_trained_without_the_test_part_and_measured_on_it_later(command, tmp_pat
     ],
 )
 def test_wrong_use_is_one_line(command, tmp_path, flag: str, message: str):
-    made_up.write_class_folders(tmp_path / "cells")
+    test_icpr2014_task1.write_class_folders(tmp_path / "cells")
     done = _run(command, tmp_path / "w", f"--config.data.manual_dir={tmp_path / 'cells'}", flag)
     assert done.returncode == 2
     lines = [line for line in done.stderr.strip().splitlines() if line.startswith("hep2jax: ")]

@@ -6,7 +6,7 @@ from hep2jax.config import Config, DataConfig, EvaluationConfig, ModelConfig, Tr
 from hep2jax.data.sets import fields as field_sets
 from hep2jax.data.splits import protocols
 from hep2jax.training import loop
-from tests.tfds_builders import icpr2014_task2_layout as made_up
+from tests.tfds_builders import icpr2014_task2_layout
 
 
 def configuration(tmp_path, protocol):
@@ -26,8 +26,8 @@ def configuration(tmp_path, protocol):
 
 
 def test_two_steps_and_their_figures(tmp_path):
-    made_up.write_archive(tmp_path / "archive", fields=2)
-    loop.run(configuration(tmp_path, "kfold"), tmp_path / "work")
+    icpr2014_task2_layout.write_archive(tmp_path / "archive", fields=2)
+    loop.train(configuration(tmp_path, "kfold"), tmp_path / "work")
     figures = json.loads((tmp_path / "work" / "report" / "metrics.json").read_text())["test"]
     assert figures["specimen_leakage"] is False
     assert (figures["specimen"]["num_specimens"], figures["num_examples"]) == (7, 14)
@@ -37,9 +37,9 @@ def test_two_steps_and_their_figures(tmp_path):
 
 
 def test_the_contest_has_no_test_side(tmp_path):
-    made_up.write_archive(tmp_path / "archive", fields=1)
+    icpr2014_task2_layout.write_archive(tmp_path / "archive", fields=1)
     data = configuration(tmp_path, "contest").data
     fields = field_sets.load(data)
     partition = protocols.partition(data, fields.name, fields.items, fields.classes)
-    assert partition.sides().keys() == {"train"}
+    assert partition.splits().keys() == {"train"}
     assert partition.description == "the splits of icpr2014_task2, by specimen; its test split is not at hand"

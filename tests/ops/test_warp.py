@@ -54,7 +54,7 @@ def test_cells(platform: str, fit: str):
         expected, cut = streams[0].batch(step), _crops(streams[1], device, step, platform)
         assert cut.keys() == expected.keys()
         np.testing.assert_array_equal(cut["labels"], expected["labels"])
-        np.testing.assert_array_equal(cut["greys"], expected["greys"])
+        np.testing.assert_array_equal(cut["tone_curve"], expected["tone_curve"])
         difference = np.abs(cut["image"] - expected["image"])
         assert difference.mean() < 0.6
         assert difference.max() < 3.5  # OpenCV rounds places to 1/32 pixel, the products weights to 8 bits
@@ -123,7 +123,7 @@ def test_only_indices_and_matrices_travel():
         "index": ("int32", (12,)),
         "warp": ("float32", (12, 2, 3)),
         "labels": ("int32", (12,)),
-        "greys": ("float32", (12, 4)),
+        "tone_curve": ("float32", (12, 4)),
     }
     side = 2 * (canvases.reach(48, FAR) + 10) + 1
     count, height, width = stream.store["pictures"].shape

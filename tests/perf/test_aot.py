@@ -331,9 +331,9 @@ def test_named_modules_compute_the_same():
     named = scopes.name_modules(network)
     optimizer = optimizers.make_optimizer(config.optimizer, 10)
     state = jax.jit(lambda key: states.fresh_state(network, optimizer, key))(jax.random.key(0, impl="rbg"))
-    image, greys = np.full((1, 32, 32), 90, np.uint8), np.array([[0, 1 / 255, 1, 0]], np.float32)
+    image, tone_curve = np.full((1, 32, 32), 90, np.uint8), np.array([[0, 1 / 255, 1, 0]], np.float32)
     plain, scoped = (
-        jax.jit(steps.make_predict_step(one, FieldTask.decode))(state.params, state.batch_stats, image, greys)
+        jax.jit(steps.make_predict_step(one, FieldTask.decode))(state.params, state.batch_stats, image, tone_curve)
         for one in (network, named)
     )
     np.testing.assert_array_equal(plain, scoped)

@@ -24,7 +24,7 @@ def finish(directory: pathlib.Path, readings: dict[str, list[float]], *, truth: 
         {"identifier": name, "specimen": name[0], "intensity": "positive", "truth": truth, "probabilities": row}
         for name, row in readings.items()
     ]
-    (directory / "report" / "records.json").write_text(json.dumps({"classes": CLASSES, "sides": {"test": records}}))
+    (directory / "report" / "records.json").write_text(json.dumps({"classes": CLASSES, "splits": {"test": records}}))
     section = {"protocol": "made up", "specimen_leakage": False, "leakage_note": "no specimen on two sides"} | said
     (directory / "report" / "metrics.json").write_text(json.dumps({"test": section}))
     return directory
@@ -35,7 +35,7 @@ def test_the_mean_reads_what_most_say_with_certainty(tmp_path):
     other = finish(tmp_path / "other", {"b1": SURE_OF_FIRST, "a2": WAVERING, "a1": SURE_OF_FIRST})
     headline = average([one, other], tmp_path / "mean")
     assert headline["test"]["aca"] == pytest.approx(2 / 3), "a1 is mended by the other run, a2 stays wrong"
-    kept = json.loads((tmp_path / "mean" / "report" / "records.json").read_text())["sides"]["test"]
+    kept = json.loads((tmp_path / "mean" / "report" / "records.json").read_text())["splits"]["test"]
     assert [(row["identifier"], row["probabilities"]) for row in kept] == [
         ("a1", [0.675, 0.325]),
         ("a2", [0.325, 0.675]),

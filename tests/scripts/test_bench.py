@@ -12,7 +12,7 @@ from hep2jax import config as configs
 from hep2jax import tasks
 from hep2jax.errors import UsageError
 from hep2jax.training import state as states
-from scripts import bench_common, bench_dispatch, bench_step, bench_zoo, made_up
+from scripts import bench_common, bench_dispatch, bench_step, bench_zoo, synthetic_step
 
 
 def test_sides_take_turns_forwards_and_backwards():
@@ -39,11 +39,11 @@ def test_a_table_is_markdown():
 
 def test_noise_has_the_classes_of_the_network():
     config = bench_step.configuration("fcn")
-    batch = made_up.noise(config)
+    batch = synthetic_step.noise(config)
     assert set(np.unique(batch["labels"])) == set(range(9))  # eight patterns and background
     assert batch["image"].shape == batch["labels"].shape == (16, 128, 128)
     config.train.steps_per_call = 3
-    assert {values.shape[0] for values in made_up.noise(config).values()} == {3}
+    assert {values.shape[0] for values in synthetic_step.noise(config).values()} == {3}
 
 
 def test_a_network_without_a_twin():
@@ -76,7 +76,7 @@ def test_every_path_takes_the_same_steps(ours, name: str):
 def test_the_idle_step_takes_and_gives_every_array():
     config = bench_step.configuration("gao")
     config.train.global_batch_size = jax.device_count()
-    made = made_up.make(config)
+    made = synthetic_step.make(config)
     old = jax.tree.leaves(made.state)
     run = dataclasses.replace(made, step=bench_dispatch.do_nothing).compile()[1]
     state, _ = run(made.state, made.batch, made.constants)

@@ -13,7 +13,7 @@ from hep2jax.config import AugmentConfig, Config
 from hep2jax.data.augment import geometry
 from hep2jax.training import optimizers
 from hep2jax.training import state as states
-from scripts import bench_step, made_up
+from scripts import bench_step, synthetic_step
 
 torch = pytest.importorskip("torch", reason="PyTorch, an extra of the benchmarks, is absent")
 
@@ -76,10 +76,10 @@ def _draw(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
 def test_three_training_steps_agree():
     config = _config("gao")
     config.optimizer.clip_norm, config.optimizer.warmup_steps, config.train.num_steps = 0.05, 1, 4
-    made = made_up.make(config)
+    made = synthetic_step.make(config)
     trainer = bench_step.twin(made, "eager", "cpu")
     batch, weights = trainer.put(jax.device_get(made.batch)), torch.ones(made.num_outputs)
-    dispatch = made_up.runner(made.compile()[1], made)
+    dispatch = synthetic_step.runner(made.compile()[1], made)
     for _ in range(3):
         loss, norm = trainer.step(batch, weights)
         metrics = jax.device_get(dispatch())
@@ -116,7 +116,7 @@ def test_matrices_are_drawn_from_the_same_distribution(augment: AugmentConfig):
 def test_torch_compile_takes_every_network_of_one_process():
     """PyTorch guesses dynamic shapes from the second network on, unless told not to, and then up-sampling fails."""
     for name in ("resnet", "fcn"):
-        made = made_up.make(_config(name))
+        made = synthetic_step.make(_config(name))
         trainer = bench_step.twin(made, "compile", "cpu")
         batch, weights = trainer.put(jax.device_get(made.batch)), torch.ones(made.num_outputs)
         compiled, _ = trainer.step(batch, weights)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.tfds_builders import icpr2012_layout as made_up
+from tests.tfds_builders import icpr2012_layout
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -26,7 +26,9 @@ def finish(process):
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    return made_up.write_archive(tmp_path_factory.mktemp("archive"), numbers=(*made_up.TRAIN, 4, 10)).parent
+    return icpr2012_layout.write_archive(
+        tmp_path_factory.mktemp("archive"), numbers=(*icpr2012_layout.TRAIN, 4, 10)
+    ).parent
 
 
 def test_parallel_runs_build_once_and_say_what_was_built(tmp_path, archive):

@@ -165,7 +165,7 @@ def half_moon(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 def made_up_cells(rng: np.random.Generator, *, specimens: int, cells: int = 6):
     """Ready pictures, grey maps, patterns and specimens; every specimen has its own brightness."""
-    images, greys, patterns, names = [], [], [], []
+    images, tone_curve, patterns, names = [], [], [], []
     for pattern in range(4):
         for number in range(specimens):
             dim = rng.uniform(0.4, 1.0)
@@ -173,10 +173,10 @@ def made_up_cells(rng: np.random.Generator, *, specimens: int, cells: int = 6):
                 image, mask = half_moon(rng) if pattern == 3 else picture(pattern, rng)
                 ready, grey = make_ready((image * dim).astype(np.uint8), mask, CONFIG.data)
                 images.append(ready)
-                greys.append(grey)
+                tone_curve.append(grey)
                 patterns.append(pattern)
                 names.append(f"{pattern}-{number}")
-    return images, greys, np.array(patterns), names
+    return images, tone_curve, np.array(patterns), names
 
 
 @pytest.fixture(scope="module")
@@ -193,11 +193,11 @@ def test_features_svms_and_neighbours_read_new_specimens(tiny):
     network, parameters, mesh = tiny
     source = features.of_network(CONFIG, network, parameters)
     extractor = features.Extractor(source, mesh, batch_size=32)
-    images, greys, patterns, names = made_up_cells(np.random.default_rng(0), specimens=4)
-    fitted = fit_svm_knn(extractor.extract(images, greys).layers, patterns, names, 4, grid=SMALL)
+    images, tone_curve, patterns, names = made_up_cells(np.random.default_rng(0), specimens=4)
+    fitted = fit_svm_knn(extractor.extract(images, tone_curve).layers, patterns, names, 4, grid=SMALL)
     reader: cell_readers.CellReader = FeatureReader(extractor=extractor, classifier=fitted)
-    images, greys, truth, _ = made_up_cells(np.random.default_rng(1), specimens=3)
-    scores = reader.read(images, greys)
+    images, tone_curve, truth, _ = made_up_cells(np.random.default_rng(1), specimens=3)
+    scores = reader.read(images, tone_curve)
     assert scores.shape == (72, 4)
     assert (scores.argmax(1) == truth).mean() > 0.8
 
@@ -206,7 +206,7 @@ def test_a_network_s_probabilities_as_they_are(tiny):
     network, parameters, mesh = tiny
     evaluator = CellEvaluator(CONFIG, network, mesh)
     reader: cell_readers.CellReader = NetworkReader(evaluator=evaluator, parameters=parameters)
-    images, greys, *_ = made_up_cells(np.random.default_rng(0), specimens=1, cells=2)
-    scores = reader.read(images, greys)
-    np.testing.assert_array_equal(scores, evaluator.predict(parameters, images, greys))
+    images, tone_curve, *_ = made_up_cells(np.random.default_rng(0), specimens=1, cells=2)
+    scores = reader.read(images, tone_curve)
+    np.testing.assert_array_equal(scores, evaluator.predict(parameters, images, tone_curve))
     np.testing.assert_allclose(scores.sum(1), 1, rtol=1e-5)

@@ -174,7 +174,7 @@ def test_a_field_that_is_missing_is_named():
 
 
 def test_training_side_holds_the_training_specimens_alone(fields, partitions):
-    side = base.training_side(fields, partitions[0].train)
+    side = base.training_split(fields, partitions[0].train)
     assert len(side) == len(partitions[0].train)
     again = protocols.partition(DataConfig(), side.name, side.items)
     assert len(again.train) == len(side)

@@ -44,7 +44,7 @@ def state(network):
 
 def _extract(source, cells, **settings) -> features.Features:
     extractor = Extractor(source, meshes.make_mesh(), **settings)
-    return extractor.extract([cell.ready for cell in cells], [cell.greys for cell in cells])
+    return extractor.extract([cell.ready for cell in cells], [cell.tone_curve for cell in cells])
 
 
 def test_rows_are_the_cells_whatever_the_batch(cells, network, state, capsys):
@@ -68,8 +68,8 @@ def test_features_are_the_input_of_the_last_layer(cells, network, state):
     ]
     head = state.params["head"]["linear"]
     logits = vectors @ np.asarray(head["kernel"]) + np.asarray(head["bias"])
-    images, greys = np.stack([cell.ready for cell in chosen]), np.stack([cell.greys for cell in chosen])
-    expected = jax.jit(steps.make_predict_step(network, CellTask.decode))(*parameters, images, greys)
+    images, tone_curve = np.stack([cell.ready for cell in chosen]), np.stack([cell.tone_curve for cell in chosen])
+    expected = jax.jit(steps.make_predict_step(network, CellTask.decode))(*parameters, images, tone_curve)
     np.testing.assert_allclose(jax.nn.softmax(logits), expected, atol=1e-5)
 
 

@@ -118,7 +118,7 @@ def test_what_was_learnt_of_other_cells_is_learnt_anew(configs, fields, division
     _fitted("cells-otsu-own_svm-prevalence", configs, fields, division, directory)
     shutil.copytree(directory / "svm-gao", tmp_path / "svm")
     source = features.of_workdir(directory / "network-gao")
-    cells = cell_data.from_fields(base.training_side(fields, division.train), configs["cells"].data)
+    cells = cell_data.from_fields(base.training_split(fields, division.train), configs["cells"].data)
     first, *others = cells.cells
     changed = dataclasses.replace(cells, cells=(dataclasses.replace(first, intensity="other"), *others))
 

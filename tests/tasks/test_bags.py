@@ -105,7 +105,7 @@ def test_the_stream_makes_bags_of_one_specimen(fields):
     batch = stream.batch(5)
     assert batch["image"].shape == (_BAGS * _TILES, _SIDE, _SIDE)
     assert batch["labels"].shape == (_BAGS,)
-    jitter = batch["greys"].reshape(_BAGS, _TILES, 4)[..., 2:]
+    jitter = batch["tone_curve"].reshape(_BAGS, _TILES, 4)[..., 2:]
     assert (jitter == jitter[:, :1]).all()
     halves = [Stream(BagPlan(config, bags), rows=rows) for rows in (slice(0, 3), slice(3, 6))]
     for name, array in batch.items():

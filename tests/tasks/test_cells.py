@@ -167,7 +167,7 @@ def test_few_batches_lie_on_the_devices_at_once():
     cells = task.cells.cells
     images = _Watched([cell.ready for cell in cells], (2, 78, 78))
     read = CellEvaluator(task.config, network, mesh).predict(
-        (state.params, state.batch_stats), images, [cell.greys for cell in cells]
+        (state.params, state.batch_stats), images, [cell.tone_curve for cell in cells]
     )
     assert len(read) == len(cells) == 30
     assert 1 <= images.most <= feeding.IN_FLIGHT + 1, "of 15 batches"

@@ -82,7 +82,7 @@ def test_every_row_has_the_labels_of_its_specimen(fields):
         stretch=1 / config.augment.scale_min,
     )
     assert set(made) == set(batch)
-    for name in ("patterns", "grades", "greys"):
+    for name in ("patterns", "grades", "tone_curve"):
         np.testing.assert_array_equal(made[name], batch[name])
 
 

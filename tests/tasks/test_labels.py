@@ -27,7 +27,7 @@ from hep2jax.tasks.labels import LabelsMetrics, LabelsResult, LabelsTask, probab
 from hep2jax.training import evaluation, folds, losses, optimizers, steps
 from hep2jax.training import state as states
 from tests.data import labelled
-from tests.tfds_builders import test_aida as made_up
+from tests.tfds_builders import test_aida
 
 _BAGS, _TILES, _SIDE, _STEPS = 8, 2, 48, 160
 
@@ -91,7 +91,7 @@ def test_the_stream_makes_bags_of_one_image_with_its_labels():
     batch = Stream(BagPlan(config, bags)).batch(5)
     assert batch["image"].shape == (_BAGS * _TILES, _SIDE, _SIDE)
     assert (batch["labels"].shape, batch["labels"].dtype) == ((_BAGS, 3), np.float32)
-    assert batch["greys"].shape == (_BAGS * _TILES, 4)
+    assert batch["tone_curve"].shape == (_BAGS * _TILES, 4)
     halves = [Stream(BagPlan(config, bags), rows=rows).batch(5) for rows in (slice(0, 4), slice(4, 8))]
     for name, array in batch.items():
         np.testing.assert_array_equal(np.concatenate([half[name] for half in halves]), array)
@@ -239,7 +239,7 @@ def _write_aida(root):
         Image.fromarray(labelled.picture(kinds[i % 4], i, 80)).save(root / "aida_project_database" / name)
         term = "strange" if i == 5 else terms[i % 4]
         rows.append([i // 2 + 1 if i < 16 else "", name, "Positive" if term else "Negative", term, 40])
-    made_up.write_csv(root / f"{made_up.layout.TABLE_NAME}.csv", [made_up.HEAD, *rows])
+    test_aida.write_csv(root / f"{test_aida.layout.TABLE_NAME}.csv", [test_aida.HEAD, *rows])
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +266,7 @@ def test_folds_of_patients_are_trained_pooled_and_reported(crossed):
     sides = json.loads((directory / "fold-00" / "report" / "metrics.json").read_text())
     assert set(sides) == {"validation", "test"}
     assert sides["test"]["per_class"]["AC-29"]["average_precision"] is None
-    records = json.loads((directory / "fold-00" / "report" / "records.json").read_text())["sides"]["test"]
+    records = json.loads((directory / "fold-00" / "report" / "records.json").read_text())["splits"]["test"]
     assert not {"i05.png", "i16.png"} & {record["identifier"] for record in records}
     page = (directory / "fold-00" / "report" / "index.html").read_text()
     for words in ("macro F1", "Average precision", "AC-4", *notes):

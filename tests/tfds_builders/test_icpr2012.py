@@ -8,7 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from tests.tfds_builders import icpr2012_layout as made_up
+from tests.tfds_builders import icpr2012_layout
 from tfds_builders import pixels
 from tfds_builders.icpr2012 import layout
 from tfds_builders.icpr2012.icpr2012_dataset_builder import Builder, paint_objects
@@ -38,7 +38,7 @@ def read(builder, split):
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    return made_up.write_archive(tmp_path_factory.mktemp("archive"))
+    return icpr2012_layout.write_archive(tmp_path_factory.mktemp("archive"))
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +58,8 @@ def test(specimens):
 
 def test_splits_are_the_contest_s_and_disjoint_by_specimen(specimens, train, test):
     assert set(specimens.info.splits) == {"train", "test"}
-    assert sorted(train) == [f"icpr2012-{number:02d}" for number in made_up.TRAIN]
-    assert sorted(test) == [f"icpr2012-{number:02d}" for number in made_up.TEST]
+    assert sorted(train) == [f"icpr2012-{number:02d}" for number in icpr2012_layout.TRAIN]
+    assert sorted(test) == [f"icpr2012-{number:02d}" for number in icpr2012_layout.TEST]
     assert specimens.info.metadata["missing"] == []
 
 
@@ -70,10 +70,10 @@ def test_records_keep_the_owner_s_order(train):
 def test_labels(specimens, train, test):
     assert tuple(specimens.info.features["pattern"].names) == PATTERNS
     assert tuple(specimens.info.features["intensity"].names) == ("intermediate", "positive")
-    for number in (*made_up.TRAIN, *made_up.TEST):
+    for number in (*icpr2012_layout.TRAIN, *icpr2012_layout.TEST):
         example = {**train, **test}[f"icpr2012-{number:02d}"]
-        assert example["pattern"] == made_up.pattern_of(number)
-        assert example["intensity"] == made_up.intensity_of(number)
+        assert example["pattern"] == icpr2012_layout.pattern_of(number)
+        assert example["intensity"] == icpr2012_layout.intensity_of(number)
         assert example["field"] == 0
 
 
@@ -88,12 +88,12 @@ def test_image_27_is_positive_as_its_table_says(test):
 @pytest.mark.parametrize("number", [1, 3, 5, 8, 9, 26])
 def test_pixels_and_masks(train, number):
     example = train[f"icpr2012-{number:02d}"]
-    np.testing.assert_array_equal(example["image"], made_up.specimen_image(number))
-    expected = np.zeros(made_up.SHAPE, int)
+    np.testing.assert_array_equal(example["image"], icpr2012_layout.specimen_image(number))
+    expected = np.zeros(icpr2012_layout.SHAPE, int)
     for key in (1, 2, 4, 3):  # by descending area: 624, 144, 140, 100 pixels
-        expected[made_up.object_mask(key)] = key
+        expected[icpr2012_layout.object_mask(key)] = key
     np.testing.assert_array_equal(example["instance_mask"][..., 0], expected)
-    pattern = 1 + PATTERNS.index(made_up.pattern_of(number))
+    pattern = 1 + PATTERNS.index(icpr2012_layout.pattern_of(number))
     np.testing.assert_array_equal(
         example["class_mask"][..., 0], np.array([0, pattern, pattern, 255, pattern])[expected]
     )
@@ -129,7 +129,7 @@ def test_paint_keeps_more_objects_than_a_byte_can_count():
 
 
 def test_png_and_bmp_give_the_same_set(tmp_path, train):
-    root = made_up.write_archive(tmp_path / "png", numbers=(1, 9), suffix=".png")
+    root = icpr2012_layout.write_archive(tmp_path / "png", numbers=(1, 9), suffix=".png")
     # The root itself may be named, too.
     examples = read(build(tmp_path / "data", root), "train")
     for name, example in examples.items():
@@ -141,7 +141,7 @@ def test_nothing_is_written_to_stderr(archive, capfd):
     mask = archive / "Main_Dataset" / "Cells" / "Cell_Masks" / "01" / "004.png"
     cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
     assert "iCCP" in capfd.readouterr().err  # what users would see without care
-    pixels.read_mask(mask, made_up.SHAPE)
+    pixels.read_mask(mask, icpr2012_layout.SHAPE)
     assert capfd.readouterr().err == ""
 
 
@@ -149,13 +149,13 @@ def test_cells(archive, tmp_path):
     builder = build(tmp_path, archive.parent, "cells")
     examples = {split: list(builder.as_data_source(split)) for split in ("train", "test")}
     assert {split: len(found) for split, found in examples.items()} == {"train": 27, "test": 28}
-    pairs = [(number, key) for number in made_up.TRAIN for key in made_up.cell_keys(number)]
+    pairs = [(number, key) for number in icpr2012_layout.TRAIN for key in icpr2012_layout.cell_keys(number)]
     for example, (number, key) in zip(examples["train"], pairs, strict=True):
-        where = made_up.cell_slice(key)
-        np.testing.assert_array_equal(example["image"], made_up.specimen_image(number)[where])
-        np.testing.assert_array_equal(example["mask"][..., 0], 255 * made_up.object_mask(key)[where])
+        where = icpr2012_layout.cell_slice(key)
+        np.testing.assert_array_equal(example["image"], icpr2012_layout.specimen_image(number)[where])
+        np.testing.assert_array_equal(example["mask"][..., 0], 255 * icpr2012_layout.object_mask(key)[where])
         assert example["specimen_id"].decode() == f"icpr2012-{number:02d}"
-        assert PATTERNS[example["pattern"]] == made_up.pattern_of(number)
+        assert PATTERNS[example["pattern"]] == icpr2012_layout.pattern_of(number)
     assert [example["cell_id"] for example in examples["train"]] == list(range(1, 28))
     assert [example["cell_id"] for example in examples["test"]] == list(range(1, 29))
     assert {example["set"] for example in examples["test"]} == {1}
@@ -166,7 +166,9 @@ def test_cells(archive, tmp_path):
 @pytest.mark.parametrize("config", ["specimens", "cells"])
 @pytest.mark.parametrize(("half", "absent"), [("train", "test"), ("test", "train")])
 def test_a_missing_half_is_said(tmp_path, config, half, absent):
-    made_up.write_archive(tmp_path, numbers={"train": made_up.TRAIN, "test": made_up.TEST}[half])
+    icpr2012_layout.write_archive(
+        tmp_path, numbers={"train": icpr2012_layout.TRAIN, "test": icpr2012_layout.TEST}[half]
+    )
     builder = build(tmp_path / "data", tmp_path, config)
     assert list(builder.info.splits) == [half]
     said = [f"split {absent}: 0 of 14 specimens found, not built"]
@@ -175,7 +177,7 @@ def test_a_missing_half_is_said(tmp_path, config, half, absent):
 
 
 def test_missing_specimens_are_named(tmp_path):
-    made_up.write_archive(tmp_path, numbers=(*made_up.TRAIN[2:], 4))
+    icpr2012_layout.write_archive(tmp_path, numbers=(*icpr2012_layout.TRAIN[2:], 4))
     builder = build(tmp_path / "data", tmp_path)
     assert len(builder.as_data_source("train")) == 12
     assert builder.info.metadata["missing"] == [
@@ -185,7 +187,7 @@ def test_missing_specimens_are_named(tmp_path):
 
 
 def test_the_contest_without_its_main_data_builds_cells_only(tmp_path):
-    root = made_up.write_archive(tmp_path, numbers=(1, 4))
+    root = icpr2012_layout.write_archive(tmp_path, numbers=(1, 4))
     shutil.rmtree(root / "Main_Dataset")
     assert len(build(tmp_path / "data", tmp_path, "cells").as_data_source("train")) == 2
     with pytest.raises(FileNotFoundError, match="Main_Dataset/Images/NN/NN.bmp"):
@@ -193,7 +195,7 @@ def test_the_contest_without_its_main_data_builds_cells_only(tmp_path):
 
 
 def test_objects_without_mask_or_row_are_left_out_and_said(tmp_path):
-    root = made_up.write_archive(tmp_path, numbers=(1,))
+    root = icpr2012_layout.write_archive(tmp_path, numbers=(1,))
     masks = root / "Main_Dataset" / "Cells" / "Cell_Masks" / "01"
     (masks / "002.png").unlink()
     shutil.copy(masks / "001.png", masks / "017.png")
@@ -201,8 +203,8 @@ def test_objects_without_mask_or_row_are_left_out_and_said(tmp_path):
     example = read(builder, "train")["icpr2012-01"]
     assert list(example["objects"]["instance"]) == [1, 2, 3]
     assert set(np.unique(example["instance_mask"])) == {0, 1, 2, 3}
-    assert (example["instance_mask"][..., 0][made_up.object_mask(4)] == 3).all()
-    assert not example["instance_mask"][..., 0][made_up.object_mask(2)].any()
+    assert (example["instance_mask"][..., 0][icpr2012_layout.object_mask(4)] == 3).all()
+    assert not example["instance_mask"][..., 0][icpr2012_layout.object_mask(2)].any()
     assert builder.info.metadata["missing"][2:] == [
         "icpr2012-01: 1 objects have no mask file, left out: 002",
         "icpr2012-01: 1 objects have no row in 01.csv, left out: 017",
@@ -210,8 +212,8 @@ def test_objects_without_mask_or_row_are_left_out_and_said(tmp_path):
 
 
 def test_cells_without_files_are_left_out_and_said(tmp_path):
-    root = made_up.write_archive(tmp_path, numbers=(1, 2))
-    (root / made_up.CONTEST / "training" / "002_mask.png").unlink()
+    root = icpr2012_layout.write_archive(tmp_path, numbers=(1, 2))
+    (root / icpr2012_layout.CONTEST / "training" / "002_mask.png").unlink()
     builder = build(tmp_path / "data", tmp_path, "cells")
     assert len(builder.as_data_source("train")) == 3
     assert builder.info.metadata["missing"][0] == "split train: 1 of 4 cells lack image or mask: 002"
@@ -254,10 +256,10 @@ DAMAGES = {
     "truncated mask": (MASK, truncate, "damaged"),
     "empty file": (IMAGE, lambda path: path.write_bytes(b""), "not a PNG, BMP, TIFF or JPEG image"),
     "text for an image": (IMAGE, lambda path: path.write_text("GIF89a"), "not a PNG, BMP, TIFF or JPEG image"),
-    "grey image": (IMAGE, save(np.ones(made_up.SHAPE, np.uint8)), "24-bit RGB"),
-    "colour mask": (MASK, save(np.full((*made_up.SHAPE, 3), (255, 0, 0), np.uint8)), "expected a grey image"),
+    "grey image": (IMAGE, save(np.ones(icpr2012_layout.SHAPE, np.uint8)), "24-bit RGB"),
+    "colour mask": (MASK, save(np.full((*icpr2012_layout.SHAPE, 3), (255, 0, 0), np.uint8)), "expected a grey image"),
     "mask of another size": (MASK, save(np.full((48, 60), 255, np.uint8)), "60 x 48 pixels, its image 64 x 48"),
-    "empty mask": (MASK, save(np.zeros(made_up.SHAPE, np.uint8)), "the mask is empty"),
+    "empty mask": (MASK, save(np.zeros(icpr2012_layout.SHAPE, np.uint8)), "the mask is empty"),
     "unknown pattern": (TABLE, replace("homogeneous", "speckledd"), "line 2: unknown pattern 'speckledd'"),
     "unknown type": (TABLE, replace("mitotic_cell", "mitosis"), "line 3: unknown object type 'mitosis'"),
     "unknown intensity": (TABLE, replace("positive", "negative"), "line 2: unknown intensity 'negative'"),
@@ -274,7 +276,7 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_files_are_named_and_leave_nothing(tmp_path, damage):
     name, change, said = DAMAGES[damage]
-    path = made_up.write_archive(tmp_path, numbers=(1, 2), crops=False) / "Main_Dataset" / name
+    path = icpr2012_layout.write_archive(tmp_path, numbers=(1, 2), crops=False) / "Main_Dataset" / name
     change(path)
     with pytest.raises(ValueError, match="restore|expected|entries|not a number") as caught:
         build(tmp_path / "data", tmp_path)
@@ -286,7 +288,7 @@ def test_damaged_files_are_named_and_leave_nothing(tmp_path, damage):
 
 @pytest.mark.parametrize("part", ["Images/01/01.bmp", "Images/01/01.csv", "Cells/Cell_Masks/01"])
 def test_a_specimen_of_which_a_part_is_missing_is_refused(tmp_path, part):
-    path = made_up.write_archive(tmp_path, numbers=(1, 2)) / "Main_Dataset" / part
+    path = icpr2012_layout.write_archive(tmp_path, numbers=(1, 2)) / "Main_Dataset" / part
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(FileNotFoundError, match="icpr2012-01 is incomplete") as caught:
         build(tmp_path / "data", tmp_path)
@@ -303,7 +305,7 @@ def test_a_specimen_of_which_a_part_is_missing_is_refused(tmp_path, part):
     ],
 )
 def test_damaged_contest_files_are_named(tmp_path, name, change, said):
-    path = made_up.write_archive(tmp_path, numbers=(1,)) / made_up.CONTEST / name
+    path = icpr2012_layout.write_archive(tmp_path, numbers=(1,)) / icpr2012_layout.CONTEST / name
     change(path)
     with pytest.raises(ValueError, match=said) as caught:
         build(tmp_path / "data", tmp_path, "cells")
@@ -312,13 +314,13 @@ def test_damaged_contest_files_are_named(tmp_path, name, change, said):
 
 
 def test_cells_need_the_table_of_specimens(tmp_path):
-    (made_up.write_archive(tmp_path, numbers=(1,)) / made_up.CONTEST / "cells.csv").unlink()
+    (icpr2012_layout.write_archive(tmp_path, numbers=(1,)) / icpr2012_layout.CONTEST / "cells.csv").unlink()
     with pytest.raises(FileNotFoundError, match="which specimen each contest cell is from"):
         build(tmp_path / "data", tmp_path, "cells")
 
 
 def test_tables_with_other_line_ends(tmp_path):
-    table = made_up.write_archive(tmp_path, numbers=(1,)) / "Main_Dataset" / "Images" / "01" / "01.csv"
+    table = icpr2012_layout.write_archive(tmp_path, numbers=(1,)) / "Main_Dataset" / "Images" / "01" / "01.csv"
     rows = layout.read_objects(table)
     assert b"\n" not in table.read_bytes()
     for ending in (b"\n", b"\r\n"):
@@ -334,7 +336,7 @@ REAL_FOREGROUND = {
 }  # fmt: skip
 REAL_OBJECTS = {1: 64, 2: 52, 3: 93, 5: 52, 6: 77, 7: 62, 8: 60, 9: 52, 11: 49, 14: 67, 18: 43, 20: 49, 25: 24, 26: 46}
 needs_real = pytest.mark.skipif(
-    not (REAL / made_up.ROOT_NAME).is_dir(),
+    not (REAL / icpr2012_layout.ROOT_NAME).is_dir(),
     reason="needs the owner's training half: set HEP2_ICPR2012_DIR to the directory that holds it",
 )
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from tests.tfds_builders import icpr2014_task2_layout as made_up
+from tests.tfds_builders import icpr2014_task2_layout
 from tfds_builders.hep2_synthetic.hep2_synthetic_dataset_builder import Builder as Synthetic
 from tfds_builders.icpr2014_task2 import layout
 from tfds_builders.icpr2014_task2.icpr2014_task2_dataset_builder import Builder, connected_objects
@@ -25,21 +25,21 @@ def missing(manual_dir):
 
 
 def test_records(tmp_path, capfd):
-    made_up.write_archive(tmp_path / "manual")
+    icpr2014_task2_layout.write_archive(tmp_path / "manual")
     builder = build(tmp_path / "data", tmp_path / "manual")
     assert "libpng" not in capfd.readouterr().err
     assert list(builder.info.splits) == ["train"]
     features = builder.info.features
     assert tuple(features["pattern"].names) == PATTERNS
-    places = [(specimen, field) for specimen in made_up.SPECIMENS for field in range(4)]
+    places = [(specimen, field) for specimen in icpr2014_task2_layout.SPECIMENS for field in range(4)]
     for (specimen, field), example in zip(places, builder.as_data_source("train"), strict=True):
-        mask = made_up.mask(specimen, field) > 0
+        mask = icpr2014_task2_layout.mask(specimen, field) > 0
         label = (specimen - 1) // 2
-        np.testing.assert_array_equal(example["image"][..., 0], made_up.image(specimen, field))
+        np.testing.assert_array_equal(example["image"][..., 0], icpr2014_task2_layout.image(specimen, field))
         np.testing.assert_array_equal(example["class_mask"][..., 0], np.where(mask, 1 + label, 0))
         np.testing.assert_array_equal(example["instance_mask"][..., 0] > 0, mask)
         assert (example["pattern"], example["field"]) == (label, field)
-        assert features["intensity"].int2str(example["intensity"]) == made_up.intensity_of(specimen)
+        assert features["intensity"].int2str(example["intensity"]) == icpr2014_task2_layout.intensity_of(specimen)
         assert example["specimen_id"].decode() == f"icpr2014_task2-{specimen:05d}"
         assert list(example["objects"]["instance"]) == [1, 2, 3, 4]  # of five discs two touch
         assert {features["objects"]["kind"].int2str(kind) for kind in example["objects"]["kind"]} == {"cell"}
@@ -65,7 +65,7 @@ def test_objects_are_regions_that_touch_at_sides_or_corners():
 
 
 def test_source_files_are_all_that_is_read(tmp_path):
-    made_up.write_archive(tmp_path, specimens=(3,), fields=1)
+    icpr2014_task2_layout.write_archive(tmp_path, specimens=(3,), fields=1)
     (tmp_path / "notes.txt").write_text("no part of the data")
     sources = Builder(config="specimens", data_dir=str(tmp_path / "data")).source_files(tmp_path)
     folder = "train_ICPR2014_task2/train"
@@ -91,8 +91,8 @@ TABLES = {
 
 @pytest.mark.parametrize("name", TABLES)
 def test_shapes_of_the_table(tmp_path, name):
-    made_up.write_images(tmp_path, (1, 2))
-    made_up.write_table(tmp_path, TABLES[name])
+    icpr2014_task2_layout.write_images(tmp_path, (1, 2))
+    icpr2014_task2_layout.write_table(tmp_path, TABLES[name])
     fields = layout.read_contents(tmp_path).fields
     assert [(f.specimen, f.number, f.pattern) for f in fields] == [
         (s, k, "homogeneous") for s in (1, 2) for k in range(4)
@@ -101,25 +101,25 @@ def test_shapes_of_the_table(tmp_path, name):
 
 
 def test_class_and_intensity_in_two_tables_and_others_beside_them(tmp_path):
-    made_up.write_images(tmp_path, (1, 14))
-    made_up.write_table(tmp_path, ["1,homogeneous ", "14,mitsp "], "classes.csv")
-    made_up.write_table(tmp_path, ["id,intensity", "1,positive", "14,intermediate"], "intensities.csv")
-    made_up.write_table(tmp_path, ["x,y", "a,b"], "other.csv")
-    made_up.write_table(tmp_path, [], "empty.csv")
+    icpr2014_task2_layout.write_images(tmp_path, (1, 14))
+    icpr2014_task2_layout.write_table(tmp_path, ["1,homogeneous ", "14,mitsp "], "classes.csv")
+    icpr2014_task2_layout.write_table(tmp_path, ["id,intensity", "1,positive", "14,intermediate"], "intensities.csv")
+    icpr2014_task2_layout.write_table(tmp_path, ["x,y", "a,b"], "other.csv")
+    icpr2014_task2_layout.write_table(tmp_path, [], "empty.csv")
     found = {f.specimen: (f.pattern, f.intensity) for f in layout.read_contents(tmp_path).fields}
     assert found == {1: ("homogeneous", "positive"), 14: ("mitotic_spindle", "intermediate")}
     assert missing(tmp_path) == []
 
 
 def test_what_is_missing_is_said_and_the_rest_goes_on(tmp_path, caplog):
-    root = made_up.write_images(tmp_path / "manual", (1, 2, 3, 4, 5, 6, 7))
-    made_up.path_of(root, 1, 2).unlink()
-    made_up.path_of(root, 2, 0, "_Mask").unlink()
-    lines = made_up.rows((1, 2, 3, 4, 5))
+    root = icpr2014_task2_layout.write_images(tmp_path / "manual", (1, 2, 3, 4, 5, 6, 7))
+    icpr2014_task2_layout.path_of(root, 1, 2).unlink()
+    icpr2014_task2_layout.path_of(root, 2, 0, "_Mask").unlink()
+    lines = icpr2014_task2_layout.rows((1, 2, 3, 4, 5))
     lines[2] = "00003,granular ,positive"
     lines[3] = "00004,speckled ,weak"
     lines[4] = "00005,nucleolar ,"
-    made_up.write_table(root, [*lines, "00099,golgi ,positive"])
+    icpr2014_task2_layout.write_table(root, [*lines, "00099,golgi ,positive"])
     builder = build(tmp_path / "data", root)
     assert builder.info.metadata["missing"] == [
         "14 of 1008 images of 4 of 252 specimens found: homogeneous 2, speckled 1, nucleolar 1, centromere 0, "
@@ -140,8 +140,10 @@ def test_what_is_missing_is_said_and_the_rest_goes_on(tmp_path, caplog):
 
 
 def test_a_field_without_a_cell_stays_and_is_named(tmp_path):
-    root = made_up.write_archive(tmp_path / "manual", (1,))
-    made_up.save(made_up.path_of(root, 1, 2, "_Mask"), np.zeros(made_up.SHAPE, np.uint8))
+    root = icpr2014_task2_layout.write_archive(tmp_path / "manual", (1,))
+    icpr2014_task2_layout.save(
+        icpr2014_task2_layout.path_of(root, 1, 2, "_Mask"), np.zeros(icpr2014_task2_layout.SHAPE, np.uint8)
+    )
     builder = build(tmp_path / "data", root)
     examples = list(builder.as_data_source("train"))
     assert [len(example["objects"]["instance"]) for example in examples] == [4, 4, 0, 4]
@@ -154,18 +156,22 @@ DAMAGES = {
     "text for a mask": ("_Mask", lambda path: path.write_text("mask"), "not a PNG, BMP, TIFF or JPEG image"),
     "mask of another size": (
         "_Mask",
-        lambda p: made_up.save(p, np.full((9, 8), 255, np.uint8)),
+        lambda p: icpr2014_task2_layout.save(p, np.full((9, 8), 255, np.uint8)),
         "mask is 8 x 9 pixels",
     ),
-    "deep image": ("", lambda p: made_up.save(p, np.ones(made_up.SHAPE, np.uint16)), "expected an 8-bit grey image"),
+    "deep image": (
+        "",
+        lambda p: icpr2014_task2_layout.save(p, np.ones(icpr2014_task2_layout.SHAPE, np.uint16)),
+        "expected an 8-bit grey image",
+    ),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_files_are_named_and_leave_nothing(tmp_path, damage):
     ending, change, said = DAMAGES[damage]
-    root = made_up.write_archive(tmp_path / "manual", (1, 2))
-    path = made_up.path_of(root, 2, 1, ending)
+    root = icpr2014_task2_layout.write_archive(tmp_path / "manual", (1, 2))
+    path = icpr2014_task2_layout.path_of(root, 2, 1, ending)
     change(path)
     with pytest.raises(ValueError, match=said) as caught:
         build(tmp_path / "data", root)
@@ -175,13 +181,13 @@ def test_damaged_files_are_named_and_leave_nothing(tmp_path, damage):
 
 
 def test_contradictions_are_refused(tmp_path):
-    root = made_up.write_archive(tmp_path, (1, 2))
-    made_up.write_table(root, ["00001,homogeneous ", "00001_p3.tif,golgi "])
+    root = icpr2014_task2_layout.write_archive(tmp_path, (1, 2))
+    icpr2014_task2_layout.write_table(root, ["00001,homogeneous ", "00001_p3.tif,golgi "])
     with pytest.raises(
         ValueError, match=re.escape("gt.csv, line 2: specimen 00001 is golgi, but homogeneous elsewhere")
     ):
         layout.read_contents(root)
-    made_up.save(root / "copy" / "00001_p0.tif", made_up.image(1, 0))
+    icpr2014_task2_layout.save(root / "copy" / "00001_p0.tif", icpr2014_task2_layout.image(1, 0))
     with pytest.raises(ValueError, match="stands there twice") as caught:
         layout.read_contents(root)
     assert "copy/00001_p0.tif" in str(caught.value)
@@ -191,13 +197,13 @@ def test_contradictions_are_refused(tmp_path):
 def test_no_usable_data_names_directory_files_and_source(tmp_path, there):
     root = tmp_path / "nothing here"
     if there != "nothing":
-        made_up.write_images(root, (1,))
+        icpr2014_task2_layout.write_images(root, (1,))
     if there == "no mask":
-        made_up.write_table(root, made_up.rows((1,)))
+        icpr2014_task2_layout.write_table(root, icpr2014_task2_layout.rows((1,)))
         for field in range(4):
-            made_up.path_of(root, 1, field, "_Mask").unlink()
+            icpr2014_task2_layout.path_of(root, 1, field, "_Mask").unlink()
     if there == "no known class":
-        made_up.write_table(root, ["00001,granular ,positive"])
+        icpr2014_task2_layout.write_table(root, ["00001,granular ,positive"])
     with pytest.raises(FileNotFoundError) as caught:
         build(tmp_path / "data", root)
     said = str(caught.value)

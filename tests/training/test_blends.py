@@ -33,7 +33,7 @@ def _batch() -> dict[str, np.ndarray]:
     return {
         "image": (levels * rng.uniform(0, 1, (_ROWS, _SIDE, _SIDE))).astype(np.uint8),
         "labels": np.array([0, 1, 2, 1], np.int32),
-        "greys": np.tile(np.array([0, 1 / 255, 1, 0], np.float32), (_ROWS, 1)),
+        "tone_curve": np.tile(np.array([0, 1 / 255, 1, 0], np.float32), (_ROWS, 1)),
     }
 
 
@@ -68,7 +68,7 @@ def test_a_prediction_is_left_alone(option: str):
         network, state = _fresh(config)
         batch = _batch()
         predict = jax.jit(steps.make_predict_step(network, tasks.kind(config).decode))
-        said.append(predict(state.params, state.batch_stats, batch["image"], batch["greys"]))
+        said.append(predict(state.params, state.batch_stats, batch["image"], batch["tone_curve"]))
     np.testing.assert_array_equal(*said)
 
 

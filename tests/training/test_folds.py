@@ -17,7 +17,7 @@ def test_all_folds_are_trained_pooled_and_resumed(tiny_config, tmp_path, capsys)
     task, pooled = folds.run(config, tmp_path / "cv")
     capsys.readouterr()
     parts = [json.loads((tmp_path / "cv" / f"fold-0{k}" / "report" / "records.json").read_text()) for k in range(2)]
-    rows = [task.from_record(row) for part in parts for row in part["sides"]["test"]]
+    rows = [task.from_record(row) for part in parts for row in part["splits"]["test"]]
     held_out = [row.score.specimen for row in rows]
     assert len(set(held_out)) == len(held_out) == pooled.measured.images.num_specimens == 16
     assert pooled.specimen_leakage is False
@@ -55,8 +55,8 @@ def _check_that_only_records_of_the_fold_are_pooled(config, task, pooled, direct
     kept = json.loads(path.read_text())
     assert evaluation.kept_results(again, folder, part, 2) is not None
     assert evaluation.kept_results(again, folder, part, 1) is None  # of a network that was trained less
-    for rows in (kept["sides"]["test"][:-1], kept["sides"]["test"][::-1]):
-        path.write_text(json.dumps(kept | {"sides": {"test": rows}}))
+    for rows in (kept["splits"]["test"][:-1], kept["splits"]["test"][::-1]):
+        path.write_text(json.dumps(kept | {"splits": {"test": rows}}))
         assert evaluation.kept_results(again, folder, part, 2) is None
 
     fields = list(task.fields.fields)

@@ -42,7 +42,7 @@ def _prepared(config: Config, directory: pathlib.Path, task: CellTask) -> loop.R
 def test_checkpoints_are_ranked_by_the_validation_side(tmp_path):
     """It has two patterns and the test side three: a network that names one pattern only is right on 1/2 and on 1/3."""
     config = _config()
-    loop.run(config, tmp_path / "w", _task(config))
+    loop.train(config, tmp_path / "w", _task(config))
     lines = [json.loads(line) for line in (tmp_path / "w" / "metrics.jsonl").read_text().splitlines()]
     during, after = ({name: line[name] for name in ("aca", "mca")} for line in lines if line["split"] == "validation")
     assert during == after  # of the same parameters: the only checkpoint is the best
@@ -68,8 +68,8 @@ def test_the_averages_of_the_best_checkpoint_are_reported_and_restored(tmp_path)
         this.checkpoints.save(int(state.step), state, score)
     this.checkpoints.close()
     this.writer.close()
-    loop.run(config, directory, task)
-    records = json.loads((directory / "report" / "records.json").read_text())["sides"]["test"]
+    loop.train(config, directory, task)
+    records = json.loads((directory / "report" / "records.json").read_text())["splits"]["test"]
     said = np.array([record["probabilities"] for record in records])
     expected, *others = (
         np.stack([row.probabilities for row in this.evaluator.measure((params, {}), this.partition.test)])

@@ -73,7 +73,7 @@ def test_a_step_does_the_same_to_a_packed_state(fresh: TrainState) -> None:
     batch = {
         "image": rng.integers(0, 256, (size, 32, 32)).astype(np.uint8),
         "labels": rng.integers(0, 3, (size, 32, 32)).astype(np.uint8),
-        "greys": np.tile(np.array([0, 1 / 255, 1, 0], np.float32), (size, 1)),
+        "tone_curve": np.tile(np.array([0, 1 / 255, 1, 0], np.float32), (size, 1)),
     }
     constants = {"class_weights": jnp.ones(3)}
     plain, expected = step(fresh, batch, constants)

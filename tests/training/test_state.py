@@ -138,8 +138,8 @@ def test_normalise_bounds_what_dark_and_hot_pixels_can_do():
 def test_normalise_has_finite_gradients_below_the_background():
     image = np.zeros((1, 2, 2), np.uint8)
 
-    def total(greys):
-        return steps.normalise(image, greys).sum()
+    def total(tone_curve):
+        return steps.normalise(image, tone_curve).sum()
 
     gradient = jax.grad(total)(np.array([[20, 1 / 100, 0.8, 0]], np.float32))
     assert np.isfinite(gradient).all()
@@ -179,8 +179,8 @@ def test_dihedral_prediction_turns_with_the_image():
     _, network, _, state = _make()
     predict = jax.jit(steps.make_predict_step(network, FieldTask.decode, dihedral=True))
     image = np.random.default_rng(0).integers(0, 255, (2, 32, 32)).astype(np.uint8)
-    greys = np.tile(np.float32([20, 0.01, 1, 0]), (2, 1))
-    upright = predict(state.params, state.batch_stats, image, greys)
-    turned = predict(state.params, state.batch_stats, np.rot90(image, axes=(1, 2)), greys)
+    tone_curve = np.tile(np.float32([20, 0.01, 1, 0]), (2, 1))
+    upright = predict(state.params, state.batch_stats, image, tone_curve)
+    turned = predict(state.params, state.batch_stats, np.rot90(image, axes=(1, 2)), tone_curve)
     np.testing.assert_allclose(np.rot90(upright, axes=(1, 2)), turned, atol=1e-5)
     np.testing.assert_allclose(upright.sum(-1), 1, atol=1e-5)

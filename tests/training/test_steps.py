@@ -71,7 +71,7 @@ def _batch(step: int) -> dict[str, np.ndarray]:
     return {
         "image": rng.integers(0, 256, (_ROWS, _SIDE, _SIDE)).astype(np.uint8),
         "labels": rng.integers(0, _CLASSES, _ROWS).astype(np.int32),
-        "greys": np.tile(np.array([20, (0.2 + 0.2 * step) / 255, 1, 0], np.float32), (_ROWS, 1)),
+        "tone_curve": np.tile(np.array([20, (0.2 + 0.2 * step) / 255, 1, 0], np.float32), (_ROWS, 1)),
     }
 
 
@@ -100,7 +100,7 @@ def _rate(config: Config, step: int) -> float:
 
 
 def _loss_and_gradient(params: dict[str, np.ndarray], batch: dict[str, np.ndarray], smoothing: float):
-    offset, gain = batch["greys"][0, :2].astype(np.float64)
+    offset, gain = batch["tone_curve"][0, :2].astype(np.float64)
     pixels = np.clip((batch["image"].reshape(_ROWS, -1) - offset) * gain, -1, 4)
     logits = pixels @ params["kernel"] + params["bias"]
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -190,9 +190,9 @@ def test_prediction_drops_nothing_and_takes_the_statistics_that_it_is_given():
     params = {"kernel": rng.normal(size=(_SIDE**2, _CLASSES)), "bias": rng.normal(size=_CLASSES)}
     mean = rng.normal(size=_SIDE**2)
     said = steps.make_predict_step(network, CellTask.decode)(
-        params, {"mean": jnp.asarray(mean)}, batch["image"], batch["greys"]
+        params, {"mean": jnp.asarray(mean)}, batch["image"], batch["tone_curve"]
     )
-    offset, gain = batch["greys"][0, :2]
+    offset, gain = batch["tone_curve"][0, :2]
     pixels = np.clip((batch["image"].reshape(_ROWS, -1) - offset) * gain, -1, 4)
     logits = (pixels - mean) @ params["kernel"] + params["bias"]
     np.testing.assert_allclose(said, np.exp(logits) / np.exp(logits).sum(1, keepdims=True), rtol=1e-4)

@@ -193,7 +193,11 @@ def test_analysis_of_a_product_on_one_device():
 
 
 def test_analysis_on_a_mesh_is_of_one_device():
-    code = "import json, dataclasses, tests.training.test_timing as t; print(json.dumps(dataclasses.asdict(t.analyse_product())))"
+    code = """
+import dataclasses, json
+from tests.training import test_timing
+print(json.dumps(dataclasses.asdict(test_timing.analyse_product())))
+"""
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     program = Program(**json.loads(done.stdout))

@@ -35,7 +35,7 @@ class Cell:
     """The owner's crop, in the channel that is read."""
     ready: UInt8[np.ndarray, "ready_height ready_width"]
     """The same, masked, equalised and at the input's resolution; its centre is the input's centre."""
-    greys: Float32[np.ndarray, " 4"]
+    tone_curve: Float32[np.ndarray, " 4"]
     """Grey offset, gain, exponent, shift; see `steps.normalise`."""
 
 
@@ -245,8 +245,8 @@ def _make_cell(crop: _Crop, group: str, config: DataConfig) -> Cell:
         split=crop.split,
         folds=crop.folds,
     )
-    ready, greys = make_ready(crop.image, crop.mask, config, name=crop.identifier)
-    return Cell(item=item, intensity=crop.intensity, image=crop.image, ready=ready, greys=greys)
+    ready, tone_curve = make_ready(crop.image, crop.mask, config, name=crop.identifier)
+    return Cell(item=item, intensity=crop.intensity, image=crop.image, ready=ready, tone_curve=tone_curve)
 
 
 def make_ready(

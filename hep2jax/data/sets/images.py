@@ -33,7 +33,7 @@ class LabelledImage:
     intensity: str
     image: UInt8[np.ndarray, "height width"]
     """At working resolution."""
-    greys: Float32[np.ndarray, " 4"]
+    tone_curve: Float32[np.ndarray, " 4"]
     """Grey offset, gain, exponent, shift; see `steps.normalise`."""
     patterns: Float32[np.ndarray, " patterns"]
     """1 for each pattern that the image has, 0 for the others."""
@@ -134,7 +134,7 @@ def _read_split(builder: tfds.core.DatasetBuilder, split: str, config: DataConfi
             split=split,
             intensity=features["intensity"].int2str(int(example["intensity"])),
             image=working,
-            greys=np.array([*field_sets.grey_normalisation(working, config), 1.0, 0.0], np.float32),
+            tone_curve=np.array([*field_sets.grey_normalisation(working, config), 1.0, 0.0], np.float32),
             patterns=patterns,
             patterns_known=bool(example.get("patterns_known", True)),
         )

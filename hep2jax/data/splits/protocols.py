@@ -39,7 +39,7 @@ class Partition:
     leakage_note: str
     """The same in words."""
 
-    def sides(self) -> dict[str, tuple[int, ...]]:
+    def splits(self) -> dict[str, tuple[int, ...]]:
         """The non-empty sides by name."""
         sides = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: indices for name, indices in sides.items() if indices}

@@ -29,7 +29,7 @@ class Bags:
     """At working resolution."""
     picture_names: Sequence[str]
     """For messages."""
-    greys: Float[np.ndarray, "picture 4"]
+    tone_curve: Float[np.ndarray, "picture 4"]
     """Tone curve of each picture without jitter, see `steps.normalise`."""
     members: Sequence[Int[np.ndarray, " _"]]
     """Places of each bag's pictures."""
@@ -49,7 +49,7 @@ def of_specimens(fields: FieldSet, indices: Sequence[int]) -> Bags:
         num_patterns=len(fields.classes),
         pictures=[field.working_image for field in chosen],
         picture_names=[field.name for field in chosen],
-        greys=np.array([[field.grey_offset, field.grey_gain, 1.0, 0.0] for field in chosen]),
+        tone_curve=np.array([[field.grey_offset, field.grey_gain, 1.0, 0.0] for field in chosen]),
         members=members,
         items=items,
         labels=np.array([item.pattern for item in items], np.int32),
@@ -71,7 +71,7 @@ def of_images(images: ImageSet, indices: Sequence[int]) -> Bags:
         num_patterns=len(images.classes),
         pictures=[image.image for image in chosen],
         picture_names=[image.identifier for image in chosen],
-        greys=np.array([image.greys for image in chosen]),
+        tone_curve=np.array([image.tone_curve for image in chosen]),
         members=[np.array([place]) for place in range(len(chosen))],
         items=[items[i] for i in indices],
         labels=labels,
@@ -98,7 +98,7 @@ class BagPlan(Plan):
         for name, picture in zip(bags.picture_names, bags.pictures, strict=True):
             check_size(name, picture, config.data.crop_size)
         self.config = config
-        self.items, self.pictures, self.greys = bags.items, bags.pictures, bags.greys
+        self.items, self.pictures, self.tone_curve = bags.items, bags.pictures, bags.tone_curve
         self.origins = np.zeros((len(bags.pictures), 2), np.float32)
         self._bags = bags
         self._shapes = np.array([picture.shape for picture in bags.pictures])

@@ -35,7 +35,7 @@ class CellPlan(Plan):
         self.config = config
         self.items = [cell.item for cell in chosen]
         self.pictures = [cell.ready for cell in chosen]
-        self.greys = np.stack([cell.greys for cell in chosen])
+        self.tone_curve = np.stack([cell.tone_curve for cell in chosen])
         self.origins = np.stack([_origin(picture, config.data.crop_size) for picture in self.pictures])
         self._patterns = np.array([item.pattern for item in self.items], np.int32)
         self._num_patterns = len(cells.classes)
@@ -85,15 +85,15 @@ def _origin(ready: UInt8[np.ndarray, "height width"], size: int) -> Float32[np.n
 
 
 def plain_batches(
-    images: Sequence[np.ndarray], greys: Sequence[np.ndarray], *, size: int, side: int, mesh: jax.sharding.Mesh
+    images: Sequence[np.ndarray], tone_curve: Sequence[np.ndarray], *, size: int, side: int, mesh: jax.sharding.Mesh
 ) -> Iterator[feeding.DeviceBatch]:
-    """Cells without augmentation in batches on the devices: `image` uint8 [size, side, side], `greys` [size, 4].
+    """Cells without augmentation in batches on the devices: `image` uint8 [size, side, side], `tone_curve` [size, 4].
 
     All are full: the last is filled up with repetitions.
 
     Args:
         images: ready pictures, uint8 (see `cells.make_ready`).
-        greys: their tone curves, float32 [4].
+        tone_curve: their tone curves, float32 [4].
         size: of a batch, over all processes.
         side: of the network's input.
         mesh: whose devices share a batch.
@@ -102,4 +102,4 @@ def plain_batches(
     for first in range(0, len(images), size):
         chosen = np.resize(np.arange(first, min(first + size, len(images))), size)[rows]
         pixels = np.stack([plain_input(images[i], side) for i in chosen])
-        yield feeding.put({"image": pixels, "greys": np.stack([greys[i] for i in chosen])}, mesh)
+        yield feeding.put({"image": pixels, "tone_curve": np.stack([tone_curve[i] for i in chosen])}, mesh)

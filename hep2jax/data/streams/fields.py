@@ -36,7 +36,7 @@ class FieldPlan(Plan):
         self.items = [fields.items[i] for i in indices]
         self.pictures = [field.working_image for field in chosen]
         self.label_maps = [field.working_classes for field in chosen]
-        self.greys = np.array([[field.grey_offset, field.grey_gain, 1.0, 0.0] for field in chosen])
+        self.tone_curve = np.array([[field.grey_offset, field.grey_gain, 1.0, 0.0] for field in chosen])
         self.origins = np.zeros((len(chosen), 2), np.float32)
         self._num_patterns = len(fields.classes)
         self._shapes = np.array([field.working_image.shape for field in chosen], float)

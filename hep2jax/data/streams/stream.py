@@ -48,7 +48,7 @@ class Plan(abc.ABC):
         items: the examples as the sampler sees them.
         pictures: uint8 [height, width] each, that crops are cut from.
         label_maps: class masks of the pictures, which are cut with them; empty where labels are not of pixels.
-        greys: float [picture, 4], the tone curve of each picture without jitter (see `steps.normalise`).
+        tone_curve: float [picture, 4], the tone curve of each picture without jitter (see `steps.normalise`).
         origins: float32 [picture, 2], the place (x, y) in each picture of the origin of the plan's coordinates.
     """
 
@@ -56,7 +56,7 @@ class Plan(abc.ABC):
     items: Sequence[Item]
     pictures: Sequence[UInt8[np.ndarray, "_ _"]]
     label_maps: Sequence[UInt8[np.ndarray, "_ _"]] = ()
-    greys: Float[np.ndarray, "picture 4"]
+    tone_curve: Float[np.ndarray, "picture 4"]
     origins: Float32[np.ndarray, "picture 2"]
 
     @abc.abstractmethod
@@ -80,7 +80,7 @@ class Stream:
     """Makes batches: `stream.batch(step)` has
 
     image    uint8   [crops, crop, crop]
-    greys    float32 [crops, 4]           tone curve of each crop
+    tone_curve    float32 [crops, 4]           tone curve of each crop
     labels   uint8   [crops, crop, crop]  of plans with label maps: 0 background, 1+i pattern, 255 void
 
     and the labels of the plan for the rows of this process. With `data.warp=device` there are, instead of image and
@@ -124,8 +124,8 @@ class Stream:
         index, drawn = self._own(crops.picture), {name: self._own(values) for name, values in drawn.items()}
         matrices = self._own(cut_matrices(config, crops))
         matrices[:, :, 2] += self._origins[index]
-        curves = intensity.jitter_tone_curve(2 * crops.tone - 1, plan.greys[crops.picture], config.augment)
-        common = {"greys": self._own(curves), **plan.labels(examples[self._rows])}
+        curves = intensity.jitter_tone_curve(2 * crops.tone - 1, plan.tone_curve[crops.picture], config.augment)
+        common = {"tone_curve": self._own(curves), **plan.labels(examples[self._rows])}
         if self._store:
             return {"index": index.astype(np.int32), "warp": matrices, **drawn, **common}
         return self._cut(index, matrices, drawn) | common

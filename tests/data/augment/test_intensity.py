@@ -36,9 +36,9 @@ def test_every_stream_draws_gain_exponent_and_offset_over_their_whole_range():
     for stream, plain in (
         (Stream(FieldPlan(config, fields, range(9))), [field.grey_gain for field in fields.fields]),
         (Stream(BagPlan(config, bag_stream.of_specimens(fields, range(9)))), [f.grey_gain for f in fields.fields]),
-        (Stream(CellPlan(config, cells, range(len(cells)))), [cell.greys[1] for cell in cells.cells]),
+        (Stream(CellPlan(config, cells, range(len(cells)))), [cell.tone_curve[1] for cell in cells.cells]),
     ):
-        _, gain, exponent, shift = stream.batch(0)["greys"].astype(float).T
+        _, gain, exponent, shift = stream.batch(0)["tone_curve"].astype(float).T
         # The least and the largest gain say nothing of the images' own: those are known.
         low, high = np.log(min(plain)), np.log(max(plain))
         assert low - 0.5 <= np.log(gain).min() < low - 0.3
@@ -53,8 +53,10 @@ def test_tiles_of_a_bag_keep_the_grey_levels_of_their_own_fields():
     fields = dataclasses.replace(made.fields[1], grey_offset=5.0, grey_gain=3 * made.fields[0].grey_gain)
     made = dataclasses.replace(made, fields=(made.fields[0], fields))
     config = Config(data=DataConfig(crop_size=48, bag_tiles=8), augment=AUGMENT, train=TrainConfig(global_batch_size=4))
-    greys = Stream(BagPlan(config, bag_stream.of_specimens(made, range(2)))).batch(0)["greys"].reshape(4, 8, 4)
-    for bag in greys:
+    tone_curve = (
+        Stream(BagPlan(config, bag_stream.of_specimens(made, range(2)))).batch(0)["tone_curve"].reshape(4, 8, 4)
+    )
+    for bag in tone_curve:
         offsets, numbers = np.unique(bag[:, 0], return_counts=True)
         assert (len(offsets), numbers.sum()) == (2, 8)
         low, high = (bag[bag[:, 0] == value, 1] for value in (5.0, made.fields[0].grey_offset))

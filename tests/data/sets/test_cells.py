@@ -19,9 +19,9 @@ def _crop(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def _input(image: np.ndarray, mask: np.ndarray, **settings) -> np.ndarray:
     """What the network sees of a crop, float32 [size, size]."""
     config = DataConfig(**{"crop_size": 64, "normalise": "contrast_stretch", "top_percentile": 100.0, **settings})
-    ready, greys = cells.make_ready(image, mask, config)
+    ready, tone_curve = cells.make_ready(image, mask, config)
     pixels = cell_stream.plain_input(ready, config.crop_size)
-    return np.asarray(normalise(pixels[None], greys[None]))[0, ..., 0]
+    return np.asarray(normalise(pixels[None], tone_curve[None]))[0, ..., 0]
 
 
 def test_contrast_stretching_fills_the_range_whatever_the_exposure():
@@ -60,8 +60,8 @@ def test_the_configured_percentile_becomes_1():
     image = np.arange(201, dtype=np.uint8).reshape(3, 67)
     for percentile in (95.0, 70.0):
         config = DataConfig(normalise="contrast_stretch", top_percentile=percentile, cell_fit="native")
-        _, greys = cells.make_ready(image, image > 0, config)
-        assert (greys[0], 1 / greys[1]) == (pytest.approx(0), pytest.approx(2 * percentile, rel=1e-5))
+        _, tone_curve = cells.make_ready(image, image > 0, config)
+        assert (tone_curve[0], 1 / tone_curve[1]) == (pytest.approx(0), pytest.approx(2 * percentile, rel=1e-5))
 
 
 def test_a_cell_is_shrunk_by_averages_of_areas():
@@ -132,7 +132,7 @@ def test_cells_of_fields_are_those_of_the_set(data_dir):
     for one, other in zip(cells.from_fields(fields, config).cells, cells.load(config).cells, strict=True):
         assert (one.item, one.intensity) == (other.item, other.intensity)
         np.testing.assert_array_equal(one.ready, other.ready)
-        np.testing.assert_array_equal(one.greys, other.greys)
+        np.testing.assert_array_equal(one.tone_curve, other.tone_curve)
 
 
 def test_objects_that_reach_the_frame_are_not_cut_out():

@@ -7,12 +7,12 @@ from hep2jax.config import DataConfig
 from hep2jax.data.sets import cells, images
 from hep2jax.data.sets import fields as field_sets
 from hep2jax.errors import UsageError
-from tests.tfds_builders import test_aida as made_up
+from tests.tfds_builders import test_aida
 
 
 @pytest.fixture
 def config(tmp_path):
-    made_up.write_archive(tmp_path / "manual")
+    test_aida.write_archive(tmp_path / "manual")
     return DataConfig(name="aida", data_dir=str(tmp_path / "data"), manual_dir=str(tmp_path / "manual"))
 
 
@@ -22,15 +22,15 @@ def test_images_with_their_patterns_as_a_vector(config):
     assert [image.identifier for image in found.images] == ["a1.png", "a2.jpg", "b.tif", "c.bmp"]
     assert [image.specimen for image in found.images] == ["aida-1", "aida-1", "aida-2", "aida-3"]
     assert [image.intensity for image in found.images] == ["positive", "positive", "negative", "positive"]
-    for image, patterns in zip(found.images, made_up.PATTERNS, strict=True):
+    for image, patterns in zip(found.images, test_aida.PATTERNS, strict=True):
         assert image.patterns.dtype == np.float32
         assert [found.classes[k] for k in np.flatnonzero(image.patterns)] == patterns
         assert set(image.patterns.tolist()) <= {0.0, 1.0}
         assert image.patterns_known
         assert image.split == "train"
-    grey = np.rint(made_up.picture("a1.png").mean(axis=-1)).astype(np.uint8)
+    grey = np.rint(test_aida.picture("a1.png").mean(axis=-1)).astype(np.uint8)
     np.testing.assert_array_equal(found.images[0].image, grey)
-    np.testing.assert_array_equal(found.images[2].image, made_up.picture("b.tif"))
+    np.testing.assert_array_equal(found.images[2].image, test_aida.picture("b.tif"))
 
 
 @pytest.fixture(scope="module")

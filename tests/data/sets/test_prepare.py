@@ -7,20 +7,20 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from hep2jax.data.sets import prepare
 from hep2jax.errors import UsageError
-from tests.tfds_builders import icpr2012_layout as made_up
+from tests.tfds_builders import icpr2012_layout
 from tfds_builders import BUILDERS
 
 
 @pytest.fixture
 def archive(tmp_path):
     """Specimens 1 and 2 of the training half."""
-    return made_up.write_archive(tmp_path / "archive", numbers=(1, 2)).parent
+    return icpr2012_layout.write_archive(tmp_path / "archive", numbers=(1, 2)).parent
 
 
 def add_test_half(archive):
     """The same archive, but with specimens 4 and 10, too."""
-    shutil.rmtree(archive / made_up.ROOT_NAME)
-    made_up.write_archive(archive, numbers=(1, 2, 4, 10))
+    shutil.rmtree(archive / icpr2012_layout.ROOT_NAME)
+    icpr2012_layout.write_archive(archive, numbers=(1, 2, 4, 10))
 
 
 def records(builder):
@@ -56,7 +56,7 @@ def test_builds_once_with_one_line_and_then_reuses(tmp_path, archive, capfd):
     assert f"preparing icpr2012/specimens from {archive} into {data_dir}\n" in err
     assert not [line for line in err.splitlines() if not line.startswith(("preparing", "WARNING:absl:icpr2012", "W"))]
     before = stamps(first)
-    for manual_dir in (str(archive), str(archive / made_up.ROOT_NAME), None):
+    for manual_dir in (str(archive), str(archive / icpr2012_layout.ROOT_NAME), None):
         again = prepare.prepare("icpr2012", "specimens", str(data_dir), manual_dir)
         assert stamps(again) == before
         assert prepare.count(again) == {"train": (2, 2)}
@@ -108,7 +108,7 @@ def test_a_changed_table_is_built_in_and_a_copy_is_not(tmp_path, archive):
     copy = tmp_path / "copy"
     shutil.copytree(archive, copy, copy_function=shutil.copyfile)
     assert stamps(prepare.prepare("icpr2012", "", data_dir, str(copy))) == before
-    table = copy / made_up.ROOT_NAME / "Main_Dataset" / "Images" / "01" / "01.csv"
+    table = copy / icpr2012_layout.ROOT_NAME / "Main_Dataset" / "Images" / "01" / "01.csv"
     table.write_bytes(table.read_bytes())  # a new time only
     assert stamps(prepare.prepare("icpr2012", "", data_dir, str(copy))) == before
     table.write_bytes(table.read_bytes().replace(b"homogeneous", b"centromeric"))  # of equal length
@@ -133,7 +133,7 @@ def test_old_data_stay_until_new_ones_are_whole(tmp_path, archive):
     data_dir = tmp_path / "data"
     before = stamps(prepare.prepare("icpr2012", "", str(data_dir), str(archive)))
     add_test_half(archive)
-    damaged = archive / made_up.ROOT_NAME / "Main_Dataset" / "Images" / "10" / "10.bmp"
+    damaged = archive / icpr2012_layout.ROOT_NAME / "Main_Dataset" / "Images" / "10" / "10.bmp"
     damaged.write_bytes(damaged.read_bytes()[:1000])
     with pytest.raises(UsageError, match="10.bmp: damaged"):
         prepare.prepare("icpr2012", "", str(data_dir), str(archive))
@@ -144,7 +144,7 @@ def test_old_data_stay_until_new_ones_are_whole(tmp_path, archive):
 
 
 def test_a_failed_first_build_leaves_no_data(tmp_path, archive):
-    (archive / made_up.ROOT_NAME / "Main_Dataset" / "Images" / "02" / "02.csv").write_text("x;y\n1;2")
+    (archive / icpr2012_layout.ROOT_NAME / "Main_Dataset" / "Images" / "02" / "02.csv").write_text("x;y\n1;2")
     with pytest.raises(UsageError, match="02.csv has no column 'intensity'"):
         prepare.prepare("icpr2012", "", str(tmp_path / "data"), str(archive))
     assert [path.name for path in (tmp_path / "data").iterdir()] == [".icpr2012-specimens.lock"]

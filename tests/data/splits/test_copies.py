@@ -38,7 +38,7 @@ def test_copied_fields_are_never_parted(protocol: str, read: str):
         part = protocols.partition(dataclasses.replace(data, fold=fold), found.name, found.items, found.classes)
         sides = {
             side
-            for side, indices in part.sides().items()
+            for side, indices in part.splits().items()
             for i in indices
             if found.items[i].specimen in ("train-0-0", "train-0-2")
         }

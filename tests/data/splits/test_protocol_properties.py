@@ -72,7 +72,7 @@ def _names(items: list[Item], indices) -> set[str]:
 
 
 def _leaks(items: list[Item], partition: protocols.Partition) -> bool:
-    return any(_names(items, a) & _names(items, b) for a, b in itertools.combinations(partition.sides().values(), 2))
+    return any(_names(items, a) & _names(items, b) for a, b in itertools.combinations(partition.splits().values(), 2))
 
 
 def _unknown(items: list[Item], indices) -> bool:
@@ -80,14 +80,14 @@ def _unknown(items: list[Item], indices) -> bool:
 
 
 def _used(partition: protocols.Partition) -> list[int]:
-    used = [i for side in partition.sides().values() for i in side]
+    used = [i for side in partition.splits().values() for i in side]
     assert len(used) == len(set(used)), "sides overlap"
     return used
 
 
 def _check_note(items: list[Item], partition: protocols.Partition) -> None:
     leaks, unknown = _leaks(items, partition), _unknown(items, _used(partition))
-    in_doubt = unknown and len(partition.sides()) > 1
+    in_doubt = unknown and len(partition.splits()) > 1
     assert partition.specimen_leakage == (leaks or in_doubt)
     start = "cells of one specimen are in" if leaks else "specimen ids are not at hand" if in_doubt else "no specimen"
     assert partition.leakage_note.startswith(start)
@@ -247,7 +247,7 @@ def _outcome(config: DataConfig, items: list[Item]) -> object:
     partition = _try(config, items)
     if isinstance(partition, str):
         return partition
-    sides = {name: sorted(items[i].identifier for i in side) for name, side in partition.sides().items()}
+    sides = {name: sorted(items[i].identifier for i in side) for name, side in partition.splits().items()}
     return sides, partition.description, partition.leakage_note, protocols.folds(config, "made_up", items)
 
 

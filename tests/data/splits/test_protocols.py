@@ -44,7 +44,7 @@ def test_contest_is_the_sets_own_splits():
     assert {items[i].split for i in sides.test} == {"test"}
     assert sides.description == "the splits of made_up, by specimen"
     assert (sides.specimen_leakage, sides.leakage_note) == (False, "no specimen on two sides")
-    assert list(sides.sides()) == ["train", "test"]
+    assert list(sides.splits()) == ["train", "test"]
 
 
 def test_contest_uses_the_sets_own_validation_split():

@@ -132,7 +132,7 @@ def test_shapes_dtypes_and_rate():
     assert batch["image"].shape == (8, 64, 64)
     assert batch["image"].dtype == np.uint8
     assert batch["labels"].dtype == np.int32
-    assert batch["greys"].shape == (8, 4)
+    assert batch["tone_curve"].shape == (8, 4)
     cv2.setNumThreads(1)
     start = time.perf_counter()
     for step in range(50):

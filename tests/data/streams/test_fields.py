@@ -54,8 +54,8 @@ def test_shapes_dtypes_and_labels():
     batch = Stream(FieldPlan(_config(), fields, range(len(fields)))).batch(0)
     assert batch["image"].shape == batch["labels"].shape == (8, 64, 64)
     assert batch["image"].dtype == batch["labels"].dtype == np.uint8
-    assert batch["greys"].shape == (8, 4)
-    assert batch["greys"].dtype == np.float32
+    assert batch["tone_curve"].shape == (8, 4)
+    assert batch["tone_curve"].dtype == np.float32
     assert set(np.unique(batch["labels"])) <= {0, 1, 2, 3}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hep2jax.report.layout import KeyMetrics
-from hep2jax.report.markup import Html, element, figure, interval, is_figure, is_interval, join, table
+from hep2jax.report.markup import Html, element, format_value, interval, is_interval, is_number, join, table
 from hep2jax.report.terms import coded_label, definition_of, name_of, term
 
 PIXEL_ORDER = ("Dice", "Dice_mean_per_image", "JA", "SE", "SP", "AC", "SEG", "SEG_instances")
@@ -27,12 +27,12 @@ def _tile(prefix: str, key: str, values: dict[str, Any], baseline_label: str, ba
     value, bounds = values[key], values.get(f"{key}_ci95")
     lines = [
         element("span", prefix, name_of(key), class_="label"),
-        element("strong", figure(value)),
+        element("strong", format_value(value)),
         _range_bar(value, bounds, baseline.get(key)),
         element("span", f"95\u202f%: {interval(bounds)}" if is_interval(bounds) else "no interval", class_="bounds"),
     ]
-    if is_figure(baseline.get(key)):
-        lines.append(element("span", f"{baseline_label}: {figure(baseline[key])}", class_="bounds"))
+    if is_number(baseline.get(key)):
+        lines.append(element("span", f"{baseline_label}: {format_value(baseline[key])}", class_="bounds"))
     return element("div", *lines, class_="tile", title=definition_of(key))
 
 
@@ -42,9 +42,9 @@ def _range_bar(value: Any, bounds: Any, baseline: Any) -> Html:
     if is_interval(bounds):
         low, high = _position(bounds[0]), _position(bounds[1])
         marks.append(element("i", class_="band", style=f"left:{low:.1f}%;width:{high - low:.1f}%"))
-    if is_figure(baseline):
+    if is_number(baseline):
         marks.append(element("i", class_="mark", style=f"left:{_position(baseline):.1f}%"))
-    if is_figure(value):
+    if is_number(value):
         marks.append(element("i", class_="tick", style=f"left:{_position(value):.1f}%"))
     return element("span", *marks, class_="range", aria_hidden="true")
 
@@ -55,9 +55,9 @@ def _position(value: float) -> float:
 
 def bar(value: Any) -> Html:
     """A figure in [0, 1] with a bar of that length."""
-    length = _position(value) if is_figure(value) else 0.0
+    length = _position(value) if is_number(value) else 0.0
     filled = element("i", element("i", style=f"width:{length:.1f}%"), class_="bar", aria_hidden="true")
-    return element("span", figure(value), filled, class_="barred")
+    return element("span", format_value(value), filled, class_="barred")
 
 
 def baselines_of(section: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -99,12 +99,12 @@ def _further_figures(pixel: dict[str, Any]) -> list[str]:
 
 def _pixel_row(key: str, pixel: dict[str, Any], baselines: dict[str, dict[str, Any]]) -> list[Any]:
     beside = [
-        element("span", figure(values[key]), class_="baseline", data_label=label) if key in values else ""
+        element("span", format_value(values[key]), class_="baseline", data_label=label) if key in values else ""
         for label, values in baselines.items()
     ]
     return [
         term(key),
-        element("b", figure(pixel.get(key))),
+        element("b", format_value(pixel.get(key))),
         interval(pixel.get(f"{key}_ci95")),
         *beside,
         element("span", definition_of(key), class_="definition"),

@@ -17,7 +17,7 @@ from hep2jax.training.state import Network, TrainState
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MadeUp:
+class SyntheticStep:
     """What a training run compiles, before it is compiled.
 
     Attributes:
@@ -49,13 +49,13 @@ class MadeUp:
         return lowered, lowered.compile()
 
 
-def make(config: Config) -> MadeUp:
+def make(config: Config) -> SyntheticStep:
     """The configured network, its state and a batch; crops are made on the host."""
     mesh, num_outputs = meshes.make_mesh(), tasks.num_outputs(config, tasks.patterns(config))
     network = states.make_network(config, num_outputs)
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
     shared = meshes.replicated(mesh)
-    return MadeUp(
+    return SyntheticStep(
         config=config,
         network=network,
         step=steps.make_train_step(config, network, tasks.kind(config).loss),
@@ -71,11 +71,11 @@ def noise(config: Config) -> dict[str, np.ndarray]:
     shapes = tasks.kind(config).batch_shapes(config, size)
     tops = {"image": 256, "labels": tasks.num_outputs(config, tasks.patterns(config))}
     batch = {name: rng.integers(0, top, shapes[name].shape).astype(shapes[name].dtype) for name, top in tops.items()}
-    batch["greys"] = np.tile(np.array([0, 1 / 255, 1, 0], np.float32), (size, 1))
+    batch["tone_curve"] = np.tile(np.array([0, 1 / 255, 1, 0], np.float32), (size, 1))
     return {name: np.stack([values] * calls) for name, values in batch.items()} if calls > 1 else batch
 
 
-def runner(run: Callable[..., Any], made: MadeUp) -> Callable[[], Any]:
+def runner(run: Callable[..., Any], made: SyntheticStep) -> Callable[[], Any]:
     """A function that dispatches one more call of `run`, made from `made.step`, and returns its metrics."""
     state = made.state
 
