@@ -14,6 +14,7 @@ from absl import flags
 from hep2jax.config import Config, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
 from hep2jax.data.sets import prepare
 
+_CACHE_BYTES = 4 * 2**30
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
 flags.FLAGS.mark_as_parsed()  # grain reads a flag of its own outside absl's app
@@ -45,9 +46,14 @@ def data_dir(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory) -> pathlib.Path:
-    """One cache for this process and the commands that tests start."""
-    directory = tmp_path_factory.mktemp("xla")
+    """One cache for all workers and the commands that tests start."""
+    base = tmp_path_factory.getbasetemp()
+    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "xla"
+    directory.mkdir(exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(directory))
+    # A limit makes JAX lock the cache: without one a process could read what another has written by half.
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(_CACHE_BYTES)
+    jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     return directory
 
@@ -75,6 +81,20 @@ def tiny_flags(data_dir) -> list[str]:
         "--config.train.global_batch_size=8",
         "--config.evaluation.tile_size=64",
         "--config.evaluation.tile_overlap=16",
+        "--config.evaluation.batch_size=8",
+    ]
+
+
+@pytest.fixture(scope="session")
+def cell_flags(data_dir) -> list[str]:
+    """A run of a cell network for the command line; its programs compile fastest."""
+    return [
+        "--config=configs/cnn.py",
+        "--config.data.builder_config=specimens_tiny",
+        f"--config.data.data_dir={data_dir}",
+        "--config.train.num_steps=4",
+        "--config.train.global_batch_size=8",
+        "--config.train.log_every=2",
         "--config.evaluation.batch_size=8",
     ]
 

@@ -126,16 +126,16 @@ def test_an_unwritable_work_directory(command, tiny_flags, tmp_path):
     assert "cannot be written" in line
 
 
-def test_another_run_in_the_same_directory(command, tiny_flags, tmp_path):
+def test_another_run_in_the_same_directory(command, cell_flags, tmp_path):
     workdir = tmp_path / "w"
-    flags = [*tiny_flags, f"--workdir={workdir}", "--config.train.num_steps=1"]
+    flags = [*cell_flags, f"--workdir={workdir}"]
     assert command("hep2jax.main", *flags).returncode == 0
     line = _refused(command("hep2jax.main", *flags, "--config.seed=7"))
     assert "belongs to another run: seed was 0 and is now 7" in line
     line = _refused(command("hep2jax.main", *flags, "--config.model.width=0.5"))
-    assert "another architecture: model.width is 0.01 there and 0.5" in line
+    assert "another architecture: model.width is 1.0 there and 0.5" in line
     line = _refused(command("hep2jax.main", *flags, "--mode=evaluate", "--config.model.name=fcn"))
-    assert "another architecture: model.name is unet there and fcn" in line
+    assert "another architecture: model.name is gao there and fcn" in line
     assert json.loads((workdir / "config.json").read_text())["seed"] == 0
 
 
@@ -144,25 +144,25 @@ def test_evaluating_nothing(command, tiny_flags, tmp_path):
     assert "no run of ours" in line
 
 
-def test_a_diverging_run_stops_with_the_steps_number(command, tiny_flags, tmp_path):
+def test_a_diverging_run_stops_with_the_steps_number(command, cell_flags, tmp_path):
     flags = ["--config.optimizer.learning_rate=1e38", "--config.optimizer.name=sgd", "--config.optimizer.clip_norm=0"]
     flags += ["--config.optimizer.warmup_steps=1", "--config.train.num_steps=8", f"--workdir={tmp_path / 'w'}"]
-    done = command("hep2jax.main", *tiny_flags, *flags)
+    done = command("hep2jax.main", *cell_flags, *flags)
     assert done.returncode == 1, done.stderr
     assert done.stderr.startswith("hep2jax: step ")
     assert "loss" in done.stderr
     assert not (tmp_path / "w" / "report").exists()
 
 
-def test_a_full_disk(compilation_cache, tiny_flags, tmp_path):
+def test_a_full_disk(compilation_cache, cell_flags, tmp_path):
     """A small file system, mounted by root of a name space of its own, which anyone is where users may have some."""
     disk = tmp_path / "disk"
     disk.mkdir()
     small = f"mount -t tmpfs -o size=1m tmpfs {shlex.quote(str(disk))}"
     if os.system(f"{NAMESPACE} {shlex.quote(small)} 2>/dev/null"):
         pytest.skip("this system gives users no name spaces to mount in")
-    flags = ["--config.model.width=0.125", "--config.train.checkpoint_every=2", "--config.train.num_steps=4"]
-    line = [sys.executable, "-m", "hep2jax.main", *tiny_flags, f"--workdir={disk / 'w'}", *flags]
+    flags = ["--config.train.checkpoint_every=2"]
+    line = [sys.executable, "-m", "hep2jax.main", *cell_flags, f"--workdir={disk / 'w'}", *flags]
     settings = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(compilation_cache)}
     mounted = [*NAMESPACE.split(), f"{small} && exec {shlex.join(line)}"]
     said = _refused(subprocess.run(mounted, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=300))

@@ -12,23 +12,10 @@ from tfds_builders import icap
 
 
 @pytest.fixture(scope="module")
-def flags(data_dir) -> list[str]:
-    return [
-        "--config=configs/cnn.py",
-        "--config.data.builder_config=specimens_tiny",
-        f"--config.data.data_dir={data_dir}",
-        "--config.train.num_steps=4",
-        "--config.train.global_batch_size=8",
-        "--config.train.log_every=2",
-        "--config.evaluation.batch_size=8",
-    ]
-
-
-@pytest.fixture(scope="module")
-def finished(command, flags, tmp_path_factory):
+def finished(command, cell_flags, tmp_path_factory):
     """A work directory after a run of four steps, and what the run printed."""
     workdir = tmp_path_factory.mktemp("cells") / "work"
-    done = command("hep2jax.main", *flags, f"--workdir={workdir}")
+    done = command("hep2jax.main", *cell_flags, f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
     return workdir, done
 
@@ -52,10 +39,10 @@ def test_a_run_ends_with_figures_of_cells_and_specimens(finished):
     assert len(records["splits"]["test"]) == side["num_examples"]
 
 
-def test_evaluate_alone_gives_the_same_figures(finished, command, flags):
+def test_evaluate_alone_gives_the_same_figures(finished, command, cell_flags):
     workdir, _ = finished
     before = json.loads((workdir / "report" / "metrics.json").read_text())
-    done = command("hep2jax.main", *flags, f"--workdir={workdir}", "--mode=evaluate")
+    done = command("hep2jax.main", *cell_flags, f"--workdir={workdir}", "--mode=evaluate")
     assert done.returncode == 0, done.stderr
     assert json.loads((workdir / "report" / "metrics.json").read_text()) == before
 
@@ -96,8 +83,8 @@ def test_a_network_for_fields_is_not_mixed_up_with_one_for_cells(finished, comma
     assert "another architecture" in done.stderr
 
 
-def test_a_wrong_input_size_is_one_line(command, flags, tmp_path):
-    done = command("hep2jax.main", *flags, "--config.data.crop_size=80", f"--workdir={tmp_path / 'w'}")
+def test_a_wrong_input_size_is_one_line(command, cell_flags, tmp_path):
+    done = command("hep2jax.main", *cell_flags, "--config.data.crop_size=80", f"--workdir={tmp_path / 'w'}")
     assert done.returncode == 2
     assert "must be 78 (data.crop_size)" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -96,6 +96,7 @@ def _run_pair(command, module: str, arguments: Callable[[str, int], list[str]]) 
     return outputs
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_losses_and_figures(one_device, command, tiny_flags, tmp_path):
     def arguments(coordinator: str, number: int) -> list[str]:
         flags = _flags(tiny_flags, tmp_path / "w")

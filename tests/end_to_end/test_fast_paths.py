@@ -35,12 +35,11 @@ def _with(config, warp: str, steps_per_call: int):
 
 
 def test_all_ways_train_alike_and_resume_bit_for_bit(rhythm, tmp_path, monkeypatch):
-    for name, warp, steps_per_call in (("plain", "host", 1), ("device", "device", 1), ("fast", "device", 4)):
+    for name, warp, steps_per_call in (("plain", "host", 1), ("fast", "device", 4)):
         loop.train(_with(rhythm, warp, steps_per_call), tmp_path / name)
-    plain, device, fast = (_losses(tmp_path / name) for name in ("plain", "device", "fast"))
-    assert list(plain) == list(device) == list(fast) == [4, 8, 12]
-    np.testing.assert_allclose(list(device.values()), list(plain.values()), rtol=3e-3)  # host crops are rounded
-    np.testing.assert_allclose(list(fast.values()), list(device.values()), rtol=2e-5)
+    plain, fast = (_losses(tmp_path / name) for name in ("plain", "fast"))
+    assert list(plain) == list(fast) == [4, 8, 12]
+    np.testing.assert_allclose(list(fast.values()), list(plain.values()), rtol=3e-3)  # host crops are rounded
 
     def torn(this, step, *rest):
         if step == 8:
@@ -54,6 +53,14 @@ def test_all_ways_train_alike_and_resume_bit_for_bit(rhythm, tmp_path, monkeypat
     monkeypatch.setattr(loop, "_close_window", close)
     loop.train(_with(rhythm, "device", 4), tmp_path / "torn")
     assert _digest(tmp_path / "torn") == _digest(tmp_path / "fast")
+
+
+@pytest.mark.slow
+def test_several_steps_in_a_call_train_as_one_by_one(rhythm, tmp_path):
+    for name, steps_per_call in (("one", 1), ("several", 4)):
+        loop.train(_with(rhythm, "device", steps_per_call), tmp_path / name)
+    one, several = (list(_losses(tmp_path / name).values()) for name in ("one", "several"))
+    np.testing.assert_allclose(several, one, rtol=2e-5)
 
 
 @pytest.mark.parametrize("key", ["num_steps", "log_every", "checkpoint_every", "eval_every"])

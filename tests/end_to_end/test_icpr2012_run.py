@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from tests.tfds_builders import icpr2012_layout
 
 
+@pytest.mark.slow
 def test_trained_on_one_half_measured_on_both(command, tmp_path):
     icpr2012_layout.write_archive(tmp_path / "half", numbers=icpr2012_layout.TRAIN, suffix=".png")
     icpr2012_layout.write_archive(tmp_path / "both")

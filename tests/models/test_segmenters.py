@@ -284,7 +284,7 @@ def test_overfits_a_batch_and_evaluates_with_its_averages(name, batch):
         updates, state = optimizer.update(grads, state)
         return optax.apply_updates(params, updates), state
 
-    for _ in range(40):
+    for _ in range(60):
         (loss, stats), grads = net.step(params, stats, *batch)
         params, state = update(params, state, grads)
     right = net.predict(params, stats, batch[0]).logits.argmax(-1) == batch[1]

@@ -111,6 +111,7 @@ def test_other_platforms_have_xlas_own():
     assert texts["tpu"] == texts["gpu"] == texts[ops.PLAIN]
 
 
+@pytest.mark.slow
 def test_a_network_for_cpus_is_the_same_network():
     """Compiled, pools and norms around the convolutions: output, gradients of every parameter, running averages."""
     network = states.make_network(Config(model=ModelConfig(name="fcn", width=0.125)), 9)

@@ -359,7 +359,6 @@ def test_a_batch_has_the_shapes_of_the_task():
 libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu, the TPU compiler, is absent")
 
 
-@libtpu
 def test_the_key_depends_on_every_source_of_the_step():
     """What a source imports of the rooms that make a step is a source too."""
     root = pathlib.Path(compiler.__file__).parents[2]
@@ -377,6 +376,7 @@ def test_the_key_depends_on_every_source_of_the_step():
     assert {name for name in needed - files if name.startswith("training/")} <= {"training/__init__.py"}
 
 
+@libtpu
 def test_the_key_changes_with_what_decides_the_program(tmp_path: pathlib.Path):
     config, target = Config(), slices.parse("v5e:4")
     this = compiler.Compiler(config=config, cache=tmp_path, limit_seconds=60)

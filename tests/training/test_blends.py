@@ -14,7 +14,7 @@ from hep2jax.errors import UsageError
 from hep2jax.training import optimizers, steps
 from hep2jax.training import state as states
 
-_ROWS, _SIDE = 4, 32
+_ROWS, _SIDE = 4, 78
 _OPTIONS = {"mixup": {"augment": AugmentConfig(mixup=0.4)}, "mixstyle": {"mixstyle": 1.0}}
 
 
@@ -22,7 +22,7 @@ def _config(augment: AugmentConfig | None = None, mixstyle: float = 0.0) -> Conf
     return Config(
         data=DataConfig(crop_size=_SIDE, normalise="none"),
         augment=augment or AugmentConfig(),
-        model=ModelConfig(name="vggcell", width=0.01, mixstyle=mixstyle),
+        model=ModelConfig(name="gao", mixstyle=mixstyle),
         train=TrainConfig(num_steps=4, global_batch_size=_ROWS),
     )
 
