@@ -134,8 +134,8 @@ def test_another_run_in_the_same_directory(command, cell_flags, tmp_path):
     assert "belongs to another run: seed was 0 and is now 7" in line
     line = _refused(command("hep2jax.main", *flags, "--config.model.width=0.5"))
     assert "another architecture: model.width is 1.0 there and 0.5" in line
-    line = _refused(command("hep2jax.main", *flags, "--mode=evaluate", "--config.model.name=fcn"))
-    assert "another architecture: model.name is gao there and fcn" in line
+    line = _refused(command("hep2jax.main", *flags, "--mode=evaluate", "--config.model.name=vggcell"))
+    assert "another architecture: model.name is gao there and vggcell" in line
     assert json.loads((workdir / "config.json").read_text())["seed"] == 0
 
 
