@@ -154,7 +154,7 @@ def test_a_set_without_specimens_is_kept_and_one_without_labels_refused():
     with pytest.raises(UsageError, match="kfold needs specimen ids"):
         protocols.partition(DataConfig(protocol="kfold"), "dots", nameless.items)
     strange = tuple(dataclasses.replace(row, patterns_known=False) for row in found.images)
-    with pytest.raises(UsageError, match="dots: of none of its 12 images all patterns are known"):
+    with pytest.raises(UsageError, match="dots: there is no image, of its 12, whose patterns are all known"):
         images.usable(dataclasses.replace(found, images=strange))
 
 
@@ -193,7 +193,7 @@ def test_a_list_may_name_any_pattern_of_an_image(tmp_path):
     items = labelled.image_set(((0, 1), ()), repeats=1).items
     (tmp_path / "training.csv").write_text("Image ID,class\nimage-0,coarse\nimage-1,\n")
     assert lists.assign(str(tmp_path), "dots", items, labelled.CLASSES).sides == ("train", "train")
-    for line, said in (("image-0,absent", "has it as 'fine + coarse'"), ("image-1,fine", "has no pattern for it")):
+    for line, said in (("image-0,absent", "but is 'fine + coarse' in"), ("image-1,fine", "but has no pattern in")):
         (tmp_path / "training.csv").write_text(f"Image ID,class\n{line}\n")
         with pytest.raises(UsageError, match=said.replace("+", r"\+")):
             lists.assign(str(tmp_path), "dots", items, labelled.CLASSES)
@@ -359,5 +359,5 @@ def test_metrics_decide_by_the_configured_threshold():
 def test_a_threshold_outside_its_range_is_refused():
     config = _config()
     config.evaluation.pattern_threshold = 1.0
-    with pytest.raises(UsageError, match=r"evaluation.pattern_threshold=1.0: must lie between"):
+    with pytest.raises(UsageError, match=r"evaluation.pattern_threshold=1.0: must be between"):
         configs.validate(config)

@@ -81,15 +81,15 @@ def test_ids_that_are_no_numbers(tmp_path: pathlib.Path):
 @pytest.mark.parametrize(
     ("texts", "line"),
     [
-        ({"training": "1\n2", "test": "3\n0002"}, r"test.csv: id 0002 is in training.csv too"),
-        ({"training": "1\n77", "test": "77"}, r"test.csv: id 77 is in training.csv too"),
-        ({"training": "1,NuMem\n5,NuMem"}, r"training.csv: id 5 is listed as 'NuMem', but made_up has it as 'golgi'"),
-        ({"training": "1,Ring"}, r"training.csv: id 1 is listed as 'Ring', but made_up has it as 'nuclear_membrane'"),
+        ({"training": "1\n2", "test": "3\n0002"}, r"test.csv: id 0002 is also in training.csv"),
+        ({"training": "1\n77", "test": "77"}, r"test.csv: id 77 is also in training.csv"),
+        ({"training": "1,NuMem\n5,NuMem"}, r"training.csv: id 5 is listed as 'NuMem', but is 'golgi' in made_up"),
+        ({"training": "1,Ring"}, r"training.csv: id 1 is listed as 'Ring', but is 'nuclear_membrane' in made_up"),
         ({"training": "1,NuMem\n1,Golgi"}, r"training.csv: id 1 is listed both as 'NuMem' and 'Golgi'"),
-        ({"training": "90\n91", "test": "1"}, r"training.csv: none of its 2 ids is in made_up; to measure only, give"),
+        ({"training": "90\n91", "test": "1"}, r"training.csv: none of its 2 ids is in made_up; to evaluate only, give"),
         ({"training": ""}, r"training.csv: none of its 0 ids is in made_up"),
         ({"training": "1,\0\udcff"}, r"training.csv: cannot be read as a csv list"),
-        ({"other": "1"}, r"holds none of training.csv, validation.csv, test.csv"),
+        ({"other": "1"}, r"contains none of training.csv, validation.csv, test.csv"),
     ],
 )
 def test_bad_lists_are_refused(tmp_path: pathlib.Path, texts: dict[str, str], line: str):
@@ -109,7 +109,7 @@ def test_a_missing_folder_is_refused(folder: str):
 
 def test_a_set_without_ids_is_refused(tmp_path: pathlib.Path):
     folder = _write(tmp_path, training="1")
-    with pytest.raises(UsageError, match="holdout on made_up needs an id of its own for every example: one has none"):
+    with pytest.raises(UsageError, match="holdout on made_up needs a unique id for every example, but one has no id"):
         lists.assign(folder, "made_up", change(_items(), identifier=" "))
 
 

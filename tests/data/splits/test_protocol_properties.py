@@ -129,7 +129,7 @@ def test_no_specimen_on_two_sides(protocol: str, items: list[Item], config: Data
     needed = 2 if protocol == "loso" else config.num_folds
     if _unknown(items, training) or len(units) < needed:
         for ask in (protocols.folds, protocols.partition):
-            with pytest.raises(UsageError, match=r"specimen ids|only \d+ specimens|not at hand"):
+            with pytest.raises(UsageError, match=r"specimen ids|only \d+ specimens|not available"):
                 ask(config, "made_up", items)
         return
     partitions = _all_folds(config, items)
@@ -154,7 +154,7 @@ def test_blocks_test_every_item_once_and_say_what_they_do(protocol: str, items: 
     sizes = collections.Counter(items[i].pattern for i in training)
     if not training or min(sizes.values()) < config.num_folds:
         for ask in (protocols.folds, protocols.partition):
-            with pytest.raises(UsageError, match=r"data.num_folds=\d|not at hand"):
+            with pytest.raises(UsageError, match=r"data.num_folds=\d|not available"):
                 ask(config, "made_up", items)
         return
     partitions = _all_folds(config, items)
