@@ -16,7 +16,7 @@ __all__ = ["Reader", "Reading", "build_model", "evaluate", "load", "load_config"
 
 
 def __getattr__(name: str) -> Any:
-    """What is public, imported when it is first used: the import of the package alone must be cheap."""
+    """Import public names when they are first used, so that importing the package itself is cheap."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from hep2jax import api

@@ -2,11 +2,11 @@
 
 hep2jax COMMAND [--name=value ...]
 
-  train      train a configuration, then evaluate it; continues where it stopped
-  evaluate   measure a trained network
+  train      train a configuration, then evaluate it; continues an interrupted run
+  evaluate   evaluate a trained network
   predict    read your own images with a trained network
-  profile    time the training step on the devices at hand
-  compile    compile the training step for TPUs that are not there
+  profile    time the training step on the available devices
+  compile    compile the training step for TPUs that are not available
   prepare    build a data set from its owner's files
 
 hep2jax COMMAND --help lists the options of a command.
@@ -24,11 +24,11 @@ COMMANDS = {
     "compile": ("main", "--mode=compile"),
     "prepare": ("prepare",),
 }
-"""The module of each command, and the option that chooses it there."""
+"""The module of each command and, if the module has several modes, the option that selects the mode."""
 
 
 def run() -> None:
-    """Run the command that the first argument names; exit codes as those of `cli.run_app`."""
+    """Run the command that the first argument names; the exit codes are those of `cli.run_app`."""
     name, *options = sys.argv[1:] or [""]
     if name in ("-h", "-help", "--help", "--helpshort"):
         print((__doc__ or "").strip())
@@ -40,7 +40,7 @@ def run() -> None:
         sys.exit(2)
     module, *choice = COMMANDS[name]
     sys.argv = [f"hep2jax {name}", *choice, *options]
-    from hep2jax import cli  # late: --help must be quick
+    from hep2jax import cli  # imported late, because --help must be quick
 
     command = importlib.import_module(f"hep2jax.{module}")
     command.define_flags()

@@ -1,4 +1,4 @@
-"""The public functions, which `hep2jax` itself offers: everything that the commands do, from Python."""
+"""The public functions of `hep2jax`: everything that the commands do, from Python."""
 
 import json
 import os
@@ -20,10 +20,10 @@ __all__ = ["Reader", "Reading", "build_model", "evaluate", "load", "load_config"
 
 
 def load(workdir: str | os.PathLike[str]) -> Reader:
-    """The trained network of a work directory (its best checkpoint), ready to read images.
+    """Load the trained network of a work directory (its best checkpoint), which reads images.
 
     Raises:
-        UsageError: the directory holds no run of ours, or no finished checkpoint.
+        UsageError: the directory holds no run of hep2jax, or no finished checkpoint.
     """
     directory = pathlib.Path(workdir)
     config = workdirs.open_for_reading(directory)
@@ -33,21 +33,21 @@ def load(workdir: str | os.PathLike[str]) -> Reader:
 
 
 def load_config(name: str) -> Config:
-    """A configuration by the name of its file, such as `fcn`, to be changed and handed to the other functions.
+    """Load a configuration by the name of its file, such as `fcn`. It can be changed and passed to the other functions.
 
     Args:
-        name: as `--config` takes it (see `config_files.load`).
+        name: in the form that `--config` takes (see `config_files.load`).
 
     Raises:
-        UsageError: there is no such file, or it makes no configuration.
+        UsageError: there is no such file, or it does not return a configuration.
     """
     return config_files.load(name)
 
 
 def build_model(config: Config) -> nnx.Module:
-    """The configured network with fresh parameters, for the patterns of the configured data set, grey images.
+    """Build the configured network for grey images and the patterns of the configured data set, with fresh parameters.
 
-    The data set need not be there.
+    The data set does not have to be prepared.
     """
     config = tasks.resolve(config)
     network = states.make_network(config, tasks.num_outputs(config, tasks.patterns(config)))
@@ -55,56 +55,59 @@ def build_model(config: Config) -> nnx.Module:
 
 
 def load_dataset(config: Config) -> Task:
-    """The configured data set, read for the configured network; it is prepared first if it is absent.
+    """Read the configured data set for the configured network; it is prepared first if it is absent.
 
-    `classes` of what is returned are its patterns, `items` its examples as protocols see them, `examples` the same
-    with pixels and truth.
+    Returns:
+        A task: `classes` are the patterns of the data set, `items` its examples as protocols see them, and `examples`
+        the same with pixels and annotations.
 
     Raises:
-        UsageError: the owner's files are missing or damaged, or the set does not fit the network.
+        UsageError: the owner's files are missing or damaged, or the data set does not fit the network.
     """
     return tasks.load(tasks.resolve(config))
 
 
 def train(config: Config, workdir: str | os.PathLike[str]) -> dict[str, Any]:
-    """Train where the work directory stopped, then measure and write the report, as `hep2jax train` does.
+    """Train, starting from the last checkpoint of the work directory, then evaluate and write the report.
+
+    This is what `hep2jax train` does.
 
     Returns:
-        What is in `report/metrics.json`: the figures of each measured side.
+        The content of `report/metrics.json`: the metrics of each evaluated split.
 
     Raises:
-        UsageError: values that no run can have, missing data, or a directory that belongs to another run.
+        UsageError: invalid values, missing data, or a directory that belongs to another run.
         DivergedError: the loss is not finite.
     """
     _use_flags_of_libraries()
     loop.train(tasks.resolve(config), pathlib.Path(workdir))
-    return _figures(pathlib.Path(workdir))
+    return _read_metrics(pathlib.Path(workdir))
 
 
 def evaluate(workdir: str | os.PathLike[str], config: Config | None = None) -> dict[str, Any]:
-    """Measure the network of a work directory and write its report, as `hep2jax evaluate` does.
+    """Evaluate the network of a work directory and write its report, as `hep2jax evaluate` does.
 
     Args:
-        workdir: of a run.
-        config: names the data to measure and how; None: what the run was trained with.
+        workdir: the work directory of a run.
+        config: which data are evaluated, and how. None: the configuration of the training run.
 
     Returns:
-        As `train`.
+        The content of `report/metrics.json`, as for `train`.
 
     Raises:
-        UsageError: no finished checkpoint, missing data, or data of other patterns.
+        UsageError: no finished checkpoint, missing data, or data with other patterns.
     """
     _use_flags_of_libraries()
     directory = pathlib.Path(workdir)
     evaluation.run(config or workdirs.open_for_reading(directory), directory)
-    return _figures(directory)
+    return _read_metrics(directory)
 
 
-def _figures(directory: pathlib.Path) -> dict[str, Any]:
+def _read_metrics(directory: pathlib.Path) -> dict[str, Any]:
     return json.loads((directory / "report" / "metrics.json").read_text())
 
 
 def _use_flags_of_libraries() -> None:
-    """grain reads an absl flag of its own, which it may only when flags were parsed; outside commands nobody does."""
+    """Mark absl's flags as parsed, which only commands do: grain reads one of them, and that fails before parsing."""
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()

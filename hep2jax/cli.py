@@ -1,4 +1,4 @@
-"""What the commands share: the experiment's flags, the runtime's settings, errors as one line and an exit code."""
+"""What all commands share: flags of an experiment, settings of the runtime, errors as one line and an exit code."""
 
 import ctypes
 import difflib
@@ -22,21 +22,21 @@ from hep2jax.errors import DivergedError, UsageError
 
 
 class _ConfigParser(flags.ArgumentParser):
-    """Takes names of shipped configurations beside paths, which the parser of ml_collections does not."""
+    """Accepts names of shipped configurations as well as paths; the parser of ml_collections accepts only paths."""
 
     def parse(self, argument: str) -> configs.Config:
         return config_files.load(argument)
 
 
 def define_experiment_flags() -> None:
-    """`--config`, with `--config.<section>.<key>` for every key, and `--workdir`."""
+    """Define `--config`, with `--config.<section>.<key>` for every key, and `--workdir`."""
     config_flags.DEFINE_config_file("config", None, "The experiment: FILE or FILE:VARIANT of configs/, or its name.")
     flags.FLAGS["config"].parser = _ConfigParser()
-    flags.DEFINE_string("workdir", None, "Where the run lives; default: runs/FILE or runs/FILE-VARIANT.")
+    flags.DEFINE_string("workdir", None, "Work directory of the run; default: runs/FILE or runs/FILE-VARIANT.")
 
 
 def experiment() -> tuple[configs.Config, pathlib.Path]:
-    """The checked configuration and the work directory that the flags name."""
+    """The validated configuration and the work directory that the flags name."""
     holder = flags.FLAGS["config"]
     if holder.value is None:
         raise UsageError("--config is missing: name a file of configs/, such as --config=configs/fcn.py")
@@ -45,24 +45,30 @@ def experiment() -> tuple[configs.Config, pathlib.Path]:
 
 
 def prepare_runtime() -> None:
-    """Quiet libraries, one OpenCV thread (the pipeline's), a persistent compilation cache; on CPUs, memory is kept."""
+    """Set up quiet libraries, one OpenCV thread, a persistent compilation cache and, on CPUs, the memory allocator.
+
+    OpenCV gets no threads of its own, because it runs on the thread of the input pipeline.
+    """
     logging.set_verbosity(logging.WARNING)
     logging.get_absl_handler().setFormatter(python_logging.Formatter("hep2jax: %(message)s"))
-    # Orbax logs whole stack traces of what it also raises; the exception is enough.
+    # Orbax logs the full stack trace of every exception that it raises; the exception is enough.
     logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
     cv2.setNumThreads(1)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "hep2jax" / "jax"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # ours are small programs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # the default would skip our small programs
     platforms = jax.config.jax_platforms  # pyright: ignore[reportAttributeAccessIssue]
     if platforms and "cpu" not in platforms.split(","):
-        jax.config.update("jax_platforms", f"{platforms},cpu")  # where `model_flops` counts
+        jax.config.update("jax_platforms", f"{platforms},cpu")  # `model_flops` counts on the CPU
     if _computes_on_cpu():
         _keep_memory()
 
 
 def _computes_on_cpu() -> bool:
-    """Whether JAX will, as far as can be said before it looks for devices, which processes must join before."""
+    """Whether JAX will compute on the CPU, judged without initialising its devices.
+
+    Devices must not be initialised here, because `jax.distributed.initialize` has to come first.
+    """
     if platforms := jax.config.jax_platforms:  # pyright: ignore[reportAttributeAccessIssue]
         return platforms.split(",")[0] == "cpu"
     plugins = importlib.metadata.entry_points(group="jax_plugins")
@@ -70,12 +76,13 @@ def _computes_on_cpu() -> bool:
 
 
 def _keep_memory() -> None:
-    """Freed memory stays with the process, where the C library is glibc; without effect once JAX has its threads.
+    """Make glibc keep freed memory in the process. This has no effect after JAX has started its threads.
 
-    XLA on CPU allocates its buffers anew for every step. glibc gives those above 32 MB back to the system, which hands
-    out zeroed pages one by one: 23,000 page faults a step of `fcn`, 183 ms on one core; 700 and 140 ms like this. One
-    arena, because the others are small and fall back on what is given back; it makes starting a step, which allocates
-    for every array, a third slower, so this is nothing for accelerators.
+    XLA on CPU allocates its buffers anew for every step. glibc returns those above 32 MB to the system, which then
+    supplies zeroed pages one by one: 23,000 page faults and 183 ms on one core for a step of `fcn`, against 700 page
+    faults and 140 ms with these settings. There is a single arena, because the others are small and fall back on memory
+    that is returned to the system. It makes dispatching a step, which allocates for every array, a third slower, so
+    these settings are not for accelerators.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
@@ -86,9 +93,9 @@ def _keep_memory() -> None:
 
 
 def run_app(entry: Callable[[Sequence[str]], None]) -> None:
-    """Run a command: exit 0 when done, 2 with one line on stderr for wrong use, 1 for anything else."""
+    """Run a command. The exit code is 0 on success, 2 for wrong use (with one line on stderr) and 1 otherwise."""
     if {"-h", "-help", "--help", "--helpshort"} & set(sys.argv[1:]):
-        print(_help(entry.__module__))  # absl's help shows nothing of what this module defines, and exits with 1
+        print(_help(entry.__module__))  # absl's help does not show the flags of this module, and exits with 1
         return
     try:
         app.run(lambda argv: _checked(entry, argv), flags_parser=lambda argv: _parse_flags(argv, entry.__module__))
@@ -111,7 +118,7 @@ def _checked(entry: Callable[[Sequence[str]], None], argv: Sequence[str]) -> Non
 
 
 def _is_disk_full(error: BaseException) -> bool:
-    """Whether a write failed for want of space; Orbax passes the system's word on in messages of its own."""
+    """Whether a write failed for lack of space. Orbax reports it only in the text of its own exceptions."""
     return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
 
 
@@ -123,13 +130,13 @@ def _parse_flags(argv: list[str], command: str) -> list[str]:
 
 
 def _own_flags(command: str) -> list[flags.Flag]:
-    """Those that the command's module defines and those of this module, without the libraries'."""
-    modules = (sys.argv[0] if command == "__main__" else command, __name__)  # absl's name of the main module
+    """The flags that the command's module and this module define, without those of libraries."""
+    modules = (sys.argv[0] if command == "__main__" else command, __name__)  # absl names the main module by its file
     return [flag for module in modules for flag in flags.FLAGS.get_key_flags_for_module(module)]
 
 
 def _help(command: str) -> str:
-    """What the command's module is for, its flags and, where it has `--config`, every key with its default."""
+    """The docstring of the command's module, its flags and, if it has `--config`, every key with its default."""
     lines = [(sys.modules[command].__doc__ or "").strip(), ""]
     for flag in _own_flags(command):
         default = "" if flag.default is None else f" (default: {flag.default})"
@@ -138,13 +145,13 @@ def _help(command: str) -> str:
         lines += [f"  --config.{key.name}={key.value}" for key in configs.keys(configs.Config())]
         lines += [
             "",
-            "Values of keys are the usual ones; the files of configs/ change some. hep2jax/config.py explains.",
+            "The values shown are defaults; the files of configs/ change some. hep2jax/config.py explains the keys.",
         ]
     return "\n".join(lines)
 
 
 def _explain(argv: Sequence[str], error: Exception, command: str) -> str:
-    """One line for a flag that did not parse; names the nearest valid one where it is unknown."""
+    """One line for a flag that could not be parsed; for an unknown flag, it names the nearest valid one."""
     valid = configs.valid_keys()
     for argument in argv:
         key = argument.lstrip("-").split("=")[0]
@@ -157,12 +164,12 @@ def _explain(argv: Sequence[str], error: Exception, command: str) -> str:
 
 
 def _suggestion(unknown: str, command: str) -> str:
-    """The flag or key of the command that looks most like it, where one does."""
+    """Advice that names the command's most similar flag or key, if there is one."""
     keys = configs.valid_keys() if "config" in flags.FLAGS else []
     known = {name: f"config.{key}" for key in keys for name in (key.rpartition(".")[2], key)}
     known |= {flag.name: flag.name for flag in _own_flags(command)}
     near = difflib.get_close_matches(unknown, known, n=1, cutoff=0.6)
-    return f"did you mean --{known[near[0]]}?" if near else "--help lists those that there are"
+    return f"did you mean --{known[near[0]]}?" if near else "--help lists all flags"
 
 
 def _fail(error: Exception, code: int) -> None:

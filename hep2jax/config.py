@@ -1,4 +1,4 @@
-"""Typed configuration: every key a user can set, its unit and its limits. Imports nothing of ours but errors.
+"""Typed configuration: every key that a user can set, with its unit and its limits. It imports only `hep2jax.errors`.
 
 `get_config(variant)` of a file in `configs/` returns a `Config`; `--config.<section>.<key>=<value>` overrides keys.
 """
@@ -28,7 +28,7 @@ OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "constant")
 
 _LARGEST = {int: 2**31 - 1, float: 3.4028234e38}
-"""What an int32 and a float32 hold, the types that steps compute with."""
+"""The largest values of int32 and float32, the types that training steps compute with."""
 
 
 def _key(
@@ -41,18 +41,18 @@ def _key(
     may_change: bool = False,
     of_evaluation: bool = False,
 ) -> Any:
-    """A key with what may be said of its values; `validate` reads it from the field's metadata.
+    """A configuration key with the limits of its value, which `validate` reads from the field's metadata.
 
     Args:
-        default: of the key.
-        choices: the values that it may have; with limits, values that it may have beside those within the limits.
-        at_least: the least number.
-        above: a number that is too low itself.
-        at_most: the greatest number.
+        default: the default value.
+        choices: the allowed values; where there are limits too, values that are allowed in addition to them.
+        at_least: inclusive lower limit.
+        above: exclusive lower limit.
+        at_most: inclusive upper limit.
         may_change: whether a run may be continued with another value, because neither its parameters nor its
             checkpoints depend on it.
-        of_evaluation: whether an evaluation takes the given value instead of the trained one, because it says what is
-            measured or how.
+        of_evaluation: whether an evaluation uses the given value instead of the one of the training run, because the
+            key determines what is measured or how.
     """
     limits = {"choices": tuple(choices), "at_least": at_least, "above": above, "at_most": at_most}
     uses = {"may_change": may_change, "of_evaluation": of_evaluation}
@@ -61,72 +61,76 @@ def _key(
 
 @dataclasses.dataclass(kw_only=True)
 class DataConfig:
-    """Which images, where they are, who trains on which, and how crops are drawn."""
+    """Which images are used, where they are, how they are split, and how crops are drawn from them."""
 
     name: str = _key("hep2_synthetic", of_evaluation=True)
     """TFDS name of the data set."""
     builder_config: str = _key("", of_evaluation=True)
-    """Named configuration of the builder (`cells`, `specimens`, ...); empty: the one that fits the network."""
+    """Named configuration of the builder (`cells`, `specimens`, ...). Empty: the one that fits the network."""
     data_dir: str | None = _key(None, may_change=True, of_evaluation=True)
-    """Where prepared data sets are kept; None: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    """Directory of the prepared data sets. None: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
     manual_dir: str | None = _key(None, may_change=True, of_evaluation=True)
-    """The owner's directory tree, for sets that need a licence."""
+    """Directory of the owner's files, for data sets that need a licence."""
     protocol: str = _key("contest", choices=PROTOCOLS, of_evaluation=True)
-    """contest: the data set's own split; the others: see hep2jax.data.splits.protocols."""
+    """contest: the data set's own splits. The others are described in hep2jax.data.splits.protocols."""
     fold: int = _key(0, at_least=0, of_evaluation=True)
-    """Which fold (0 to num_folds-1) or which specimen of `loso` is held out for testing."""
+    """Which fold (0 to num_folds-1), or which specimen of `loso`, is held out for testing."""
     num_folds: int = _key(7, at_least=2, of_evaluation=True)
     """Number of folds of `kfold`, `blocked` and `random_cells`."""
     split_lists: str = _key("", of_evaluation=True)
-    """Folder with training.csv, validation.csv and test.csv (those that there are), for `holdout`."""
+    """`holdout`: folder with one or more of training.csv, validation.csv and test.csv."""
     block_gap: int = _key(0, at_least=0, of_evaluation=True)
-    """Cells left out of training at each border between the blocks of `blocked`."""
+    """Number of cells that are left out of training at each border between the blocks of `blocked`."""
     protocol_seed: int = _key(0, at_least=0, of_evaluation=True)
-    """Seed of the shuffle of `random_cells`; apart from `seed`, so that runs with other seeds share their folds."""
+    """Seed of the shuffle of `random_cells`. It is separate from `seed`, so that runs with different seeds share their
+    folds."""
     validation_fraction: float = _key(0.0, at_least=0.0, at_most=0.9, of_evaluation=True)
-    """Share of the training specimens (of the cells, where a protocol divides cells) set aside for validation, where
-    the protocol has no validation side of its own."""
+    """Share of the training specimens (of the training cells, where the protocol divides cells) that is set aside for
+    validation if the protocol has no validation split of its own."""
     channel: str = _key("grey", choices=CHANNELS)
     """grey: mean of the channels; green: the channel that carries the FITC signal of colour images."""
     scale: float = _key(1.0, at_least=1e-3, at_most=1.0)
-    """Fields: working resolution; images are shrunk by this factor (area average) before anything else. Cells: input
-    pixels per native pixel where `cell_fit` is native."""
+    """Fields: the working resolution; images are shrunk by this factor (area average) before anything else. Cells:
+    input pixels per native pixel if `cell_fit` is native."""
     normalise: str = _key("field", choices=dict.fromkeys(FIELD_NORMALISATIONS + CELL_NORMALISATIONS))
-    """Fields: field (the median of each image, its background, to 0, its `top_percentile` to 1) or none (grey / 255).
-    Cells, by their names in the literature: none (grey / 255), contrast_stretch (minimum to 0, `top_percentile` to 1),
-    equalise (histogram equalisation), clahe (equalisation of 8x8 regions with limited contrast)."""
+    """Fields: field (the median of each image, which is its background, is mapped to 0 and its `top_percentile` to 1)
+    or none (grey / 255). Cells: none (grey / 255), contrast_stretch (the minimum is mapped to 0, `top_percentile` to
+    1), equalise (histogram equalisation) or clahe (contrast-limited adaptive histogram equalisation in 8x8 regions)."""
     mean_centring: bool = False
     """Cells: subtract each cell image's mean after the normalisation ("data centralisation")."""
     top_percentile: float = _key(95.0, at_least=60.0, at_most=100.0)
-    """Nearer to 100, bright dots set the scale; lower, down to 100 % less the foreground's share, the cells' level."""
+    """Percentile of the grey levels that `normalise` maps to 1. Near 100, bright dots determine the scale; at lower
+    values, down to 100 % minus the share of the foreground, the general level of the cells does."""
     masked: bool = False
-    """Cells: everything outside the cell's mask is made as dark as the background; False: the whole crop."""
+    """Cells: whether everything outside the cell's mask is made as dark as the background. False: the crop is used as
+    it is."""
     cell_fit: str = _key("stretch", choices=CELL_FITS)
-    """How a cell fills the square input of `crop_size` pixels. stretch: each side by its own factor (Gao 2017);
-    keep: by one factor, the longer side fills the input; native: by `scale`, so that sizes stay comparable."""
+    """How a cell is resized to the square input of `crop_size` pixels. stretch: height and width by separate factors
+    (Gao 2017); keep: both by the same factor, so that the longer one fills the input; native: both by `scale`, so that
+    sizes stay comparable."""
     cell_margin: float = _key(-1.0, choices=(-1.0,), at_least=0.0, at_most=2.0)
-    """Context around the mask's bounding box, as a share of its longer side; -1: the owner's crop as it is. Sets
-    differ in how tightly they were cropped; with a margin >= 0 they become alike."""
+    """Context around the bounding box of the mask, as a share of its longer side. -1: the owner's crop is used as it
+    is. Data sets differ in how tightly their cells are cropped; a margin >= 0 makes them alike."""
     cut_cell_margin: int = _key(0, at_least=0)
-    """For sets that do not annotate the cells which the frame cuts (icpr2012): background nearer than this to the
-    frame, in native pixels, is void in training. Figures are measured on every pixel all the same."""
+    """For data sets that do not annotate cells cut by the frame (icpr2012): background nearer than this to the frame,
+    in native pixels, is void in training. Metrics are still measured on every pixel."""
     crop_size: int = _key(128, choices=(0,), at_least=8, at_most=8192)
-    """Side of the square training crop of a field, in pixels at working resolution; side of a cell network's input,
-    where 0 is the network's own (see `hep2jax.tasks.resolve`)."""
+    """Fields: height and width of the square training crop, in pixels at working resolution. Cells: height and width
+    of the network's input; 0 means the size that the network was published with (see `hep2jax.tasks.resolve`)."""
     warp: str = _key("auto", choices=WARPS)
-    """Where the crop-mirror-rotate matrix is executed. host: by OpenCV, uint8 crops travel; device: inside the step,
-    from training images that stay in the devices' memory, only indices and matrices travel; auto: device on GPUs, which
-    outrun the host, else host."""
+    """Where crops are cut, mirrored and rotated. host: by OpenCV, and uint8 crops are sent to the device; device:
+    inside the training step, from training images that stay in device memory, so that only indices and matrices are
+    sent; auto: device on GPUs, which are faster than the host can feed them, otherwise host."""
     foreground_crops: float = _key(0.75, at_least=0.0, at_most=1.0)
-    """Share of the crops centred on a cell pixel; the rest lie anywhere in the image."""
+    """Share of the crops that are centred on a cell pixel; the others are placed anywhere in the image."""
     bag_tiles: int = _key(8, at_least=1)
-    """`mil`: crops of a specimen (of an image, where each has its own patterns) that are trained on as one bag;
-    `train.global_batch_size` counts bags."""
+    """`mil`: number of crops of a specimen (of an image, if each image has its own patterns) that form one bag in
+    training. `train.global_batch_size` counts bags."""
     balance: str = _key("pattern", choices=BALANCES)
     """What is drawn equally often. pattern: every pattern, then its specimens, then their fields or cells;
     specimen: every specimen; class: every pattern, then its fields or cells, whatever their specimens (class-balanced
-    sampling); none: every field or cell, each once an epoch. An image of several patterns is drawn for each of them;
-    images without any count as a further pattern."""
+    sampling); none: every field or cell, once an epoch. An image with several patterns is drawn for each of them;
+    images without a pattern are treated as an additional pattern."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -137,9 +141,9 @@ class AugmentConfig:
     rotate: bool = True
     """False: no rotation."""
     rotation_step: float = _key(0.0, at_least=0.0, at_most=360.0)
-    """Degrees: angles are drawn from the multiples of it, as in Gao et al. (36, 18, 9); 0: any angle."""
+    """Angles are drawn from the multiples of this many degrees, as in Gao et al. (36, 18, 9). 0: any angle."""
     shift: float = _key(0.0, at_least=0.0, at_most=0.5)
-    """Cells: half-width of the uniform shift in each direction, as a share of the input's side."""
+    """Cells: half-width of the uniform shift in each direction, as a share of the input's width."""
     scale_min: float = _key(0.9, at_least=0.1, at_most=10.0)
     scale_max: float = _key(1.1, at_least=0.1, at_most=10.0)
     """Range of the random zoom (log-uniform)."""
@@ -150,18 +154,20 @@ class AugmentConfig:
     offset: float = _key(0.05, at_least=0.0, at_most=5.0)
     """Half-width of the uniform offset on the normalised intensity."""
     blur: float = _key(0.0, at_least=0.0, at_most=8.0)
-    """Largest standard deviation of a Gaussian blur, in pixels of the crop; each crop's is uniform; 0: off."""
+    """Largest standard deviation of the Gaussian blur, in pixels of the crop; that of each crop is drawn uniformly
+    below it. 0: off."""
     noise: float = _key(0.0, at_least=0.0, at_most=255.0)
-    """Largest standard deviation of Gaussian sensor noise, in the picture's 255 grey levels, before they are
-    normalised; each crop's is uniform; 0: off. One well below 1 is lost where crops are made of whole grey levels
-    (`data.warp=host`)."""
+    """Largest standard deviation of the Gaussian sensor noise, in the 255 grey levels of the image before
+    normalisation; that of each crop is drawn uniformly below it. 0: off. Noise well below 1 is lost if crops are
+    rounded to integer grey levels (`data.warp=host`)."""
     mixup: float = _key(0.0, at_least=0.0, at_most=16.0)
-    """Networks of cells: alpha of mixup, which trains on blends of two cells, shared by Beta(alpha, alpha); 0: off."""
+    """Networks for cells: alpha of mixup, which trains on blends of two cells with shares from Beta(alpha, alpha).
+    0: off."""
 
 
 @dataclasses.dataclass(kw_only=True)
 class ModelConfig:
-    """Which network and how wide."""
+    """Which network is built, and how wide."""
 
     name: str = "fcn"
     width: float = _key(1.0, at_least=1e-3, at_most=16.0)
@@ -169,16 +175,16 @@ class ModelConfig:
     depth: int = _key(0, choices=DEPTHS)
     """Layers of `resnet` and `dsrn`: 18, 34 or 50; 0: as published."""
     flatten_side: int = _key(0, at_least=0)
-    """`joint`: side of the patches whose whole bottleneck its two fully connected heads see (published: 384); 0: they
-    see its mean over the patch, which may then have any size."""
+    """`joint`: height and width of the patches. Its two fully connected heads then take the flattened bottleneck
+    (published: 384). 0: they take its mean over the patch, which may then have any size."""
     dropout: float = _key(0.0, at_least=0.0, at_most=0.95)
-    """Drop rate before the heads, where the network has one."""
+    """Dropout rate before the heads, for networks that have dropout."""
     mixstyle: float = _key(0.0, at_least=0.0, at_most=1.0)
     """Probability with which a training step blends the styles of feature maps in an early layer (MixStyle, published:
     0.5); 0: off."""
     init_from: str = ""
-    """A work directory (empty: none): start from its parameters wherever path and shape agree (pre-training). Heads
-    start afresh where it was trained on other patterns."""
+    """Work directory of a pre-trained network (empty: none). Training starts from its parameters wherever path and
+    shape agree; heads start from fresh parameters if it was trained on other patterns."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -186,18 +192,18 @@ class LossConfig:
     """Cross-entropy of pixels or cells, side heads, Dice and reconstruction."""
 
     class_balance: float = _key(0.0, at_least=0.0, at_most=4.0)
-    """Exponent b of the class weights (1/frequency)^b, mean weight over pixels or cells (over the occurrences, where
-    an image may have several patterns) 1; 0: no weights. Frequencies are those of the training batches: of what
-    `data.balance` draws equally often, nothing is left to balance."""
+    """Exponent b of the class weights (1/frequency)^b, which are scaled to a mean of 1 over pixels or cells (over the
+    occurrences of patterns, if an image may have several). 0: no weights. Frequencies are those of the training
+    batches, so classes that `data.balance` already draws equally often get equal weights."""
     side_weight: float = _key(0.4, at_least=0.0)
     """Weight of each side head's loss (hierarchical supervision)."""
     dice_weight: float = _key(0.0, at_least=0.0)
     """Weight of the soft foreground Dice loss."""
     reconstruction_weight: float = _key(1.0, at_least=0.0)
-    """Weight of the mean squared error of what `dacn` and `dcae` reconstruct."""
+    """Weight of the mean squared reconstruction error of `dacn` and `dcae`."""
     label_smoothing: float = _key(0.0, at_least=0.0, at_most=0.99)
-    """Share of each target that is spread evenly: over the patterns or, where an image may have several, over there
-    and not there of each."""
+    """Share of each target that is spread evenly: over the patterns or, if an image may have several, over the presence
+    and the absence of each."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -208,67 +214,68 @@ class OptimizerConfig:
     learning_rate: float = _key(2e-3, above=0.0)
     schedule: str = _key("cosine", choices=SCHEDULES)
     warmup_steps: int | None = _key(None, at_least=0)
-    """Steps in which the learning rate rises to its peak; None: 20, or the whole run where it is shorter."""
+    """Steps in which the learning rate rises to its peak. None: 20, or the length of the run if that is shorter."""
     weight_decay: float = _key(1e-4, at_least=0.0)
     momentum: float = _key(0.9, at_least=0.0, at_most=0.9999)
     clip_norm: float = _key(1.0, at_least=0.0)
-    """Global gradient norm above which gradients are scaled down; 0: off."""
+    """Global gradient norm above which gradients are scaled down. 0: off."""
     ema_decay: float = _key(0.99, at_least=0.0, at_most=0.99999)
-    """Decay of the averaged parameters that are evaluated; 0: no average."""
+    """Decay of the exponential moving average of the parameters, which is what is evaluated. 0: no average."""
 
 
 @dataclasses.dataclass(kw_only=True)
 class TrainConfig:
-    """Length, batch, precision and rhythm of a run."""
+    """Length, batch size and precision of a run, and how often it logs, evaluates and saves."""
 
     num_steps: int = _key(400, at_least=1)
     global_batch_size: int = _key(8, at_least=1)
-    """Crops in a step over all devices and processes."""
+    """Crops in a step, over all devices and processes."""
     compute_dtype: str = _key("auto", choices=COMPUTE_DTYPES)
-    """bfloat16 on TPU and GPU, float32 on CPU (auto), or named."""
+    """auto: bfloat16 on TPU and GPU, float32 on CPU."""
     log_every: int = _key(20, at_least=1, may_change=True)
     eval_every: int = _key(0, at_least=0, may_change=True)
-    """Steps between evaluations on the validation split; 0: only at the end."""
+    """Steps between evaluations on the validation split. 0: only at the end."""
     checkpoint_every: int = _key(100, at_least=1, may_change=True)
     keep_latest: int = _key(2, at_least=1, may_change=True)
     keep_best: int = _key(1, at_least=0, may_change=True)
     steps_per_call: int = _key(1, at_least=1)
-    """Steps in one call of the compiled program. More than 1 saves the host's part of each (small networks on fast
-    devices); log_every, eval_every, checkpoint_every and num_steps must be multiples of it. Not for CPUs: XLA runs
-    convolutions inside loops there at a fifth of their speed."""
+    """Steps in one call of the compiled program. More than 1 saves the host's overhead for each step (small networks on
+    fast devices); log_every, eval_every, checkpoint_every and num_steps must be multiples of it. Not for CPUs, where
+    XLA runs convolutions inside loops at a fifth of their speed."""
     prefetch: int = _key(3, at_least=1, may_change=True)
-    """Batches made ahead of the step by the pipeline's thread."""
+    """Batches that the thread of the input pipeline makes ahead of the step."""
 
 
 @dataclasses.dataclass(kw_only=True)
 class EvaluationConfig:
-    """Tiling and figures of an evaluation. None of these changes what is measured, but `tile_*`."""
+    """Tiling and metrics of an evaluation."""
 
     batch_size: int = _key(8, at_least=1)
-    """Tiles or cells in a forward pass over all devices."""
+    """Tiles or cells in a forward pass, over all devices."""
     tile_size: int = _key(192, at_least=8, at_most=8192)
-    """Side of a tile at working resolution."""
+    """Height and width of a tile in pixels, at working resolution."""
     tile_overlap: int = _key(48, at_least=0)
-    """Overlap of neighbouring tiles, blended with a raised-cosine window."""
+    """Overlap of neighbouring tiles in pixels; they are blended with a raised-cosine window."""
     min_object_pixels: int = _key(30, at_least=0)
     """Predicted objects smaller than this many native pixels are not counted as cells."""
     foreground_threshold: float = _key(0.5, at_least=0.01, at_most=0.99)
-    """A pixel is cell where its probability of being anything but background exceeds this."""
+    """A pixel is predicted as cell if the summed probability of all classes except background exceeds this."""
     pattern_threshold: float = _key(0.5, at_least=0.01, at_most=0.99)
-    """Where an image may have several patterns, it is said to have those of at least this probability."""
+    """If an image may have several patterns, those of at least this probability are predicted."""
     dihedral: bool = False
-    """Average the predictions of the eight rotations and mirror images of every tile or cell; eight times the work."""
+    """Whether to average the predictions over the eight rotations and mirror images of every tile or cell, which takes
+    eight times the work."""
     nuclear_diameter: float = _key(0.0, at_least=0.0)
-    """Typical diameter of a nucleus in native pixels; 0: unknown. Known, touching cells are split for SEG_instances,
-    and the two options below can be had."""
+    """Typical diameter of a nucleus in native pixels. 0: unknown. If it is known, touching cells are separated for
+    SEG_instances, and the two options below are available."""
     baselines: bool = False
-    """Measure Otsu + watershed, in two variants, on the same pixels too."""
+    """Whether to measure Otsu + watershed, in two variants, on the same pixels too."""
     drop_cut_cells: bool = False
-    """Leave predicted cells that the frame cuts out, networks' and baselines' alike: for icpr2012, whose annotators
-    left out every cell that the frame cuts."""
+    """Whether to leave out predicted cells that are cut by the frame, those of networks and of baselines alike. For
+    icpr2012, which does not annotate such cells."""
     gallery_specimens: int = _key(32, at_least=0)
-    """Specimens of a side shown in the report, evenly chosen where there are more; of cells, as many of each pattern,
-    the errors first."""
+    """Number of specimens of a split that the report shows, evenly chosen if there are more; of cells, this number of
+    each pattern, errors first."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -288,19 +295,19 @@ class Config:
 
 
 def check_variant(variant: str, variants: Sequence[str]) -> None:
-    """UsageError where a configuration file has no such variant; every one has the plain one, which is ""."""
+    """Raise UsageError if a configuration file has no such variant; the variant "" always exists."""
     if variant and variant not in variants:
         known = f"its variants are {', '.join(variants)}" if variants else "it has no variants"
         raise UsageError(f"unknown variant '{variant}' of the configuration: {known}")
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Plain nested dictionary of every key, ready for JSON."""
+    """Nested dictionary of every key, which can be written as JSON."""
     return dataclasses.asdict(config)
 
 
 def from_dict(values: dict[str, Any]) -> Config:
-    """Inverse of `to_dict`; UsageError names an unknown key and its nearest valid one."""
+    """Inverse of `to_dict`; raises UsageError, which names the nearest valid key, for an unknown one."""
     config = Config()
     for section, value in values.items():
         _check_known(config, section)
@@ -332,7 +339,7 @@ class Key:
     value: Any
     type: Any
     metadata: dict[str, Any]
-    """What `_key` was told, with what its section says of all its keys."""
+    """The arguments of `_key`, together with the metadata of the key's section."""
 
 
 def keys(config: Config) -> Iterator[Key]:
@@ -348,12 +355,12 @@ def keys(config: Config) -> Iterator[Key]:
 
 
 def valid_keys() -> list[str]:
-    """Every dotted key, for messages and completion."""
+    """The names of all keys, such as `data.name`."""
     return [key.name for key in keys(Config())]
 
 
 def changed_keys(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
-    """(key, old value, new value) of the keys that differ and may not, because a run's parameters depend on them."""
+    """(key, old value, new value) of the keys that differ, except those that may change between parts of a run."""
     pairs = zip(keys(old), keys(new), strict=True)
     return [
         (key.name, before.value, key.value)
@@ -363,12 +370,12 @@ def changed_keys(old: Config, new: Config) -> list[tuple[str, Any, Any]]:
 
 
 def nearest_key(key: str) -> str:
-    """The valid dotted key that looks most like `key`."""
+    """The valid dotted key that is most similar to `key`."""
     names = valid_keys()
     by_leaf = {name.rsplit(".", 1)[-1]: name for name in names}
-    whole = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
-    leaf = difflib.get_close_matches(key.rsplit(".", 1)[-1], by_leaf, n=1, cutoff=0.6)
-    return whole[0] if whole else by_leaf[leaf[0]] if leaf else names[0]
+    full_matches = difflib.get_close_matches(key, names, n=1, cutoff=0.6)
+    leaf_matches = difflib.get_close_matches(key.rsplit(".", 1)[-1], by_leaf, n=1, cutoff=0.6)
+    return full_matches[0] if full_matches else by_leaf[leaf_matches[0]] if leaf_matches else names[0]
 
 
 def _check_known(holder: Any, key: str, prefix: str = "") -> None:
@@ -377,7 +384,7 @@ def _check_known(holder: Any, key: str, prefix: str = "") -> None:
 
 
 def validate(config: Config) -> Config:
-    """Return the configuration if its values are usable; raise UsageError naming the first bad key."""
+    """Return the configuration if all its values are valid; otherwise raise UsageError naming the first bad key."""
     for key in keys(config):
         _check_type(key)
         _check_limits(key.name, key.value, **key.metadata)
@@ -386,7 +393,7 @@ def validate(config: Config) -> Config:
 
 
 def _check_type(key: Key) -> None:
-    """UsageError for a value of another type; a whole number will do for a float."""
+    """Raise UsageError for a value of another type; integers are accepted for floats."""
     allowed = typing.get_args(key.type) if isinstance(key.type, types.UnionType) else (key.type,)
     if type(key.value) not in (*allowed, *([int] if float in allowed else [])):
         names = " or ".join("None" if kind is types.NoneType else kind.__name__ for kind in allowed)
@@ -403,7 +410,7 @@ def _check_limits(
     at_most: float | None = None,
     **_: Any,
 ) -> None:
-    """UsageError for a value outside what `_key` was told."""
+    """Raise UsageError for a value outside the limits that `_key` was given."""
     if value is None or isinstance(value, bool) or value in choices:
         return
     if isinstance(value, str):
@@ -418,21 +425,21 @@ def _check_limits(
         return
     words = [f"be one of {', '.join(map(str, choices))}"] if choices else []
     if at_least is not None and at_most is not None:
-        words.append(f"lie between {at_least} and {at_most}")
+        words.append(f"be between {at_least} and {at_most}")
     elif limits:
         words.append("be " + " and ".join(f"{word} {limit}" for limit, word, _ in limits))
     raise UsageError(f"{key}={value}: must {' or '.join(words)}")
 
 
 def check_choice(key: str, value: str, choices: Collection[str]) -> None:
-    """UsageError, which names the key and the nearest choice, for a value that is none of them."""
+    """Raise UsageError, which names the key and the nearest choice, for a value that is not among the choices."""
     if value not in choices:
         near = difflib.get_close_matches(value, choices, n=1, cutoff=0.0)
-        raise UsageError(f"{key}='{value}': must be one of {', '.join(choices)}; nearest is '{near[0]}'")
+        raise UsageError(f"{key}='{value}': must be one of {', '.join(choices)}; the nearest is '{near[0]}'")
 
 
 def _check_relations(config: Config) -> None:
-    """What one key says about another."""
+    """Raise UsageError for values of two keys that do not fit together."""
     train, optimizer, tiles = config.train, config.optimizer, config.evaluation
     for key in ("num_steps", "log_every", "eval_every", "checkpoint_every"):
         if getattr(train, key) % train.steps_per_call:

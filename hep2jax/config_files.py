@@ -1,4 +1,4 @@
-"""Finds a configuration by its name and reads it: `fcn`, `fcn.py` or `configs/fcn.py`, also with `:argument`."""
+"""Finds and reads a configuration by its name: `fcn`, `fcn.py` or `configs/fcn.py`, optionally with `:argument`."""
 
 import difflib
 import importlib.util
@@ -25,11 +25,11 @@ def load(name: str) -> Config:
 
     Args:
         name: a path, or the name of a file in `configs/` of the working directory or among the shipped ones, with or
-            without `.py`; the first that exists is taken. What follows a colon is passed to `get_config`.
+            without `.py`; the first that exists is taken. The text after a colon is passed to `get_config`.
 
     Raises:
-        UsageError: there is no such file; it has no `get_config`, or one that takes no argument or returns something
-            other than a `Config`.
+        UsageError: there is no such file, it has no function `get_config`, or that function takes no argument although
+            one is given or returns something other than a `Config`.
     """
     path, colon, argument = name.partition(":")
     file = _find(path)
@@ -40,7 +40,7 @@ def load(name: str) -> Config:
         raise UsageError(f"--config={name}: {file} takes no argument after a colon")
     config = get_config(argument) if colon else get_config()
     if not isinstance(config, Config):
-        raise UsageError(f"--config={name}: the get_config() of {file} returns no hep2jax Config")
+        raise UsageError(f"--config={name}: get_config() of {file} does not return a hep2jax Config")
     return config
 
 
@@ -53,19 +53,19 @@ def run_name(name: str) -> str:
 def _find(name: str) -> pathlib.Path:
     path = pathlib.Path(name)
     file = path if path.suffix == ".py" else path.with_name(f"{path.name}.py")
-    places = [path, file]
+    candidates = [path, file]
     if path.parent in (pathlib.Path(), pathlib.Path("configs")):
-        places += ["configs" / pathlib.Path(file.name), shipped() / file.name]
-    for place in places:
-        if place.is_file():
-            return place
-    known = sorted(place.stem for place in shipped().glob("[!_]*.py"))
+        candidates += ["configs" / pathlib.Path(file.name), shipped() / file.name]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    known = sorted(shipped_file.stem for shipped_file in shipped().glob("[!_]*.py"))
     near = difflib.get_close_matches(file.stem, known, n=1, cutoff=0.0)
     raise UsageError(f"--config={name}: no such file; the nearest of the shipped configurations is '{near[0]}'")
 
 
 def _execute(file: pathlib.Path) -> types.ModuleType:
-    """The file as a module of a package that is its folder, so that `from . import cnn` finds files beside it."""
+    """Import the file as a module of a package, its folder, so that `from . import cnn` finds files beside it."""
     folder = file.resolve().parent
     package = types.ModuleType(f"hep2jax_configs_{zlib.crc32(bytes(folder)):08x}")
     package.__path__ = [str(folder)]

@@ -1,9 +1,9 @@
-"""The errors that a user can mend; `main` turns them into one line and exit code 2."""
+"""The errors that commands report as one line (see `cli.run_app`)."""
 
 
 class UsageError(Exception):
-    """Wrong use or unusable input: says what is wrong, where, and what to do about it."""
+    """Wrong use or unusable input (exit code 2); the message says what is wrong, where, and what to do about it."""
 
 
 class DivergedError(RuntimeError):
-    """The loss of a training step is not finite."""
+    """The loss of a training step is not finite (exit code 1)."""

@@ -1,4 +1,4 @@
-"""What identifies data and settings: one digest of everything that they consist of."""
+"""Fingerprints that identify data and settings: one digest of all their contents."""
 
 import dataclasses
 import hashlib
@@ -12,11 +12,12 @@ import numpy as np
 def fingerprint(*values: Any) -> str:
     """SHA-256 of the values, as hexadecimal digits; equal for equal values, in every process and on every machine.
 
-    Arrays count with dtype, shape and elements, dataclasses and mappings with names and values, sequences with their
-    order (tuples and lists alike), a path with the content of its file, everything else as its `repr`.
+    Arrays contribute their dtype, shape and elements; dataclasses and mappings the names and values of their fields or
+    entries; sequences their elements in order (tuples and lists alike); paths the content of their file; everything
+    else its `repr`. Renaming a field of a dataclass therefore changes the fingerprints of its instances.
 
     Raises:
-        OSError: a path leads to no file that can be read.
+        OSError: the file of a path cannot be read.
     """
     digest = hashlib.sha256()
     _add(digest, values)

@@ -14,25 +14,25 @@ from hep2jax.training import evaluation, loop
 
 
 def define_flags() -> None:
-    """The command's flags."""
+    """Define the command's flags."""
     cli.define_experiment_flags()
     flags.DEFINE_enum(
         "mode",
         "train",
         ["train", "evaluate", "profile", "compile"],
-        "train (then evaluate), evaluate, profile the step on these devices, or compile for absent TPUs.",
+        "train (then evaluate), evaluate, profile the training step on these devices, or compile it for absent TPUs.",
     )
     flags.DEFINE_string("slices", aot.DEFAULT_SLICES, "compile: TPU slices, as generation:chips.")
-    flags.DEFINE_string("batches", "", "compile: images per chip of the sweep, such as 16,32; empty: a usual few.")
-    flags.DEFINE_integer("profile_steps", 10, "profile: steps in the trace.", lower_bound=1)
+    flags.DEFINE_string("batches", "", "compile: images per chip to try, such as 16,32; empty: the task's defaults.")
+    flags.DEFINE_integer("profile_steps", 10, "profile: number of steps in the trace.", lower_bound=1)
     flags.DEFINE_bool("distributed", False, "Join the processes of a TPU slice, Slurm or MPI job.")
-    flags.DEFINE_string("coordinator", None, "host:port of process 0, where no cluster tells it.")
+    flags.DEFINE_string("coordinator", None, "host:port of process 0, if no cluster manager provides it.")
     flags.DEFINE_integer("num_processes", None, "With --coordinator: how many processes.")
-    flags.DEFINE_integer("process_id", None, "With --coordinator: number of this process, from 0.")
+    flags.DEFINE_integer("process_id", None, "With --coordinator: number of this process, counted from 0.")
 
 
 def main(argv: Sequence[str]) -> None:
-    """Dispatch to the mode."""
+    """Run the chosen mode."""
     del argv
     options = flags.FLAGS
     config, directory = cli.experiment()

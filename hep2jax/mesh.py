@@ -1,4 +1,4 @@
-"""Devices, shardings and what this process owns of a batch."""
+"""The device mesh, shardings, and the rows of a batch that belong to this process."""
 
 import jax
 import numpy as np
@@ -10,39 +10,45 @@ from hep2jax.errors import UsageError
 DATA_AXIS = "data"
 
 Rows = slice | Int[np.ndarray, " row"]
-"""Numbers of rows in a global batch, ascending; a slice where no number is left out between them."""
+"""Indices of rows in a global batch, ascending; a slice if they are contiguous."""
 
 ALL_ROWS = slice(None)
 
 
 def make_mesh() -> Mesh:
-    """All devices of all processes on one axis, in the order that suits the interconnect: not always by process."""
+    """All devices of all processes on one axis, in the order that suits the interconnect.
+
+    The devices of one process are therefore not always neighbours.
+    """
     return jax.make_mesh((jax.device_count(),), (DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
 def batch_sharding(mesh: Mesh, *, stacked: bool = False) -> NamedSharding:
-    """First axis divided over the devices; `stacked`: the second one, behind the batches of several steps."""
+    """Sharding that divides the first axis over the devices.
+
+    With `stacked`, the first axis counts the batches of several steps, and the second one is divided.
+    """
     return NamedSharding(mesh, PartitionSpec(None, DATA_AXIS) if stacked else PartitionSpec(DATA_AXIS))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device."""
+    """Sharding with a full copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def check_divides(key: str, global_batch_size: int) -> None:
-    """UsageError unless the batch divides evenly over all devices."""
+    """Raise UsageError unless the batch size is a multiple of the number of devices."""
     devices = jax.device_count()
     if global_batch_size % devices:
         lower = global_batch_size // devices * devices
         near = f"{lower} or {lower + devices}" if lower else f"{devices}"
-        raise UsageError(f"{key}={global_batch_size} does not divide over {devices} devices; take {near}")
+        raise UsageError(f"{key}={global_batch_size}: must be a multiple of the {devices} devices; take {near}")
 
 
 def local_rows(mesh: Mesh, global_batch_size: int) -> Rows:
-    """The rows of a global batch that this process's devices hold: those that it makes and feeds.
+    """The rows of a global batch on the devices of this process, which are those that it makes and feeds.
 
-    They need not follow one another: along the rings of a TPU's torus, the devices of several processes alternate.
+    They need not be contiguous: along the rings of a TPU's torus, the devices of several processes alternate.
     """
     shards = batch_sharding(mesh).addressable_devices_indices_map((global_batch_size,)).values()
     rows = np.sort(np.concatenate([np.arange(global_batch_size)[shard] for shard in shards]))

@@ -1,4 +1,4 @@
-"""A trained network on a user's own images.
+"""Applies a trained network to a user's own images.
 
 python -m hep2jax.predict --workdir=DIR --images='PATTERN' --output=DIR
 """
@@ -23,18 +23,18 @@ from hep2jax.progress import say
 from hep2jax.report import palette
 from hep2jax.tasks import Reader
 
-_UNREADABLE = (OSError, SyntaxError, ValueError)  # what Pillow raises for files that are no images, or broken ones
+_UNREADABLE = (OSError, SyntaxError, ValueError)  # what Pillow raises for damaged files and files that are not images
 
 
 def define_flags() -> None:
-    """The command's flags."""
-    flags.DEFINE_string("workdir", None, "A finished run.")
-    flags.DEFINE_string("images", None, "Shell pattern of the images to read, quoted; ** goes into folders.")
+    """Define the command's flags."""
+    flags.DEFINE_string("workdir", None, "Work directory of a finished run.")
+    flags.DEFINE_string("images", None, "Quoted shell pattern of the images to read; ** descends into folders.")
     flags.DEFINE_string("output", None, "Folder for the masks, overlays and predictions.csv.")
 
 
 def main(argv: Sequence[str]) -> None:
-    """Read every image; one that cannot be read is named and the rest goes on."""
+    """Read every image. An image that cannot be read is reported, and the others are read nevertheless."""
     del argv
     directory, pattern, output = (_required(name) for name in ("workdir", "images", "output"))
     cli.prepare_runtime()
@@ -54,10 +54,11 @@ def _required(name: str) -> str:
 def predict(directory: pathlib.Path, paths: Sequence[str], output: pathlib.Path) -> list[dict[str, Any]]:
     """Read every image and write `predictions.csv`; returns its rows.
 
-    A network that segments fields also writes `<image>_classes.png` (0 background, 1+i pattern i of the work
-    directory's `classes.json`) and `<image>_overlay.png`. A network for cells takes each image as the crop of one cell;
-    a file `<image>_mask.png` beside it is the cell's mask, and a cell whose mask cannot be read is left out. A network
-    for images of several patterns names those above `evaluation.pattern_threshold` of the run.
+    For a network that segments fields, `<image>_classes.png` (0 background, 1+i pattern i of the work directory's
+    `classes.json`) and `<image>_overlay.png` are written too. For a network that classifies cells, each image is the
+    crop of one cell; a file `<image>_mask.png` beside it is the mask of the cell, and a cell is left out if its mask
+    cannot be read. A network for images with several patterns predicts those above the run's
+    `evaluation.pattern_threshold`.
     """
     reader = api.load(directory)
     paths = [path for path in paths if not (reader.takes_masks and _is_mask(path))]
@@ -65,7 +66,7 @@ def predict(directory: pathlib.Path, paths: Sequence[str], output: pathlib.Path)
     masks = _masks_beside(images) if reader.takes_masks else None
     images = {path: image for path, image in images.items() if masks is None or path in masks}
     if not images:
-        raise UsageError(f"none of the {len(paths)} images could be read; nothing written")
+        raise UsageError(f"none of the {len(paths)} images could be read; nothing was written")
     try:
         output.mkdir(parents=True, exist_ok=True)
         rows = _write_readings(reader, images, masks, output)
@@ -78,7 +79,7 @@ def predict(directory: pathlib.Path, paths: Sequence[str], output: pathlib.Path)
 def _write_readings(
     reader: Reader, images: dict[str, np.ndarray], masks: dict[str, np.ndarray] | None, output: pathlib.Path
 ) -> list[dict[str, Any]]:
-    """Write the masks of each image as it is read, then the table; returns its rows."""
+    """Write the masks of each image as soon as it is read, and the table at the end; returns its rows."""
     names, rows = list(images), []
     readings = reader.read(list(images.values()), None if masks is None else [masks[name] for name in names], names)
     for name, stem, reading in zip(names, _output_names(names), readings, strict=True):
@@ -94,7 +95,7 @@ def _read(path: str, config: Config) -> np.ndarray | None:
     try:
         pixels = _decode(path)
     except _UNREADABLE:
-        print(f"hep2jax: {path}: not an image that can be decoded, or truncated; left out", file=sys.stderr)
+        print(f"hep2jax: {path}: not an image, or damaged; left out", file=sys.stderr)
         return None
     if pixels.dtype != np.uint8:
         print(f"hep2jax: {path}: {pixels.dtype} pixels; convert it to 8 bits a channel; left out", file=sys.stderr)
@@ -103,10 +104,13 @@ def _read(path: str, config: Config) -> np.ndarray | None:
 
 
 def _decode(path: str | pathlib.Path) -> np.ndarray:
-    """Pixels [H, W] or [H, W, 3], RGB. Not OpenCV: its PNG library writes a warning for every colour profile."""
+    """The pixels, [H, W] grey or [H, W, 3] RGB.
+
+    Pillow decodes them, because the PNG library of OpenCV writes a warning to stderr for every colour profile.
+    """
     with Image.open(path) as image:
-        plain = image.convert("RGB") if image.mode in ("P", "LA", "RGBA", "CMYK", "YCbCr") else image
-        pixels = np.asarray(plain)
+        converted = image.convert("RGB") if image.mode in ("P", "LA", "RGBA", "CMYK", "YCbCr") else image
+        pixels = np.asarray(converted)
     return pixels.astype(np.uint8) * 255 if pixels.dtype == np.bool_ else pixels
 
 
@@ -115,15 +119,15 @@ def _is_mask(path: str) -> bool:
 
 
 def _masks_beside(images: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The masks of cells, but of those whose mask cannot be decoded."""
+    """The mask of each cell, except of cells whose mask file cannot be decoded."""
     masks = {path: _mask_beside(path, image.shape) for path, image in images.items()}
     return {path: mask for path, mask in masks.items() if mask is not None}
 
 
 def _mask_beside(path: str, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The cell's mask, bool [h, w]; all false where there is no file for it, or one of another size.
+    """The cell's mask, bool [h, w]; all false if there is no mask file, or only one of another size.
 
-    None where the file cannot be decoded: that is said.
+    None if the file cannot be decoded, which is reported.
     """
     image = pathlib.Path(path)
     for mask in (image.with_name(f"{image.stem}{ending}.png") for ending in ("_mask", "_Mask")):
@@ -131,14 +135,13 @@ def _mask_beside(path: str, shape: tuple[int, ...]) -> np.ndarray | None:
             if mask.is_file() and (pixels := field_sets.select_channel(_decode(mask), "grey")).shape == shape:
                 return pixels > 127
         except _UNREADABLE:
-            said = f"{mask}: not a mask that can be decoded, or truncated; {image.name} left out"
-            print(f"hep2jax: {said}", file=sys.stderr)
+            print(f"hep2jax: {mask}: not an image, or damaged; {image.name} is left out", file=sys.stderr)
             return None
     return np.zeros(shape, bool)
 
 
 def _output_names(paths: Sequence[str]) -> list[str]:
-    """The stems, or whole paths written flat where two images share a stem."""
+    """The stems of the files; if two images share a stem, the full paths with an underscore for each slash."""
     stems = [pathlib.Path(path).stem for path in paths]
     if len(set(stems)) == len(stems):
         return stems
@@ -146,11 +149,14 @@ def _output_names(paths: Sequence[str]) -> list[str]:
 
 
 def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The image, stretched, with the outline of each predicted region in its pattern's colour: BGR uint8 [H, W, 3].
+    """Draw the outline of each predicted region, in the colour of its pattern, on the contrast-stretched image.
 
     Args:
         image: uint8 [H, W].
         mask: uint8 [H, W], 0 background, 1+i pattern i.
+
+    Returns:
+        uint8 [H, W, 3], BGR.
     """
     low, high = np.percentile(image, [1, 99.8])
     stretched = np.clip((image.astype(np.float32) - low) / max(high - low, 1.0), 0, 1)

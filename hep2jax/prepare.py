@@ -1,4 +1,4 @@
-"""Builds a data set from its owner's files, and says what it holds.
+"""Builds a data set from its owner's files, and prints what it contains.
 
 python -m scripts.prepare_data --name=icpr2012 --manual_dir=DIR [--data_dir=DIR] [--builder_config=cells]
 """
@@ -12,24 +12,24 @@ from tfds_builders import BUILDERS
 
 
 def define_flags() -> None:
-    """The command's flags."""
-    flags.DEFINE_enum("name", None, sorted(BUILDERS), "Data set.", required=True)
-    flags.DEFINE_string("builder_config", "", "Its named configuration; empty: specimens.")
+    """Define the command's flags."""
+    flags.DEFINE_enum("name", None, sorted(BUILDERS), "Name of the data set.", required=True)
+    flags.DEFINE_string("builder_config", "", "Named configuration of the data set; empty: its first.")
     flags.DEFINE_string(
-        "data_dir", None, "Where prepared sets are kept; default: $TFDS_DATA_DIR or ~/tensorflow_datasets."
+        "data_dir", None, "Directory of the prepared data sets; default: $TFDS_DATA_DIR or ~/tensorflow_datasets."
     )
-    flags.DEFINE_string("manual_dir", None, "The owner's directory tree, for sets that need a licence.")
+    flags.DEFINE_string("manual_dir", None, "Directory of the owner's files, for data sets that need a licence.")
 
 
 def main(argv: Sequence[str]) -> None:
-    """Prepare what the flags name and print its summary."""
+    """Prepare the data set that the flags name and print its summary."""
     del argv
-    logging.set_verbosity(logging.ERROR)  # the summary says what is missing
+    logging.set_verbosity(logging.ERROR)  # the summary lists what is missing, so warnings would repeat it
     print(summary())
 
 
 def summary() -> str:
-    """Prepare the set and describe it, a line for each split and for each thing that is missing."""
+    """Prepare the data set and describe it, with a line for each split and for everything that is missing."""
     options = flags.FLAGS
     builder = prepare.prepare(options.name, options.builder_config, options.data_dir, options.manual_dir)
     lines = [f"{builder.info.full_name} in {builder.data_dir}"]

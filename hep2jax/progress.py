@@ -7,16 +7,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 STARVING = 0.05
-"""Share of waiting for data beyond which the input holds up the devices."""
+"""Share of time spent waiting for data above which the user is warned that the input is too slow."""
 
 
 def say(message: str) -> None:
-    """One line for the person who watches."""
+    """Print one line to standard output at once."""
     print(message, flush=True)
 
 
 def scaled(value: float, unit: str) -> str:
-    """A number of units with a decimal prefix: `7.0 GFLOP/s`, `350 kB`; three figures, or one decimal below 100."""
+    """A value with its unit and a decimal prefix, such as `7.0 GFLOP/s` or `350 kB`; one decimal place below 100."""
     prefixes = ("", "k", "M", "G", "T", "P", "E")
     power = 0
     while value >= 999.5 and power < len(prefixes) - 1:
@@ -25,9 +25,10 @@ def scaled(value: float, unit: str) -> str:
 
 
 class TrainingDisplay:
-    """Step, loss, FLOP/s, images/s, share of waiting and time left. Use as a context manager.
+    """Shows step, loss, FLOP/s, images/s, share of time spent waiting for data, and time left; a context manager.
 
-    Says once what to do where the input starves the devices. The first window is not judged: the pipeline fills in it.
+    If the devices wait for data, it advises once what to do. The first window does not count for this, because the
+    pipeline is still filling then.
     """
 
     def __init__(self, first_step: int, num_steps: int, *, enabled: bool) -> None:
@@ -40,12 +41,12 @@ class TrainingDisplay:
             TextColumn("training"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[metrics]}"),
             TimeRemainingColumn(),
             console=Console(),
             disable=not self._live,
         )
-        self._task = self._bar.add_task("train", total=num_steps, completed=first_step, figures="")
+        self._task = self._bar.add_task("train", total=num_steps, completed=first_step, metrics="")
 
     def __enter__(self) -> "TrainingDisplay":
         self._bar.start()
@@ -57,34 +58,34 @@ class TrainingDisplay:
         self._bar.stop()
 
     def advance(self, step: int) -> None:
-        """A step has been dispatched."""
+        """Show that `step` has been dispatched."""
         self._bar.update(self._task, completed=step)
 
-    def window(self, step: int, figures: dict[str, float], batch: int) -> None:
-        """Show a window's figures: `loss` and what `timing.rates` and `timing.efficiency` return."""
-        left = (self._num_steps - step) * batch / max(figures["images_per_second"], 1e-9)
-        text = _summary(figures)
-        self._bar.update(self._task, figures=text)
+    def window(self, step: int, metrics: dict[str, float], batch: int) -> None:
+        """Show the metrics of a window of steps: `loss`, and those of `timing.rates` and `timing.efficiency`."""
+        seconds_left = (self._num_steps - step) * batch / max(metrics["images_per_second"], 1e-9)
+        text = _summary(metrics)
+        self._bar.update(self._task, metrics=text)
         if self._plain:
-            say(f"step {step}/{self._num_steps}  {text}  {left:.0f} s left")
+            say(f"step {step}/{self._num_steps}  {text}  {seconds_left:.0f} s left")
         self._windows += 1
-        if self._windows > 1 and figures["data_wait_share"] > STARVING and not self._warned:
+        if self._windows > 1 and metrics["data_wait_share"] > STARVING and not self._warned:
             self._warned = True
-            say(_advice(figures["data_wait_share"]))
+            say(_advice(metrics["data_wait_share"]))
 
 
-def _summary(figures: dict[str, float]) -> str:
-    parts = [f"loss {figures['loss']:.4f}", scaled(figures["model_flops_per_second"], "FLOP/s")]
-    if "mfu" in figures:
-        parts.append(f"MFU {100 * figures['mfu']:.1f} %")
-    parts.append(f"{figures['images_per_second']:.1f} img/s")
-    parts.append(f"waiting for data {100 * figures['data_wait_share']:.1f} %")
+def _summary(metrics: dict[str, float]) -> str:
+    parts = [f"loss {metrics['loss']:.4f}", scaled(metrics["model_flops_per_second"], "FLOP/s")]
+    if "mfu" in metrics:
+        parts.append(f"MFU {100 * metrics['mfu']:.1f} %")
+    parts.append(f"{metrics['images_per_second']:.1f} img/s")
+    parts.append(f"waiting for data {100 * metrics['data_wait_share']:.1f} %")
     return "  ".join(parts)
 
 
 def _advice(share: float) -> str:
     return (
-        f"warning: the devices wait for data {100 * share:.0f} % of the time: batches are made too slowly. "
-        "Raise train.prefetch if the waiting comes in bursts; on a host with few cores let the device warp the crops, "
-        "if it can (data.warp); raise train.global_batch_size, which spreads the cost of making and sending a batch"
+        f"warning: the devices wait for data {100 * share:.0f} % of the time, because batches are made too slowly. "
+        "Raise train.prefetch if the waiting comes in bursts; on a host with few cores, let the device cut the crops "
+        "(data.warp=device); or raise train.global_batch_size, so that fewer batches are made and sent"
     )

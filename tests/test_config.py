@@ -54,7 +54,7 @@ def test_an_unknown_key_names_the_nearest():
         ("train", "compute_dtype", "float16", "nearest"),
         ("evaluation", "tile_overlap", 500, "between"),
         ("augment", "scale_min", 2.0, "between"),
-        ("data", "cell_margin", -0.5, "one of -1.0 or lie between 0.0 and 2.0"),
+        ("data", "cell_margin", -0.5, "one of -1.0 or be between 0.0 and 2.0"),
         ("optimizer", "learning_rate", -1.0, "above 0.0"),
         ("optimizer", "learning_rate", 0.0, "above 0.0"),
         ("optimizer", "learning_rate", float("nan"), "finite"),

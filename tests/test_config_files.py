@@ -40,7 +40,7 @@ def test_the_argument_after_a_colon_and_files_beside_it(folder):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", "has no function get_config"), ("def get_config():\n    return 3\n", "returns no hep2jax Config")],
+    [("", "has no function get_config"), ("def get_config():\n    return 3\n", "does not return a hep2jax Config")],
 )
 def test_a_file_that_makes_no_configuration(text: str, message: str, folder):
     (folder / "mine.py").write_text(text)

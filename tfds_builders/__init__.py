@@ -1,6 +1,7 @@
 """TFDS builders, one package for each data set; they import nothing of hep2jax and need no TensorFlow.
 
-The import registers every builder: `tfds.builder("hep2_synthetic", file_format="array_record")` works then.
+Importing this package registers every builder, after which `tfds.builder("hep2_synthetic", file_format="array_record")`
+works.
 """
 
 from tfds_builders.aida.aida_dataset_builder import Builder as Aida

@@ -1,4 +1,4 @@
-"""What builders of grey cells share: features of an example, reading its files, cells that repeat others."""
+"""Code shared by the builders of grey cells: features of an example, reading its files, finding repeated cells."""
 
 import collections
 import dataclasses
@@ -29,13 +29,13 @@ class Cell:
     pattern: str
     intensity: str = tables.UNKNOWN
     specimen_id: str = ""
-    """Empty where it is not known."""
+    """Empty if it is not known."""
     location: int = NO_LOCATION
     split: str = "train"
 
     @property
     def key(self) -> str:
-        """Name of the example; the order of keys is that of the numbers."""
+        """Key of the example; keys sort in the order of the numbers."""
         return f"{self.number:05d}"
 
 
@@ -47,11 +47,11 @@ class Crop:
     image: np.ndarray
     """uint8 [height, width]."""
     mask: np.ndarray
-    """uint8 [height, width]: 255 on the cell; all 0 where there is no mask."""
+    """uint8 [height, width]: 255 on the cell; all 0 if there is no mask."""
 
     @property
     def example(self) -> dict[str, Any]:
-        """The features of `features`."""
+        """The values of the features that `features` declares."""
         return {
             "image": pixels.encode_png(self.image),
             "mask": pixels.encode_png(self.mask),
@@ -64,7 +64,7 @@ class Crop:
 
 
 def features(patterns: Sequence[str]) -> dict[str, Any]:
-    """Features of a cell."""
+    """TFDS features of a cell."""
     return {
         "image": tfds.features.Image(shape=(None, None, 1), dtype=np.uint8, encoding_format="png"),
         "mask": tfds.features.Image(shape=(None, None, 1), dtype=np.uint8, encoding_format="png"),
@@ -77,7 +77,7 @@ def features(patterns: Sequence[str]) -> dict[str, Any]:
 
 
 def read(cell: Cell) -> Crop:
-    """The pixels of a cell; ValueError names a file that is damaged or does not fit."""
+    """Read the pixels of a cell; raises ValueError, which names the file, if one is damaged or does not fit."""
     image = pixels.read_grey(cell.image)
     mask = pixels.read_mask(cell.mask, image.shape) if cell.mask else np.zeros(image.shape, bool)
     return Crop(cell=cell, image=image, mask=np.where(mask, np.uint8(255), np.uint8(0)))
@@ -91,32 +91,32 @@ def repeats(crops: Sequence[Crop]) -> list[tuple[Cell, Cell]]:
 
 
 def repeated_specimens(pairs: Sequence[tuple[Cell, Cell]]) -> dict[tuple[str, str], int]:
-    """How many cells two specimens have in common, by the names of the two in order."""
+    """Number of cells that two specimens have in common, by the sorted names of the two."""
     known = (sorted((a.specimen_id, b.specimen_id)) for a, b in pairs if a.specimen_id and b.specimen_id)
-    return dict(collections.Counter((one, other) for one, other in known if one != other))
+    return dict(collections.Counter((first, second) for first, second in known if first != second))
 
 
 def repeat_notes(pairs: Sequence[tuple[Cell, Cell]]) -> list[str]:
-    """A line for each two specimens that share cells, for other repeated cells, and for those in two splits."""
+    """A line for each two specimens that share cells, one for other repeated cells, and one for those in two splits."""
     shared = repeated_specimens(pairs)
     notes = [
-        f"specimens {one} and {other} share {count} cells pixel for pixel: never put them on different sides"
-        for (one, other), count in shared.items()
+        f"specimens {first} and {second} share {count} cells pixel for pixel: never put them into different splits"
+        for (first, second), count in shared.items()
     ]
     if rest := len(pairs) - sum(shared.values()):
         names = shorten([f"{b.key} = {a.key}" for a, b in pairs], _MAX_NAMES)
         notes.append(f"{rest} cells repeat another one pixel for pixel: {names}")
-    if straddling := [(a, b) for a, b in pairs if a.split != b.split]:
-        names = shorten([f"{b.key} in {b.split} = {a.key} in {a.split}" for a, b in straddling], _MAX_NAMES)
-        notes.append(f"{len(straddling)} repeated cells stand in two splits: {names}")
+    if in_two_splits := [(a, b) for a, b in pairs if a.split != b.split]:
+        names = shorten([f"{b.key} in {b.split} = {a.key} in {a.split}" for a, b in in_two_splits], _MAX_NAMES)
+        notes.append(f"{len(in_two_splits)} repeated cells are in two splits: {names}")
     return notes
 
 
 def check_specimens(cells: Sequence[Cell], where: object) -> None:
-    """ValueError if a specimen has cells of two patterns: there is one serum, and so one pattern, on a specimen."""
-    owners: dict[str, Cell] = {}
+    """Raise ValueError if a specimen has cells of two patterns; it cannot, because it is stained with one serum."""
+    first_cells: dict[str, Cell] = {}
     for cell in cells:
-        other = owners.setdefault(cell.specimen_id, cell)
+        other = first_cells.setdefault(cell.specimen_id, cell)
         if cell.specimen_id and other.pattern != cell.pattern:
             raise ValueError(
                 f"{where}: specimen {cell.specimen_id} has cells of two patterns, {other.pattern} ({other.key}) and "
@@ -125,16 +125,13 @@ def check_specimens(cells: Sequence[Cell], where: object) -> None:
 
 
 def record(builder: OwnerFilesBuilder, *, missing: Sequence[str], notes: Sequence[str], crops: Sequence[Crop]) -> None:
-    """Keep with the data set what is missing and what its user must know.
-
-    Also kept, as `repeated_specimens`, are the pairs of names of specimens that share cells.
-    """
+    """Store with the data set what is missing, what its user must know, and which specimens share cells."""
     pairs = repeats(crops)
-    builder.say_missing(*missing)
-    builder.kept["notes"] += [*notes, *repeat_notes(pairs)]
-    builder.kept["repeated_specimens"] += [list(names) for names in repeated_specimens(pairs)]
+    builder.report_missing(*missing)
+    builder.metadata_lists["notes"] += [*notes, *repeat_notes(pairs)]
+    builder.metadata_lists["repeated_specimens"] += [list(names) for names in repeated_specimens(pairs)]
 
 
 def empty_metadata() -> tfds.core.MetadataDict:
-    """The lists that `record` fills."""
+    """Empty lists, which `record` fills."""
     return empty_lists("missing", "notes", "repeated_specimens")

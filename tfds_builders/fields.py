@@ -1,4 +1,4 @@
-"""What builders of whole images share: the features of one field of a specimen."""
+"""Code shared by the builders of fields: the features of one field of a specimen."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,14 +9,14 @@ import tensorflow_datasets as tfds
 KINDS = ("cell", "mitotic_cell", "artefact")
 """Kinds of annotated objects, in the order of their labels."""
 VOID = 255
-"""Value of class masks where nothing is trained or measured, as on artefacts."""
+"""Value of pixels in class masks that are neither trained on nor measured, such as those of artefacts."""
 
 
 def features(patterns: Sequence[str], intensities: Sequence[str], *, channels: int = 1) -> dict[str, Any]:
-    """Features of a field: the image, its objects, and the labels of its specimen.
+    """TFDS features of a field: the image, its objects, and the labels of its specimen.
 
     `instance_mask` is 0 on background and k on object k; `class_mask` is 0 on background, 1 + i on pattern i and
-    `VOID` where nothing counts.
+    `VOID` on pixels that do not count.
     """
     return {
         "image": tfds.features.Image(shape=(None, None, channels), dtype=np.uint8, encoding_format="png"),

@@ -1,7 +1,7 @@
-"""Consensus codes of staining patterns (ICAP, www.anapatterns.org) and what the data sets' labels mean in them.
+"""Consensus codes of staining patterns (ICAP, www.anapatterns.org), and the codes of the data sets' labels.
 
-Codes and names: Damoiseaux et al., Annals of the Rheumatic Diseases 78 (2019), tables 1 and 2. Which codes a label of
-a data set stands for is our reading of the descriptions that its owners give, unless it is a code itself.
+Codes and names: Damoiseaux et al., Annals of the Rheumatic Diseases 78 (2019), tables 1 and 2. Unless a label is itself
+a code, its codes are our interpretation of the descriptions that the owners of the data set give.
 """
 
 import dataclasses
@@ -22,17 +22,17 @@ class Pattern:
 
     @property
     def code(self) -> str:
-        """Such as AC-4."""
+        """The code of the pattern, such as AC-4."""
         return f"AC-{self.number}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Meaning:
-    """What a label of a data set stands for."""
+    """The meaning of a label of a data set."""
 
     codes: tuple[str, ...]
     note: str = ""
-    """What the label leaves open, empty if nothing."""
+    """What the label leaves open; empty if nothing."""
 
 
 _NAMES = {
@@ -101,16 +101,16 @@ LABELS = {
     "cytoplasmatic": Meaning(codes=_range(15, 21), note="mostly AC-19 to AC-21, not apart"),
     "cytoplasmic": Meaning(codes=_range(19, 21)),
 } | {code: Meaning(codes=(code,), note=pattern.name) for code, pattern in PATTERNS.items()}
-"""What each label means; codes stand for themselves."""
+"""The meaning of each label; a code as label means itself."""
 
 
 def codes(label: str) -> tuple[str, ...]:
-    """The codes that a label stands for, in order; empty for an unknown label and where nothing was read."""
+    """The codes of a label, in order; empty for an unknown or empty label."""
     return LABELS[label].codes if label in LABELS else ()
 
 
 def describe(label: str) -> str:
-    """The codes in words, such as `AC-4, AC-5`, runs of three and more as `AC-8 to AC-10`; empty without any."""
+    """The codes of a label as text, such as `AC-4, AC-5` or, from three on, `AC-8 to AC-10`; empty without any."""
     return ", ".join(_runs([PATTERNS[code].number for code in codes(label)]))
 
 

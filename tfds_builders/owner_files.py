@@ -1,4 +1,4 @@
-"""What builders of sets that their owners distribute share: finding the owner's directory, saying what is not there."""
+"""Code shared by the builders of data sets that their owners distribute: the owner's directory, missing files."""
 
 import abc
 import os
@@ -12,17 +12,17 @@ from tfds_builders.records import ArrayRecordBuilder
 
 
 class OwnerFilesBuilder(ArrayRecordBuilder, skip_registration=True):
-    """A builder of a set that its owner distributes.
+    """A builder of a data set that is distributed by its owner.
 
-    `info.metadata` holds lists of lines that are kept with the data: `missing` says what was not there.
+    `info.metadata` holds lists of lines that are stored with the data set; `missing` lists what was missing.
     """
 
     @abc.abstractmethod
     def source_files(self, manual_dir: str | os.PathLike) -> Mapping[str, pathlib.Path]:
-        """Every file that would be read, by its path relative to `manual_dir` or to the top of the owner's tree."""
+        """Every file that a build would read, by its path relative to `manual_dir` or to the owner's top directory."""
 
     @property
-    def kept(self) -> dict[str, list]:
+    def metadata_lists(self) -> dict[str, list]:
         """The lists of `info.metadata`."""
         metadata = self.info.metadata
         assert isinstance(metadata, dict)
@@ -31,31 +31,31 @@ class OwnerFilesBuilder(ArrayRecordBuilder, skip_registration=True):
     def owner_dir(
         self, dl_manager: tfds.download.DownloadManager, absence: Callable[[pathlib.Path], str]
     ) -> pathlib.Path:
-        """The owner's directory, for a build that starts: what an earlier one kept is forgotten.
+        """The owner's directory. This is called when a build starts, and clears the lists of an earlier one.
 
         Raises:
-            FileNotFoundError: It is absent or empty; with the line `absence`.
+            FileNotFoundError: the directory is absent or empty; the message is `absence` of the directory.
         """
-        for lines in self.kept.values():
+        for lines in self.metadata_lists.values():
             lines.clear()
         try:
             return pathlib.Path(os.fspath(dl_manager.manual_dir))
-        except AssertionError as error:  # TFDS's own way to say so
+        except AssertionError as error:  # raised by TFDS if the directory is absent or empty
             raise FileNotFoundError(absence(pathlib.Path(str(dl_manager._manual_dir)))) from error
 
-    def say_missing(self, *lines: str) -> None:
-        """Keep lines on what is missing with the data, and log them."""
+    def report_missing(self, *lines: str) -> None:
+        """Store lines on what is missing with the data set, and log them."""
         assert self.builder_config is not None  # TFDS takes the first of BUILDER_CONFIGS where none is named
-        self.kept["missing"] += lines
+        self.metadata_lists["missing"] += lines
         for line in lines:
             logging.warning("%s/%s: %s", self.name, self.builder_config.name, line)
 
 
 def empty_lists(*names: str) -> tfds.core.MetadataDict:
-    """Metadata of a set before it is built."""
+    """Metadata of a data set before it is built."""
     return tfds.core.MetadataDict({name: [] for name in names})
 
 
 def shorten(names: list[str], limit: int) -> str:
-    """The first `limit` names, and how many more there are."""
+    """The first `limit` names, and the number of the others."""
     return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

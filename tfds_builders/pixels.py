@@ -1,4 +1,4 @@
-"""Pixels of the owners' files: decoding that refuses damaged ones and stays quiet, PNG encoding."""
+"""Pixels of the owners' files: decoding, which rejects damaged files and prints nothing, and PNG encoding."""
 
 import io
 import pathlib
@@ -15,12 +15,12 @@ _MASK_THRESHOLD = 127  # some masks are anti-aliased; half white counts as objec
 
 
 def read_grey(path: pathlib.Path) -> np.ndarray:
-    """Grey image, uint8 [height, width].
+    """Read a grey image, uint8 [height, width].
 
-    Grey images that are stored as colour or with a palette are taken where red, green and blue agree.
+    Images that are stored as colour or with a palette are accepted if red, green and blue are equal in every pixel.
 
     Raises:
-        ValueError: The file is damaged, is no PNG, BMP, TIFF or JPEG, is not 8-bit, or has colours.
+        ValueError: the file is damaged, is not a PNG, BMP, TIFF or JPEG file, is not 8-bit, or has colours.
     """
     image = _decode(path)
     if image.mode == "L":
@@ -36,7 +36,7 @@ def read_grey(path: pathlib.Path) -> np.ndarray:
 
 
 def read_colour(path: pathlib.Path) -> np.ndarray:
-    """RGB image, uint8 [height, width, 3]; ValueError if the file is damaged or not 24-bit colour."""
+    """Read an RGB image, uint8 [height, width, 3]; raises ValueError if the file is damaged or not 24-bit colour."""
     image = _decode(path)
     if image.mode != "RGB":
         raise ValueError(f"{path}: expected a 24-bit RGB image, found mode {image.mode}; restore the owner's file")
@@ -44,7 +44,11 @@ def read_colour(path: pathlib.Path) -> np.ndarray:
 
 
 def read_any(path: pathlib.Path) -> np.ndarray:
-    """Grey or colour image as RGB, uint8 [height, width, 3]; ValueError if it is damaged or not 8 bits a channel."""
+    """Read a grey or colour image as RGB, uint8 [height, width, 3].
+
+    Raises:
+        ValueError: the file is damaged, or does not have 8 bits a channel.
+    """
     image = _decode(path)
     if image.mode not in ("1", "L", "P", "RGB", "RGBA"):
         raise ValueError(f"{path}: expected an 8-bit image, found mode {image.mode}; restore the owner's file")
@@ -52,7 +56,7 @@ def read_any(path: pathlib.Path) -> np.ndarray:
 
 
 def read_mask(path: pathlib.Path, shape: tuple[int, ...], *, may_be_empty: bool = False) -> np.ndarray:
-    """Mask, bool [height, width]; ValueError if it is damaged, empty, or not of `shape`."""
+    """Read a mask, bool [height, width]; raises ValueError if it is damaged, empty, or not of the given shape."""
     mask = read_grey(path) > _MASK_THRESHOLD
     if mask.shape != shape:
         raise ValueError(
@@ -65,22 +69,22 @@ def read_mask(path: pathlib.Path, shape: tuple[int, ...], *, may_be_empty: bool 
 
 
 def encode_png(pixels: np.ndarray) -> io.BytesIO:
-    """PNG file of uint8 or uint16 [height, width], or uint8 RGB [height, width, 3], without colour profile.
+    """Encode uint8 or uint16 [height, width], or uint8 RGB [height, width, 3], as PNG without colour profile.
 
-    TFDS takes a file object's bytes as they are.
+    The result is a file object, because TFDS stores the bytes of one unchanged.
     """
-    ordered = pixels[..., ::-1] if pixels.ndim == 3 else pixels
-    done, encoded = cv2.imencode(".png", np.ascontiguousarray(ordered))
-    if not done:
+    ordered = pixels[..., ::-1] if pixels.ndim == 3 else pixels  # OpenCV takes BGR
+    success, encoded = cv2.imencode(".png", np.ascontiguousarray(ordered))
+    if not success:
         raise ValueError(f"cannot encode an array of shape {pixels.shape} and type {pixels.dtype} as PNG")
     return io.BytesIO(encoded.tobytes())
 
 
 def _decode(path: pathlib.Path) -> Image.Image:
-    """A fully decoded image.
+    """Decode an image completely.
 
-    By Pillow, because OpenCV returns truncated files as if they were whole, and its libpng writes a warning to
-    stderr for each of the many grey files that carry an RGB colour profile.
+    Pillow decodes it, because OpenCV returns truncated files as if they were complete, and its libpng writes a warning
+    to stderr for each of the many grey files that carry an RGB colour profile.
     """
     data = path.read_bytes()
     try:
@@ -95,20 +99,20 @@ def _decode(path: pathlib.Path) -> Image.Image:
 
 
 def strip_png(data: bytes) -> bytes:
-    """A PNG file with nothing but its pixels: no colour profile, resolution, date or text.
+    """Remove everything except the pixels from a PNG file: colour profile, resolution, date and text.
 
     Raises:
-        ValueError: The file ends early, or a chunk of the pixels does not have its checksum.
+        ValueError: the file ends early, or the checksum of a chunk with pixels is wrong.
     """
-    kept, position, kind = [_SIGNATURE], len(_SIGNATURE), b""
+    chunks, position, kind = [_SIGNATURE], len(_SIGNATURE), b""
     while kind != b"IEND":
         if position + 12 > len(data):
             raise ValueError("the file is truncated")
         length, kind = struct.unpack_from(">I4s", data, position)
         chunk, position = data[position : position + 12 + length], position + 12 + length
         if kind in _PIXEL_CHUNKS:
-            kept.append(_checked(chunk, length))
-    return b"".join(kept)
+            chunks.append(_checked(chunk, length))
+    return b"".join(chunks)
 
 
 def _checked(chunk: bytes, length: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Rows of a spreadsheet or of a text table with comma or semicolon, as text."""
+"""Reads the rows of a spreadsheet, or of a text table with commas or semicolons, as text."""
 
 import csv
 import io
@@ -11,12 +11,12 @@ SUFFIXES = (".csv", ".xlsx", ".xls")
 
 
 def read_sheet(path: pathlib.Path) -> Rows:
-    """Line number and stripped entries of each row of the first sheet that is not blank.
+    """Line number and stripped entries of each row of the first sheet, without blank rows.
 
-    Excel's files are read by python-calamine, the one well-kept reader of both its formats (xlrd reads .xls only).
+    Excel files are read by python-calamine, the only maintained reader of both formats (xlrd reads .xls only).
 
     Raises:
-        ValueError: The file is damaged, or its reader is not installed.
+        ValueError: the file is damaged, or the reader is not installed.
     """
     lines = _read_text(path) if path.suffix.lower() == ".csv" else _read_excel(path)
     rows = [(number, [_text(entry) for entry in line]) for number, line in enumerate(lines, start=1)]
@@ -26,7 +26,7 @@ def read_sheet(path: pathlib.Path) -> Rows:
 def _read_text(path: pathlib.Path) -> list[list[str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-        delimiter = ";" if text.count(";") > text.count(",") else ","  # Excel writes ; where the comma is decimal
+        delimiter = ";" if text.count(";") > text.count(",") else ","  # Excel writes ; if the decimal sign is a comma
         return list(csv.reader(io.StringIO(text), delimiter=delimiter))
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is not a text table ({error}); restore it from the owner's archive") from error
@@ -37,7 +37,7 @@ def _read_excel(path: pathlib.Path) -> list[list[Any]]:
         import python_calamine
     except ImportError as error:
         raise ValueError(
-            f"{path}: reading it needs python-calamine: pip install 'hep2jax[aida]', or save it beside as .csv"
+            f"{path}: reading it needs python-calamine; run pip install 'hep2jax[aida]', or save it beside as .csv"
         ) from error
     try:
         return python_calamine.CalamineWorkbook.from_path(path).get_sheet_by_index(0).to_python(skip_empty_area=False)
@@ -46,5 +46,5 @@ def _read_excel(path: pathlib.Path) -> list[list[Any]]:
 
 
 def _text(entry: Any) -> str:
-    """Numbers are floats in Excel: 12.0 is 12."""
+    """An entry as text; Excel stores integers as floats, so 12.0 becomes 12."""
     return str(int(entry)) if isinstance(entry, float) and entry.is_integer() else str(entry).strip()

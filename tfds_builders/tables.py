@@ -1,4 +1,4 @@
-"""Tables of the owners': reading rows, unifying how labels, cells and specimens are written."""
+"""Tables of the owners: reading rows, and unifying how labels, cells and specimens are written."""
 
 import csv
 import itertools
@@ -16,7 +16,11 @@ Rows = list[tuple[int, list[str]]]
 
 
 def read_rows(path: pathlib.Path) -> Rows:
-    """Rows of a table with any line end, all of one length; ValueError names the file and the line."""
+    """Rows of a table with any line ending.
+
+    Raises:
+        ValueError: the file is not a text table, or its rows differ in length; the message names the file and the line.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline=None) as file:
             reader = csv.reader(file)
@@ -30,7 +34,7 @@ def read_rows(path: pathlib.Path) -> Rows:
 
 
 def read_header(path: pathlib.Path) -> dict[str, int]:
-    """The `header` of any file, empty if it is no text: to find out which of several tables is the one sought."""
+    """The `header` of any file, empty if it is not text; used to find the right one among several tables."""
     try:
         with path.open(encoding="utf-8-sig", newline=None) as file:
             return header([(1, [entry.strip() for entry in line]) for line in itertools.islice(csv.reader(file), 1)])
@@ -39,17 +43,17 @@ def read_header(path: pathlib.Path) -> dict[str, int]:
 
 
 def header(rows: Rows) -> dict[str, int]:
-    """Columns of a table by the lower-case names in its first row, with a blank for an underscore."""
+    """Columns of a table by the names in its first row, in lower case and with blanks for underscores."""
     return {name.lower().replace("_", " "): column for column, name in enumerate(rows[0][1])} if rows else {}
 
 
 def spellings_of(patterns: Sequence[str], variants: Mapping[str, str]) -> dict[str, str]:
-    """Pattern by each of its spellings, in the form that `known` looks up."""
+    """The pattern of each spelling, as a table for `known`."""
     return {plain(name): name for name in patterns} | {plain(name): pattern for name, pattern in variants.items()}
 
 
 def known(value: str, spellings: Mapping[str, str], what: str, where: str) -> str:
-    """The unified name of a label; case, blanks, hyphens and underscores do not count."""
+    """The unified name of a label, ignoring case, blanks, hyphens and underscores; ValueError for an unknown one."""
     if plain(value) not in spellings:
         names = ", ".join(dict.fromkeys(spellings.values()))
         raise ValueError(f"{where}: unknown {what} '{value}'; expected one of {names}")
@@ -57,12 +61,12 @@ def known(value: str, spellings: Mapping[str, str], what: str, where: str) -> st
 
 
 def intensity(value: str, where: str) -> str:
-    """One of `INTENSITIES`; an empty entry is unknown."""
+    """One of `INTENSITIES`; an empty entry means unknown."""
     return known(value or UNKNOWN, spellings_of(INTENSITIES, {}), "intensity", where)
 
 
 def cell_number(entry: str, where: str) -> int:
-    """Number of a cell from `7`, `00007`, `00007.png` or a path that ends so."""
+    """Number of a cell from `7`, `00007`, `00007.png` or a path that ends with one of these."""
     match = cell_id(entry)
     if match is None:
         raise ValueError(f"{where}: '{entry}' is not the id of a cell, such as 00007 or 00007.png")
@@ -70,12 +74,12 @@ def cell_number(entry: str, where: str) -> int:
 
 
 def cell_id(entry: str) -> re.Match[str] | None:
-    """The id of a cell in an entry, its number the first group; None if there is none."""
+    """Match of a cell id in an entry, with the number as first group; None if there is none."""
     return _CELL_ID.fullmatch(entry.replace("\\", "/").rsplit("/", 1)[-1])
 
 
 def specimen_name(entry: str) -> str:
-    """Name of a specimen: a number as s007, any other text as it is, empty where unknown."""
+    """Name of a specimen: s007 for a number, any other text unchanged; empty if it is not known."""
     return f"s{int(entry):03d}" if entry.isdecimal() else entry
 
 

@@ -1,1 +1,1 @@
-"""From prepared data sets to batches: preparation, sources, protocols, geometry, pipeline, feeding, tiles."""
+"""From data sets on disk to batches on devices: data sets, splits, augmentation, training streams, tiles."""

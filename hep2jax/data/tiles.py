@@ -1,4 +1,4 @@
-"""Whole images by overlapping tiles with smooth blending."""
+"""Cuts images into overlapping tiles, and blends the predictions of tiles smoothly into those of images."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
@@ -9,7 +9,7 @@ from jaxtyping import Float32, UInt8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tile:
-    """Where a tile lies: image number, top-left corner in the (padded) image, and whether it is the image's last."""
+    """Position of a tile: image number, top-left corner in the (padded) image, and whether it is the image's last."""
 
     image: int
     top: int
@@ -18,7 +18,7 @@ class Tile:
 
 
 def starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Evenly spread first pixels of tiles that cover `length` pixels with at least `overlap` in common."""
+    """First pixels of evenly spaced tiles that cover `length` pixels and overlap by at least `overlap` pixels."""
     if length <= tile:
         return [0]
     count = int(np.ceil((length - overlap) / (tile - overlap)))
@@ -32,13 +32,16 @@ def plan(image: int, shape: tuple[int, int], tile: int, overlap: int) -> list[Ti
 
 
 def pad_to_tile(image: UInt8[np.ndarray, "height width"], tile: int) -> UInt8[np.ndarray, "padded padded"]:
-    """The image, mirrored at bottom and right where it is smaller than a tile."""
-    short = [max(0, tile - n) for n in image.shape]
-    return np.pad(image, [(0, short[0]), (0, short[1])], mode="symmetric") if any(short) else image
+    """The image; if it is smaller than a tile, it is padded at the bottom and on the right with its mirror image."""
+    padding = [max(0, tile - n) for n in image.shape]
+    return np.pad(image, [(0, padding[0]), (0, padding[1])], mode="symmetric") if any(padding) else image
 
 
 def window(tile: int, overlap: int) -> Float32[np.ndarray, "tile tile"]:
-    """Blending weights: raised cosine over `overlap` pixels at each side, never zero."""
+    """Blending weights: a raised cosine over `overlap` pixels at each edge.
+
+    They are never zero, because the sum of the weights of a pixel is divided by.
+    """
     ramp = np.ones(tile)
     if overlap:
         rise = np.sin(0.5 * np.pi * (np.arange(overlap) + 0.5) / overlap) ** 2
@@ -49,7 +52,10 @@ def window(tile: int, overlap: int) -> Float32[np.ndarray, "tile tile"]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class TileBatch:
-    """Tiles of any images, padded with zeros to a full batch; `tiles` names the real ones."""
+    """Tiles of one or more images, padded with zeros to a full batch; `tiles` are the positions of the real ones.
+
+    Batches are full because a forward pass is compiled for one batch size.
+    """
 
     tiles: tuple[Tile, ...]
     image: UInt8[np.ndarray, "batch tile tile"]
@@ -59,7 +65,10 @@ class TileBatch:
 def batches(
     images: Iterable[tuple[np.ndarray, np.ndarray]], *, batch_size: int, tile: int, overlap: int
 ) -> Iterator[TileBatch]:
-    """Cut (image uint8 [H, W], tone_curve float32 [4]) pairs into full batches of tiles, across image borders."""
+    """Cut pairs of an image (uint8 [H, W]) and its tone curve (float32 [4]) into full batches of tiles.
+
+    A batch may hold tiles of several images.
+    """
     waiting: list[tuple[Tile, np.ndarray, np.ndarray]] = []
     for number, (image, tone_curve) in enumerate(images):
         padded = pad_to_tile(image, tile)
@@ -75,16 +84,16 @@ def batches(
 def _stack(rows: list[tuple[Tile, np.ndarray, np.ndarray]], batch_size: int) -> TileBatch:
     pixels = np.stack([row[1] for row in rows])
     tone_curve = np.stack([row[2] for row in rows])
-    missing = [(0, batch_size - len(rows))]
+    padding = [(0, batch_size - len(rows))]
     return TileBatch(
         tiles=tuple(row[0] for row in rows),
-        image=np.pad(pixels, missing + [(0, 0), (0, 0)]),
-        tone_curve=np.pad(tone_curve, missing + [(0, 0)]),
+        image=np.pad(pixels, padding + [(0, 0), (0, 0)]),
+        tone_curve=np.pad(tone_curve, padding + [(0, 0)]),
     )
 
 
 class Blender:
-    """Collects the tiles of one image at a time and returns its blended probabilities after the last one."""
+    """Blends the predictions of tiles, one image at a time; returns the image's probabilities after its last tile."""
 
     def __init__(self, tile: int, overlap: int) -> None:
         self._window = window(tile, overlap)[..., None]
@@ -95,14 +104,18 @@ class Blender:
     def add(
         self, tile: Tile, probabilities: np.ndarray, shape: tuple[int, int]
     ) -> Float32[np.ndarray, "height width class"] | None:
-        """Add one tile's [tile, tile, K] probabilities for an image of `shape`; the image, if it was the last."""
+        """Add the probabilities [tile, tile, K] of one tile of an image of `shape`.
+
+        Returns:
+            The blended probabilities of the image after its last tile, otherwise None.
+        """
         padded = (max(shape[0], self._tile), max(shape[1], self._tile))
         if self._sum is None or self._weight is None:
             self._sum = np.zeros((*padded, probabilities.shape[-1]), np.float32)
             self._weight = np.zeros((*padded, 1), np.float32)
-        place = np.s_[tile.top : tile.top + self._tile, tile.left : tile.left + self._tile]
-        self._sum[place] += probabilities * self._window
-        self._weight[place] += self._window
+        region = np.s_[tile.top : tile.top + self._tile, tile.left : tile.left + self._tile]
+        self._sum[region] += probabilities * self._window
+        self._weight[region] += self._window
         if not tile.last:
             return None
         blended = (self._sum / self._weight)[: shape[0], : shape[1]]

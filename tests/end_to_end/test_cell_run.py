@@ -64,7 +64,7 @@ def test_predict_reads_a_folder_of_cells(finished, command, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("\n") == 2  # nothing from the image libraries
     assert "broken.png: not an image" in done.stderr
-    assert "masked_mask.png: not a mask that can be decoded, or truncated; masked.png left out" in done.stderr
+    assert "masked_mask.png: not an image, or damaged; masked.png is left out" in done.stderr
     assert "3 of 5 images read" in done.stdout
     rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines()))
     assert len(rows) == 3

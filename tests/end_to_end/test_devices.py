@@ -75,7 +75,7 @@ def test_a_batch_that_does_not_divide_is_refused(command, tiny_flags, tmp_path):
         env={"JAX_NUM_CPU_DEVICES": "4"},
     )
     assert done.returncode == 2
-    assert done.stderr.strip() == "hep2jax: train.global_batch_size=6 does not divide over 4 devices; take 4 or 8"
+    assert done.stderr.strip() == "hep2jax: train.global_batch_size=6: must be a multiple of the 4 devices; take 4 or 8"
     assert not (tmp_path / "w").exists()
 
 

@@ -148,7 +148,7 @@ def test_what_is_missing_is_said_and_the_rest_goes_on(tmp_path):
     builder = build(tmp_path / "data", root)
     assert builder.info.metadata["missing"] == [
         "4 of 2080 images found",
-        "1 images of the table are not there: lost.png",
+        "1 images of the table do not exist: lost.png",
         "1 images have no row in the table, left out: stray.png",
         "1 images have the unknown term 'strange term', their patterns are not all known: a1.png",
         "2 images have no pattern and are not negative: b.tif, c.bmp",
@@ -192,7 +192,7 @@ def test_excel_without_its_reader_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "python_calamine", None)  # as if it were not installed
     root = write_archive(tmp_path, ROWS, write=write_xls, suffix=".xls")
     with pytest.raises(
-        ValueError, match=r"needs python-calamine: pip install 'hep2jax\[aida\]', or save it beside as .csv"
+        ValueError, match=r"needs python-calamine; run pip install 'hep2jax\[aida\]', or save it beside as .csv"
     ):
         layout.read_contents(root)
 
@@ -211,7 +211,7 @@ def test_damaged_excel_tables_are_named(tmp_path, suffix, content):
 BAD = {
     "no column": ([["ImageFileName", "Patterns"], ["a1.png", "AC-1"]], ValueError, "no header with the columns"),
     "binary": (None, ValueError, "not a text table"),
-    "twice": ([HEAD, ROWS[0], ROWS[0]], ValueError, "line 3: the image a1.png stands there twice"),
+    "twice": ([HEAD, ROWS[0], ROWS[0]], ValueError, "line 3: the image a1.png is listed twice"),
     "no image": ([HEAD, [1, "lost.png", "positive", "AC-1", ""]], FileNotFoundError, "none of the 1 images"),
 }
 

@@ -266,7 +266,7 @@ DAMAGES = {
     "two patterns": (TABLE, replace("homogeneous", "nucleolar"), "must share one pattern"),
     "commas": (TABLE, lambda path: path.write_text(path.read_text().replace(";", ",")), "no column 'intensity'"),
     "short row": (TABLE, replace(";002;", ";"), "line 3: 9 entries instead of 10"),
-    "repeated object": (TABLE, replace(";002;", ";001;"), "cell_ID 1 stands there twice"),
+    "repeated object": (TABLE, replace(";002;", ";001;"), "cell_ID 1 is listed twice"),
     "no number": (TABLE, replace(";002;", ";two;"), "cell_ID 'two' is not a number"),
     "empty table": (TABLE, lambda path: path.write_bytes(b""), "no column 'intensity'"),
     "binary table": (TABLE, lambda path: path.write_bytes(b"\xff\xfe\x00"), "not a text table"),
@@ -315,7 +315,7 @@ def test_damaged_contest_files_are_named(tmp_path, name, change, said):
 
 def test_cells_need_the_table_of_specimens(tmp_path):
     (icpr2012_layout.write_archive(tmp_path, numbers=(1,)) / icpr2012_layout.CONTEST / "cells.csv").unlink()
-    with pytest.raises(FileNotFoundError, match="which specimen each contest cell is from"):
+    with pytest.raises(FileNotFoundError, match="gives the specimen of each contest cell"):
         build(tmp_path / "data", tmp_path, "cells")
 
 

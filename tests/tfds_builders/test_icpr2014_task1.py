@@ -384,7 +384,7 @@ def test_a_native_cell_of_78_pixels_is_no_mixture(tmp_path):
 def test_a_cell_that_stands_there_twice_is_refused(tmp_path):
     write_class_folders(tmp_path)
     shutil.copy(tmp_path / "Homogeneous" / "00001.png", tmp_path / "Golgi" / "1.png")
-    with pytest.raises(ValueError, match="cell 00001 stands there twice") as caught:
+    with pytest.raises(ValueError, match="cell 00001 occurs twice") as caught:
         layout.find_copy(tmp_path)
     assert "Golgi/1.png" in str(caught.value)
 
@@ -435,7 +435,7 @@ def test_flat_cells_without_any_label(tmp_path):
 def test_a_table_that_contradicts_the_folders_is_refused(tmp_path):
     write_class_folders(tmp_path)
     write_table(tmp_path / "gt_training.csv", [*labels(range(1, 18)), "18,Speckled"])
-    with pytest.raises(ValueError, match=r"cell 00018: .*gt_training.csv, line 19, says speckled, .*Golgi/00018.png"):
+    with pytest.raises(ValueError, match=r"cell 00018 is speckled in .*gt_training.csv, line 19, .*Golgi/00018.png"):
         contents(tmp_path)
 
 
@@ -453,7 +453,7 @@ PLACES_HEAD = "Image ID,specimen,location,intensity"
 BAD_TABLES = {
     "unknown class": (LABELS, ["Image ID,Image class", "1,Homogenous"], "line 2: unknown pattern 'Homogenous'"),
     "no number": (LABELS, ["Image ID,Image class", "one,Golgi"], "line 2: 'one' is not the id of a cell"),
-    "twice": (LABELS, ["Image ID,Image class", "1,Homogeneous", "00001,Homogeneous"], "line 3: cell 00001 stands"),
+    "twice": (LABELS, ["Image ID,Image class", "1,Homogeneous", "00001,Homogeneous"], "line 3: cell 00001 is listed"),
     "no class": (LABELS, ["Image ID,Kind", "1,Golgi"], "no column 'Image class'"),
     "semicolons": (LABELS, ["Image ID;Image class", "1;Golgi"], "no column 'Image ID'"),
     "short row": (LABELS, ["Image ID,Image class", "1"], "line 2: 1 entries instead of 2"),
@@ -462,7 +462,7 @@ BAD_TABLES = {
     "no specimen": (PLACES, ["Image ID,location", "1,1"], "no column 'specimen'"),
     "location": (PLACES, [PLACES_HEAD, "1,1,left,positive"], "line 2: location 'left' is not a number"),
     "intensity": (PLACES, [PLACES_HEAD, "1,1,1,negative"], "line 2: unknown intensity 'negative'"),
-    "place twice": (PLACES, [PLACES_HEAD, "1,1,1,positive", "1,1,1,positive"], "line 3: cell 00001 stands"),
+    "place twice": (PLACES, [PLACES_HEAD, "1,1,1,positive", "1,1,1,positive"], "line 3: cell 00001 is listed twice"),
 }
 
 
@@ -564,7 +564,7 @@ def test_specimens_that_repeat_each_other_are_found(tmp_path):
     write_places(tmp_path / "manual" / "specimens.csv")
     builder = build(tmp_path / "data", tmp_path / "manual")
     assert builder.info.metadata["notes"][-1] == (
-        "specimens s005 and s006 share 2 cells pixel for pixel: never put them on different sides"
+        "specimens s005 and s006 share 2 cells pixel for pixel: never put them into different splits"
     )
     assert builder.info.metadata["repeated_specimens"] == [["s005", "s006"]]
 
@@ -574,7 +574,7 @@ def test_repeated_cells_in_two_splits_are_said(tmp_path):
     builder = build(tmp_path / "data", tmp_path / "manual")
     assert builder.info.metadata["notes"][1:] == [
         "1 cells repeat another one pixel for pixel: 00008 = 00007",
-        "1 repeated cells stand in two splits: 00008 in test = 00007 in validation",
+        "1 repeated cells are in two splits: 00008 in test = 00007 in validation",
     ]
     assert builder.info.metadata["repeated_specimens"] == []
 

@@ -188,7 +188,7 @@ def test_contradictions_are_refused(tmp_path):
     ):
         layout.read_contents(root)
     icpr2014_task2_layout.save(root / "copy" / "00001_p0.tif", icpr2014_task2_layout.image(1, 0))
-    with pytest.raises(ValueError, match="stands there twice") as caught:
+    with pytest.raises(ValueError, match="two files of one field") as caught:
         layout.read_contents(root)
     assert "copy/00001_p0.tif" in str(caught.value)
 

@@ -146,12 +146,12 @@ def test_what_is_missing_is_said(tmp_path):
         "fold 2: 1 of 10 specimens have no side",
         "fold 4: 1 listed specimens have no cell",
     ]
-    assert layout.fold_sides(contents(tmp_path).cells[4], contents(tmp_path).sides)[1] == -1
+    assert layout.fold_sides(contents(tmp_path).cells[4], contents(tmp_path).splits)[1] == -1
 
 
 def test_an_index_without_any_image(tmp_path):
     write_table(tmp_path / "manual" / "index.csv", [row(1)], head=(HEAD,))
-    with pytest.raises(FileNotFoundError, match="index.csv: none of the images that it names is there"):
+    with pytest.raises(FileNotFoundError, match="index.csv: none of the images that it names exists"):
         build(tmp_path / "data", tmp_path / "manual", Builder)
 
 
@@ -172,18 +172,18 @@ BAD_TABLES = {
     "no specimen": (INDEX, [HEAD, "a.png,,nucleolar,,"], "line 2: no specimen"),
     "no image": (INDEX, [HEAD, ",,nucleolar,1,"], "line 2: '' is not the path"),
     "elsewhere": (INDEX, [HEAD, "../a.png,,nucleolar,1,"], "line 2: '../a.png' is not the path"),
-    "twice": (INDEX, [HEAD, "a.png,,nucleolar,1,", "a.png,,nucleolar,1,"], "a.png stands there twice"),
+    "twice": (INDEX, [HEAD, "a.png,,nucleolar,1,", "a.png,,nucleolar,1,"], "a.png is listed twice"),
     "number": (INDEX, ["image,class,specimen,cell_id", "a.png,nucleolar,1,x"], "line 2: 'x' is not the id of a cell"),
     "number twice": (
         INDEX,
         ["image,class,specimen,cell_id", "a.png,nucleolar,1,7", "b.png,nucleolar,1,7"],
-        "the cell_id 7 stands there twice",
+        "the cell_id 7 is listed twice",
     ),
     "two patterns": (INDEX, [HEAD, "a.png,,nucleolar,1,", "b.png,,centromere,1,"], "specimen s001 has cells of two"),
-    "sixth fold": (FOLDS, [FOLDS_HEAD, "6,1,train"], "line 2: fold 6 is none of the 5"),
+    "sixth fold": (FOLDS, [FOLDS_HEAD, "6,1,train"], "line 2: there is no fold 6; the 5"),
     "no fold": (FOLDS, [FOLDS_HEAD, "one,1,train"], "line 2: fold 'one' is not a number"),
     "unknown side": (FOLDS, [FOLDS_HEAD, "1,1,left"], "line 2: unknown side 'left'; expected one of train, test"),
-    "both sides": (FOLDS, [FOLDS_HEAD, "1,1,train", "1,01,test"], "line 3: specimen s001 stands twice in fold 1"),
+    "both sides": (FOLDS, [FOLDS_HEAD, "1,1,train", "1,01,test"], "line 3: specimen s001 is listed twice in fold 1"),
 }
 
 
@@ -200,10 +200,10 @@ def test_damaged_tables_are_named(tmp_path, name):
 
 def test_folders_of_folds_without_a_header_and_on_both_sides(tmp_path):
     write_fold_folders(write_cells(tmp_path), head=())
-    assert len(contents(tmp_path).sides) == 50
+    assert len(contents(tmp_path).splits) == 50
     with (tmp_path / "fold3" / "test.csv").open("a") as file:
         file.write("".join(f"{specimen}\n" for specimen in range(1, 11) if side_of(specimen, 3) == "train"))
-    with pytest.raises(ValueError, match=r"fold3/train.csv, line 1: specimen s\d+ stands twice in fold 3"):
+    with pytest.raises(ValueError, match=r"fold3/train.csv, line 1: specimen s\d+ is listed twice in fold 3"):
         contents(tmp_path)
 
 

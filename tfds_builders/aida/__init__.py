@@ -1,1 +1,1 @@
-"""AIDA_HEp-2: whole images with one or several consensus patterns."""
+"""AIDA_HEp-2: images with one or several consensus patterns."""

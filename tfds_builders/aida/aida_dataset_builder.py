@@ -14,10 +14,10 @@ from tfds_builders.owner_files import OwnerFilesBuilder, empty_lists
 
 
 class Builder(OwnerFilesBuilder):
-    """Whole images with the consensus patterns that three physicians agree on, none, one or several of an image.
+    """Images, each with the consensus patterns on which three physicians agree: zero, one or several.
 
-    All are in the split `train`. `info.metadata` has lists of lines: `missing` says what was not there, `notes` how
-    the table was read.
+    All are in the split `train`. `info.metadata` has lists of lines: `missing` lists what was missing, `notes` explains
+    how the table was read.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -29,7 +29,7 @@ class Builder(OwnerFilesBuilder):
     )
 
     def source_files(self, manual_dir: str | os.PathLike) -> dict[str, pathlib.Path]:
-        """Every file that would be read, by its path relative to `manual_dir`."""
+        """Every file that a build would read, by its path relative to `manual_dir`."""
         top = pathlib.Path(manual_dir)
         return {path.relative_to(top).as_posix(): path for path in layout.source_files(top)}
 
@@ -51,8 +51,8 @@ class Builder(OwnerFilesBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         contents = layout.read_contents(self.owner_dir(dl_manager, layout.absence))
-        self.say_missing(*contents.missing)
-        self.kept["notes"] += contents.notes
+        self.report_missing(*contents.missing)
+        self.metadata_lists["notes"] += contents.notes
         return {"train": self._generate_examples(contents.images)}
 
     def _generate_examples(self, images: Sequence[layout.Image]) -> Iterator[tuple[str, dict[str, Any]]]:

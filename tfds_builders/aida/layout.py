@@ -1,7 +1,7 @@
-"""The files of AIDA_HEp-2: a folder of images and one table that labels them.
+"""The files of AIDA_HEp-2: a folder of images and one table with their labels.
 
-Public are the names of the table and of two of its columns, ImageFileName and StainingPatterns. Which further column
-is the patient and which the intensity is our reading, made from their names and values. Decodes no pixel.
+The names of the table and of two of its columns, ImageFileName and StainingPatterns, are public. Which other columns
+hold the patient and the intensity is our interpretation, from their names and values. This module decodes no pixels.
 """
 
 import collections
@@ -21,7 +21,7 @@ PUBLISHED_IMAGES = 2080
 
 _COLUMNS = ("imagefilename", "stainingpatterns")
 _PATIENT_WORDS = ("patient", "sample", "record", "serum", "sera")
-_OTHER_WORDS = ("age", "sex", "gender")  # at the end or start of a column's name: of the patient, but not its name
+_OTHER_WORDS = ("age", "sex", "gender")  # columns that start or end with these describe patients but do not name them
 _GRADES = tables.spellings_of(INTENSITIES, {"pos": "positive", "+": "positive", "neg": "negative", "": UNKNOWN})
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 _MAX_NAMES = 8  # in a line about what is missing
@@ -33,22 +33,22 @@ class Image:
 
     path: pathlib.Path
     patterns: tuple[str, ...]
-    """Codes, of `terms.CODES`."""
+    """Codes from `terms.CODES`."""
     unknown_terms: tuple[str, ...]
     intensity: str
     """One of `INTENSITIES`."""
     specimen_id: str
-    """Name of the patient's record over all data sets; empty where the table does not say."""
+    """Name of the patient's record, unique over all data sets; empty if the table does not give it."""
 
     @property
     def patterns_known(self) -> bool:
-        """Whether `patterns` is all that there is: every term is known, and a positive image has one."""
+        """Whether `patterns` is complete: every term is known, and an image that is not negative has a pattern."""
         return not self.unknown_terms and (bool(self.patterns) or self.intensity == "negative")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Contents:
-    """Labelled images in the order of the table, with lines on what is missing and what a user must know."""
+    """Labelled images in the order of the table, with lines on what is missing and on what a user must know."""
 
     images: tuple[Image, ...]
     missing: list[str]
@@ -57,7 +57,7 @@ class Contents:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Columns:
-    """Which column of the table is what."""
+    """Indices of the columns of the table."""
 
     image: int
     patterns: int
@@ -66,7 +66,7 @@ class _Columns:
 
 
 def absence(manual_dir: pathlib.Path) -> str:
-    """One line for a directory without the data: what was sought there, and how to obtain it."""
+    """One line for a directory without the data: what was expected there, and how to obtain it."""
     return (
         f"aida: no labelled images found in '{manual_dir}' and its folders: expected {TABLE_NAME}.xls (or .xlsx, .csv) "
         "with the columns ImageFileName and StainingPatterns, and the images in aida_project_database/; register at "
@@ -75,45 +75,42 @@ def absence(manual_dir: pathlib.Path) -> str:
 
 
 def find_table(manual_dir: pathlib.Path) -> pathlib.Path:
-    """The table; what a user made of the owner's goes first, .csv before .xlsx before .xls.
+    """The table. A table that a user has converted takes precedence over the owner's: .csv, then .xlsx, then .xls.
 
     Raises:
-        FileNotFoundError: There is none.
-        ValueError: There are two of one kind.
+        FileNotFoundError: there is no table.
+        ValueError: there are two of one kind.
     """
     for suffix in sheets.SUFFIXES:
-        found = [path for path in _files(manual_dir) if path.name.lower() == f"{TABLE_NAME}{suffix}".lower()]
-        if len(found) > 1:
-            raise ValueError(f"{found[0]} stands there twice, as {found[1]}, too: remove one of them")
-        if found:
-            return found[0]
+        tables_found = [path for path in _files(manual_dir) if path.name.lower() == f"{TABLE_NAME}{suffix}".lower()]
+        if len(tables_found) > 1:
+            raise ValueError(f"there are two tables, {tables_found[0]} and {tables_found[1]}; remove one of them")
+        if tables_found:
+            return tables_found[0]
     raise FileNotFoundError(absence(manual_dir))
 
 
 def read_contents(manual_dir: pathlib.Path) -> Contents:
-    """The images that are there with their labels.
+    """The images that exist, with their labels.
 
     Raises:
-        FileNotFoundError: There is no table, or none of its images.
-        ValueError: The table is damaged, lacks a column or names an image twice.
+        FileNotFoundError: there is no table, or none of its images exists.
+        ValueError: the table is damaged, lacks a column or names an image twice.
     """
     table = find_table(manual_dir)
     rows = sheets.read_sheet(table)
     columns, header, rows = _find_columns(table, rows)
     entries = _by_name(table, rows, columns.image)
     files = _images(manual_dir)
-    found = {name: files[name] for name in entries if name in files}
-    images = tuple(_image(path, entries[name], columns) for name, path in found.items())
+    images = tuple(_image(files[name], row, columns) for name, row in entries.items() if name in files)
     if not images:
-        raise FileNotFoundError(
-            f"{absence(manual_dir)} (none of the {len(entries)} images that {table} names is there)"
-        )
+        raise FileNotFoundError(f"{absence(manual_dir)} (none of the {len(entries)} images that {table} names exists)")
     missing = [*_missing_files(entries, files), *_missing_labels(images)]
     return Contents(images=images, missing=missing, notes=list(_notes(columns, header)))
 
 
 def source_files(manual_dir: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Every file that would be read."""
+    """Every file that a build would read."""
     yield find_table(manual_dir)
     yield from _images(manual_dir).values()
 
@@ -123,16 +120,17 @@ def _files(manual_dir: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _images(manual_dir: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Every image by its lower-case name; ValueError if a name stands there twice."""
-    found: dict[str, pathlib.Path] = {}
+    """Every image by its lower-case name; raises ValueError if two images have the same name."""
+    images: dict[str, pathlib.Path] = {}
     for path in _files(manual_dir):
-        if path.suffix.lower() in _SUFFIXES and found.setdefault(path.name.lower(), path) != path:
-            raise ValueError(f"{path} stands there twice, as {found[path.name.lower()]}, too: remove one of them")
-    return found
+        if path.suffix.lower() in _SUFFIXES and images.setdefault(path.name.lower(), path) != path:
+            other = images[path.name.lower()]
+            raise ValueError(f"two images have the same name, {other} and {path}; remove one of them")
+    return images
 
 
 def _find_columns(table: pathlib.Path, rows: tables.Rows) -> tuple[_Columns, list[str], tables.Rows]:
-    """The columns, their names, and the rows below the header."""
+    """The columns, the entries of the header, and the rows below it."""
     for start, (_, entries) in enumerate(rows):
         names = [tables.plain(entry) for entry in entries]
         if all(name in names for name in _COLUMNS):
@@ -151,14 +149,14 @@ def _find_columns(table: pathlib.Path, rows: tables.Rows) -> tuple[_Columns, lis
 
 
 def _intensity_column(names: Sequence[str], values: Sequence[Sequence[str]], free: Sequence[int]) -> int | None:
-    """The column that is called so, else the first whose entries are all positive or negative."""
-    called = (k for k in free if "intensity" in names[k] or "fluorescence" in names[k])
-    graded = (k for k in free if any(values[k]) and all(tables.plain(value) in _GRADES for value in values[k]))
-    return next(called, next(graded, None))
+    """The column with intensity or fluorescence in its name, or the first with nothing but intensities as entries."""
+    by_name = (k for k in free if "intensity" in names[k] or "fluorescence" in names[k])
+    by_values = (k for k in free if any(values[k]) and all(tables.plain(value) in _GRADES for value in values[k]))
+    return next(by_name, next(by_values, None))
 
 
 def _patient_column(names: Sequence[str], free: Sequence[int]) -> int | None:
-    """The column that names patients, samples, records or sera, in this order."""
+    """The column that names patients, samples, records or sera, in this order of preference."""
     named = [k for k in free if not names[k].startswith(_OTHER_WORDS) and not names[k].endswith(_OTHER_WORDS)]
     fits: list[Callable[[str], bool]] = [lambda name, word=word: word in name for word in _PATIENT_WORDS]
     fits.append(lambda name: name == "id")
@@ -166,12 +164,12 @@ def _patient_column(names: Sequence[str], free: Sequence[int]) -> int | None:
 
 
 def _by_name(table: pathlib.Path, rows: tables.Rows, column: int) -> dict[str, list[str]]:
-    """Rows by the lower-case name of their image; rows without one are no rows of images."""
+    """Rows by the lower-case name of their image; rows without an image name are skipped."""
     entries: dict[str, list[str]] = {}
     for line, row in rows:
         name = row[column].replace("\\", "/").rsplit("/", 1)[-1].lower()
         if name and entries.setdefault(name, row) is not row:
-            raise ValueError(f"{table}, line {line}: the image {row[column]} stands there twice; mend the table")
+            raise ValueError(f"{table}, line {line}: the image {row[column]} is listed twice; correct the table")
     return entries
 
 
@@ -197,32 +195,32 @@ def _notes(columns: _Columns, header: Sequence[str]) -> Iterator[str]:
 
 
 def _missing_files(entries: Mapping[str, object], files: Mapping[str, object]) -> Iterator[str]:
-    there = entries.keys() & files.keys()
-    if len(there) < PUBLISHED_IMAGES:
-        yield f"{len(there)} of {PUBLISHED_IMAGES} images found"
-    yield from _said("images of the table are not there", entries.keys() - files.keys())
-    yield from _said("images have no row in the table, left out", files.keys() - entries.keys())
+    present = entries.keys() & files.keys()
+    if len(present) < PUBLISHED_IMAGES:
+        yield f"{len(present)} of {PUBLISHED_IMAGES} images found"
+    yield from _count_and_name("images of the table do not exist", entries.keys() - files.keys())
+    yield from _count_and_name("images have no row in the table, left out", files.keys() - entries.keys())
 
 
 def _missing_labels(images: Sequence[Image]) -> Iterator[str]:
-    strange = collections.defaultdict(list)
+    by_unknown_term = collections.defaultdict(list)
     for image in images:
         for term in image.unknown_terms:
-            strange[term].append(image.path.name)
-    for term, names in sorted(strange.items()):
-        yield from _said(f"images have the unknown term '{term}', their patterns are not all known", names)
-    lacking = {
+            by_unknown_term[term].append(image.path.name)
+    for term, names in sorted(by_unknown_term.items()):
+        yield from _count_and_name(f"images have the unknown term '{term}', their patterns are not all known", names)
+    conditions = {
         "images have no pattern and are not negative": lambda i: (
             not (i.patterns or i.unknown_terms or i.patterns_known)
         ),
         "images have no intensity": lambda i: i.intensity == UNKNOWN,
         "images have no patient": lambda i: not i.specimen_id,
     }
-    for what, lacks in lacking.items():
-        yield from _said(what, [image.path.name for image in images if lacks(image)])
+    for what, lacks in conditions.items():
+        yield from _count_and_name(what, [image.path.name for image in images if lacks(image)])
 
 
-def _said(what: str, names: Iterable[str]) -> Iterator[str]:
+def _count_and_name(what: str, names: Iterable[str]) -> Iterator[str]:
     """A line that counts and names images; none if there are none."""
     if ordered := sorted(names):
         yield f"{len(ordered)} {what}: {shorten(ordered, _MAX_NAMES)}"

@@ -1,4 +1,4 @@
-"""Consensus patterns in an entry of AIDA's table. How several stand in one entry is our reading."""
+"""Parses the consensus patterns in an entry of AIDA's table. How it lists several patterns is our interpretation."""
 
 import re
 from collections.abc import Iterator
@@ -9,28 +9,30 @@ from tfds_builders.tables import plain
 CODES = tuple(code for code, pattern in icap.PATTERNS.items() if pattern.group != "negative")
 """Labels of an image, AC-1 to AC-29; an image without any is negative or not labelled."""
 
-_NONE = ("", "negative", "neg", "none", "na")  # spelt as `plain` leaves them
+_NONE = ("", "negative", "neg", "none", "na")  # in the form that `plain` returns
 _SEPARATORS = re.compile(r"[;+&|\n]|,(?!\s*\d)")
-_LOOSE_SEPARATORS = (r"/", r"\s+and\s+")  # which stand in names, too: "large/coarse speckled", "rods and rings"
+_LOOSE_SEPARATORS = (r"/", r"\s+and\s+")  # also parts of names: "large/coarse speckled", "rods and rings"
 _CODE = re.compile(r"\bAC[\s_-]*(\d+(?:\s*[,/]\s*\d+)*)", re.IGNORECASE)
 _AROUND = re.compile(r"^(nuclear|cytoplasmic)\s+|\s+patterns?$", re.IGNORECASE)
 
 
 def read_terms(entry: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The codes that an entry names, in order, and its terms that are not known, as they are written.
+    """The codes in an entry, in order, and its unknown terms as they are written.
 
-    Terms are codes (`AC-4`, `AC4`, `AC-8/9`, with or without words beside them) or names of patterns; between them
-    stand comma, semicolon, plus, ampersand, line end, slash or "and". Empty, "negative" and AC-0 name no pattern.
+    A term is a code (`AC-4`, `AC4`, `AC-8/9`, with or without words beside it) or the name of a pattern. Terms are
+    separated by comma, semicolon, plus, ampersand, line end, slash or "and". An empty entry, "negative" and AC-0 name
+    no pattern.
     """
-    found, unknown = set(), []
+    codes, unknown = set(), []
     for term in (part.strip() for part in _SEPARATORS.split(entry)):
-        known, strange = _read(term)
-        found |= known
-        unknown += strange
-    return tuple(code for code in CODES if code in found), tuple(unknown)
+        codes_of_term, unknown_of_term = _read(term)
+        codes |= codes_of_term
+        unknown += unknown_of_term
+    return tuple(code for code in CODES if code in codes), tuple(unknown)
 
 
 def _read(term: str) -> tuple[set[str], list[str]]:
+    """The codes of a term, split at loose separators if it is not known as it is; otherwise the term as unknown."""
     if plain(term) in _NONE:
         return set(), []
     for parts in ([term], *(re.split(separator, term) for separator in _LOOSE_SEPARATORS)):
@@ -51,7 +53,7 @@ def _codes(term: str) -> set[str] | None:
 
 
 def _spellings() -> Iterator[tuple[str, str]]:
-    """Names of patterns with their code: whole, each side of a slash, without "-like"; and labels of a single code."""
+    """Spellings with their codes: names of patterns, parts around a slash, without "-like"; labels of a single code."""
     for label, meaning in icap.LABELS.items():
         if len(meaning.codes) == 1:
             yield plain(label), meaning.codes[0]

@@ -1,1 +1,1 @@
-"""Synthetic HEp-2 specimens: the embedded default data set."""
+"""Synthetic HEp-2 specimens, the default data set, which is generated and needs no files."""

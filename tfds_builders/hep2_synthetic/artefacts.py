@@ -1,4 +1,4 @@
-"""Things on the glass that are not cells: crystals, smears of debris, dust."""
+"""Objects on the slide that are not cells: crystals, smears of debris, dust."""
 
 import cv2
 import numpy as np
@@ -22,10 +22,10 @@ def draw_artefact(
     shape = _crystal(rng, specimen.diameter) if rng.random() < 0.5 else _smear(rng, specimen.diameter)
     size = len(shape)
     top, left = (int(rng.integers(0, max(limit - size, 1))) for limit in stain.shape)
-    there = (slice(top, top + size), slice(left, left + size))
+    region = (slice(top, top + size), slice(left, left + size))
     shape = shape[: stain.shape[0] - top, : stain.shape[1] - left]
-    stain[there] += shape * np.float32(10 + specimen.net * rng.uniform(1.5, 4.5))
-    instances[there][shape > 0.25] = instance
+    stain[region] += shape * np.float32(10 + specimen.net * rng.uniform(1.5, 4.5))
+    instances[region][shape > 0.25] = instance
 
 
 def _crystal(rng: np.random.Generator, d: float) -> np.ndarray:

@@ -56,7 +56,7 @@ class Field:
       image: uint8 [height, width], grey levels 0 to 254.
       instance_mask: uint16 [height, width], 0 background, k = the object with `instance` k.
       class_mask: uint8 [height, width], 0 background, 1 + index of the main pattern in `LABELS`, `VOID` = artefact.
-      objects: the objects that have pixels in the masks, by rising instance.
+      objects: the objects that have pixels in the masks, sorted by `instance`.
     """
 
     image: np.ndarray
@@ -95,18 +95,18 @@ def generate_specimen(
     version of NumPy and OpenCV). Field k is the same whatever the number of fields.
 
     Args:
-      seed: the specimen's own seed, >= 0.
+      seed: the seed of the specimen, >= 0.
       pattern: one of `PATTERNS`, or `NEGATIVE`.
       intensity: one of `INTENSITIES`; `NEGATIVE` with that pattern.
       height, width: size of a field in pixels.
       fields: number of fields.
-      second: a pattern that the same cells have besides, so that both are one of `PAIRS`; empty: none.
+      second: a second pattern of the same cells, which forms one of `PAIRS` with the first; empty: none.
       nuclear_diameter: median diameter of nuclei over specimens in pixels; 48 is a 20x objective, 77 a 40x
         one. Textures and blur scale with it.
-      variation: how far fields stray from the specimen.
+      variation: how much the fields differ from the specimen.
 
     Raises:
-      ValueError: a pattern, pair or intensity that is unknown, or a size, number or seed out of range.
+      ValueError: a pattern, pair or intensity is unknown, or a size, number or seed is out of range.
     """
     if seed < 0 or fields < 1 or min(height, width) < 16:
         raise ValueError(
@@ -131,11 +131,11 @@ def generate_field(
     rng: np.random.Generator, specimen: SpecimenParameters, height: int, width: int, variation: FieldVariation = STEADY
 ) -> Field:
     """Draws one field of a specimen; density, brightness and focus differ a little, and by `variation`."""
-    own = rng.spawn(1)[0]  # so that a field is the same, up to its variation
-    conditions = draw_conditions(own, variation)
+    variation_rng = rng.spawn(1)[0]  # separate, so that everything else about the field does not depend on `variation`
+    conditions = draw_conditions(variation_rng, variation)
     density = conditions.density * float(rng.lognormal(0, 0.12))
     cells = draw_cells(rng, specimen, (height, width), density=density)
-    cells = spoil_cells(own, cells, conditions.badly_stained)
+    cells = spoil_cells(variation_rng, cells, conditions.badly_stained)
     stain = _cytoplasm(rng, cells, specimen, (height, width))
     instances = np.zeros((height, width), np.uint16)
     kinds: list[str] = []
@@ -159,16 +159,16 @@ def _add_cell(
     cell: Cell,
     specimen: SpecimenParameters,
 ) -> None:
-    """Adds the light of one cell to `stain` and writes its mask into `instances`, over those drawn before."""
+    """Adds the light of one cell to `stain` and writes its mask into `instances`, over earlier ones."""
     for layer in specimen.stains:
         window = Window.around(cell.centre, reach(cell, layer.pattern))
-        there, here = overlap(window, stain.shape)
-        if not stain[there].size:
+        in_field, in_window = overlap(window, stain.shape)
+        if not stain[in_field].size:
             continue
-        stain[there] += stain_cell(rng, cell, window, layer)[here]
+        stain[in_field] += stain_cell(rng, cell, window, layer)[in_window]
         if layer is specimen:
-            inside = window.depth(mask_outline(cell, layer.pattern))[here] >= 0
-            instances[there][inside] = instance
+            inside = window.depth(mask_outline(cell, layer.pattern))[in_window] >= 0
+            instances[in_field][inside] = instance
 
 
 def _cytoplasm(
@@ -201,7 +201,7 @@ def _add_body(small: np.ndarray, cell: Cell, level: float) -> None:
 
 
 def _annotate(image: np.ndarray, instances: np.ndarray, kinds: list[str], pattern: int) -> Field:
-    """Renumbers the objects that kept pixels from 1 without gaps and derives the class mask."""
+    """Renumbers the objects that are still visible, from 1 without gaps, and derives the class mask."""
     present = np.flatnonzero(np.bincount(instances.ravel(), minlength=len(kinds) + 1)[1:]) + 1
     number = np.zeros(len(kinds) + 1, np.uint16)
     number[present] = np.arange(1, len(present) + 1)

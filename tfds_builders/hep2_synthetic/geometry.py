@@ -73,8 +73,8 @@ def nucleus_outline(
 def body_outline(rng: np.random.Generator, nucleus: Outline, angle: float, diameter: float) -> Outline:
     """Draws the spindle-shaped or three-cornered cell body around a nucleus.
 
-    Two tapering processes leave roughly along the major axis of the nucleus (`angle`, radians), a third may
-    leave anywhere. Toward a process the edge is a straight or slightly hollow line from the cell's waist to the tip.
+    Two tapering processes extend roughly along the major axis of the nucleus (`angle`, radians), and there may be a
+    third one in any direction. The edge of a process is a straight or slightly concave line from waist to tip.
 
     Args:
       rng: source of randomness.
@@ -95,7 +95,7 @@ def body_outline(rng: np.random.Generator, nucleus: Outline, angle: float, diame
 
 
 def _process(rng: np.random.Generator, direction: float) -> np.ndarray:
-    """Returns the radii [DIRECTIONS] of a triangle with hollow sides that points in `direction` (waist 1)."""
+    """Returns the radii [DIRECTIONS] of a triangle with concave sides that points in `direction` (waist 1)."""
     turned = _ANGLES - direction
     length, waist, power = rng.uniform(1.6, 4.8), rng.uniform(0.95, 1.25), rng.uniform(0.8, 1.3)
     ahead = np.maximum(np.cos(turned), 0) / length
@@ -153,7 +153,7 @@ class Window:
 
 
 def overlap(window: Window, shape: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Returns the slices of the field of `shape` and of the window that lie on one another (may be empty)."""
+    """Returns the slices of the field of `shape` and of the window in which both overlap (may be empty)."""
     field_slices, window_slices = [], []
     for start, size, limit in zip((window.top, window.left), window.shape, shape, strict=True):
         low, high = min(max(start, 0), limit), min(max(start + size, 0), limit)

@@ -17,7 +17,7 @@ NEGATIVES = 4
 """Negative specimens of a mixed set for each specimen of a pattern or pair."""
 
 STRAYING = generator.FieldVariation(exposure=0.5, defocus=0.05, density=0.35, illumination=0.3, badly_stained=0.4)
-"""How the fields of one specimen differ in `fields`: so much that one of them often misleads."""
+"""How the fields of one specimen differ in the configuration `fields`: so much that a single one often misleads."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -30,9 +30,9 @@ class SyntheticConfig(tfds.core.BuilderConfig):
       train, validation, test: number of specimens of each pattern (and pair, if mixed) in each split; they
         alternate between positive and intermediate.
       nuclear_diameter: median nuclear diameter in pixels (48: as with a 20x objective).
-      variation: how far the fields of a specimen stray from it.
-      mixed: whether there are specimens of two patterns (`generator.PAIRS`) and, `NEGATIVES` times as many as of each
-        pattern, of none, too.
+      variation: how much the fields of a specimen differ from it.
+      mixed: whether there are also specimens of two patterns (`generator.PAIRS`) and of none, the latter `NEGATIVES`
+        times as many as of each pattern.
       seed: seed of the whole data set; specimens of different splits never share a seed.
     """
 
@@ -51,7 +51,7 @@ class SyntheticConfig(tfds.core.BuilderConfig):
 class Builder(ArrayRecordBuilder):
     """Synthetic HEp-2 specimens; one example is one field of a specimen."""
 
-    VERSION = tfds.core.Version("1.0.0")  # raised with every change of what is drawn: prepared copies are kept by it
+    VERSION = tfds.core.Version("1.0.0")  # raise it with every change to the images: prepared data are found by it
     RELEASE_NOTES = {"1.0.0": "First release."}
     BUILDER_CONFIGS = [
         SyntheticConfig(name="specimens", description="Small fields: 416 x 416 px, 2 a specimen."),
@@ -142,13 +142,13 @@ def _features() -> dict[str, Any]:
 
 
 def _mixed_features() -> dict[str, Any]:
-    """The same with negative as a further pattern and intensity, and with all patterns of the specimen."""
+    """The features with negative as additional pattern and intensity, and with all patterns of the specimen."""
     common = fields.features(generator.LABELS, (*generator.INTENSITIES, generator.NEGATIVE))
     return common | {"patterns": tfds.features.Sequence(tfds.features.ClassLabel(names=generator.PATTERNS))}
 
 
 def combinations(config: SyntheticConfig) -> list[tuple[str, ...]]:
-    """The patterns that a specimen of the set may have, main one first: one; if mixed also two, or none."""
+    """The patterns that a specimen may have, the main one first: one; in mixed sets also two or none."""
     single = [(pattern,) for pattern in generator.PATTERNS]
     return [*single, *generator.PAIRS, ()] if config.mixed else single
 

@@ -1,4 +1,4 @@
-"""Where the cells of a field lie and what shape each has."""
+"""Positions and shapes of the cells of a field."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from tfds_builders.hep2_synthetic.parameters import SpecimenParameters
 from tfds_builders.hep2_synthetic.textures import smooth
 
 PHASES = ("prometaphase", "metaphase", "metaphase", "anaphase")
-"""Phases of mitosis drawn; metaphase is the one that readers look for, so it comes twice."""
+"""Phases of mitosis that are drawn; metaphase is listed twice because it is the one that readers look for."""
 
 MITOTIC_DIAMETER = 1.2
 """Diameter of a rounded mitotic cell, in d (MIVIA: 92 px beside 77 px)."""
@@ -23,7 +23,7 @@ Lower where the stain leaves most of the cell: onto the plate (homogeneous) or a
 BODY_DIAMETER = 1.58
 """Equivalent diameter of a cell body, in d (MIVIA cytoplasmic cells: 122 px beside 77 px)."""
 
-_SPOILT_LEVEL = (0.5, 1.0)  # of a badly stained cell, relative to what it would be
+_SPOILT_LEVEL = (0.5, 1.0)  # level of a badly stained cell, relative to a normal one
 _SPOILT_BLUR = 0.12  # sigma, in d: wider than speckles, dots and nuclear rims
 
 
@@ -33,7 +33,7 @@ class Cell:
 
     Attributes:
       centre: (row, column) in pixels; may lie outside the field.
-      diameter: equivalent diameter of the nucleus in pixels (of an interphase nucleus also if mitotic).
+      diameter: equivalent diameter of the nucleus in pixels; for a mitotic cell, that of its interphase nucleus.
       angle: direction of the nucleus's major axis, or of the metaphase plate, in radians.
       nucleus: outline of the nucleus; of the whole rounded cell if mitotic.
       body: outline of the cell body.
@@ -60,7 +60,7 @@ class Cell:
 def draw_cells(
     rng: np.random.Generator, specimen: SpecimenParameters, shape: tuple[int, int], density: float = 1.0
 ) -> list[Cell]:
-    """Draws the cells of one field, those cut by its border included.
+    """Draws the cells of one field, including those cut by its border.
 
     Args:
       rng: source of randomness.
@@ -80,7 +80,7 @@ def draw_cells(
 
 
 def spoil_cells(rng: np.random.Generator, cells: list[Cell], share: float) -> list[Cell]:
-    """Returns the cells, a `share` of them badly stained: what bound the serum has leaked, the pattern is smeared."""
+    """Returns the cells, a `share` of them badly stained: the bound antigen has leaked and the pattern is blurred."""
     return [_spoil(rng, cell) if rng.random() < share else cell for cell in cells]
 
 
@@ -92,7 +92,7 @@ def _spoil(rng: np.random.Generator, cell: Cell) -> Cell:
 def _place(
     rng: np.random.Generator, outlines: np.ndarray, shape: tuple[int, int], spacing: float, clumping: float
 ) -> list[np.ndarray | None]:
-    """Finds a centre (row, column) for each outline: apart from the others, but for a share that touch one.
+    """Finds a centre (row, column) for each outline, apart from the others, except for a share that touch another.
 
     Args:
       rng: source of randomness.
@@ -109,14 +109,14 @@ def _place(
     centres: list[np.ndarray | None] = []
     for index in range(len(outlines)):
         placed = [i for i, centre in enumerate(centres) if centre is not None]
-        there = np.array([centres[i] for i in placed]).reshape(-1, 2)
+        placed_centres = np.array([centres[i] for i in placed]).reshape(-1, 2)
         touching = bool(placed) and rng.random() < clumping
         centres.append(None)
         for _ in range(40):
-            point = _beside(rng, there, spacing) if touching else rng.uniform(low, high)
+            point = _beside(rng, placed_centres, spacing) if touching else rng.uniform(low, high)
             if not (touching or rng.random() < cover(point)) or np.any((point < low) | (point > high)):
                 continue
-            gap = _gaps(there, outlines[placed], point, outlines[index])
+            gap = _gaps(placed_centres, outlines[placed], point, outlines[index])
             if np.all(gap > (0.9 if touching else 1.02)) and (not touching or gap.min() < 1.04):
                 centres[index] = point
                 break
@@ -134,13 +134,13 @@ def _gaps(centres: np.ndarray, outlines: np.ndarray, point: np.ndarray, outline:
 
 
 def _beside(rng: np.random.Generator, centres: np.ndarray, spacing: float) -> np.ndarray:
-    """Draws a point about one diameter from a cell already there."""
+    """Draws a point about one diameter from a cell that is already placed."""
     angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0.7, 1.25) * spacing
     return centres[rng.integers(len(centres))] + distance * np.array([np.sin(angle), np.cos(angle)])
 
 
 def _cover(rng: np.random.Generator, spacing: float, low: np.ndarray, high: np.ndarray):
-    """Draws how well the cells cover the glass from place to place; returns point -> probability."""
+    """Draws how densely the cells cover the slide at each point; returns a function from point to probability."""
     cell = 2.0 * spacing
     size = tuple(int(s) for s in np.ceil((high - low) / cell) + 1)
     noise = smooth(rng.standard_normal(size, dtype=np.float32), 0.8)
@@ -154,7 +154,7 @@ def _cover(rng: np.random.Generator, spacing: float, low: np.ndarray, high: np.n
 
 
 def _draw_cell(rng: np.random.Generator, specimen: SpecimenParameters) -> Cell:
-    """Draws the shape, brightness and phase of one cell; it has no place yet."""
+    """Draws the shape, brightness and phase of one cell; its position is set later."""
     diameter = specimen.diameter * np.exp(np.clip(rng.normal(0, specimen.diameter_spread), -0.15, 0.15))
     if rng.random() < 0.015:
         diameter *= rng.uniform(1.15, 1.4)

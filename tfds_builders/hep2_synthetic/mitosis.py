@@ -1,7 +1,7 @@
-"""What a dividing cell looks like under each pattern: readers tell patterns apart by it.
+"""The stain of dividing cells under each pattern, by which readers distinguish patterns.
 
-The cell is rounded. Homogeneous stain sits on the chromatin, so the plate is bright; centromere dots line up
-in the plate; all other antigens here leave the plate dark and lie diffusely, or in fragments, around it.
+The cell is rounded. Homogeneous stain is on the chromatin, so the plate is bright; centromere dots line up in the
+plate; all other antigens here leave the plate dark and are spread diffusely, or in fragments, around it.
 """
 
 from collections.abc import Callable
@@ -58,7 +58,7 @@ def negative_plate(rng: np.random.Generator, cell: Cell, window: Window, texture
 
 
 def aligned_dots(rng: np.random.Generator, cell: Cell, window: Window, texture: Texture) -> np.ndarray:
-    """Centromere: the dots crowd in the plate (in both plates of anaphase), the rest of the cell is dim."""
+    """Centromere: the dots are crowded in the plate (in both plates of anaphase), the rest of the cell is dim."""
     d = cell.diameter
     plate = chromatin(rng, cell, window)
     count = int(np.clip(rng.normal(texture.dots, 5), 20, 70))
@@ -72,7 +72,7 @@ def aligned_dots(rng: np.random.Generator, cell: Cell, window: Window, texture: 
 
 
 def dispersed_fragments(rng: np.random.Generator, cell: Cell, window: Window, texture: Texture) -> np.ndarray:
-    """Golgi: the apparatus falls apart into small fragments all over the cell but not on the plate."""
+    """Golgi: the apparatus is broken up into small fragments all over the cell, except on the plate."""
     d = cell.diameter
     count = int(rng.integers(25, 60))
     centres = scatter(rng, count, cell.nucleus, 0.95, 0.05 * d)

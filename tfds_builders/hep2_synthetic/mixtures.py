@@ -1,11 +1,10 @@
 """Specimens with two patterns at once, and with none.
 
-Two antibodies stain the same cells, so the light of two patterns adds up in each cell. Pairs are of patterns whose
-antigens lie in different compartments of the cell, by the groups and names of the consensus codes (see
-`tfds_builders.icap`): nucleoplasm, nucleoli, centromeres, nuclear envelope; cytoplasm, Golgi apparatus. There each
-can be seen beside the other. Two stains of the whole nucleoplasm (homogeneous, fine and coarse speckled) hide one
-another, so no pair has two of them. Which of the pairs that are left occur here is our choice: every pattern is in
-at least one.
+Two antibodies stain the same cells, so the light of two patterns adds up in each cell. The antigens of a pair are in
+different compartments of the cell, by the groups and names of the consensus codes (see `tfds_builders.icap`):
+nucleoplasm, nucleoli, centromeres, nuclear envelope; cytoplasm, Golgi apparatus. Each pattern is then visible beside
+the other. Two stains of the entire nucleoplasm (homogeneous, fine and coarse speckled) hide one another, so no pair has
+two of them. Which of the remaining pairs occur here is our choice; every pattern is in at least one.
 """
 
 import dataclasses
@@ -30,19 +29,19 @@ PAIRS = (
     ("coarse_speckled", "golgi"),
     ("nucleolar", "golgi"),
 )
-"""Patterns that are found together: main one, second one. The main one lies in the nucleus, which masks outline."""
+"""Patterns that occur together: main pattern, second pattern. The main one is in the nucleus, which masks outline."""
 
 SECOND_LEVEL = (0.4, 0.8)
-"""Range of the second pattern's net level relative to the main one's: ours, so that neither drowns the other."""
+"""Range of the second pattern's net level relative to the main one's; our choice, so that neither hides the other."""
 
 NEGATIVE = "negative"
 """AC-0: no pattern, in place of a pattern and of an intensity."""
 
 LABELS = (*PATTERNS, NEGATIVE)
-"""Main patterns in the order of their class labels; those of `PATTERNS` keep theirs."""
+"""Main patterns in the order of their class labels; those in `PATTERNS` have the same labels as there."""
 
 NEGATIVE_NET = 1.8
-"""Median level of nuclei above background without a pattern, in grey levels (ours); with one it is 3 or more."""
+"""Median level of nuclei above background without a pattern, in grey levels (our choice); with one it is 3 or more."""
 
 
 def draw_pair(
@@ -60,11 +59,11 @@ def draw_pair(
       ValueError: the pair is not one of `PAIRS`; see `draw_specimen` for the rest.
     """
     if pair not in PAIRS:
-        raise ValueError(f"patterns {pair[0]!r} and {pair[1]!r}: no pair that is drawn; use one of {PAIRS}")
+        raise ValueError(f"patterns {pair[0]!r} and {pair[1]!r} are not one of the pairs; use one of {PAIRS}")
     main = draw_specimen(rng, pair[0], intensity, nuclear_diameter)
-    second = draw_specimen(rng, pair[1], INTENSITIES[-1], nuclear_diameter)  # of its stain, not of its level
+    second = draw_specimen(rng, pair[1], INTENSITIES[-1], nuclear_diameter)  # only its stain is used, not its level
     second = dataclasses.replace(second, net=main.net * rng.uniform(*SECOND_LEVEL), cytoplasm=0.0)
-    if second.pattern == "nucleolar":  # bright nucleoli would otherwise stand beside dark ones in one nucleus
+    if second.pattern == "nucleolar":  # otherwise, a nucleus would have bright nucleoli beside dark ones
         main = dataclasses.replace(main, texture=dataclasses.replace(main.texture, nucleolus_level=1.0))
     return dataclasses.replace(main, second=second)
 

@@ -1,4 +1,4 @@
-"""From stain to camera image: uneven light, point spread, haze, noise, quantisation."""
+"""From the stain to the camera image: uneven illumination, point spread, haze, noise, quantisation."""
 
 import math
 
@@ -19,13 +19,13 @@ def photograph(
     conditions: FieldConditions,
     focus: float = 1.0,
 ) -> np.ndarray:
-    """Turns a field's stain into the image that the camera writes.
+    """Turns the stain of a field into the image that the camera records.
 
     Args:
       rng: source of randomness.
       stain: float32 [height, width], grey levels above the background.
       specimen: the specimen's parameters.
-      conditions: those of this field.
+      conditions: the conditions of this field.
       focus: factor on the width of the point spread function in this field.
 
     Returns:
@@ -59,8 +59,8 @@ def _illumination(rng: np.random.Generator, shape: tuple[int, int], fall: float)
 def _camera(rng: np.random.Generator, level: np.ndarray, shot_noise: float, read_noise: float) -> np.ndarray:
     """Adds shot and read noise and quantises.
 
-    A grey level is about 1 / `shot_noise` = 45 photo-electrons, so that the Poisson distribution of the shot
-    noise is indistinguishable from a normal one here, and sampling that is several times faster.
+    A grey level is about 1 / `shot_noise` = 45 photo-electrons, so the Poisson distribution of the shot noise is
+    indistinguishable from a normal one, which is several times faster to sample.
     """
     sigma = np.sqrt(np.maximum(level, 0) * np.float32(shot_noise) + np.float32(read_noise**2))
     noisy = level + sigma * rng.standard_normal(level.shape, dtype=np.float32)

@@ -1,8 +1,8 @@
-"""What distinguishes one specimen from another: brightness, background, sizes, texture, focus.
+"""The parameters by which specimens differ: brightness, background, sizes, texture, focus.
 
-Levels are grey levels of an 8-bit camera, lengths are shares of the nuclear diameter ("d") unless a name
-says otherwise, so that one set of parameters serves any magnification. The source of the levels, sizes and
-noise is the README beside this file.
+Levels are grey levels of an 8-bit camera. Unless stated otherwise, lengths are shares of the nuclear diameter ("d"), so
+that one set of parameters serves any magnification. The README beside this file gives the sources of the levels, sizes
+and noise.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ MEDIAN_NET = {
     "golgi": (3.7, 19.2),
     "cytoplasmic": (19.7, 38.4),
 }
-"""Median cell level above background, (intermediate, positive): I3A, but cytoplasmic: MIVIA."""
+"""Median cell level above background, (intermediate, positive), from I3A; cytoplasmic from MIVIA."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -94,7 +94,7 @@ class SpecimenParameters:
       diameter_spread: standard deviation of the logarithm of the diameter from nucleus to nucleus.
       axis_ratio: mean minor/major axis of the nuclei.
       foreground_fraction: share of the field wanted under the cells' masks.
-      clumping: share of the cells put down touching another.
+      clumping: share of the cells that are placed so that they touch another.
       mitotic_fraction, artefact_fraction: share of the objects.
       cytoplasm: level of the cell body relative to the nucleus; 0 where the pattern itself draws the body.
       point_spread: sigma of the point spread function, in d.
@@ -106,8 +106,8 @@ class SpecimenParameters:
       shot_noise: variance of the noise divided by the grey level.
       read_noise: standard deviation of the camera's own noise, in grey levels.
       texture: the stain's texture.
-      second: what a second pattern adds to the same cells; of it only pattern, net and texture are used. None: the
-        specimen has one pattern.
+      second: the second pattern of the same cells; only its pattern, net and texture are used. None: the specimen has
+        one pattern.
     """
 
     pattern: str
@@ -136,20 +136,20 @@ class SpecimenParameters:
 
     @property
     def stains(self) -> tuple["SpecimenParameters", ...]:
-        """The stains that lie over one another in each cell, the main one first."""
+        """The stains that are superimposed in each cell, the main one first."""
         return (self,) if self.second is None else (self, self.second)
 
     @property
     def whole_cells(self) -> bool:
-        """Whether a stain fills whole cells, which then lie as far apart as their bodies need."""
+        """Whether a stain fills complete cells, which are then placed so that their bodies do not overlap."""
         return any(stain.pattern == "cytoplasmic" for stain in self.stains)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FieldVariation:
-    """How far the fields of one specimen stray from its own values, beyond the small jitter that every field has.
+    """How much the fields of one specimen differ from its parameters, beyond the small jitter that every field has.
 
-    That jitter is a standard deviation of the logarithm of 0.12 of density and of focus and 0.05 of the stain's level.
+    The logarithm of that jitter has a standard deviation of 0.12 for density and focus and of 0.05 for the stain level.
 
     Attributes:
       exposure: standard deviation of the logarithm of the factor on all light, background included.
@@ -158,7 +158,7 @@ class FieldVariation:
       density: standard deviation of the logarithm of the factor on the foreground fraction.
       illumination: standard deviation of the half-normal addition to the relative fall of the light.
       badly_stained: mean share m of badly stained cells, in [0, 1). The share of a field is drawn from Beta(m, 1 - m),
-        so that many fields have hardly any and some hardly others: patches of a slide go wrong, not single cells.
+        so that many fields have hardly any and some have hardly others: areas of a slide fail, not single cells.
     """
 
     exposure: float = 0.0
@@ -169,19 +169,19 @@ class FieldVariation:
 
 
 STEADY = FieldVariation()
-"""Fields differ by the small jitter only."""
+"""No variation: fields differ only by the small jitter."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FieldConditions:
-    """Under what conditions one field was stained and photographed, relative to its specimen.
+    """The conditions under which one field was stained and photographed, relative to its specimen.
 
     Attributes:
       exposure: factor on all light.
       defocus: sigma of the field's blur, in d.
       density: factor on the foreground fraction.
       illumination: addition to the relative fall of the light.
-      badly_stained: chance of each cell to be badly stained.
+      badly_stained: probability of each cell to be badly stained.
     """
 
     exposure: float
@@ -192,7 +192,7 @@ class FieldConditions:
 
 
 def draw_conditions(rng: np.random.Generator, variation: FieldVariation) -> FieldConditions:
-    """Draws the conditions of one field; they change nothing where `variation` is zero."""
+    """Draws the conditions of one field; they have no effect if `variation` is zero."""
     share = variation.badly_stained
     return FieldConditions(
         exposure=log_normal(rng, 1.0, variation.exposure),
@@ -268,7 +268,7 @@ def _cytoplasm(rng: np.random.Generator, pattern: str) -> float:
 
 
 def _draw_texture(rng: np.random.Generator, pattern: str, level: int) -> Texture:
-    """Draws a texture: the values common to all patterns, then those that make the pattern."""
+    """Draws a texture from the ranges common to all patterns, replaced by those of the pattern where it has its own."""
     values = _COMMON | _PATTERN_RANGES[pattern] | (_POSITIVE_RANGES.get(pattern, {}) if level else {})
     return Texture(**{name: float(rng.uniform(low, high)) for name, (low, high) in values.items()})
 

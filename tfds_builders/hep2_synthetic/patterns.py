@@ -1,4 +1,4 @@
-"""The stain of an interphase cell under each pattern, by the pattern's definition.
+"""The stain of an interphase cell under each pattern, following the pattern's definition.
 
 Each function returns the stain of one cell in its window, float32 [h, w], in units that `stain_cell`
 turns into grey levels. Depths and coordinates are pixels, `d` is the diameter of the cell's nucleus.
@@ -44,7 +44,7 @@ def stain_cell(rng: np.random.Generator, cell: Cell, window: Window, specimen: S
 
     Returns:
       float32 [h, w]: grey levels above the background, before the optics, without the cell body; together with
-      the body the mean inside the mask is the cell's net level (Golgi: the level in the nucleus without the patch).
+      the body, the mean inside the mask is the cell's net level (Golgi: the level in the nucleus without the patch).
     """
     draw = stain_mitotic_cell(specimen.pattern) if cell.mitotic else INTERPHASE[specimen.pattern]
     stain = draw(rng, cell, window, specimen.texture)
@@ -63,7 +63,7 @@ def dome(window: Window, outline: Outline, margin: float = 1.0, power: float = 0
 def nucleoli(
     rng: np.random.Generator, cell: Cell, window: Window, texture: Texture, sharpness: float = 0.06
 ) -> np.ndarray:
-    """Draws the places of the nucleoli, [h, w] in [0, 1]; with `clumpiness` they fall into several clumps."""
+    """Draws the nucleoli, [h, w] in [0, 1]; with `clumpiness`, they are divided into several clumps."""
     d = cell.diameter
     count = int(np.clip(rng.poisson(texture.nucleoli), 1, 7))
     centres = scatter(rng, count, cell.nucleus, 0.62, 0.2 * d)
@@ -96,7 +96,7 @@ def nucleolar(rng: np.random.Generator, cell: Cell, window: Window, texture: Tex
 
 
 def centromere(rng: np.random.Generator, cell: Cell, window: Window, texture: Texture) -> np.ndarray:
-    """AC-3: some 40 to 60 discrete dots of equal kind, scattered over a dim nucleoplasm."""
+    """AC-3: some 40 to 60 similar discrete dots, scattered over a dim nucleoplasm."""
     d = cell.diameter
     count = int(np.clip(rng.normal(texture.dots, 5), 20, 70))
     centres = scatter(rng, count, cell.nucleus, 0.88, 0.06 * d, power=0.68)
@@ -146,7 +146,7 @@ def _ribbon(rng: np.random.Generator, cell: Cell, side: float, spread: float) ->
     count = int(rng.integers(8, 30))
     turn = side + np.cumsum(rng.normal(spread / count, 0.08, count)) - spread / 2
     away = 1.06 + np.abs(rng.normal(0.1, 0.12) + np.cumsum(rng.normal(0, 0.05, count)))
-    away -= 0.5 * (rng.random() < 0.15)  # now and then the apparatus lies above the nucleus
+    away -= 0.5 * (rng.random() < 0.15)  # sometimes the apparatus is above the nucleus
     outline = cell.nucleus.radii[(turn * DIRECTIONS / (2 * np.pi)).astype(int) % DIRECTIONS]
     radius = outline * (away + rng.normal(0, 0.03, count))
     return np.stack([radius * np.cos(turn), radius * np.sin(turn)], axis=1)
@@ -161,7 +161,7 @@ def cytoplasmic(rng: np.random.Generator, cell: Cell, window: Window, texture: T
     body = np.clip(0.5 + window.depth(cell.body) / (0.05 * d), 0, 1)
     thickness = 0.35 + 0.85 * np.exp(-np.square(np.minimum(depth, 0) / (0.45 * d)) / 2)
     nucleus = np.clip(0.5 + depth / (0.1 * d), 0, 1)
-    seen_through = texture.nucleus_level * (0.7 + 0.3 * threads)  # a thin layer of cytoplasm lies above the nucleus
+    seen_through = texture.nucleus_level * (0.7 + 0.3 * threads)  # there is a thin layer of cytoplasm above the nucleus
     return body * (threads * thickness * (1 - nucleus) + seen_through * nucleus)
 
 
@@ -184,6 +184,6 @@ INTERPHASE: dict[str, Stain] = {
     "nuclear_membrane": nuclear_membrane,
     "golgi": golgi,
     "cytoplasmic": cytoplasmic,
-    NEGATIVE: homogeneous,  # what little light there is, is everywhere
+    NEGATIVE: homogeneous,  # the little light that there is, is spread evenly
 }
 """The stain of an interphase cell by pattern."""

@@ -1,4 +1,4 @@
-"""The elements stains are made of: smooth noise, sums of spots, soft discs."""
+"""The elements of which stains are made: smooth noise, sums of spots, soft discs."""
 
 import cv2
 import numpy as np
@@ -66,14 +66,14 @@ def discs(x: np.ndarray, y: np.ndarray, centres: np.ndarray, radii: np.ndarray, 
 def scatter(
     rng: np.random.Generator, count: int, outline: Outline, limit: float, gap: float, power: float = 0.5
 ) -> np.ndarray:
-    """Draws points inside an outline that keep apart from one another where there is room.
+    """Draws points inside an outline that keep a distance from one another if there is room.
 
     Args:
       rng: source of randomness.
       count: number of points.
       outline: the outline.
       limit: greatest distance from the centre, as a share of the outline's radius.
-      gap: wanted distance between points in pixels.
+      gap: intended distance between points in pixels.
       power: 0.5 spreads the points evenly over the area, more crowds them in the centre.
 
     Returns:
@@ -88,7 +88,7 @@ def scatter(
 
 
 def _spread(points: np.ndarray, count: int, gap: float) -> np.ndarray:
-    """Picks `count` of the points, first those at least `gap` px from those picked before."""
+    """Picks `count` of the points; those at least `gap` px from the points picked before take precedence."""
     close = np.square(points[:, None] - points[None]).sum(axis=2) < gap**2
     blocked = np.zeros(len(points), bool)
     chosen = np.zeros(len(points), bool)

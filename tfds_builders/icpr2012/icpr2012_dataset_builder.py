@@ -17,10 +17,10 @@ _KeyedExamples = Iterator[tuple[str, dict[str, Any]]]
 
 
 class Builder(OwnerFilesBuilder):
-    """Whole specimens (`specimens`) or the contest's cells (`cells`), split by specimen as in the contest.
+    """Images of specimens (`specimens`) or the contest's cells (`cells`), split by specimen as in the contest.
 
-    Builds what is there: a split without any specimen is left out. `info.metadata["missing"]` is a list of lines
-    that say what was not there.
+    Incomplete data are built as far as they exist; a split without any specimen is left out. `info.metadata["missing"]`
+    is a list of lines on what was missing.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -36,11 +36,11 @@ class Builder(OwnerFilesBuilder):
 
     @property
     def _config_name(self) -> str:
-        assert self.builder_config is not None  # TFDS takes the first of BUILDER_CONFIGS where none is named
+        assert self.builder_config is not None  # TFDS takes the first of BUILDER_CONFIGS if none is named
         return self.builder_config.name
 
     def source_files(self, manual_dir: str | os.PathLike) -> dict[str, pathlib.Path]:
-        """Every file that would be read, by its path relative to the owner's tree."""
+        """Every file that a build would read, by its path relative to the owner's top directory."""
         root = layout.find_root(pathlib.Path(manual_dir))
         sources = _specimen_sources if self._config_name == "specimens" else _cell_sources
         return {path.relative_to(root).as_posix(): path for path in sources(root)}
@@ -58,21 +58,21 @@ class Builder(OwnerFilesBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, _KeyedExamples]:
         root = layout.find_root(self.owner_dir(dl_manager, layout.absence))
         if self._config_name == "specimens":
-            found: dict[str, list] = dict(layout.find_specimens(root))
+            by_split: dict[str, list] = dict(layout.find_specimens(root))
         else:
-            found = {split: self._whole_cells(split, rows) for split, rows in layout.find_cells(root).items()}
-        if not any(found.values()):
+            by_split = {split: self._complete_cells(split, rows) for split, rows in layout.find_cells(root).items()}
+        if not any(by_split.values()):
             raise FileNotFoundError(layout.absence(root))
-        for split, items in found.items():
-            self._say_missing_specimens(split, {item.specimen for item in items})
-        return {split: self._generate_examples(items) for split, items in found.items() if items}
+        for split, items in by_split.items():
+            self._report_missing_specimens(split, {item.specimen for item in items})
+        return {split: self._generate_examples(items) for split, items in by_split.items() if items}
 
     def _generate_examples(self, items: Sequence[layout.SpecimenFiles | layout.CellRow]) -> _KeyedExamples:
         for item in items:
             yield item.key, self._specimen(item) if isinstance(item, layout.SpecimenFiles) else _cell(item)
 
     def _specimen(self, files: layout.SpecimenFiles) -> dict[str, Any]:
-        """One whole image with its objects in the order of the owner's table."""
+        """One image with its objects, in the order of the owner's table."""
         rows = layout.read_objects(files.table)
         pattern, intensity = layout.specimen_labels(files.table, rows)
         image = pixels.read_colour(files.image)
@@ -91,35 +91,36 @@ class Builder(OwnerFilesBuilder):
         }
 
     def _rows_with_mask(self, files: layout.SpecimenFiles, rows: list[layout.ObjectRow]) -> list[layout.ObjectRow]:
-        """Objects of the table that have a mask file; the others, and masks without a row, are said and left out."""
+        """Objects of the table that have a mask file; others, and masks without a row, are reported and left out."""
         listed = {row.number for row in rows}
-        self._say_left_out(files, "have no mask file", listed - files.masks.keys())
-        self._say_left_out(files, f"have no row in {files.table.name}", files.masks.keys() - listed)
+        self._report_left_out(files, "have no mask file", listed - files.masks.keys())
+        self._report_left_out(files, f"have no row in {files.table.name}", files.masks.keys() - listed)
         return [row for row in rows if row.number in files.masks]
 
-    def _whole_cells(self, split: str, rows: list[layout.CellRow]) -> list[layout.CellRow]:
-        """Cells whose image and mask are there; single ones that lack a file are said and left out."""
-        whole = [row for row in rows if row.complete]
-        lacking = [row.key for row in rows if not row.complete]
-        if whole and lacking:
-            self.say_missing(
-                f"split {split}: {len(lacking)} of {len(rows)} cells lack image or mask: {shorten(lacking, _MAX_NAMES)}"
-            )
-        return whole
+    def _complete_cells(self, split: str, rows: list[layout.CellRow]) -> list[layout.CellRow]:
+        """Cells that have an image and a mask; the others are left out, and reported if there are any complete ones."""
+        complete = [row for row in rows if row.complete]
+        incomplete = [row.key for row in rows if not row.complete]
+        if complete and incomplete:
+            names = shorten(incomplete, _MAX_NAMES)
+            self.report_missing(f"split {split}: {len(incomplete)} of {len(rows)} cells lack image or mask: {names}")
+        return complete
 
-    def _say_missing_specimens(self, split: str, found: set[int]) -> None:
+    def _report_missing_specimens(self, split: str, present: set[int]) -> None:
         expected = layout.SPECIMENS[split]
-        lacking = [f"{number:02d}" for number in expected if number not in found]
-        said = f"split {split}: {len(expected) - len(lacking)} of {len(expected)} specimens found"
-        if len(lacking) == len(expected):
-            self.say_missing(f"{said}, not built")
-        elif lacking:
-            self.say_missing(f"{said}, missing {', '.join(lacking)}")
+        missing = [f"{number:02d}" for number in expected if number not in present]
+        line = f"split {split}: {len(expected) - len(missing)} of {len(expected)} specimens found"
+        if len(missing) == len(expected):
+            self.report_missing(f"{line}, not built")
+        elif missing:
+            self.report_missing(f"{line}, missing {', '.join(missing)}")
 
-    def _say_left_out(self, files: layout.SpecimenFiles, why: str, numbers: Iterable[int]) -> None:
+    def _report_left_out(self, files: layout.SpecimenFiles, why: str, numbers: Iterable[int]) -> None:
         if numbers := sorted(numbers):
             names = shorten([f"{number:03d}" for number in numbers], _MAX_NAMES)
-            self.say_missing(f"{layout.specimen_id(files.specimen)}: {len(numbers)} objects {why}, left out: {names}")
+            self.report_missing(
+                f"{layout.specimen_id(files.specimen)}: {len(numbers)} objects {why}, left out: {names}"
+            )
 
 
 def _cell_features() -> dict[str, Any]:
@@ -137,8 +138,8 @@ def _cell_features() -> dict[str, Any]:
 def paint_objects(masks: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
     """Instance mask, uint16 [height, width]: 0 background, k the k-th of `masks` (bool [height, width]).
 
-    Objects overlap; they are painted by descending area, so that a small object stays visible on a large one
-    (of two equal ones, the later lies on top).
+    Objects overlap. They are painted in order of descending area, so that a small object stays visible on a large one;
+    of two objects of equal area, the later is on top.
     """
     instances = np.zeros(shape, np.uint16)
     areas = [int(mask.sum()) for mask in masks]
@@ -148,14 +149,14 @@ def paint_objects(masks: Sequence[np.ndarray], shape: tuple[int, int]) -> np.nda
 
 
 def _class_mask(instances: np.ndarray, rows: Sequence[layout.ObjectRow], pattern: str) -> np.ndarray:
-    """uint8 [height, width]: 1 + index of the pattern on cells and mitotic cells, void on artefacts, else 0."""
+    """uint8 [height, width]: 1 + index of the pattern on cells and mitotic cells, void on artefacts, otherwise 0."""
     cell = 1 + layout.PATTERNS.index(pattern)
     classes = [0] + [fields.VOID if row.kind == "artefact" else cell for row in rows]
     return np.array(classes, np.uint8)[instances]
 
 
 def _cell(row: layout.CellRow) -> dict[str, Any]:
-    """One contest cell: the crop and its mask, 255 on the cell."""
+    """One contest cell: the crop and its mask, which is 255 on the cell."""
     assert row.image is not None
     assert row.mask is not None
     image = pixels.read_colour(row.image)
@@ -172,8 +173,8 @@ def _cell(row: layout.CellRow) -> dict[str, Any]:
 
 
 def _specimen_sources(root: pathlib.Path) -> Iterator[pathlib.Path]:
-    for found in layout.find_specimens(root).values():
-        for files in found:
+    for specimens in layout.find_specimens(root).values():
+        for files in specimens:
             yield from (files.image, files.table, *files.masks.values())
 
 

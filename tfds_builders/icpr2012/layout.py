@@ -1,6 +1,6 @@
-"""The owner's directory tree of the MIVIA HEp-2 images dataset v1.0: where files lie and how tables are spelt.
+"""The owner's directory tree of the MIVIA HEp-2 images dataset v1.0: its files, and the spellings in its tables.
 
-Owns every quirk of file names, tables and labels. Decodes no pixel.
+Irregularities of file names, tables and labels are handled here. This module decodes no pixels.
 """
 
 import csv
@@ -25,7 +25,7 @@ CONTEST_SETS = {"train": "training", "test": "test"}
 
 _CONTEST = "ICPR2012_Cells_Classification_Contest"
 _IMAGE_SUFFIXES = (".bmp", ".png")
-# Images 03 and 07 say centromeric; image 05 says artefatto once.
+# The tables of images 03 and 07 contain centromeric; that of image 05 contains artefatto once.
 _SPELLINGS = {"centromeric": "centromere", "artefatto": "artefact"}
 _OBJECT_COLUMNS = ("intensity", "cell_ID", "object_type", "pattern")
 _CELL_COLUMNS = ("ICPR2012Contest_Cell_ID", "Set", "Image", "Intensity", "Cell_class")
@@ -43,7 +43,7 @@ class SpecimenFiles:
 
     @property
     def key(self) -> str:
-        """Name of the example."""
+        """Key of the example."""
         return specimen_id(self.specimen)
 
 
@@ -61,10 +61,10 @@ class ObjectRow:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CellRow:
-    """One contest cell with its files; None where the file is not there."""
+    """One contest cell with its files; None for a missing file."""
 
     number: int
-    """The contest's id, which starts at 1 in either set."""
+    """The contest's id; ids start at 1 in both sets."""
     contest_set: str
     """training or test."""
     specimen: int
@@ -75,22 +75,22 @@ class CellRow:
 
     @property
     def key(self) -> str:
-        """Name of the example within its split."""
+        """Key of the example within its split."""
         return f"{self.number:03d}"
 
     @property
     def complete(self) -> bool:
-        """Whether both files are there."""
+        """Whether both files exist."""
         return self.image is not None and self.mask is not None
 
 
 def specimen_id(number: int) -> str:
-    """Name of a specimen over all data sets, such as icpr2012-07."""
+    """Name of a specimen, unique over all data sets, such as icpr2012-07."""
     return f"icpr2012-{number:02d}"
 
 
 def find_root(manual_dir: pathlib.Path) -> pathlib.Path:
-    """The owner's tree, which `manual_dir` is or holds; FileNotFoundError if neither."""
+    """The owner's top directory, which is `manual_dir` or in it; raises FileNotFoundError if it is neither."""
     for root in (manual_dir, manual_dir / ROOT_NAME):
         if (root / "Main_Dataset").is_dir() or (root / _CONTEST).is_dir():
             return root
@@ -98,7 +98,7 @@ def find_root(manual_dir: pathlib.Path) -> pathlib.Path:
 
 
 def absence(manual_dir: pathlib.Path) -> str:
-    """One line for a directory without the data: what was sought there, and how to obtain it."""
+    """One line for a directory without the data: what was expected there, and how to obtain it."""
     return (
         f"icpr2012: no specimens found in '{manual_dir}': expected {ROOT_NAME}/ with "
         f"Main_Dataset/Images/NN/NN.bmp (or .png), NN.csv, Main_Dataset/Cells/Cell_Masks/NN/MMM.png and "
@@ -108,13 +108,13 @@ def absence(manual_dir: pathlib.Path) -> str:
 
 
 def find_specimens(root: pathlib.Path) -> dict[str, list[SpecimenFiles]]:
-    """The specimens that are there, by split; FileNotFoundError for one that lacks its table, image or masks."""
-    found = {split: [specimen_files(root, number) for number in SPECIMENS[split]] for split in SPECIMENS}
-    return {split: [files for files in every if files is not None] for split, every in found.items()}
+    """The existing specimens by split; raises FileNotFoundError for one that lacks its table, image or masks."""
+    expected = {split: [specimen_files(root, number) for number in SPECIMENS[split]] for split in SPECIMENS}
+    return {split: [files for files in specimens if files is not None] for split, specimens in expected.items()}
 
 
 def specimen_files(root: pathlib.Path, number: int) -> SpecimenFiles | None:
-    """Files of a specimen; None if neither image nor table is there, FileNotFoundError if only a part is."""
+    """Files of a specimen; None without image and table, FileNotFoundError if only some of the files exist."""
     name = f"{number:02d}"
     folder = root / "Main_Dataset" / "Images" / name
     table = folder / f"{name}.csv"
@@ -123,23 +123,23 @@ def specimen_files(root: pathlib.Path, number: int) -> SpecimenFiles | None:
         return None
     mask_folder = root / "Main_Dataset" / "Cells" / "Cell_Masks" / name
     masks = _object_masks(mask_folder)
-    _check_whole(number, {f"{folder / name}.bmp (or .png)": image, str(table): table.is_file()})
-    _check_whole(number, {f"{mask_folder}/MMM.png": masks})
+    _check_complete(number, {f"{folder / name}.bmp (or .png)": image, str(table): table.is_file()})
+    _check_complete(number, {f"{mask_folder}/MMM.png": masks})
     assert image is not None
     return SpecimenFiles(specimen=number, image=image, table=table, masks=masks)
 
 
-def _check_whole(number: int, parts: dict[str, object]) -> None:
-    lacking = [name for name, part in parts.items() if not part]
-    if lacking:
+def _check_complete(number: int, parts: dict[str, object]) -> None:
+    missing = [name for name, part in parts.items() if not part]
+    if missing:
         raise FileNotFoundError(
-            f"{specimen_id(number)} is incomplete: {lacking[0]} is missing; restore it from the owner's archive, "
+            f"{specimen_id(number)} is incomplete: {missing[0]} is missing; restore it from the owner's archive, "
             f"or remove the folder Main_Dataset/Images/{number:02d} to go without this specimen"
         )
 
 
 def _object_masks(folder: pathlib.Path) -> dict[int, pathlib.Path]:
-    """Masks by object number. Image 09 has a `010..png` with two dots; a regular name goes before such a one."""
+    """Masks by object number. Image 09 has a `010..png` with two dots; a regular name takes precedence over it."""
     masks = {}
     for path in _listing(folder).values():
         match = re.fullmatch(r"(\d+)(\.+)(png|bmp)", path.name, re.IGNORECASE)
@@ -159,18 +159,18 @@ def _image_file(listing: dict[str, pathlib.Path], stem: str) -> pathlib.Path | N
 
 
 def read_objects(table: pathlib.Path) -> list[ObjectRow]:
-    """Rows of `NN.csv`; ValueError names the line of an unknown or repeated entry."""
+    """Rows of `NN.csv`; raises ValueError, which names the line, for an unknown or repeated entry."""
     rows = []
     for line, row in _read_table(table, _OBJECT_COLUMNS):
         where = f"{table}, line {line}"
         kind = _label(row["object_type"], KINDS, "object type", where)
         intensity, pattern = row["intensity"], row["pattern"]
-        if kind == "cell":  # only there do pattern and intensity describe the specimen
+        if kind == "cell":  # for other kinds, pattern and intensity do not describe the specimen
             pattern = _label(pattern, PATTERNS, "pattern", where)
             intensity = _label(intensity, INTENSITIES, "intensity", where)
         number = _number(row["cell_ID"], "cell_ID", where)
         if any(number == other.number for other in rows):
-            raise ValueError(f"{where}: cell_ID {number} stands there twice; restore the file from the owner's archive")
+            raise ValueError(f"{where}: cell_ID {number} is listed twice; restore the file from the owner's archive")
         rows.append(ObjectRow(number=number, kind=kind, pattern=pattern, intensity=intensity))
     return rows
 
@@ -178,31 +178,32 @@ def read_objects(table: pathlib.Path) -> list[ObjectRow]:
 def specimen_labels(table: pathlib.Path, rows: list[ObjectRow]) -> tuple[str, str]:
     """Pattern and intensity of the specimen: those of its cells, which must agree.
 
-    The table in the owner's README calls image 27 intermediate, its csv and the contest positive: the csv holds.
+    Image 27 is intermediate in the table of the owner's README, but positive in its csv and in the contest; the csv is
+    used.
     """
     labels = {(row.pattern, row.intensity) for row in rows if row.kind == "cell"}
     if len(labels) != 1:
-        found = ", ".join(" ".join(label) for label in sorted(labels)) or "no cell"
+        listed = ", ".join(" ".join(label) for label in sorted(labels)) or "no cell"
         raise ValueError(
-            f"{table}: the cells of a specimen must share one pattern and intensity, found {found}; "
+            f"{table}: the cells of a specimen must share one pattern and intensity, found {listed}; "
             "restore the file from the owner's archive"
         )
     return labels.pop()
 
 
 def contest_table(root: pathlib.Path) -> pathlib.Path:
-    """The table that says which specimen each contest cell is from; FileNotFoundError if it is not there."""
+    """The table with the specimen of each contest cell; raises FileNotFoundError if it does not exist."""
     table = root / _CONTEST / "cells.csv"
     if table.is_file():
         return table
     raise FileNotFoundError(
-        f"{table} is missing: it says which specimen each contest cell is from, without which cells of one "
-        f"specimen could stand on both sides of a split; restore it from the owner's archive ({HOME_PAGE})"
+        f"{table} is missing: it gives the specimen of each contest cell, without which cells of one specimen could "
+        f"be in two splits; restore it from the owner's archive ({HOME_PAGE})"
     )
 
 
 def find_cells(root: pathlib.Path) -> dict[str, list[CellRow]]:
-    """Every contest cell that `cells.csv` lists, by split, with its files as far as they are there."""
+    """Every contest cell that `cells.csv` lists, by split, with those of its files that exist."""
     table = contest_table(root)
     listings = {split: _listing(root / _CONTEST / name) for split, name in CONTEST_SETS.items()}
     cells: dict[str, list[CellRow]] = {split: [] for split in CONTEST_SETS}
@@ -227,9 +228,9 @@ def _cell_row(row: dict[str, str], listing: dict[str, pathlib.Path], where: str)
 
 
 def _read_table(path: pathlib.Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
-    """Line number and stripped entries of every row of a `;` table.
+    """Line number and stripped entries of every row of a table with semicolons.
 
-    Tables of images 01 to 07 end their lines with CR alone: Python's universal newlines read any ending.
+    The lines of the tables of images 01 to 07 end with CR alone; Python's universal newlines read any line ending.
     """
     try:
         with path.open(encoding="utf-8-sig", newline=None) as file:
@@ -238,9 +239,9 @@ def _read_table(path: pathlib.Path, columns: tuple[str, ...]) -> list[tuple[int,
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is not a text table ({error}); restore it from the owner's archive") from error
     header = lines[0][1] if lines else []
-    lacking = [name for name in columns if name not in header]
-    if lacking:
-        raise ValueError(f"{path} has no column '{lacking[0]}': expected a header line with ';' between the columns")
+    missing = [name for name in columns if name not in header]
+    if missing:
+        raise ValueError(f"{path} has no column '{missing[0]}': expected a header line with ';' between the columns")
     for number, line in lines[1:]:
         if len(line) != len(header):
             raise ValueError(f"{path}, line {number}: {len(line)} entries instead of {len(header)}")

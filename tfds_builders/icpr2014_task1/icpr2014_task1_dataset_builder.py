@@ -1,4 +1,4 @@
-"""TFDS builder of the I3A Task 1 cells (ICIP 2013, ICPR 2014, ICPR 2016), from any of the copies that are about."""
+"""TFDS builder of the I3A Task 1 cells (ICIP 2013, ICPR 2014, ICPR 2016), from any of the public copies."""
 
 import os
 import pathlib
@@ -12,14 +12,14 @@ from tfds_builders.icpr2014_task1 import layout
 from tfds_builders.owner_files import OwnerFilesBuilder
 
 RESIZED_SHAPE = (78, 78)
-"""Height and width of every cell of the stretched public copy."""
+"""Height and width of every cell in the stretched public copy."""
 _NATIVE_RANGE = (9, 254)  # lowest and highest grey level of the 13,596 native cells
 
 
 class Builder(OwnerFilesBuilder):
     """Grey cells with their masks, in the order of their ids.
 
-    `info.metadata` has lists of lines: `missing` says what was not there, `notes` what a user must know; and
+    `info.metadata` has lists of lines, `missing` on what was missing and `notes` on what a user must know, and
     `repeated_specimens`, pairs of names of specimens that share cells.
     """
 
@@ -32,7 +32,7 @@ class Builder(OwnerFilesBuilder):
     )
 
     def source_files(self, manual_dir: str | os.PathLike) -> dict[str, pathlib.Path]:
-        """Every file that would be read, by its path relative to `manual_dir`."""
+        """Every file that a build would read, by its path relative to `manual_dir`."""
         top = pathlib.Path(manual_dir)
         return {path.relative_to(top).as_posix(): path for path in layout.source_files(layout.find_copy(top))}
 
@@ -53,7 +53,7 @@ class Builder(OwnerFilesBuilder):
         notes = [*contents.notes, copy_note(crops)]
         cells.record(self, missing=contents.missing, notes=notes, crops=crops)
         by_split = {split: [crop for crop in crops if crop.cell.split == split] for split in layout.SPLITS}
-        return {split: self._generate_examples(found) for split, found in by_split.items() if found}
+        return {split: self._generate_examples(members) for split, members in by_split.items() if members}
 
     def _generate_examples(self, crops: Sequence[cells.Crop]) -> cells.KeyedExamples:
         for crop in crops:
@@ -61,17 +61,17 @@ class Builder(OwnerFilesBuilder):
 
 
 def copy_note(crops: Sequence[cells.Crop]) -> str:
-    """What a user must know of the copy that the cells are from; ValueError if they are from two.
+    """What a user must know about the copy of the data set; raises ValueError if the cells are from two copies.
 
-    The stretched public copy has 78 x 78 pixels in every cell, resized without keeping the aspect ratio, and grey
-    levels that run from about 0 to 255; native cells have 54 to 111 pixels a side and levels from 9 to 254.
+    In the stretched public copy, every cell is resized to 78 x 78 pixels without keeping the aspect ratio, and its grey
+    levels range from about 0 to 255. Native cells are 54 to 111 pixels high and wide, with grey levels from 9 to 254.
     """
     stretched = next((crop.cell for crop in crops if is_stretched(crop.image)), None)
     native = next((crop.cell for crop in crops if crop.image.shape != RESIZED_SHAPE), None)
     if stretched and native:
         raise ValueError(
-            f"icpr2014_task1: {stretched.image} is of the copy that is resized to 78 x 78 pixels and stretched, "
-            f"{native.image} is not: the two copies must not be mixed; restore one of them"
+            f"icpr2014_task1: {stretched.image} is from the copy that is resized to 78 x 78 pixels and stretched, but "
+            f"{native.image} is not; the two copies must not be mixed, so restore one of them"
         )
     if stretched:
         return (
@@ -86,6 +86,6 @@ def copy_note(crops: Sequence[cells.Crop]) -> str:
 
 
 def is_stretched(image: np.ndarray) -> bool:
-    """Whether a cell can only be of the stretched copy: of its size, with grey levels that no native cell has."""
+    """Whether a cell can only be from the stretched copy: it has its size, and grey levels that no native cell has."""
     low, high = _NATIVE_RANGE
     return image.shape == RESIZED_SHAPE and bool(image.min() < low or image.max() > high)

@@ -1,8 +1,8 @@
-"""The tables of I3A Task 1: labels and places of its cells.
+"""The tables of I3A Task 1: labels of its cells, and the specimens and locations from which the cells come.
 
-`gt_training.csv` has two shapes. Public copies have a header, `Image ID,Image class`. The contest's own file has not
-been seen: by programs that read it, it has no header, and its columns are image file, mask file, class, and further
-ones. What the further ones are is our reading, made from their values (`_further_columns`).
+`gt_training.csv` has two forms. In public copies it has a header, `Image ID,Image class`. We have not seen the file of
+the contest; according to programs that read it, it has no header, and its columns are image file, mask file, class, and
+others. The meaning of the others is our interpretation, from their values (`_other_columns`).
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ _MASK_COLUMNS = ("mask", "mask file")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Label:
-    """What `gt_training.csv` says of a cell."""
+    """The entry of a cell in `gt_training.csv`."""
 
     line: int
     pattern: str
@@ -29,7 +29,7 @@ class Label:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Place:
-    """What `specimens.csv` says of a cell."""
+    """The entry of a cell in `specimens.csv`."""
 
     specimen_id: str
     location: int
@@ -37,11 +37,11 @@ class Place:
 
 
 def read_labels(path: pathlib.Path, spellings: Mapping[str, str]) -> tuple[dict[int, Label], list[str]]:
-    """Labels of `gt_training.csv` in either shape, by cell, and remarks on what was read from further columns."""
+    """Labels of `gt_training.csv` in either form, by cell number, and remarks on how its other columns were read."""
     rows = tables.read_rows(path)
     cell_column, class_column, others, rows = _label_columns(path, rows)
     patterns = [tables.known(row[class_column], spellings, "pattern", f"{path}, line {line}") for line, row in rows]
-    meaning, remarks = _further_columns({k: [row[k] for _, row in rows] for k in others}, patterns)
+    meaning, remarks = _other_columns({k: [row[k] for _, row in rows] for k in others}, patterns)
     labels: dict[int, Label] = {}
     for (line, row), pattern in zip(rows, patterns, strict=True):
         where = f"{path}, line {line}"
@@ -53,7 +53,7 @@ def read_labels(path: pathlib.Path, spellings: Mapping[str, str]) -> tuple[dict[
 
 
 def read_places(path: pathlib.Path) -> tuple[dict[int, Place], bool]:
-    """Specimen, location and intensity of `specimens.csv`, by cell, and whether the intensity is an inferred one."""
+    """Entries of `specimens.csv` by cell number, and whether their intensity is inferred."""
     rows = tables.read_rows(path)
     columns = tables.header(rows)
     for name in ("image id", "specimen"):
@@ -83,12 +83,12 @@ def _location(entry: str, where: str) -> int:
 
 def _enter(table: dict[int, Label] | dict[int, Place], number: int, entry: Label | Place, where: str) -> None:
     if number in table:
-        raise ValueError(f"{where}: cell {number:05d} stands there twice; restore the file from the owner's archive")
+        raise ValueError(f"{where}: cell {number:05d} is listed twice; restore the file from the owner's archive")
     table[number] = entry  # pyright: ignore[reportArgumentType]
 
 
 def _label_columns(path: pathlib.Path, rows: tables.Rows) -> tuple[int, int, list[int], tables.Rows]:
-    """Columns of the cell and of its class, those left over, and the rows without a header."""
+    """The columns of the cell and of its class, the other columns, and the rows without a header."""
     if rows and tables.cell_id(rows[0][1][0]):
         width = len(rows[0][1])
         if width > 1:
@@ -105,19 +105,19 @@ def _label_columns(path: pathlib.Path, rows: tables.Rows) -> tuple[int, int, lis
     return cell, label, [k for k in columns.values() if k not in (cell, label, *masks)], rows[1:]
 
 
-def _further_columns(columns: dict[int, list[str]], patterns: list[str]) -> tuple[dict[str, int], list[str]]:
-    """Which column is the intensity and which the specimen, and a remark on each column.
+def _other_columns(columns: dict[int, list[str]], patterns: list[str]) -> tuple[dict[str, int], list[str]]:
+    """Which column holds the intensity and which the specimen, and a remark on each column.
 
-    Our reading, for nobody here has seen the file: the intensity is the one column whose entries are all positive or
-    intermediate. Specimens are the one column whose every value goes with a single class, where there are more
-    values than classes (else it may name the class) and at least two cells a value on average (else it may name the
-    cell).
+    This is our interpretation, because we have not seen the file. The intensity is in the only column in which all
+    entries are positive or intermediate. Specimens are in the only column in which every value occurs with a single
+    class; there must be more values than classes (otherwise it may name the class) and, on average, at least two cells
+    for each value (otherwise it may name the cell).
     """
     intensities = [k for k, values in columns.items() if {v.lower() for v in values} <= set(tables.INTENSITIES[:2])]
     others = [k for k in columns if k not in intensities]
     specimens = [k for k in others if _may_be_specimens(columns[k], patterns)]
-    may_be = {"intensity": intensities, "specimen": specimens}
-    meaning = {name: found[0] for name, found in may_be.items() if len(found) == 1}
+    candidates = {"intensity": intensities, "specimen": specimens}
+    meaning = {name: columns_of[0] for name, columns_of in candidates.items() if len(columns_of) == 1}
     names = {column: name for name, column in meaning.items()}
     return meaning, [
         f"column {k + 1} is read as the {names[k]}, by its values" if k in names else f"column {k + 1} is not read"

@@ -1,6 +1,6 @@
-"""The directory trees in which I3A Task 1 is found: where cells lie, which copy it is, what labels them.
+"""The directory trees of the copies of I3A Task 1: the files of cells, the kind of copy, and the tables of labels.
 
-Decodes no pixel.
+This module decodes no pixels.
 """
 
 import collections
@@ -15,7 +15,7 @@ from tfds_builders.icpr2014_task1.labels import Label, Place, read_labels, read_
 HOME_PAGE = "https://hep2.unisa.it/task-1.html"
 PATTERNS = ("homogeneous", "speckled", "nucleolar", "centromere", "nuclear_membrane", "golgi")
 PUBLISHED_CELLS = dict(zip(PATTERNS, (2494, 2831, 2598, 2741, 2208, 724), strict=True))
-"""Cells of the public training set, which are 13,596."""
+"""Numbers of cells in the public training set, 13,596 in total."""
 SPLITS = ("train", "validation", "test")
 SPELLINGS = tables.spellings_of(PATTERNS, {"NuMem": "nuclear_membrane", "Centromeric": "centromere"})
 
@@ -36,7 +36,7 @@ _FILE_NAME = re.compile(r"(\d+)(_mask)?\.png", re.IGNORECASE)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CellFiles:
-    """The files of a cell, and what the folders that hold them say."""
+    """The files of a cell, with the pattern and the split that their folders imply."""
 
     number: int
     image: pathlib.Path
@@ -52,23 +52,23 @@ class Copy:
 
     root: pathlib.Path
     kind: str
-    """Words for its layout."""
+    """Description of its layout."""
     files: tuple[CellFiles, ...]
-    """By number, and every number once."""
+    """Sorted by number; every number occurs once."""
     lone_masks: int
-    """Masks without an image."""
+    """Number of masks without an image."""
     labels: pathlib.Path | None
     places: pathlib.Path | None
 
     @property
     def partitioned(self) -> bool:
-        """Whether the copy brings its own splits."""
+        """Whether the copy has its own splits."""
         return self.kind in _PARTITIONED
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Contents:
-    """Labelled cells of a copy, by number, with lines on what is missing and what a user must know."""
+    """Labelled cells of a copy, sorted by number, with lines on what is missing and on what a user must know."""
 
     cells: tuple[cells.Cell, ...]
     missing: list[str]
@@ -76,7 +76,7 @@ class Contents:
 
 
 def absence(manual_dir: pathlib.Path) -> str:
-    """One line for a directory without the data: what was sought there, and how to obtain it."""
+    """One line for a directory without the data: what was expected there, and how to obtain it."""
     return (
         f"icpr2014_task1: no cells found in '{manual_dir}' or one folder below: expected <Class>/NNNNN.png with "
         f"NNNNN_Mask.png, or NNNNN.png with {LABELS_NAME}, or tra/, val/, tes/ with <Class>/NNNNN.png, where <Class> "
@@ -86,38 +86,38 @@ def absence(manual_dir: pathlib.Path) -> str:
 
 
 def find_copy(manual_dir: pathlib.Path) -> Copy:
-    """The one copy that `manual_dir` holds, itself or in a folder of it.
+    """The only copy in `manual_dir` or in one of its folders.
 
     Raises:
-        FileNotFoundError: There is none, or a flat one without the table of its labels.
-        ValueError: There is more than one (public copies differ in size, stretch and orientation), a cell stands in
-            one twice, or a folder of cells has no known name.
+        FileNotFoundError: there is no copy, or a flat one without the table of its labels.
+        ValueError: there is more than one copy (public copies differ in size, stretch and orientation), a cell occurs
+            twice, or a folder of cells has an unknown name.
     """
     if not manual_dir.is_dir():
         raise FileNotFoundError(absence(manual_dir))
-    found = list(_copies_at(manual_dir, manual_dir))
-    taken = {files.image.relative_to(manual_dir).parts[0] for copy in found for files in copy.files}
+    copies = list(_copies_at(manual_dir, manual_dir))
+    folders_in_use = {files.image.relative_to(manual_dir).parts[0] for copy in copies for files in copy.files}
     for folder in _subfolders(manual_dir):
-        if folder.name not in taken:
-            found.extend(_copies_at(folder, manual_dir))
-    if not found:
+        if folder.name not in folders_in_use:
+            copies.extend(_copies_at(folder, manual_dir))
+    if not copies:
         raise FileNotFoundError(absence(manual_dir))
-    if len(found) > 1:
-        names = " and ".join(f"'{copy.root}' ({copy.kind})" for copy in found)
+    if len(copies) > 1:
+        names = " and ".join(f"'{copy.root}' ({copy.kind})" for copy in copies)
         raise ValueError(
-            f"icpr2014_task1: '{manual_dir}' holds {len(found)} copies, {names}: they must not be mixed, for public "
-            "copies differ in size, stretch and orientation; name the directory of one, or move the others away"
+            f"icpr2014_task1: '{manual_dir}' holds {len(copies)} copies, {names}; they must not be mixed, because "
+            "public copies differ in size, stretch and orientation; name the directory of one, or move the others away"
         )
-    _check(found[0])
-    return found[0]
+    _check(copies[0])
+    return copies[0]
 
 
 def read_contents(copy: Copy) -> Contents:
-    """The cells of a copy with what its tables say of them; ValueError where tables and folders disagree."""
+    """The cells of a copy with the entries of its tables; raises ValueError if tables and folders disagree."""
     labels, notes = read_labels(copy.labels, SPELLINGS) if copy.labels else ({}, [])
     places, inferred = read_places(copy.places) if copy.places else ({}, False)
     if any(label.specimen_id for label in labels.values()):
-        # The owner's names of specimens and the recovered ones must not meet: s003 is another specimen in each.
+        # The owner's names of specimens and the recovered ones must not be mixed: s003 is another specimen in each.
         places = {number: dataclasses.replace(place, specimen_id="") for number, place in places.items()}
     labelled = tuple(
         _cell(files, copy, labels.get(files.number), places.get(files.number))
@@ -132,13 +132,13 @@ def read_contents(copy: Copy) -> Contents:
 
 
 def source_files(copy: Copy) -> Iterator[pathlib.Path]:
-    """Every file that would be read."""
+    """Every file that a build would read."""
     yield from (table for table in (copy.labels, copy.places) if table)
     yield from (path for files in copy.files for path in (files.image, files.mask) if path)
 
 
 def _copies_at(root: pathlib.Path, manual_dir: pathlib.Path) -> Iterator[Copy]:
-    """The copies whose top is `root`, of whichever layout."""
+    """The copies, of any layout, that have `root` as top directory."""
     splits = _split_folders(root)
     parts = {
         "class folders": [(folder, pattern, "train") for folder, pattern in _class_folders(root)],
@@ -148,7 +148,7 @@ def _copies_at(root: pathlib.Path, manual_dir: pathlib.Path) -> Iterator[Copy]:
     }
     for kind, folders in parts.items():
         listed = [_list_cells(*folder) for folder in folders]
-        files = sorted((cell for found, _ in listed for cell in found), key=lambda cell: cell.number)
+        files = sorted((cell for cells_of_folder, _ in listed for cell in cells_of_folder), key=lambda c: c.number)
         if files:
             yield Copy(
                 root=root,
@@ -165,47 +165,48 @@ def _subfolders(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _split_folders(root: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
-    """Folders with the name of a split; none if there is but a training folder, which the contest may ship so."""
+    """Folders with the name of a split; none if there is only a training folder, as the contest may distribute it."""
     named = [(f, _SPLIT_FOLDERS[f.name.lower()]) for f in _subfolders(root) if f.name.lower() in _SPLIT_FOLDERS]
     alone = [folder.name.lower() for folder, _ in named] in (["train"], ["training"])
     return [] if alone else named
 
 
 def _class_folders(root: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
-    """Folders with the name of a class; ValueError if another folder of cells stands beside them."""
+    """Folders with the name of a class; raises ValueError if there is another folder of cells beside them."""
     folders = {folder: SPELLINGS.get(tables.plain(folder.name)) for folder in _subfolders(root)}
     named = [(folder, pattern) for folder, pattern in folders.items() if pattern]
-    stray = [folder for folder, pattern in folders.items() if not pattern and _list_cells(folder, None, "")[0]]
-    if named and stray and any(_list_cells(folder, pattern, "")[0] for folder, pattern in named):
+    unnamed = [folder for folder, pattern in folders.items() if not pattern and _list_cells(folder, None, "")[0]]
+    if named and unnamed and any(_list_cells(folder, pattern, "")[0] for folder, pattern in named):
         raise ValueError(
-            f"{stray[0]}: the folder holds cells beside class folders, but its name is none of {', '.join(PATTERNS)}; "
-            "mend the name, or move another copy of the data away: copies must not be mixed"
+            f"{unnamed[0]}: the folder holds cells beside class folders, but its name is none of "
+            f"{', '.join(PATTERNS)}; correct the name or, if it is another copy of the data, move it away: copies must "
+            "not be mixed"
         )
     return named
 
 
 def _list_cells(folder: pathlib.Path, pattern: str | None, split: str) -> tuple[list[CellFiles], int]:
-    """Cells of a folder, and the number of masks there without an image."""
+    """The cells of a folder, and the number of its masks without an image."""
     matches = [(match, path) for path in sorted(folder.iterdir()) if (match := _FILE_NAME.fullmatch(path.name))]
     masks = {match[1]: path for match, path in matches if match[2]}
     images = [(match[1], path) for match, path in matches if not match[2]]
-    found = [
+    listed = [
         CellFiles(number=int(digits), image=path, mask=masks.get(digits), pattern=pattern, split=split)
         for digits, path in images
     ]
-    return found, len(masks.keys() - {digits for digits, _ in images})
+    return listed, len(masks.keys() - {digits for digits, _ in images})
 
 
 def _table(name: str, *folders: pathlib.Path) -> pathlib.Path | None:
-    """A table in the first of the folders that has it."""
+    """Path of a table in the first of the folders that has it."""
     return next((path for path in (folder / name for folder in folders) if path.is_file()), None)
 
 
 def _check(copy: Copy) -> None:
-    for one, other in zip(copy.files, copy.files[1:], strict=False):
-        if one.number == other.number:
+    for previous, cell in zip(copy.files, copy.files[1:], strict=False):
+        if previous.number == cell.number:
             raise ValueError(
-                f"cell {one.number:05d} stands there twice: {one.image} and {other.image}; remove one of them"
+                f"cell {cell.number:05d} occurs twice: {previous.image} and {cell.image}; remove one of them"
             )
     if copy.files[0].pattern is None and copy.labels is None:
         raise FileNotFoundError(
@@ -215,11 +216,11 @@ def _check(copy: Copy) -> None:
 
 
 def _cell(files: CellFiles, copy: Copy, label: Label | None, place: Place | None) -> cells.Cell:
-    """A cell with all that is known; what `gt_training.csv` says goes before `specimens.csv`."""
+    """A cell with everything that is known about it; `gt_training.csv` takes precedence over `specimens.csv`."""
     if label and files.pattern and label.pattern != files.pattern:
         raise ValueError(
-            f"cell {files.number:05d}: {copy.labels}, line {label.line}, says {label.pattern}, but {files.image} lies "
-            f"in a folder of {files.pattern}; restore both from the owner's archive"
+            f"cell {files.number:05d} is {label.pattern} in {copy.labels}, line {label.line}, but {files.image} is in "
+            f"a folder of {files.pattern}; restore both from the owner's archive"
         )
     pattern = files.pattern or (label.pattern if label else None)
     assert pattern is not None
@@ -244,28 +245,28 @@ def _missing_cells(copy: Copy, labelled: tuple[cells.Cell, ...]) -> Iterator[str
         by_pattern = ", ".join(f"{name} {counts[name]} of {total}" for name, total in PUBLISHED_CELLS.items())
         yield f"{len(labelled)} of {sum(PUBLISHED_CELLS.values())} cells found: {by_pattern}"
     if copy.partitioned:
-        there = {cell.split for cell in labelled}
-        yield from (f"split {split}: no cell found, not built" for split in SPLITS if split not in there)
+        present = {cell.split for cell in labelled}
+        yield from (f"split {split}: no cell found, not built" for split in SPLITS if split not in present)
 
 
 def _missing_rows(copy: Copy, labels: Mapping[int, Label], places: Mapping[int, Place]) -> Iterator[str]:
-    """Cells without a row of a table, and rows without a cell."""
+    """Lines on cells without a row in a table, and on rows without a cell."""
     numbers = {files.number for files in copy.files}
     flat = copy.files[0].pattern is None
-    for table, rows, then in ((copy.labels, labels, ", left out" if flat else ""), (copy.places, places, "")):
-        if table and (lacking := len(numbers - rows.keys())):
-            yield f"{lacking} images have no row in {table.name}{then}"
-        if table and (spare := len(rows.keys() - numbers)):
-            yield f"{spare} rows of {table.name} have no image"
+    for table, rows, consequence in ((copy.labels, labels, ", left out" if flat else ""), (copy.places, places, "")):
+        if table and (without_row := len(numbers - rows.keys())):
+            yield f"{without_row} images have no row in {table.name}{consequence}"
+        if table and (without_image := len(rows.keys() - numbers)):
+            yield f"{without_image} rows of {table.name} have no image"
 
 
 def _missing_truth(copy: Copy, labelled: tuple[cells.Cell, ...]) -> Iterator[str]:
-    """Masks, specimens and intensities."""
-    lacking = {
+    """Lines on missing masks, specimens and intensities."""
+    counts = {
         "no mask (their mask is all 0)": sum(cell.mask is None for cell in labelled),
         "no specimen id": sum(not cell.specimen_id for cell in labelled),
         "no intensity": sum(cell.intensity == tables.UNKNOWN for cell in labelled),
     }
-    yield from (f"{count} of {len(labelled)} cells have {what}" for what, count in lacking.items() if count)
+    yield from (f"{count} of {len(labelled)} cells have {what}" for what, count in counts.items() if count)
     if copy.lone_masks:
         yield f"{copy.lone_masks} masks have no image, left out"

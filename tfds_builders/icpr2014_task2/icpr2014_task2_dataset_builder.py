@@ -15,10 +15,10 @@ from tfds_builders.owner_files import OwnerFilesBuilder, empty_lists
 
 
 class Builder(OwnerFilesBuilder):
-    """Whole images of specimens, four of each, with the mask of their objects; one example is one image.
+    """Images of specimens, four of each, with the mask of their objects; one example is one image.
 
-    All are in the split `train`: the contests' test set was never given out. `info.metadata["missing"]` is a list of
-    lines that say what was not there.
+    All are in the split `train`; the test set of the contests was never published. `info.metadata["missing"]` is a list
+    of lines on what was missing.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -30,7 +30,7 @@ class Builder(OwnerFilesBuilder):
     )
 
     def source_files(self, manual_dir: str | os.PathLike) -> dict[str, pathlib.Path]:
-        """Every file that would be read, by its path relative to `manual_dir`."""
+        """Every file that a build would read, by its path relative to `manual_dir`."""
         top = pathlib.Path(manual_dir)
         return {path.relative_to(top).as_posix(): path for path in layout.source_files(top)}
 
@@ -44,18 +44,18 @@ class Builder(OwnerFilesBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         contents = layout.read_contents(self.owner_dir(dl_manager, layout.absence))
-        self.say_missing(*contents.missing)
+        self.report_missing(*contents.missing)
         return {"train": self._generate_examples(contents.fields)}
 
-    def _generate_examples(self, found: Sequence[layout.Field]) -> Iterator[tuple[str, dict[str, Any]]]:
-        for field in found:
+    def _generate_examples(self, fields_of_set: Sequence[layout.Field]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for field in fields_of_set:
             yield field.key, self._example(field)
 
     def _example(self, field: layout.Field) -> dict[str, Any]:
         image = pixels.read_grey(field.image)
         mask = pixels.read_mask(field.mask, image.shape, may_be_empty=True)
         if not mask.any():
-            self.say_missing(f"{field.key}: its mask is empty, so it holds no cell")
+            self.report_missing(f"{field.key}: its mask is empty, so it holds no cell")
         instances = connected_objects(mask)
         label = 1 + layout.PATTERNS.index(field.pattern)
         return {
@@ -71,7 +71,10 @@ class Builder(OwnerFilesBuilder):
 
 
 def connected_objects(mask: np.ndarray) -> np.ndarray:
-    """The 8-connected regions of a mask, 1, 2, ... in scan order, uint16 [height, width]; touching cells are one."""
+    """The 8-connected regions of a mask, numbered from 1 in scan order, uint16 [height, width].
+
+    Touching cells form one region.
+    """
     count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
     assert count <= 1 + np.iinfo(np.uint16).max
     return labels.astype(np.uint16)

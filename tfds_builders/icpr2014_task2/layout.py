@@ -1,7 +1,7 @@
-"""The directory tree of I3A Task 2: images and masks of four fields a specimen, and tables of their labels.
+"""The directory tree of I3A Task 2: images and masks of four fields of each specimen, and tables of their labels.
 
-Names of files and spellings of labels are those that public programs read. The tables themselves have not been seen:
-which of their columns is what is our reading, made from their values (`_Columns`). Decodes no pixel.
+Names of files and spellings of labels are those that public programs read. We have not seen the tables themselves; the
+meaning of their columns is our interpretation, from their values (`_Columns`). This module decodes no pixels.
 """
 
 import collections
@@ -16,9 +16,9 @@ from tfds_builders.owner_files import shorten
 HOME_PAGE = "https://hep2.unisa.it/contest-tasks.html"
 PATTERNS = ("homogeneous", "speckled", "nucleolar", "centromere", "nuclear_membrane", "golgi", "mitotic_spindle")
 FIELDS = 4
-"""Images of a specimen, numbered from 0."""
+"""Number of images of a specimen; they are numbered from 0."""
 PUBLISHED_IMAGES = 1008
-"""Images of the training set; those of the test set were never given out."""
+"""Number of images of the training set; those of the test set were never published."""
 SPELLINGS = tables.spellings_of(
     PATTERNS, {"numem": "nuclear_membrane", "mitsp": "mitotic_spindle", "centromeric": "centromere"}
 )
@@ -45,12 +45,12 @@ class Field:
 
     @property
     def key(self) -> str:
-        """Name of the example."""
+        """Key of the example."""
         return f"{self.specimen:05d}-{self.number}"
 
     @property
     def specimen_id(self) -> str:
-        """Name of the specimen over all data sets."""
+        """Name of the specimen, unique over all data sets."""
         return f"icpr2014_task2-{self.specimen:05d}"
 
 
@@ -65,7 +65,7 @@ class Tree:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Labels:
-    """What the tables say, by specimen; entries that are not known stand as they are written."""
+    """The labels in the tables, by specimen; unknown entries are kept as they are written."""
 
     patterns: Mapping[int, str]
     intensities: Mapping[int, str]
@@ -73,14 +73,14 @@ class Labels:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Contents:
-    """Fields by specimen and number, and lines on what is missing."""
+    """Fields in order of specimen and number, and lines on what is missing."""
 
     fields: tuple[Field, ...]
     missing: list[str]
 
 
 def absence(manual_dir: pathlib.Path) -> str:
-    """One line for a directory without the data: what was sought there, and how to obtain it."""
+    """One line for a directory without the data: what was expected there, and how to obtain it."""
     return (
         f"icpr2014_task2: no labelled specimens found in '{manual_dir}' and its folders: expected NNNNN_pK.tif with "
         "NNNNN_pK_Mask.tif (K = 0 to 3) and a .csv that gives specimens (or their images), class and intensity; ask "
@@ -89,24 +89,24 @@ def absence(manual_dir: pathlib.Path) -> str:
 
 
 def find_tree(manual_dir: pathlib.Path) -> Tree:
-    """The images, masks and tables in `manual_dir` and its folders; ValueError if an image stands there twice."""
+    """The images, masks and tables in `manual_dir` and its folders; raises ValueError if there are two of one field."""
     images: dict[Place, pathlib.Path] = {}
     masks: dict[Place, pathlib.Path] = {}
-    found = sorted(path for path in manual_dir.rglob("*") if path.is_file())
-    for path in found:
+    paths = sorted(path for path in manual_dir.rglob("*") if path.is_file())
+    for path in paths:
         if match := _FILE_NAME.fullmatch(path.name):
             other = (masks if match[3] else images).setdefault((int(match[1]), int(match[2])), path)
             if other != path:
-                raise ValueError(f"{path} stands there twice, as {other}, too: remove one of them")
-    return Tree(images=images, masks=masks, tables=tuple(path for path in found if path.suffix.lower() == ".csv"))
+                raise ValueError(f"there are two files of one field, {other} and {path}; remove one of them")
+    return Tree(images=images, masks=masks, tables=tuple(path for path in paths if path.suffix.lower() == ".csv"))
 
 
 def read_contents(manual_dir: pathlib.Path) -> Contents:
     """The labelled fields that have a mask, and what is missing.
 
     Raises:
-        FileNotFoundError: There is no such field.
-        ValueError: A table is damaged, or two rows contradict each other.
+        FileNotFoundError: there is no such field.
+        ValueError: a table is damaged, or two rows contradict each other.
     """
     tree = find_tree(manual_dir)
     labels = read_labels(tree.tables)
@@ -117,28 +117,28 @@ def read_contents(manual_dir: pathlib.Path) -> Contents:
             image=image,
             mask=tree.masks[place],
             pattern=labels.patterns[place[0]],
-            intensity=_graded(labels, place[0]),
+            intensity=_intensity(labels, place[0]),
         )
         for place, image in sorted(tree.images.items())
         if place in tree.masks and labels.patterns.get(place[0]) in PATTERNS
     )
     missing = [*_missing_fields(fields), *_missing_files(tree, labels), *_missing_labels(tree, labels)]
     if not fields:
-        found = f" ({'; '.join(missing[1:])})" if tree.images else ""
-        raise FileNotFoundError(absence(manual_dir) + found)
+        reasons = f" ({'; '.join(missing[1:])})" if tree.images else ""
+        raise FileNotFoundError(absence(manual_dir) + reasons)
     return Contents(fields=fields, missing=missing)
 
 
 def source_files(manual_dir: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Every file that would be read."""
+    """Every file that a build would read."""
     tree = find_tree(manual_dir)
     yield from (*tree.images.values(), *tree.masks.values(), *tree.tables)
 
 
 def read_labels(paths: Iterable[pathlib.Path]) -> Labels:
-    """Labels of all tables together, with or without a header; a table without specimens or labels is passed over.
+    """Labels of all tables together, with or without a header; a table without specimens or labels is skipped.
 
-    A row is of a specimen (`7`, `00007`) or of one of its images (`00007_p0.tif`).
+    A row describes a specimen (`7`, `00007`) or one of its images (`00007_p0.tif`).
     """
     patterns: dict[int, str] = {}
     intensities: dict[int, str] = {}
@@ -159,7 +159,7 @@ def read_labels(paths: Iterable[pathlib.Path]) -> Labels:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Columns:
-    """Which column of a table is what."""
+    """Indices of the columns of a table."""
 
     specimen: int
     pattern: int | None
@@ -167,9 +167,9 @@ class _Columns:
 
 
 def _find_columns(rows: Sequence[Sequence[str]]) -> _Columns | None:
-    """By their values: the first column of ids, and those with most known classes and most known intensities.
+    """The columns, found by their values: the first with ids, and those with the most classes and intensities.
 
-    A first row without an id is a header. None for a table that is none of labels.
+    A first row without an id is a header. None if the table does not hold labels.
     """
     body = rows[1:] if rows and not any(map(_entry, rows[0])) else rows
     columns = [[row[k] for row in body] for k in range(len(rows[0]) if body else 0)]
@@ -182,7 +182,7 @@ def _find_columns(rows: Sequence[Sequence[str]]) -> _Columns | None:
 
 
 def _most(columns: Sequence[Sequence[str]], fits: Callable[[str], bool]) -> int | None:
-    """The column with most values that fit; None if there is none."""
+    """The column with the most values that fit; None if no value fits."""
     counts = [sum(map(fits, values)) for values in columns]
     return counts.index(max(counts)) if any(counts) else None
 
@@ -195,10 +195,10 @@ def _enter(labels: dict[int, str], specimen: int, entry: str, spellings: Mapping
     label = spellings.get(tables.plain(entry), entry)
     other = labels.setdefault(specimen, label)
     if other != label:
-        raise ValueError(f"{where}: specimen {specimen:05d} is {label}, but {other} elsewhere; mend one of the rows")
+        raise ValueError(f"{where}: specimen {specimen:05d} is {label}, but {other} elsewhere; correct one of the rows")
 
 
-def _graded(labels: Labels, specimen: int) -> str:
+def _intensity(labels: Labels, specimen: int) -> str:
     intensity = labels.intensities.get(specimen, "")
     return intensity if intensity in tables.INTENSITIES else tables.UNKNOWN
 
@@ -212,22 +212,23 @@ def _missing_fields(fields: Sequence[Field]) -> Iterator[str]:
             f"{len(fields)} of {PUBLISHED_IMAGES} images of {len(counts)} of {PUBLISHED_IMAGES // FIELDS} specimens"
         )
         yield f"{published} found: {by_pattern}"
-    yield from _said("specimens have fewer than 4 fields", [key for key, count in counts.items() if count < FIELDS])
+    incomplete = [key for key, count in counts.items() if count < FIELDS]
+    yield from _count_and_name("specimens have fewer than 4 fields", incomplete)
 
 
 def _missing_files(tree: Tree, labels: Labels) -> Iterator[str]:
     images, masks = tree.images.keys(), tree.masks.keys()
-    yield from _said("images have no mask, left out", images - masks)
-    yield from _said("masks have no image, left out", masks - images)
+    yield from _count_and_name("images have no mask, left out", images - masks)
+    yield from _count_and_name("masks have no image, left out", masks - images)
     specimens = {specimen for specimen, _ in images}
-    yield from _said("specimens of the tables have no image", labels.patterns.keys() - specimens)
+    yield from _count_and_name("specimens of the tables have no image", labels.patterns.keys() - specimens)
 
 
 def _missing_labels(tree: Tree, labels: Labels) -> Iterator[str]:
     specimens = {specimen for specimen, _ in tree.images}
-    yield from _said("specimens have no class in a table, left out", specimens - labels.patterns.keys())
+    yield from _count_and_name("specimens have no class in a table, left out", specimens - labels.patterns.keys())
     yield from _unknown("class", labels.patterns, PATTERNS, "left out", specimens)
-    yield from _said("specimens have no intensity", specimens - labels.intensities.keys())
+    yield from _count_and_name("specimens have no intensity", specimens - labels.intensities.keys())
     yield from _unknown("intensity", labels.intensities, tables.INTENSITIES, "taken as unknown", specimens)
 
 
@@ -239,11 +240,11 @@ def _unknown(
         if labels[specimen] not in known:
             groups.setdefault(labels[specimen], []).append(specimen)
     for entry, members in sorted(groups.items()):
-        yield from _said(f"specimens of the unknown {what} '{entry}', {then}", members)
+        yield from _count_and_name(f"specimens of the unknown {what} '{entry}', {then}", members)
 
 
-def _said(what: str, keys: Iterable[int | Place]) -> Iterator[str]:
-    """A line that counts and names specimens, or fields of them; none if there are none."""
+def _count_and_name(what: str, keys: Iterable[int | Place]) -> Iterator[str]:
+    """A line that counts and names specimens or fields; none if there are none."""
     names = [f"{key:05d}" if isinstance(key, int) else f"{key[0]:05d}_p{key[1]}" for key in sorted(keys)]
     if names:
         yield f"{len(names)} {what}: {shorten(names, _MAX_NAMES)}"

@@ -1,14 +1,14 @@
-"""The directory tree in which SNPHEp-2 is read.
+"""The directory tree from which SNPHEp-2 is read.
 
-Our reading of a layout that nobody here has seen: the archive is not at hand, and no description of its files was
-found. So an index names the files, and whoever has the archive writes that index, should it not hold one:
+We have seen neither the archive nor a description of its files. Therefore an index names the files, and whoever has the
+archive writes this index if the archive does not contain one:
 
-* one `.csv` with a header that names at least the columns image, class and specimen, and perhaps mask, intensity and
+* one `.csv` with a header that names at least the columns image, class and specimen, and optionally mask, intensity and
   cell_id (for other names see `_COLUMNS`); paths of files are relative to the folder of that table;
-* the five published splits, which are random halves of the specimens, as one `.csv` with the header
-  `fold,specimen,side`, or as folders `fold1` … `fold5` with `train.csv` and `test.csv`, a specimen a line.
+* the five published folds, which are random halves of the specimens, as one `.csv` with the header
+  `fold,specimen,side`, or as folders `fold1` … `fold5` with `train.csv` and `test.csv`, one specimen in each line.
 
-All stand in the directory that is named, or one folder below. Decodes no pixel.
+All of these are in the given directory or one folder below. This module decodes no pixels.
 """
 
 import collections
@@ -25,7 +25,7 @@ PUBLISHED_CELLS = 1884
 PUBLISHED_SPECIMENS = 40
 NUM_FOLDS = 5
 TRAIN, TEST, NOT_GIVEN = 0, 1, -1
-"""Sides of a fold."""
+"""The splits of a fold."""
 SPELLINGS = tables.spellings_of(PATTERNS, {"centromeric": "centromere"})
 
 _COLUMNS = {
@@ -38,12 +38,12 @@ _COLUMNS = {
 }
 _NEEDED = ("image", "pattern", "specimen")
 _FOLD_COLUMNS = ("fold", "specimen", "side")
-_SIDES = tables.spellings_of(("train", "test"), {"training": "train", "testing": "test"})
+_SPLITS = tables.spellings_of(("train", "test"), {"training": "train", "testing": "test"})
 _FOLD_FOLDER = re.compile(r"fold[ _-]?(\d+)", re.IGNORECASE)
 _IMAGE_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 
-Sides = dict[tuple[int, str], int]
-"""Side of a specimen in a fold, by the number of the fold and the specimen's name."""
+Splits = dict[tuple[int, str], int]
+"""Split of a specimen in a fold, by the number of the fold and the specimen's name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,20 +52,20 @@ class Tree:
 
     index: pathlib.Path
     folds: tuple[pathlib.Path, ...]
-    """The one table of all folds, or two tables a fold; empty if there is none."""
+    """One table of all folds, or two tables for each fold; empty if there are none."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Contents:
-    """Cells by number, their sides in the folds, and lines on what is missing."""
+    """Cells by number, their splits in the folds, and lines on what is missing."""
 
     cells: tuple[cells.Cell, ...]
-    sides: Sides
+    splits: Splits
     missing: list[str]
 
 
 def absence(manual_dir: pathlib.Path) -> str:
-    """One line for a directory without the data: what was sought there, and how to obtain it."""
+    """One line for a directory without the data: what was expected there, and how to obtain it."""
     return (
         f"snphep2: no index of cells found in '{manual_dir}' or one folder below: expected a .csv with the columns "
         "image, class, specimen (and mask, intensity, cell_id where known), and fold,specimen,side in another one; "
@@ -78,8 +78,8 @@ def find_tree(manual_dir: pathlib.Path) -> Tree:
     """The tables of the data set.
 
     Raises:
-        FileNotFoundError: There is no index.
-        ValueError: There are two, or two lists of the folds.
+        FileNotFoundError: there is no index.
+        ValueError: there are two indices or two lists of the folds.
     """
     if not manual_dir.is_dir():
         raise FileNotFoundError(absence(manual_dir))
@@ -96,60 +96,60 @@ def find_tree(manual_dir: pathlib.Path) -> Tree:
 
 
 def read_contents(tree: Tree) -> Contents:
-    """The cells that are there with their labels and sides; ValueError names file and line of a wrong entry."""
+    """The existing cells with their labels and splits; ValueError names the file and the line of a wrong entry."""
     listed = read_index(tree.index)
-    there = sorted((cell for cell in listed if cell.image.is_file()), key=lambda cell: cell.number)
-    whole = tuple(
-        dataclasses.replace(cell, mask=cell.mask if cell.mask and cell.mask.is_file() else None) for cell in there
+    with_image = sorted((cell for cell in listed if cell.image.is_file()), key=lambda cell: cell.number)
+    present = tuple(
+        dataclasses.replace(cell, mask=cell.mask if cell.mask and cell.mask.is_file() else None) for cell in with_image
     )
     cells.check_specimens(listed, tree.index)
-    sides = read_sides(tree.folds)
-    missing = [*_missing_cells(tree, listed, whole), *_missing_sides(whole, sides)]
-    return Contents(cells=whole, sides=sides, missing=missing)
+    splits = read_splits(tree.folds)
+    missing = [*_missing_cells(tree, listed, present), *_missing_splits(present, splits)]
+    return Contents(cells=present, splits=splits, missing=missing)
 
 
 def source_files(tree: Tree) -> Iterator[pathlib.Path]:
-    """Every file that would be read."""
+    """Every file that a build would read."""
     yield from (tree.index, *tree.folds)
     for cell in read_contents(tree).cells:
         yield from (path for path in (cell.image, cell.mask) if path)
 
 
 def read_index(index: pathlib.Path) -> list[cells.Cell]:
-    """A cell for each row of the index, whether or not its files are there.
+    """A cell for each row of the index, whether or not its files exist.
 
-    A cell is numbered by the column cell_id, or by the order of rows from 1 if there is none.
+    The numbers of cells are those in the column cell_id; without this column, the rows are numbered from 1.
     """
     rows = tables.read_rows(index)
     names = tables.header(rows)
     columns = {name: column for name in _COLUMNS if (column := _column(names, name)) is not None}
-    found: list[cells.Cell] = []
+    listed: list[cells.Cell] = []
     for order, (line, row) in enumerate(rows[1:], start=1):
         entries = {name: row[column] for name, column in columns.items()}
-        found.append(_cell(entries, order, index.parent, f"{index}, line {line}"))
-    for what, values in (("image", [cell.image for cell in found]), ("cell_id", [cell.number for cell in found])):
+        listed.append(_cell(entries, order, index.parent, f"{index}, line {line}"))
+    for what, values in (("image", [cell.image for cell in listed]), ("cell_id", [cell.number for cell in listed])):
         repeated = [value for value, count in collections.Counter(values).items() if count > 1]
         if repeated:
-            raise ValueError(f"{index}: the {what} {repeated[0]} stands there twice; mend the index")
-    return found
+            raise ValueError(f"{index}: the {what} {repeated[0]} is listed twice; correct the index")
+    return listed
 
 
-def read_sides(files: Sequence[pathlib.Path]) -> Sides:
-    """Sides of specimens from one table of all folds, or from `foldK/train.csv` and `foldK/test.csv`."""
-    sides: Sides = {}
+def read_splits(files: Sequence[pathlib.Path]) -> Splits:
+    """Splits of specimens from one table of all folds, or from `foldK/train.csv` and `foldK/test.csv`."""
+    splits: Splits = {}
     for path in files:
-        for where, fold, specimen, side in _side_rows(path):
+        for where, fold, specimen, side in _split_rows(path):
             if not 1 <= fold <= NUM_FOLDS:
-                raise ValueError(f"{where}: fold {fold} is none of the {NUM_FOLDS} published ones, which are 1 to 5")
-            if (fold, specimen) in sides:
-                raise ValueError(f"{where}: specimen {specimen} stands twice in fold {fold}; a fold has it on one side")
-            sides[fold, specimen] = side
-    return sides
+                raise ValueError(f"{where}: there is no fold {fold}; the {NUM_FOLDS} published folds are 1 to 5")
+            if (fold, specimen) in splits:
+                raise ValueError(f"{where}: specimen {specimen} is listed twice in fold {fold}; remove one of the rows")
+            splits[fold, specimen] = side
+    return splits
 
 
-def fold_sides(cell: cells.Cell, sides: Sides) -> list[int]:
-    """Side of a cell in folds 1 to 5: 0 train, 1 test, -1 not given."""
-    return [sides.get((1 + fold, cell.specimen_id), NOT_GIVEN) for fold in range(NUM_FOLDS)]
+def fold_sides(cell: cells.Cell, splits: Splits) -> list[int]:
+    """Split of a cell in folds 1 to 5: 0 train, 1 test, -1 not given."""
+    return [splits.get((1 + fold, cell.specimen_id), NOT_GIVEN) for fold in range(NUM_FOLDS)]
 
 
 def _csv_files(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -178,7 +178,7 @@ def _check_one(names: list[str], what: str) -> None:
 
 def _cell(entries: dict[str, str], order: int, folder: pathlib.Path, where: str) -> cells.Cell:
     if not entries["specimen"]:
-        raise ValueError(f"{where}: no specimen, without which cells of one could stand on both sides of a split")
+        raise ValueError(f"{where}: no specimen is given, so that cells of one specimen could be in two splits")
     return cells.Cell(
         number=tables.cell_number(entries["number"], where) if "number" in entries else order,
         image=_file(entries["image"], folder, where),
@@ -196,8 +196,8 @@ def _file(entry: str, folder: pathlib.Path, where: str) -> pathlib.Path:
     return folder / relative
 
 
-def _side_rows(path: pathlib.Path) -> Iterator[tuple[str, int, str, int]]:
-    """Place of the row, fold, specimen and side of each row of a list."""
+def _split_rows(path: pathlib.Path) -> Iterator[tuple[str, int, str, int]]:
+    """Position (for messages), fold, specimen and split of each row of a list."""
     rows = tables.read_rows(path)
     names = tables.header(rows)
     if match := _FOLD_FOLDER.fullmatch(path.parent.name):
@@ -212,44 +212,44 @@ def _side_rows(path: pathlib.Path) -> Iterator[tuple[str, int, str, int]]:
         fold, specimen, side = (row[names[name]] for name in _FOLD_COLUMNS)
         if not fold.isdecimal():
             raise ValueError(f"{where}: fold '{fold}' is not a number")
-        number = TRAIN if tables.known(side, _SIDES, "side", where) == "train" else TEST
-        yield where, int(fold), tables.specimen_name(specimen), number
+        split = TRAIN if tables.known(side, _SPLITS, "side", where) == "train" else TEST
+        yield where, int(fold), tables.specimen_name(specimen), split
 
 
-def _missing_cells(tree: Tree, listed: Sequence[cells.Cell], there: Sequence[cells.Cell]) -> Iterator[str]:
-    specimens = {cell.specimen_id for cell in there}
-    if len(there) < PUBLISHED_CELLS or len(specimens) < PUBLISHED_SPECIMENS:
-        counts = collections.Counter(cell.pattern for cell in there)
+def _missing_cells(tree: Tree, listed: Sequence[cells.Cell], present: Sequence[cells.Cell]) -> Iterator[str]:
+    specimens = {cell.specimen_id for cell in present}
+    if len(present) < PUBLISHED_CELLS or len(specimens) < PUBLISHED_SPECIMENS:
+        counts = collections.Counter(cell.pattern for cell in present)
         by_pattern = ", ".join(f"{name} {counts[name]}" for name in PATTERNS)
         yield (
-            f"{len(there)} of {PUBLISHED_CELLS} cells of {len(specimens)} of {PUBLISHED_SPECIMENS} specimens found: "
+            f"{len(present)} of {PUBLISHED_CELLS} cells of {len(specimens)} of {PUBLISHED_SPECIMENS} specimens found: "
             f"{by_pattern}"
         )
-    if spare := len(listed) - len(there):
-        yield f"{spare} rows of {tree.index.name} have no image"
+    if without_image := len(listed) - len(present):
+        yield f"{without_image} rows of {tree.index.name} have no image"
     named = {path for cell in listed for path in (cell.image, cell.mask)}
-    if stray := sum(path not in named for path in _images_below(tree.index.parent)):
-        yield f"{stray} images have no row in {tree.index.name}, left out"
-    lacking = {
-        "no mask (their mask is all 0)": sum(cell.mask is None for cell in there),
-        "no intensity": sum(cell.intensity == tables.UNKNOWN for cell in there),
+    if without_row := sum(path not in named for path in _images_below(tree.index.parent)):
+        yield f"{without_row} images have no row in {tree.index.name}, left out"
+    counts_of_missing = {
+        "no mask (their mask is all 0)": sum(cell.mask is None for cell in present),
+        "no intensity": sum(cell.intensity == tables.UNKNOWN for cell in present),
     }
-    yield from (f"{count} of {len(there)} cells have {what}" for what, count in lacking.items() if count)
+    yield from (f"{count} of {len(present)} cells have {what}" for what, count in counts_of_missing.items() if count)
 
 
 def _images_below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     return (path for path in folder.rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES and path.is_file())
 
 
-def _missing_sides(there: Sequence[cells.Cell], sides: Sides) -> Iterator[str]:
-    """What the lists of the folds do not say, and specimens that they name in vain."""
-    specimens = {cell.specimen_id for cell in there}
-    if not sides:
+def _missing_splits(present: Sequence[cells.Cell], splits: Splits) -> Iterator[str]:
+    """Lines on specimens that the lists of the folds lack, and on listed specimens without a cell."""
+    specimens = {cell.specimen_id for cell in present}
+    if not splits:
         yield "no list of the five published folds: fold_sides is -1"
         return
     for fold in range(1, 1 + NUM_FOLDS):
-        given = {specimen for number, specimen in sides if number == fold}
-        if lacking := len(specimens - given):
-            yield f"fold {fold}: {lacking} of {len(specimens)} specimens have no side"
-        if spare := len(given - specimens):
-            yield f"fold {fold}: {spare} listed specimens have no cell"
+        listed = {specimen for number, specimen in splits if number == fold}
+        if unlisted := len(specimens - listed):
+            yield f"fold {fold}: {unlisted} of {len(specimens)} specimens have no side"
+        if without_cell := len(listed - specimens):
+            yield f"fold {fold}: {without_cell} listed specimens have no cell"

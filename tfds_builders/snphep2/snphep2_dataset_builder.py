@@ -12,11 +12,11 @@ from tfds_builders.snphep2 import layout
 
 
 class Builder(OwnerFilesBuilder):
-    """Grey cells with their masks, and the side of each in the five published folds.
+    """Grey cells with their masks, and the split of each in the five published folds.
 
-    All cells are in the split `train`; `fold_sides` holds the published splits. `info.metadata` has lists of lines:
-    `missing` says what was not there, `notes` what a user must know; and `repeated_specimens`, pairs of names of
-    specimens that share cells.
+    All cells are in the TFDS split `train`; `fold_sides` holds the published splits. `info.metadata` has lists of
+    lines, `missing` on what was missing and `notes` on what a user must know, and `repeated_specimens`, pairs of names
+    of specimens that share cells.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -28,7 +28,7 @@ class Builder(OwnerFilesBuilder):
     )
 
     def source_files(self, manual_dir: str | os.PathLike) -> dict[str, pathlib.Path]:
-        """Every file that would be read, by its path relative to `manual_dir`."""
+        """Every file that a build would read, by its path relative to `manual_dir`."""
         top = pathlib.Path(manual_dir)
         return {path.relative_to(top).as_posix(): path for path in layout.source_files(layout.find_tree(top))}
 
@@ -45,12 +45,12 @@ class Builder(OwnerFilesBuilder):
         tree = layout.find_tree(self.owner_dir(dl_manager, layout.absence))
         contents = layout.read_contents(tree)
         if not contents.cells:
-            raise FileNotFoundError(f"{tree.index}: none of the images that it names is there")
+            raise FileNotFoundError(f"{tree.index}: none of the images that it names exists")
         crops = [cells.read(cell) for cell in contents.cells]
         cells.record(self, missing=contents.missing, notes=[], crops=crops)
-        return {"train": self._generate_examples(crops, contents.sides)}
+        return {"train": self._generate_examples(crops, contents.splits)}
 
-    def _generate_examples(self, crops: list[cells.Crop], sides: layout.Sides) -> cells.KeyedExamples:
+    def _generate_examples(self, crops: list[cells.Crop], splits: layout.Splits) -> cells.KeyedExamples:
         for crop in crops:
-            fold_sides = np.array(layout.fold_sides(crop.cell, sides), np.int8)
+            fold_sides = np.array(layout.fold_sides(crop.cell, splits), np.int8)
             yield crop.cell.key, {**crop.example, "fold_sides": fold_sides}

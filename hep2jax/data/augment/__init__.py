@@ -1,1 +1,1 @@
-"""Augmentation: lists of geometric and of intensity operations, the jitter of tone curves, and blends of examples."""
+"""Augmentation: geometric operations, intensity operations, jitter of tone curves, and mixup."""

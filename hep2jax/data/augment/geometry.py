@@ -1,9 +1,9 @@
-"""Geometric operations as one affine matrix, and its execution on the host.
+"""Geometric operations as one affine matrix for each crop, and its application on the host.
 
 A matrix maps a pixel of the crop to a pixel of the picture: `picture_xy = matrix @ (crop_x, crop_y, 1)`, with pixel
-centres at whole numbers. Images and masks take the same matrix, bilinear and nearest. The device executes the same
-matrices inside the step (`hep2jax.ops.crops`), so an operation that is added to `GEOMETRY` needs no executor of its
-own.
+centres at integers. The same matrix is applied to an image (bilinear) and to its mask (nearest neighbour). The device
+applies the same matrices inside the training step (`hep2jax.ops.crops`), so an operation that is added to `GEOMETRY`
+works on both without further code.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from jaxtyping import Float, Float32, UInt8
 from hep2jax.config import AugmentConfig
 
 Linear = Float[np.ndarray, "2 2 crop"]
-"""The linear parts of matrices, from crop to picture."""
+"""The linear parts of the matrices that map crops to pictures."""
 
 
 def rotated(linear: Linear, uniform: Float[np.ndarray, " crop"], augment: AugmentConfig) -> Linear:
@@ -24,21 +24,21 @@ def rotated(linear: Linear, uniform: Float[np.ndarray, " crop"], augment: Augmen
 
 
 def zoomed(linear: Linear, uniform: Float[np.ndarray, " crop"], augment: AugmentConfig) -> Linear:
-    """Enlargement by a log-uniform factor between `augment.scale_min` and `augment.scale_max`."""
+    """Magnification by a log-uniform factor between `augment.scale_min` and `augment.scale_max`."""
     low, high = np.log(augment.scale_min), np.log(augment.scale_max)
     return linear / np.exp(low + (high - low) * uniform)
 
 
 def mirrored(linear: Linear, uniform: Float[np.ndarray, " crop"], augment: AugmentConfig) -> Linear:
-    """The crop's mirror image from left to right, for half of the crops."""
+    """Mirror image from left to right, for half of the crops."""
     return _flipped(linear, np.where(augment.mirror & (uniform < 0.5), -1.0, 1.0))
 
 
 GEOMETRY: tuple[Callable[..., Linear], ...] = (rotated, zoomed, mirrored)
-"""The operations, in the order in which they are multiplied; each takes one number in [0, 1) for each crop.
+"""The operations, in the order in which they are multiplied; each takes one random number in [0, 1) for each crop.
 
-Each draws its number also where it is switched off, so that the others' draws stay as they were. Augmentation by
-crop, mirror and rotation: survey section 3.2.2 (Xie et al. 2019).
+A number is drawn for an operation even if it is switched off, so that the random numbers of the others do not change.
+Augmentation by crop, mirror and rotation: survey section 3.2.2 (Xie et al. 2019).
 """
 
 
@@ -51,10 +51,10 @@ def matrices(
     """Matrices of square crops of `size` pixels a side.
 
     Args:
-        centres: (x, y) that the middle of each crop is mapped to.
-        draws: in [0, 1), a row for each operation of `GEOMETRY`.
-        size: side of the crops.
-        augment: the operations' ranges.
+        centres: (x, y) to which the middle of each crop is mapped.
+        draws: random numbers in [0, 1), a row for each operation of `GEOMETRY`.
+        size: height and width of the crops.
+        augment: the ranges of the operations.
     """
     linear = _identity(len(centres))
     for operation, uniform in zip(GEOMETRY, draws, strict=True):
@@ -65,7 +65,7 @@ def matrices(
 def cmr_matrix(
     centre_yx: tuple[float, float], crop_size: int, *, angle: float = 0.0, zoom: float = 1.0, flip: float = 1.0
 ) -> Float32[np.ndarray, "2 3"]:
-    """The matrix of one crop around `centre_yx`: mirror (flip = -1), then rotate by `angle` (radians), then zoom."""
+    """The matrix of one crop around `centre_yx`: mirrored (flip = -1), rotated by `angle` (radians), then zoomed."""
     linear = _flipped(_turned(_identity(1), np.array([angle])) / zoom, np.array([flip]))
     return _centred(linear, np.array([centre_yx[::-1]]), crop_size)[0]
 
@@ -73,14 +73,14 @@ def cmr_matrix(
 def warp_image(
     image: UInt8[np.ndarray, "height width"], matrix: Float32[np.ndarray, "2 3"], crop_size: int
 ) -> UInt8[np.ndarray, "crop crop"]:
-    """Execute a matrix with OpenCV on an image: bilinear; beyond the border lies the mirror image."""
+    """Cut a crop from an image with OpenCV, by bilinear interpolation; beyond its border, the image is mirrored."""
     return _warp(image, matrix, crop_size, cv2.INTER_LINEAR)
 
 
 def warp_classes(
     classes: UInt8[np.ndarray, "height width"], matrix: Float32[np.ndarray, "2 3"], crop_size: int
 ) -> UInt8[np.ndarray, "crop crop"]:
-    """Execute a matrix with OpenCV on a class mask: the nearest pixel; beyond the border lies the mirror image."""
+    """Cut a crop from a class mask with OpenCV, by nearest neighbour; beyond its border, the mask is mirrored."""
     return _warp(classes, matrix, crop_size, cv2.INTER_NEAREST)
 
 
@@ -94,25 +94,25 @@ def _identity(count: int) -> Linear:
 
 
 def _turned(linear: Linear, angles: np.ndarray) -> Linear:
-    """The crop's axes turned by `angles` (radians)."""
+    """Matrices with the axes of the crop rotated by `angles` (radians)."""
     cos, sin = np.cos(angles), np.sin(angles)
     return np.stack([cos * linear[0] - sin * linear[1], sin * linear[0] + cos * linear[1]])
 
 
 def _flipped(linear: Linear, flips: np.ndarray) -> Linear:
-    """The crop's first axis times 1 or -1."""
+    """Matrices with the first axis of the crop multiplied by 1 or -1."""
     return linear * np.stack([flips, np.ones_like(flips)])
 
 
 def _centred(linear: Linear, centres: np.ndarray, size: int) -> Float32[np.ndarray, "crop 2 3"]:
-    """Matrices that map the middle of the crops to `centres`."""
+    """Complete matrices, which map the middle of each crop to its centre."""
     linear, middle = np.ascontiguousarray(linear.transpose(2, 0, 1)), (size - 1) / 2
     shifts = centres - linear @ np.array([middle, middle])
     return np.concatenate([linear, shifts[:, :, None]], axis=2).astype(np.float32)
 
 
 def _angles(uniform: np.ndarray, augment: AugmentConfig) -> np.ndarray:
-    """Radians: any angle, or the multiples of `rotation_step` degrees."""
+    """Angles in radians: any angle, or multiples of `rotation_step` degrees."""
     if not augment.rotate:
         return np.zeros_like(uniform)
     if not augment.rotation_step:

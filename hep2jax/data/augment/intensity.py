@@ -1,11 +1,11 @@
-"""Intensity operations on crops, with their two executors side by side, and the jitter of the tone curve.
+"""Intensity operations on crops, each for the host and for the device, and the jitter of the tone curve.
 
 An operation changes the grey levels of a crop before they are normalised, as optics and sensor do. It is one class in
-`INTENSITY` and one key of `AugmentConfig` with the same name. It runs on the host with crops that are cut there, and
-inside the step, on the device, with crops that are cut there (`data.warp`).
+`INTENSITY` and one key of `AugmentConfig` with the same name. It runs where the crops are cut: on the host, or on the
+device inside the training step (`data.warp`).
 
-The tone curve is the map from grey levels to the network's input (see `steps.normalise`). Only its four numbers are
-drawn here; the step applies it in either case.
+The tone curve is the map from grey levels to the input of the network (see `steps.normalise`). Only its four numbers
+are drawn here; the training step applies it in both cases.
 """
 
 import abc
@@ -22,51 +22,51 @@ from typing_extensions import override
 from hep2jax.config import AugmentConfig
 
 Draws = dict[str, np.ndarray]
-"""What was drawn for each crop, float32 [crop, n], by the name of the operation; without those that are off."""
+"""Random numbers for each crop, float32 [crop, n], by the name of the operation; operations that are off are absent."""
 
 _BRIGHTEST = 255
-_NUM_SEEDS = 2**24  # whole numbers that float32 holds exactly
+_NUM_SEEDS = 2**24  # float32, in which seeds are passed on, represents all integers up to this exactly
 
 
 class Operation(abc.ABC):
     """An operation on the grey levels of crops.
 
     Attributes:
-        name: of the operation, of its key in `AugmentConfig`, whose value 0 switches it off, and in batches.
+        name: name of the operation, also in batches, and of its key in `AugmentConfig`; the value 0 switches it off.
     """
 
     name: str
 
     @abc.abstractmethod
-    def draw(self, rng: np.random.Generator, count: int, most: float) -> Float32[np.ndarray, "crop n"]:
-        """What both executors need to know of each of `count` crops; `most` is the value of the key."""
+    def draw(self, rng: np.random.Generator, count: int, maximum: float) -> Float32[np.ndarray, "crop n"]:
+        """Draw the random numbers for `count` crops; `maximum` is the value of the key."""
 
     @abc.abstractmethod
     def on_host(
         self, image: UInt8[np.ndarray, "side side"], drawn: Float32[np.ndarray, " n"]
     ) -> UInt8[np.ndarray, "side side"]:
-        """One crop, with its row of what was drawn."""
+        """Apply the operation to one crop, with its row of the random numbers."""
 
     @abc.abstractmethod
     def on_device(
         self, images: Float32[Array, "crop side side"], drawn: Float32[Array, "crop n"]
     ) -> Float32[Array, "crop side side"]:
-        """All crops of a batch in grey levels; traced by the step."""
+        """Apply the operation to the grey levels of all crops of a batch; this is traced as part of the step."""
 
 
 class Blur(Operation):
     """Gaussian blur. Its standard deviation is uniform between 0 and `augment.blur` pixels of the crop.
 
-    What is drawn is the filter itself, up to three of the largest standard deviations to either side, so that both
-    executors weigh alike. Beyond the border lies the mirror image.
+    The filter weights themselves are passed on, up to three times the largest standard deviation on each side, so that
+    host and device use the same weights. Beyond its border, the crop is mirrored.
     """
 
     name = "blur"
 
     @override
-    def draw(self, rng: np.random.Generator, count: int, most: float) -> Float32[np.ndarray, "crop tap"]:
-        reach = int(np.ceil(3 * most))
-        sigma = np.maximum(most * rng.random((count, 1)), 1e-3)  # 0 would divide 0 by 0
+    def draw(self, rng: np.random.Generator, count: int, maximum: float) -> Float32[np.ndarray, "crop tap"]:
+        reach = int(np.ceil(3 * maximum))
+        sigma = np.maximum(maximum * rng.random((count, 1)), 1e-3)  # 0 would divide 0 by 0
         weights = np.exp(-0.5 * np.square(np.arange(-reach, reach + 1) / sigma))
         return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
@@ -93,51 +93,51 @@ class Blur(Operation):
 class Noise(Operation):
     """Sensor noise, Gaussian and independent in every pixel.
 
-    Its standard deviation is uniform between 0 and `augment.noise` of the 255 grey levels of the picture: the sensor
-    adds it before anything is normalised. What is drawn is the standard deviation and a seed; the executors' random
-    numbers have the same distribution and are not the same.
+    Its standard deviation is uniform between 0 and `augment.noise` of the 255 grey levels of the picture, because the
+    sensor adds noise before normalisation. The standard deviation and a seed are passed on; the noise on the host and
+    on the device has the same distribution, but not the same values.
     """
 
     name = "noise"
 
     @override
-    def draw(self, rng: np.random.Generator, count: int, most: float) -> Float32[np.ndarray, "crop 2"]:
-        return np.stack([most * rng.random(count), rng.integers(_NUM_SEEDS, size=count)], axis=1).astype(np.float32)
+    def draw(self, rng: np.random.Generator, count: int, maximum: float) -> Float32[np.ndarray, "crop 2"]:
+        return np.stack([maximum * rng.random(count), rng.integers(_NUM_SEEDS, size=count)], axis=1).astype(np.float32)
 
     @override
     def on_host(self, image: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-        added = np.random.default_rng(int(drawn[1])).standard_normal(image.shape, np.float32)
-        return _to_grey_levels(image + drawn[0] * added)
+        noise = np.random.default_rng(int(drawn[1])).standard_normal(image.shape, np.float32)
+        return _to_grey_levels(image + drawn[0] * noise)
 
     @override
     def on_device(self, images: Array, drawn: Array) -> Array:
-        # A key of its own for each crop: the noise does not depend on which device holds the crop.
+        # Each crop has its own key, so that its noise does not depend on which device holds it.
         keys = jax.vmap(jax.random.key)(drawn[:, 1].astype(jnp.uint32))
-        added = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(keys)
-        return jnp.clip(images + drawn[:, :1, None] * added, 0, _BRIGHTEST)
+        noise = jax.vmap(lambda key: jax.random.normal(key, images.shape[1:]))(keys)
+        return jnp.clip(images + drawn[:, :1, None] * noise, 0, _BRIGHTEST)
 
 
 INTENSITY: tuple[Operation, ...] = (Blur(), Noise())
-"""The operations, in the order in which they are executed: the optics first, then the sensor."""
+"""The operations, in the order in which they are applied: first the optics, then the sensor."""
 
 
 def draw(augment: AugmentConfig, seed: int, step: int, count: int) -> Draws:
-    """What is drawn for the `count` crops of the global batch of a step.
+    """Draw the random numbers for the `count` crops of the global batch of a step.
 
-    Each operation has a generator of its own, so that switching one on or adding one leaves all other draws as they
-    were.
+    Each operation has its own generator, so that switching one on or adding one does not change the random numbers of
+    the others.
     """
     drawn = {}
     for operation in INTENSITY:
-        most = getattr(augment, operation.name)
-        if most:
+        maximum = getattr(augment, operation.name)
+        if maximum:
             rng = np.random.default_rng((seed, step, zlib.crc32(operation.name.encode())))
-            drawn[operation.name] = operation.draw(rng, count, most)
+            drawn[operation.name] = operation.draw(rng, count, maximum)
     return drawn
 
 
 def on_host(images: UInt8[np.ndarray, "crop side side"], drawn: Draws) -> UInt8[np.ndarray, "crop side side"]:
-    """Execute what was drawn for each crop."""
+    """Apply the operations that are on to all crops, on the host."""
     for operation in INTENSITY:
         if operation.name in drawn:
             rows = zip(images, drawn[operation.name], strict=True)
@@ -146,7 +146,10 @@ def on_host(images: UInt8[np.ndarray, "crop side side"], drawn: Draws) -> UInt8[
 
 
 def on_device(batch: dict[str, Any]) -> dict[str, Any]:
-    """Execute what a batch says was drawn on its `image` [crop, side, side]; the result holds no draws."""
+    """Apply the operations that are on to `image` [crop, side, side] of a batch, on the device.
+
+    The returned batch does not hold the random numbers any more.
+    """
     batch = dict(batch)
     for operation in INTENSITY:
         if operation.name in batch:
@@ -161,9 +164,9 @@ def jitter_tone_curve(
     """Tone curves (offset, gain, exponent, shift) with random gain, exponent and shift.
 
     Args:
-        draws: uniform in [-1, 1], for the gain, the exponent and the shift.
-        curves: without jitter, see `steps.normalise`.
-        augment: the half-widths `gain`, `gamma` and `offset`.
+        draws: random numbers, uniform in [-1, 1], for the gain, the exponent and the shift.
+        curves: the tone curves without jitter, see `steps.normalise`.
+        augment: holds the half-widths `gain`, `gamma` and `offset`.
     """
     gain, gamma, shift = draws
     jittered = curves.astype(np.float32)

@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 import jax
 from jaxtyping import Array, Float, Int
 
-_STREAM = zlib.crc32(b"mixup")  # apart from the step's other random numbers
+_STREAM = zlib.crc32(b"mixup")  # keeps these random numbers independent of the step's others
 
 
 class Blend(NamedTuple):
     """How the examples of one batch are blended.
 
     Attributes:
-        share: of each example in its blend, in [0, 1]; the rest is its partner's.
-        partner: which example of the (global) batch each is blended with.
+        share: weight of each example in its blend, in [0, 1]; its partner has the rest.
+        partner: index in the (global) batch of the example that each example is blended with.
     """
 
     share: Float[Array, ""]
@@ -26,12 +26,12 @@ class Blend(NamedTuple):
         return self.share * images + (1 - self.share) * images[self.partner]
 
     def loss(self, of_labels: Callable[[Any], Array], labels: Any) -> Array:
-        """The blend of the losses with each example's own labels and with its partner's."""
+        """The blended loss, of each example's own labels and of its partner's; `of_labels` is the loss for labels."""
         partners = jax.tree.map(lambda leaf: leaf[self.partner], labels)
         return self.share * of_labels(labels) + (1 - self.share) * of_labels(partners)
 
 
 def draw(key: Array, alpha: float, count: int) -> Blend:
-    """One share for the batch, of the distribution Beta(alpha, alpha), and a random partner for each example."""
+    """Draw one share for the batch, from Beta(alpha, alpha), and a random partner for each example."""
     share_key, partner_key = jax.random.split(jax.random.fold_in(key, _STREAM))
     return Blend(jax.random.beta(share_key, alpha, alpha), jax.random.permutation(partner_key, count))

@@ -1,1 +1,1 @@
-"""Prepared data sets, decoded into memory: fields, cells and whole images, each with the truth about it."""
+"""Prepared data sets, decoded into memory: fields, cells and labelled images with their annotations."""

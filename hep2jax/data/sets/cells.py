@@ -1,4 +1,4 @@
-"""Single cells: read from a cell data set or cut from specimens, and made ready for the network's square input."""
+"""Single cells: read from a data set of cells or cut from fields, and preprocessed for the square network input."""
 
 import dataclasses
 import os
@@ -21,20 +21,24 @@ from hep2jax.errors import UsageError
 from hep2jax.fingerprint import fingerprint
 
 _CUT_MARGIN = 0.15  # context around a cell cut from a specimen, as a share of its bounding box's longer side
-_MIN_GREY_SPAN = 4.0  # a crop without structure must not have its noise stretched to full scale
-_CLAHE_LIMIT, _CLAHE_TILES = 2.0, (8, 8)  # OpenCV's usual clip limit; its tiles
+_MIN_GREY_SPAN = 4.0  # keeps the noise of a crop without structure from being stretched to full scale
+_CLAHE_LIMIT, _CLAHE_TILES = 2.0, (8, 8)  # the clip limit and the tiles of OpenCV's examples
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Cell:
-    """One cell with its truth, and the picture that the network's input is cut from."""
+    """One cell with its annotation, and the picture from which the network input is cut.
+
+    The names of these attributes are part of the fingerprints of examples, so renaming one would make work directories
+    of earlier runs unusable.
+    """
 
     item: Item
     intensity: str
     image: UInt8[np.ndarray, "height width"]
-    """The owner's crop, in the channel that is read."""
+    """The owner's crop, in the configured channel."""
     ready: UInt8[np.ndarray, "ready_height ready_width"]
-    """The same, masked, equalised and at the input's resolution; its centre is the input's centre."""
+    """The preprocessed crop: masked, equalised and at the input's resolution; its centre is the input's centre."""
     tone_curve: Float32[np.ndarray, " 4"]
     """Grey offset, gain, exponent, shift; see `steps.normalise`."""
 
@@ -58,7 +62,7 @@ class CellSet:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class _Crop:
-    """A cell as it was found, before any preprocessing."""
+    """A cell as it was read or cut, before any preprocessing."""
 
     identifier: str
     specimen: str
@@ -69,22 +73,26 @@ class _Crop:
     mask: np.ndarray
     folds: tuple[int, ...] = ()
     field: str = ""
-    """Fingerprint of the picture that it was cut from; empty where the owner cut it."""
+    """Fingerprint of the field that it was cut from; empty if the owner cut it."""
 
 
 def load(config: DataConfig) -> CellSet:
-    """Read every cell of every split that the data set has, building the set first if it is absent.
+    """Read every cell of every split of the data set, which is prepared first if it is absent.
 
-    A set of whole specimens gives the cells that its masks outline: mitotic cells, artefacts and cells that the frame
-    cuts are left out.
+    Cells of a data set of fields are cut along its instance masks; mitotic cells, artefacts and cells that touch the
+    frame are left out.
+
+    Raises:
+        UsageError: the data set has neither cells nor instance masks.
     """
     known = prepare.configurations(config.name)
-    chosen = config.builder_config or ("cells" if "cells" in known else known[0])
-    builder = prepare.prepare(config.name, chosen, config.data_dir, config.manual_dir)
+    builder_config = config.builder_config or ("cells" if "cells" in known else known[0])
+    builder = prepare.prepare(config.name, builder_config, config.data_dir, config.manual_dir)
     features: Any = builder.info.features
     if not {"mask", "instance_mask"} & set(features):
         raise UsageError(
-            f"{builder.info.full_name} has neither cells nor masks to cut them by, which this network needs"
+            f"{builder.info.full_name} has neither cells nor instance masks from which cells can be cut, and this "
+            "network needs cells"
         )
     read = _read_cells if "mask" in features else _cut_cells
     crops = [crop for split in sorted(builder.info.splits) for crop in read(builder, split, config)]
@@ -92,7 +100,7 @@ def load(config: DataConfig) -> CellSet:
 
 
 def from_fields(fields: FieldSet, config: DataConfig) -> CellSet:
-    """The cells that the masks of whole fields outline, as `load` cuts them from a set of whole specimens."""
+    """The cells of fields, cut along their instance masks in the same way as by `load`."""
     crops = [
         _Crop(
             identifier=f"{field.specimen_id}-{field.number}-{cut.number:03d}",
@@ -105,19 +113,19 @@ def from_fields(fields: FieldSet, config: DataConfig) -> CellSet:
             field=picture,
         )
         for field, picture in ((field, fingerprint(field.image)) for field in fields.fields)
-        for cut in cut_out(field.image, field.instances, of_kind(field, "cell")).whole
+        for cut in cut_out(field.image, field.instances, of_kind(field, "cell")).cuts
     ]
     return _make_set(fields.name, fields.classes, crops, config)
 
 
 def of_kind(field: Field, kind: str) -> list[int]:
-    """Numbers of the field's objects of a kind, rising; where the set does not say, every object is a cell."""
+    """Numbers of the field's objects of a kind, ascending; if the data set has no kinds, every object is a cell."""
     present = (np.flatnonzero(np.bincount(field.instances.ravel())[1:]) + 1).tolist()
     return [number for number in present if field.kinds.get(number, "cell") == kind]
 
 
 def _make_set(name: str, classes: Sequence[str], crops: Sequence[_Crop], config: DataConfig) -> CellSet:
-    # Masks of two copies of a field may differ, and so the cells that are cut out by them.
+    # Fields are compared too, because the masks of two copies of a field, and thus the cells cut from it, may differ.
     groups = group_specimens((c.specimen, picture) for c in crops for picture in (c.image, c.field) if len(picture))
     cells = tuple(_make_cell(crop, groups[crop.specimen], config) for crop in crops)
     logging.info("%s: %d cells of %d specimens", name, len(cells), len(groups))
@@ -134,7 +142,7 @@ def _read_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfi
     for example in _examples(builder, split, ("image", "mask")):
         number = int(example["cell_id"])
         yield _Crop(
-            # Contest ids of ICPR 2012 start again in the test set.
+            # The contest ids of ICPR 2012 start again from 1 in the test set.
             identifier=f"{split}-{number:03d}" if "set" in features else f"{number:05d}",
             specimen=os.fsdecode(example["specimen_id"]),
             split=split,
@@ -142,7 +150,7 @@ def _read_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfi
             intensity=features["intensity"].int2str(int(example["intensity"])),
             image=field_sets.select_channel(field_sets.decode(example["image"]), config.channel),
             mask=field_sets.decode(example["mask"]) > 0,
-            folds=tuple(int(side) for side in example.get("fold_sides", ())),
+            folds=tuple(int(split_of_fold) for split_of_fold in example.get("fold_sides", ())),
         )
 
 
@@ -155,7 +163,7 @@ def _cut_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfig
         specimen, picture = os.fsdecode(example["specimen_id"]), fingerprint(image)
         objects = zip(example["objects"]["instance"], example["objects"]["kind"], strict=True)
         wanted = [int(instance) for instance, kind in objects if kinds.int2str(int(kind)) == "cell"]
-        for cut in cut_out(image, instances, wanted).whole:
+        for cut in cut_out(image, instances, wanted).cuts:
             yield _Crop(
                 identifier=f"{specimen}-{int(example['field'])}-{cut.number:03d}",
                 specimen=specimen,
@@ -170,22 +178,22 @@ def _cut_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Cut:
-    """One object of a field, cut out with some context; what `make_ready` takes."""
+    """One object of a field, cut out with some context: the input of `preprocess`."""
 
     number: int
-    """In the map of instances."""
+    """The object's value in the instance mask."""
     image: UInt8[np.ndarray, "height width"]
     mask: Bool[np.ndarray, "height width"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CutOut:
-    """The objects of one field."""
+    """The objects that were cut from one field."""
 
-    whole: tuple[Cut, ...]
-    """In the order asked for."""
+    cuts: tuple[Cut, ...]
+    """The objects that do not touch the frame, in the requested order."""
     num_cut_by_frame: int
-    """Objects that reach the frame of the image and are therefore left out."""
+    """Number of objects that touch the frame and are therefore left out."""
 
 
 def cut_out(
@@ -193,23 +201,23 @@ def cut_out(
     instances: Int[np.ndarray, "height width"],
     numbers: Iterable[int] | None = None,
 ) -> CutOut:
-    """Cut objects out of a field, each with `_CUT_MARGIN` around its bounding box, those that touch the frame left out.
+    """Cut objects out of a field, each with `_CUT_MARGIN` around its bounding box; those at the frame are left out.
 
     Args:
         image: uint8 [height, width].
-        instances: int [height, width], 0 = none, from whatever source: annotators, a network, a threshold.
-        numbers: the objects wanted; one without a pixel is passed over. None: all.
+        instances: int [height, width], 0 background, from any source: annotators, a network or a threshold.
+        numbers: the objects to cut out; those without a pixel are skipped. None: all.
     """
     boxes = ndimage.find_objects(instances)
-    wanted = range(1, len(boxes) + 1) if numbers is None else numbers
-    found = [(number, boxes[number - 1]) for number in wanted if number <= len(boxes) and boxes[number - 1]]
-    inside = [(number, box) for number, box in found if not _touches(box, image.shape)]
-    places = [(number, _widen(box, _CUT_MARGIN, image.shape)) for number, box in inside]
-    whole = tuple(
-        Cut(number=number, image=np.ascontiguousarray(image[place]), mask=instances[place] == number)
-        for number, place in places
+    requested = range(1, len(boxes) + 1) if numbers is None else numbers
+    present = [(number, boxes[number - 1]) for number in requested if number <= len(boxes) and boxes[number - 1]]
+    inside = [(number, box) for number, box in present if not _touches_frame(box, image.shape)]
+    widened = [(number, _widen(box, _CUT_MARGIN, image.shape)) for number, box in inside]
+    cuts = tuple(
+        Cut(number=number, image=np.ascontiguousarray(image[box]), mask=instances[box] == number)
+        for number, box in widened
     )
-    return CutOut(whole=whole, num_cut_by_frame=len(found) - len(inside))
+    return CutOut(cuts=cuts, num_cut_by_frame=len(present) - len(inside))
 
 
 Box = tuple[slice, slice]
@@ -222,16 +230,16 @@ def _box_of(mask: np.ndarray) -> Box | None:
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
-def _touches(box: Box, shape: tuple[int, ...]) -> bool:
-    return any(side.start == 0 or side.stop == length for side, length in zip(box, shape, strict=True))
+def _touches_frame(box: Box, shape: tuple[int, ...]) -> bool:
+    return any(extent.start == 0 or extent.stop == length for extent, length in zip(box, shape, strict=True))
 
 
 def _widen(box: Box, margin: float, shape: tuple[int, ...]) -> Box:
-    """The box with `margin` times its longer side around it, inside the image."""
-    context = round(margin * max(side.stop - side.start for side in box))
+    """The box, enlarged on each side by `margin` times its longer side and clipped to the image."""
+    context = round(margin * max(extent.stop - extent.start for extent in box))
     rows, columns = (
-        slice(max(0, side.start - context), min(length, side.stop + context))
-        for side, length in zip(box, shape, strict=True)
+        slice(max(0, extent.start - context), min(length, extent.stop + context))
+        for extent, length in zip(box, shape, strict=True)
     )
     return rows, columns
 
@@ -245,27 +253,31 @@ def _make_cell(crop: _Crop, group: str, config: DataConfig) -> Cell:
         split=crop.split,
         folds=crop.folds,
     )
-    ready, tone_curve = make_ready(crop.image, crop.mask, config, name=crop.identifier)
+    ready, tone_curve = preprocess(crop.image, crop.mask, config, name=crop.identifier)
     return Cell(item=item, intensity=crop.intensity, image=crop.image, ready=ready, tone_curve=tone_curve)
 
 
-def make_ready(
+def preprocess(
     image: UInt8[np.ndarray, "height width"], mask: np.ndarray, config: DataConfig, *, name: str = "a cell"
 ) -> tuple[UInt8[np.ndarray, "ready_height ready_width"], Float32[np.ndarray, " 4"]]:
-    """Frame, mask, normalise and resize one crop as `config` says.
+    """Preprocess one crop: reframe, mask, normalise and resize it as configured.
 
     Args:
         image: uint8 [h, w].
-        mask: bool [h, w], true on the cell; all false where there is no mask.
+        mask: bool [h, w], true on the cell; all false if there is no mask.
         config: `cell_margin`, `masked`, `normalise`, `mean_centring`, `top_percentile`, `cell_fit`, `crop_size`.
-        name: of the cell, for messages.
+        name: name of the cell, for messages.
+
+    Returns:
+        The preprocessed crop and its tone curve.
 
     Raises:
         UsageError: `masked` or `cell_margin` >= 0 for a cell without a mask.
     """
     if (config.masked or config.cell_margin >= 0) and not mask.any():
         raise UsageError(
-            f"{name}: has no mask here; data.masked and data.cell_margin need one (use the whole crop instead)"
+            f"{name}: has no mask here, but data.masked and data.cell_margin need one; take data.masked=False and "
+            "data.cell_margin=-1"
         )
     if config.cell_margin >= 0:
         image, mask = _reframe(image, mask, config.cell_margin)
@@ -278,18 +290,18 @@ def make_ready(
 
 
 def _reframe(image: np.ndarray, mask: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:
-    """Cut to the mask's box and `margin` times its longer side; beyond the crop, its mirror image."""
+    """Cut to the mask's bounding box and `margin` times its longer side; beyond its border, the crop is mirrored."""
     box = _box_of(mask)
     assert box is not None
-    context = round(margin * max(side.stop - side.start for side in box))
-    padded = cv2.copyMakeBorder(image, context, context, context, context, cv2.BORDER_REFLECT)
-    around = np.pad(mask, context)
-    place = tuple(slice(side.start, side.stop + 2 * context) for side in box)
-    return np.ascontiguousarray(padded[place]), np.ascontiguousarray(around[place])
+    context = round(margin * max(extent.stop - extent.start for extent in box))
+    padded_image = cv2.copyMakeBorder(image, context, context, context, context, cv2.BORDER_REFLECT)
+    padded_mask = np.pad(mask, context)
+    frame = tuple(slice(extent.start, extent.stop + 2 * context) for extent in box)
+    return np.ascontiguousarray(padded_image[frame]), np.ascontiguousarray(padded_mask[frame])
 
 
 def _normalise(image: np.ndarray, config: DataConfig) -> tuple[np.ndarray, float, float]:
-    """The (perhaps equalised) image, the grey level that becomes 0 and 1 / the grey levels that become 1."""
+    """The image (equalised, if so configured), the grey level that becomes 0, and 1 / the span that becomes 1."""
     if config.normalise == "none":
         return image, 0.0, 1 / 255
     if config.normalise == "equalise":
@@ -298,7 +310,7 @@ def _normalise(image: np.ndarray, config: DataConfig) -> tuple[np.ndarray, float
     gain = 1 / max(high - low, _MIN_GREY_SPAN)
     if config.normalise == "contrast_stretch":
         return image, low, gain
-    # CLAHE clips histograms of 256 bins: on the few grey levels of a dim cell it does nothing unless stretched first.
+    # CLAHE clips histograms of 256 bins: it has no effect on the few grey levels of a dim cell without stretching.
     stretched = np.clip((image - low) * gain * 255, 0, 255).astype(np.uint8)
     return cv2.createCLAHE(_CLAHE_LIMIT, _CLAHE_TILES).apply(stretched), 0.0, 1 / 255
 

@@ -1,4 +1,4 @@
-"""Prepared data sets, decoded once into arrays in host memory."""
+"""Fields of prepared data sets, decoded once into arrays in host memory."""
 
 import dataclasses
 import functools
@@ -18,14 +18,18 @@ from hep2jax.data.sets.items import Item, group_specimens
 from hep2jax.errors import UsageError
 from hep2jax.metrics.pixels import VOID
 
-_MIN_GREY_SPAN = 4.0  # an image without cells must not have its noise stretched to full scale
+_MIN_GREY_SPAN = 4.0  # keeps the noise of an image without cells from being stretched to full scale
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Field:
-    """One image of a specimen with its truth, at native and at working resolution.
+    """One image of a specimen with its annotation, at native and at working resolution.
 
-    Class masks: 0 background, 1+i pattern i of the set's classes, 255 void.
+    In class masks, 0 is background, 1+i is pattern i of the set's classes, and 255 is void: such pixels, for example
+    those of artefacts, are neither trained on nor measured.
+
+    The names of these attributes are part of the fingerprints of examples, so renaming one would make work directories
+    of earlier runs unusable.
     """
 
     specimen_id: str
@@ -41,13 +45,13 @@ class Field:
     grey_offset: float
     """Grey level that becomes 0."""
     grey_gain: float
-    """1 / grey levels that become 1."""
+    """1 / the span of grey levels above `grey_offset` that becomes 1."""
     kinds: Mapping[int, str] = dataclasses.field(default_factory=dict)
-    """What each object of `instances` is: cell, mitotic_cell or artefact; empty where the set does not say."""
+    """Kind of each object in `instances`: cell, mitotic_cell or artefact; empty if the data set has no kinds."""
 
     @property
     def name(self) -> str:
-        """For messages: the specimen's id and the number of the field."""
+        """The specimen's id and the number of the field, for messages."""
         return f"{self.specimen_id}, field {self.number}"
 
 
@@ -61,7 +65,7 @@ class FieldSet:
 
     @functools.cached_property
     def items(self) -> tuple[Item, ...]:
-        """The fields as protocols see them; specimens that share a field, pixel for pixel, are one group."""
+        """The fields as protocols see them; specimens that share a field, pixel for pixel, form one group."""
         groups = group_specimens((field.specimen_id, field.image) for field in self.fields)
         return tuple(
             Item(
@@ -79,12 +83,16 @@ class FieldSet:
 
 
 def load(config: DataConfig) -> FieldSet:
-    """Read every field of every split that the data set has, building the set first if it is absent."""
+    """Read every field of every split of the data set, which is prepared first if it is absent.
+
+    Raises:
+        UsageError: the data set has no class masks.
+    """
     builder = prepare.prepare(config.name, config.builder_config, config.data_dir, config.manual_dir)
     features: Any = builder.info.features
     if "class_mask" not in features:
         raise UsageError(
-            f"{builder.info.full_name} has no masks of whole images, which a network for pixels is trained on"
+            f"{builder.info.full_name} has no class masks, and a network that segments fields is trained on them"
         )
     classes = tuple(features["pattern"].names)
     fields = tuple(field for split in sorted(builder.info.splits) for field in _read_split(builder, split, config))
@@ -114,7 +122,7 @@ def _read_split(builder: tfds.core.DatasetBuilder, split: str, config: DataConfi
 
 
 def make_field(*, image: np.ndarray, classes: np.ndarray, instances: np.ndarray, config: DataConfig, **truth) -> Field:
-    """A field with its working-resolution copies and grey-level normalisation; `image` is uint8 [H, W]."""
+    """Make a field with its copies at working resolution and its grey-level normalisation; `image` is uint8 [H, W]."""
     working = resize_image(image, config.scale)
     small = cv2.resize(classes, working.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     offset, gain = grey_normalisation(working, config)
@@ -131,7 +139,7 @@ def make_field(*, image: np.ndarray, classes: np.ndarray, instances: np.ndarray,
 
 
 def void_near_frame(classes: UInt8[np.ndarray, "height width"], margin: int) -> UInt8[np.ndarray, "height width"]:
-    """The class mask with background nearer than `margin` pixels to the frame made void."""
+    """The class mask, with void in place of background nearer than `margin` pixels to the frame."""
     inside = np.zeros(classes.shape, bool)
     inside[margin : classes.shape[0] - margin, margin : classes.shape[1] - margin] = True
     return np.where((classes == 0) & ~inside, np.uint8(VOID), classes)
@@ -142,13 +150,13 @@ def decode(png: bytes) -> np.ndarray:
     pixels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise UsageError(
-            "an image of the prepared data set cannot be decoded: delete the prepared copy and build it again"
+            "an image of the prepared data set cannot be decoded; delete the prepared data set and build it again"
         )
     return pixels[..., ::-1] if pixels.ndim == 3 else pixels
 
 
 def select_channel(image: np.ndarray, channel: str) -> UInt8[np.ndarray, "height width"]:
-    """The grey image that networks see: the mean of the channels, or the green one (FITC signal)."""
+    """The grey image that networks read: the mean of the channels, or the green one (FITC signal)."""
     if image.ndim == 2:
         return image
     if channel == "green":
@@ -164,7 +172,7 @@ def resize_image(image: UInt8[np.ndarray, "height width"], scale: float) -> UInt
 
 
 def grey_normalisation(image: UInt8[np.ndarray, "height width"], config: DataConfig) -> tuple[float, float]:
-    """Grey level that becomes 0 and 1 / grey span that becomes 1 (see `DataConfig.normalise`)."""
+    """The grey level that becomes 0, and 1 / the span that becomes 1 (see `DataConfig.normalise`)."""
     if config.normalise == "none":
         return 0.0, 1 / 255
     background, top = np.percentile(image, [50, config.top_percentile])

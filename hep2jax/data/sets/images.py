@@ -1,4 +1,4 @@
-"""Whole images with none, one or several patterns of each, decoded once into host memory; masks are not read."""
+"""Images with zero, one or several patterns each, decoded once into host memory; masks are not read."""
 
 import dataclasses
 import os
@@ -21,14 +21,18 @@ _MASKS = ("instance_mask", "class_mask")
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class LabelledImage:
-    """One image of a specimen with its labels."""
+    """One image of a specimen with its labels.
+
+    The names of these attributes are part of the fingerprints of examples, so renaming one would make work directories
+    of earlier runs unusable.
+    """
 
     identifier: str
-    """The owner's name of the file, else the specimen's with the number of the field; unique within the set."""
+    """The owner's file name if there is one, otherwise the specimen and the number of the field; unique in the set."""
     specimen: str
-    """Empty where the set does not say."""
+    """Empty if it is not known."""
     group: str
-    """The specimen, or one name for specimens that share a picture, pixel for pixel."""
+    """The specimen, or one name for all specimens that share an image, pixel for pixel."""
     split: str
     intensity: str
     image: UInt8[np.ndarray, "height width"]
@@ -38,7 +42,7 @@ class LabelledImage:
     patterns: Float32[np.ndarray, " patterns"]
     """1 for each pattern that the image has, 0 for the others."""
     patterns_known: bool
-    """Whether `patterns` is all that there is; where not, its zeros say nothing. True in sets that do not ask."""
+    """Whether `patterns` is complete; if not, its zeros mean nothing. True in data sets without this label."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,7 +55,7 @@ class ImageSet:
 
     @property
     def items(self) -> tuple[Item, ...]:
-        """The images as protocols see them: the pattern that fewest images have goes before an image's others."""
+        """The images as protocols see them; the rarest pattern of an image is its `Item.pattern`."""
         counts = np.sum([image.patterns for image in self.images], axis=0)
         return tuple(_item(image, counts) for image in self.images)
 
@@ -60,59 +64,60 @@ class ImageSet:
 
 
 def _item(image: LabelledImage, counts: np.ndarray) -> Item:
-    own = sorted(np.flatnonzero(image.patterns).tolist(), key=lambda k: (counts[k], k)) or [len(counts)]
+    """The image as an item; `counts` are the numbers of images with each pattern."""
+    rarest_first = sorted(np.flatnonzero(image.patterns).tolist(), key=lambda k: (counts[k], k)) or [len(counts)]
     return Item(
         identifier=image.identifier,
         specimen=image.specimen,
         group=image.group,
-        pattern=own[0],
-        further=tuple(own[1:]),
+        pattern=rarest_first[0],
+        further=tuple(rarest_first[1:]),
         split=image.split,
     )
 
 
-def has_several(config: DataConfig) -> bool:
-    """Whether images of the configured set may have several patterns, or none; the set need not be there."""
+def is_multilabel(config: DataConfig) -> bool:
+    """Whether images of the configured data set may have several patterns or none; it does not have to be prepared."""
     return "patterns" in prepare.features(config.name, config.builder_config)
 
 
 def usable(images: ImageSet) -> tuple[ImageSet, tuple[str, ...]]:
-    """The images that can be learnt from and measured, and what to say of the others.
+    """The images that can be used for training and evaluation, and notes on how many are left out, and why.
 
-    Left out are images whose patterns are not all known and, of a set with specimens, images of an unknown one, which
-    no protocol can keep on one side.
+    Images whose patterns are not all known are left out. If the data set has specimens, images of unknown specimens are
+    left out too, because no protocol can keep an unknown specimen in one split.
 
     Raises:
         UsageError: no image is left.
     """
-    known = [image for image in images.images if image.patterns_known]
-    owned = [image for image in known if image.specimen] or known
+    labelled = [image for image in images.images if image.patterns_known]
+    with_specimen = [image for image in labelled if image.specimen] or labelled
     reasons = {
-        "their patterns are not all known": len(images) - len(known),
-        "their specimen is not known": len(known) - len(owned),
+        "their patterns are not all known": len(images) - len(labelled),
+        "their specimen is not known": len(labelled) - len(with_specimen),
     }
-    if not owned:
-        raise UsageError(f"{images.name}: of none of its {len(images)} images all patterns are known")
+    if not with_specimen:
+        raise UsageError(f"{images.name}: there is no image, of its {len(images)}, whose patterns are all known")
     notes = tuple(f"{number} of {len(images)} images left out: {why}" for why, number in reasons.items() if number)
-    return dataclasses.replace(images, images=tuple(owned)), notes
+    return dataclasses.replace(images, images=tuple(with_specimen)), notes
 
 
 def load(config: DataConfig) -> ImageSet:
-    """Read every image of every split that the data set has, building the set first if it is absent.
+    """Read every image of every split of the data set, which is prepared first if it is absent.
 
-    Images are grey, by `config.channel`, and shrunk by `config.scale`.
+    Images are reduced to grey (`config.channel`) and shrunk (`config.scale`).
 
     Raises:
-        UsageError: the set has no images of several patterns.
+        UsageError: images of the data set have exactly one pattern.
     """
     builder = prepare.prepare(config.name, config.builder_config, config.data_dir, config.manual_dir)
     features: Any = builder.info.features
     if "patterns" not in features:
-        raise UsageError(f"{builder.info.full_name} has one pattern an image, not several")
+        raise UsageError(f"{builder.info.full_name} has exactly one pattern for each image, not several")
     classes = tuple(features["patterns"].feature.names)
-    found = [image for split in sorted(builder.info.splits) for image in _read_split(builder, split, config)]
-    groups = group_specimens((image.specimen, image.image) for image in found)
-    images = tuple(dataclasses.replace(image, group=groups[image.specimen]) for image in found)
+    ungrouped = [image for split in sorted(builder.info.splits) for image in _read_split(builder, split, config)]
+    groups = group_specimens((image.specimen, image.image) for image in ungrouped)
+    images = tuple(dataclasses.replace(image, group=groups[image.specimen]) for image in ungrouped)
     logging.info("%s: %d images of %d specimens", config.name, len(images), len({i.specimen for i in images}))
     return ImageSet(name=config.name, classes=classes, images=images)
 

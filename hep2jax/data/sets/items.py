@@ -1,4 +1,4 @@
-"""Examples as protocols see them: whose they are, not what they look like."""
+"""Examples as protocols see them: their ids, specimens and patterns, without their pixels."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -11,46 +11,50 @@ from hep2jax.fingerprint import fingerprint
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Item:
-    """One example (a cell or a field) as protocols see it."""
+    """One example (a cell, a field or an image) as protocols see it.
+
+    The names of these attributes are part of the fingerprints of cells, so renaming one would make work directories of
+    earlier runs unusable.
+    """
 
     identifier: str
-    """Unique within the set where the set has ids ("00001" of a cell, "s01-0" of a field); lists name it."""
+    """Unique within the data set if that has ids ("00001" for a cell, "s01-0" for a field). Split lists use it."""
     specimen: str
-    """Empty where the set's specimen ids are lost."""
+    """Empty if the specimen is not known."""
     group: str
-    """What must stay on one side: the specimen, or one name for specimens that repeat each other pixel for pixel;
-    empty where unknown."""
+    """What must stay in one split: the specimen, or one name for all specimens that repeat each other pixel for pixel;
+    empty if neither is known."""
     pattern: int
-    """Index of the class; of several, that of the one which fewest examples of the set have; of none, the number of
-    classes."""
+    """Index of the class. For an example with several patterns, that of its rarest pattern in the data set; for an
+    example without a pattern, the number of classes."""
     split: str
-    """The data set's own split: train, validation, test."""
+    """The data set's own split: train, validation or test."""
     further: tuple[int, ...] = ()
     """The other patterns of an example with several."""
     folds: tuple[int, ...] = ()
-    """Published folds: for fold k, 0 train, 1 test, -1 not said."""
+    """Published folds: for fold k, 0 train, 1 test, -1 not given."""
 
     @property
     def patterns(self) -> tuple[int, ...]:
-        """All of them, `pattern` first."""
+        """All patterns, `pattern` first."""
         return (self.pattern, *self.further)
 
 
 def identifier_key(identifier: str) -> tuple[bool, int, str]:
-    """For comparing and ordering ids: integers by value ("00012" equals "12"), before all other ids by letters."""
+    """Key by which ids are compared and sorted: integers by value ("00012" equals "12"), then all others as text."""
     text = identifier.strip()
-    whole = text.isascii() and text.isdecimal()
-    return (not whole, int(text) if whole else 0, "" if whole else text)
+    is_integer = text.isascii() and text.isdecimal()
+    return (not is_integer, int(text) if is_integer else 0, "" if is_integer else text)
 
 
 def group_specimens(pictures: Iterable[tuple[str, np.ndarray | str]]) -> dict[str, str]:
-    """Specimens that share a picture, pixel for pixel, are one group: {specimen: name of its group}.
+    """Group specimens that share a picture, pixel for pixel: {specimen: name of its group}.
 
-    Published copies repeat a whole specimen under another number; a split between the two would leak. The unknown
-    specimen "" stays "".
+    Published data sets repeat complete specimens under another number, and a split between the two would leak. The
+    unknown specimen "" keeps the name "".
 
     Args:
-        pictures: of cells, of fields or of both, or their fingerprints, each with its specimen.
+        pictures: specimens with a picture of theirs (of a cell or a field), or with the picture's fingerprint.
     """
     group: dict[str, str] = {}
     first: dict[str, str] = {}
@@ -65,7 +69,7 @@ def group_specimens(pictures: Iterable[tuple[str, np.ndarray | str]]) -> dict[st
 
 
 def units(items: Iterable[Item]) -> list[str]:
-    """The name of what must stay on one side, for each item: its group, else its specimen; empty where unknown.
+    """The unit of each item that must stay in one split: its group, otherwise its specimen; empty if neither is known.
 
     Raises:
         UsageError: a specimen is in two groups.
@@ -75,28 +79,28 @@ def units(items: Iterable[Item]) -> list[str]:
     for item in items:
         if item.specimen and item.group and group_of.setdefault(item.specimen, item.group) != item.group:
             raise UsageError(
-                f"specimen {item.specimen} is in two groups, {group_of[item.specimen]} and {item.group}: "
-                "a specimen must have one group"
+                f"specimen {item.specimen} is in two groups, {group_of[item.specimen]} and {item.group}; "
+                "a specimen must be in one group"
             )
     return [item.group or group_of.get(item.specimen, item.specimen) for item in items]
 
 
 def specimens(items: Iterable[Item]) -> list[str]:
-    """The specimen of each item, its group where only that is known; empty where neither is."""
+    """The specimen of each item, or its group if only that is known; empty if neither is known."""
     return [item.specimen or item.group for item in items]
 
 
 def unique_keys(items: Sequence[Item], reader: str) -> list[tuple[bool, int, str]]:
-    """`identifier_key` of each item, for a `reader` (named in the message) which needs ids that tell items apart.
+    """`identifier_key` of each item, for a `reader` (named in the message) that needs unique ids.
 
     Raises:
-        UsageError: an id is empty or two items share one.
+        UsageError: an id is empty, or two items share one.
     """
     keys: dict[tuple[bool, int, str], None] = {}
     for item in items:
         key = identifier_key(item.identifier)
         if not item.identifier.strip() or key in keys:
-            what = f"id {item.identifier} stands for two examples" if item.identifier.strip() else "one has none"
-            raise UsageError(f"{reader} needs an id of its own for every example: {what}")
+            problem = f"two examples have the id {item.identifier}" if item.identifier.strip() else "one has no id"
+            raise UsageError(f"{reader} needs a unique id for every example, but {problem}")
         keys[key] = None
     return list(keys)

@@ -1,6 +1,6 @@
-"""Prepared data sets on disk: built once by their TFDS builder, built again when the owner's files have changed.
+"""Prepared data sets on disk: built once by their TFDS builder, and built again when the owner's files have changed.
 
-Makes no array of pixels: `fields`, `cells` and `images` read what this module has put in place.
+This module does not decode pixels; `fields`, `cells` and `images` read the data sets that it has prepared.
 """
 
 import contextlib
@@ -31,29 +31,29 @@ _FULL_WORDS = ("No space left on device", "Disk quota exceeded", "Not enough dis
 
 
 def resolve_data_dir(data_dir: str | None) -> pathlib.Path:
-    """Where prepared data sets are kept: `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
-    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return pathlib.Path(chosen).expanduser().absolute()
+    """Directory of the prepared data sets: `data_dir`, otherwise $TFDS_DATA_DIR, otherwise ~/tensorflow_datasets."""
+    directory = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return pathlib.Path(directory).expanduser().absolute()
 
 
 def prepare(
     name: str, builder_config: str = "", data_dir: str | None = None, manual_dir: str | None = None
 ) -> tfds.core.DatasetBuilder:
-    """A builder whose data are on disk, built first if they are absent.
+    """Return a builder of a data set that is on disk; the data set is built first if it is absent.
 
-    Of parallel runs one builds and the others wait. A set with a `manual_dir` is built again if the files there
-    (names, sizes, contents of the tables) are not those it was built from; what was there before is replaced
-    only once the new build is whole. Without `manual_dir`, what is prepared is used as it is.
+    If several runs need the data set, one builds it and the others wait. A data set with a `manual_dir` is built again
+    if the files there (names, sizes, contents of the tables) are not those from which it was built. The old one is
+    replaced only after the new build is complete. Without `manual_dir`, a prepared data set is used as it is.
 
     Args:
-        name: One of `tfds_builders.BUILDERS`.
-        builder_config: Named configuration of the builder; empty: its first.
-        data_dir: See `resolve_data_dir`.
-        manual_dir: The owner's directory tree, for sets that need a licence.
+        name: one of `tfds_builders.BUILDERS`.
+        builder_config: named configuration of the builder; empty: its first.
+        data_dir: see `resolve_data_dir`.
+        manual_dir: directory of the owner's files, for data sets that need a licence.
 
     Raises:
-        UsageError: Unknown name or configuration; missing or damaged files of the owner's (naming the file);
-            a `data_dir` that cannot be written or is full.
+        UsageError: the name or the configuration is unknown, a file of the owner is missing or damaged (the message
+            names it), or `data_dir` is full or cannot be written.
     """
     make, config = _load_builder(name, builder_config)
     root = resolve_data_dir(data_dir)
@@ -62,27 +62,27 @@ def prepare(
         manual = pathlib.Path(manual_dir).expanduser().absolute() if manual_dir and _needs_manual(builder) else None
         source = _fingerprint(builder, manual) if manual else None
         if _is_current(builder, source):
-            return make(config=config, data_dir=root)  # another run may have finished since `builder` looked
+            return make(config=config, data_dir=root)  # a new one: another run may have finished after `builder` looked
         if _needs_manual(builder) and manual is None:
-            raise UsageError(_absence(builder))
-        with _only_one(root / f".{name}-{config}.lock", f"{name}/{config}"):
+            raise UsageError(_not_prepared_message(builder))
+        with _lock(root / f".{name}-{config}.lock", f"{name}/{config}"):
             if not _is_current(make(config=config, data_dir=root), source):
                 _build(make, config, root, manual, source)
         return make(config=config, data_dir=root)
 
 
 def configurations(name: str) -> list[str]:
-    """Names of a data set's configurations; the first is the one that is taken where none is named."""
+    """Names of a data set's configurations; the first is the default."""
     if name not in BUILDERS:
         raise UsageError(f"unknown data set '{name}': must be one of {', '.join(BUILDERS)}")
     return [config.name for config in BUILDERS[name].BUILDER_CONFIGS]
 
 
 def features(name: str, builder_config: str = "") -> Any:
-    """The features of a data set by name, whether it is prepared or not.
+    """The TFDS features of a data set, whether it is prepared or not.
 
     Raises:
-        UsageError: unknown name or configuration.
+        UsageError: the name or the configuration is unknown.
     """
     make, config = _load_builder(name, builder_config)
     with _quiet(), tempfile.TemporaryDirectory() as empty:
@@ -90,13 +90,13 @@ def features(name: str, builder_config: str = "") -> Any:
 
 
 def missing(builder: tfds.core.DatasetBuilder) -> list[str]:
-    """What the owner's directory did not hold when the set was built, a line each; empty if it was whole."""
+    """Lines on what was missing from the owner's directory when the data set was built; empty if nothing was."""
     metadata = builder.info.metadata
     return list(metadata.get("missing", ())) if isinstance(metadata, dict) else []
 
 
 def count(builder: tfds.core.DatasetBuilder) -> dict[str, tuple[int, int]]:
-    """Numbers of examples and of specimens of each split, counted by reading the records."""
+    """Numbers of examples and of specimens in each split, counted by reading the records."""
     features: Any = builder.info.features
     images = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
     raw = dict.fromkeys(images, tfds.decode.SkipDecoding())
@@ -109,14 +109,14 @@ def count(builder: tfds.core.DatasetBuilder) -> dict[str, tuple[int, int]]:
 
 
 def _load_builder(name: str, config: str) -> tuple[Any, str]:
-    """The builder's class, writing ArrayRecord, and the checked name of its configuration."""
+    """A function that makes the builder, with ArrayRecord as file format, and the validated configuration name."""
     known = configurations(name)
     builder_class = BUILDERS[name]
     config = config or known[0]
     if config not in known:
         near = difflib.get_close_matches(config, known, n=1, cutoff=0.0)[0]
         raise UsageError(
-            f"{name} has no configuration '{config}': must be one of {', '.join(known)}; nearest is '{near}'"
+            f"{name} has no configuration '{config}': must be one of {', '.join(known)}; the nearest is '{near}'"
         )
 
     def make(**kwargs: Any) -> tfds.core.DatasetBuilder:
@@ -129,18 +129,18 @@ def _needs_manual(builder: tfds.core.DatasetBuilder) -> bool:
     return builder.MANUAL_DOWNLOAD_INSTRUCTIONS is not None
 
 
-def _absence(builder: tfds.core.DatasetBuilder) -> str:
+def _not_prepared_message(builder: tfds.core.DatasetBuilder) -> str:
     instructions = " ".join((builder.MANUAL_DOWNLOAD_INSTRUCTIONS or "").split())
     return (
-        f"{builder.info.full_name} is not prepared in '{builder.data_dir}' and no manual_dir is given "
+        f"{builder.info.full_name} is not prepared in '{builder.data_dir}', and no manual_dir is given "
         f"(--manual_dir=DIR, or --config.data.manual_dir=DIR). {instructions}"
     )
 
 
 def _fingerprint(builder: tfds.core.DatasetBuilder, manual_dir: pathlib.Path) -> dict[str, Any]:
-    """What identifies the owner's files: relative names and sizes of all, contents of the tables.
+    """Fingerprint of the owner's files: relative names and sizes of all files, and contents of the tables.
 
-    Times are left out: a copy of the same archive is the same data.
+    Modification times do not count, because a copy of the same archive holds the same data.
     """
     digest = hashlib.sha256()
     files: dict[str, pathlib.Path] = builder.source_files(manual_dir)  # pyright: ignore[reportAttributeAccessIssue]
@@ -152,7 +152,7 @@ def _fingerprint(builder: tfds.core.DatasetBuilder, manual_dir: pathlib.Path) ->
 
 
 def _is_current(builder: tfds.core.DatasetBuilder, source: dict[str, Any] | None) -> bool:
-    """Whether whole data are on disk, and from that source if one is given."""
+    """Whether a complete data set is on disk and, if `source` is given, was built from these files."""
     directory = pathlib.Path(builder.data_dir)
     if not (directory / "dataset_info.json").is_file():
         return False
@@ -163,10 +163,10 @@ def _is_current(builder: tfds.core.DatasetBuilder, source: dict[str, Any] | None
 def _build(
     make: Any, config: str, root: pathlib.Path, manual: pathlib.Path | None, source: dict[str, Any] | None
 ) -> None:
-    """Build beside the final place, then move there, so that only whole data ever stand in the final place."""
+    """Build in a staging directory, then move to the final one, so that the final one only ever holds complete data."""
     final = pathlib.Path(make(config=config, data_dir=root).data_dir)
     staging = root / f".preparing-{final.parent.parent.name}-{config}"
-    shutil.rmtree(staging, ignore_errors=True)  # left by a run that was killed: we hold the lock
+    shutil.rmtree(staging, ignore_errors=True)  # left by a run that was killed; no other can, because we hold the lock
     print(_announcement(final, root, manual), file=sys.stderr, flush=True)
     try:
         builder = make(config=config, data_dir=staging)
@@ -186,7 +186,7 @@ def _announcement(final: pathlib.Path, root: pathlib.Path, manual: pathlib.Path 
 
 
 def _replace(final: pathlib.Path, built: pathlib.Path, attic: pathlib.Path) -> None:
-    """Move `built` to `final`; what stood there goes to `attic` on the same file system."""
+    """Move `built` to `final`; an old data set is first moved to `attic`, which is on the same file system."""
     final.parent.mkdir(parents=True, exist_ok=True)
     if final.exists():
         final.rename(attic)
@@ -194,8 +194,8 @@ def _replace(final: pathlib.Path, built: pathlib.Path, attic: pathlib.Path) -> N
 
 
 @contextlib.contextmanager
-def _only_one(path: pathlib.Path, what: str) -> Iterator[None]:
-    """Hold a lock between processes; say so if another one has it."""
+def _lock(path: pathlib.Path, what: str) -> Iterator[None]:
+    """Hold a lock between processes; if another process holds it, print a line and wait."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path)
     try:
@@ -211,7 +211,7 @@ def _only_one(path: pathlib.Path, what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep TFDS's announcements, progress bars and informational log lines off the terminal."""
+    """Keep the announcements, progress bars and informational log lines of TFDS off the terminal."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(min(verbosity, logging.WARNING))
     tfds.disable_progress_bar()
@@ -224,7 +224,7 @@ def _quiet() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _as_usage_errors(data_dir: pathlib.Path) -> Iterator[None]:
-    """Turn what a user can mend into one line."""
+    """Turn errors that a user can correct into a `UsageError` of one line."""
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
@@ -235,15 +235,15 @@ def _as_usage_errors(data_dir: pathlib.Path) -> Iterator[None]:
 
 
 def _explain(error: Exception, data_dir: pathlib.Path) -> str | None:
-    """One line for an error that a user can mend; None for any other."""
+    """One line for an error that a user can correct; None for any other."""
     text = " ".join(str(error).split())
     if getattr(error, "errno", None) in _FULL or any(words in text for words in _FULL_WORDS):
-        return f"no space left for prepared data in '{data_dir}': free some, or name another data_dir"
+        return f"no space left for prepared data in '{data_dir}'; free some, or name another data_dir"
     if isinstance(error, OSError) and error.errno is not None:
         return (
-            f"cannot read or write '{error.filename or data_dir}' ({error.strerror}): mend that, "
+            f"cannot read or write '{error.filename or data_dir}' ({error.strerror}); correct that, "
             "or name another data_dir or manual_dir"
         )
-    if isinstance(error, FileNotFoundError | ValueError):  # raised by a builder, in words of its own
+    if isinstance(error, FileNotFoundError | ValueError):  # raised by a builder, with a message for the user
         return text
     return None

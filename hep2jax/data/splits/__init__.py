@@ -1,1 +1,1 @@
-"""Which examples are trained on and which are measured: protocols and lists."""
+"""Training, validation and test splits: protocols and split lists."""

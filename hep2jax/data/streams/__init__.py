@@ -1,1 +1,1 @@
-"""Batches as a function of the step: one stream, with a plan for each kind of example."""
+"""Training batches as a function of the step: one stream, with a plan for each kind of example."""

@@ -1,4 +1,4 @@
-"""Bags of crops, of the fields of a specimen or of one image; no mask is looked at."""
+"""Bags of crops from the fields of a specimen or from one image, for training without masks."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,30 +20,30 @@ from hep2jax.metrics.grouping import group_by
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Bags:
-    """Pictures, and which of them make a bag."""
+    """Pictures, and which of them form a bag."""
 
     name: str
-    """Of the data set."""
+    """Name of the data set."""
     num_patterns: int
     pictures: Sequence[UInt8[np.ndarray, "height width"]]
-    """At working resolution."""
+    """The pictures at working resolution."""
     picture_names: Sequence[str]
-    """For messages."""
+    """Names of the pictures, for messages."""
     tone_curve: Float[np.ndarray, "picture 4"]
     """Tone curve of each picture without jitter, see `steps.normalise`."""
     members: Sequence[Int[np.ndarray, " _"]]
-    """Places of each bag's pictures."""
+    """Indices of the pictures of each bag."""
     items: Sequence[Item]
-    """Each bag as a sampler sees it."""
+    """The bags as the sampler sees them."""
     labels: Int32[np.ndarray, " bag"] | Float32[np.ndarray, "bag pattern"]
-    """What is learnt of each bag: its pattern, or 1 for each pattern that it has and 0 for the others."""
+    """The pattern of each bag; if bags may have several, 1 for each pattern that the bag has and 0 for the others."""
 
 
-def of_specimens(fields: FieldSet, indices: Sequence[int]) -> Bags:
-    """All chosen fields of a specimen are one bag."""
+def from_specimens(fields: FieldSet, indices: Sequence[int]) -> Bags:
+    """Bags that each hold all chosen fields of a specimen."""
     chosen = [fields.fields[i] for i in indices]
     members = _members(chosen)
-    items = [fields.items[indices[places[0]]] for places in members]
+    items = [fields.items[indices[positions[0]]] for positions in members]
     return Bags(
         name=fields.name,
         num_patterns=len(fields.classes),
@@ -56,8 +56,8 @@ def of_specimens(fields: FieldSet, indices: Sequence[int]) -> Bags:
     )
 
 
-def of_images(images: ImageSet, indices: Sequence[int]) -> Bags:
-    """Every chosen image is a bag, with none, one or several patterns.
+def from_images(images: ImageSet, indices: Sequence[int]) -> Bags:
+    """Bags that each hold one chosen image, with zero, one or several patterns.
 
     Raises:
         UsageError: none of the images has a pattern.
@@ -72,26 +72,26 @@ def of_images(images: ImageSet, indices: Sequence[int]) -> Bags:
         pictures=[image.image for image in chosen],
         picture_names=[image.identifier for image in chosen],
         tone_curve=np.array([image.tone_curve for image in chosen]),
-        members=[np.array([place]) for place in range(len(chosen))],
+        members=[np.array([position]) for position in range(len(chosen))],
         items=[items[i] for i in indices],
         labels=labels,
     )
 
 
 class BagPlan(Plan):
-    """Bags of `data.bag_tiles` crops each, one bag behind the other, and
+    """Bags of `data.bag_tiles` crops each, one after the other. In addition to the crops, batches hold
 
     labels   int32   [rows]               pattern of the bag, or float32 [rows, patterns], 1 for each that it has
 
-    Each tile takes a place of its own, anywhere in any picture of the bag, and a matrix of its own; the jitter of the
-    tone curve is that of the bag, as a specimen is exposed once.
+    Each crop has its own position, anywhere in any picture of the bag, and its own matrix. All crops of a bag share the
+    jitter of the tone curve, because a specimen has one exposure.
     """
 
     def __init__(self, config: Config, bags: Bags) -> None:
-        """Of these bags.
+        """Plan batches of these bags.
 
         Raises:
-            UsageError: there is none, or an image is smaller than the crop.
+            UsageError: there is no bag, or an image is smaller than the crop.
         """
         if not bags.members:
             raise UsageError(f"{bags.name}: no image to train on under data.protocol={config.data.protocol}")
@@ -119,7 +119,7 @@ class BagPlan(Plan):
 
     @override
     def frequencies(self, shares: Float64[np.ndarray, " example"]) -> Float64[np.ndarray, " pattern"]:
-        """Share of each pattern in those of the bags that are drawn: a bag of two patterns counts for both."""
+        """Share of each pattern among the patterns of the drawn bags; a bag with two patterns counts for both."""
         labels = self._bags.labels
         present = labels if labels.ndim == 2 else np.eye(self._bags.num_patterns)[labels]
         counts = shares @ present
@@ -140,6 +140,6 @@ class BagPlan(Plan):
 
 
 def _members(fields: Sequence[Field]) -> list[np.ndarray]:
-    """Places of each specimen's fields in the list."""
-    groups = group_by(range(len(fields)), lambda place: fields[place].specimen_id)
+    """Positions of each specimen's fields in the list."""
+    groups = group_by(range(len(fields)), lambda position: fields[position].specimen_id)
     return [np.array(members) for members in groups.values()]

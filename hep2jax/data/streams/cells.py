@@ -1,4 +1,4 @@
-"""Single cells: as augmented training examples, and as they are."""
+"""Single cells: as augmented training examples, and without augmentation."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -18,16 +18,16 @@ from hep2jax.errors import UsageError
 
 
 class CellPlan(Plan):
-    """Each drawn cell once, shifted about the middle of the network's input, and
+    """One crop of each drawn cell, shifted about the middle of the input. In addition to the crops, batches hold
 
     labels   int32   [rows]               pattern
     """
 
     def __init__(self, config: Config, cells: CellSet, indices: Sequence[int]) -> None:
-        """Of the chosen cells.
+        """Plan batches of the chosen cells.
 
         Raises:
-            UsageError: there is none.
+            UsageError: no cell is chosen.
         """
         chosen = [cells.cells[i] for i in indices]
         if not chosen:
@@ -42,13 +42,13 @@ class CellPlan(Plan):
 
     @override
     def draw(self, rng: np.random.Generator, chosen: Int[np.ndarray, " example"]) -> Crops:
-        turns, size = len(geometry.GEOMETRY), self.config.data.crop_size
-        draws = rng.random((turns + 2 + TONES, len(chosen)))
-        shifts = self.config.augment.shift * size * (2 * draws[turns : turns + 2].T - 1)
+        operations, size = len(geometry.GEOMETRY), self.config.data.crop_size
+        draws = rng.random((operations + 2 + TONES, len(chosen)))
+        shifts = self.config.augment.shift * size * (2 * draws[operations : operations + 2].T - 1)
         return Crops(
             picture=chosen,
             centre=(size - 1) / 2 + shifts,
-            geometry=draws[:turns],
+            geometry=draws[:operations],
             tone=draws[-TONES:],
         )
 
@@ -58,7 +58,7 @@ class CellPlan(Plan):
 
     @override
     def frequencies(self, shares: Float64[np.ndarray, " example"]) -> Float64[np.ndarray, " pattern"]:
-        """Share of each pattern in the cells that are drawn."""
+        """Share of each pattern among the drawn cells."""
         return np.bincount(self._patterns, shares, minlength=self._num_patterns)
 
     @override
@@ -70,7 +70,7 @@ class CellPlan(Plan):
 
 
 def plain_input(ready: UInt8[np.ndarray, "height width"], size: int) -> UInt8[np.ndarray, "size size"]:
-    """The network's input from a ready picture without augmentation; beyond its border lies its mirror image."""
+    """The network input from a preprocessed picture, without augmentation; beyond its border, it is mirrored."""
     if ready.shape == (size, size):
         return ready
     matrix = np.eye(2, 3, dtype=np.float32)
@@ -79,7 +79,10 @@ def plain_input(ready: UInt8[np.ndarray, "height width"], size: int) -> UInt8[np
 
 
 def _origin(ready: UInt8[np.ndarray, "height width"], size: int) -> Float32[np.ndarray, "2"]:
-    """(x, y) of the input's origin in a ready picture, which lies centred on the input of `size` pixels a side."""
+    """(x, y) of the origin of the network input in a preprocessed picture; both have the same centre.
+
+    `size` is the height and width of the input.
+    """
     height, width = ready.shape
     return np.array([(width - size) / 2, (height - size) / 2], np.float32)
 
@@ -89,14 +92,14 @@ def plain_batches(
 ) -> Iterator[feeding.DeviceBatch]:
     """Cells without augmentation in batches on the devices: `image` uint8 [size, side, side], `tone_curve` [size, 4].
 
-    All are full: the last is filled up with repetitions.
+    All batches are full, because a forward pass is compiled for one size: the last is padded with repetitions.
 
     Args:
-        images: ready pictures, uint8 (see `cells.make_ready`).
+        images: preprocessed pictures, uint8 (see `cells.preprocess`).
         tone_curve: their tone curves, float32 [4].
-        size: of a batch, over all processes.
-        side: of the network's input.
-        mesh: whose devices share a batch.
+        size: size of a batch, over all processes.
+        side: height and width of the network input.
+        mesh: the devices over which a batch is divided.
     """
     rows = meshes.local_rows(mesh, size)
     for first in range(0, len(images), size):

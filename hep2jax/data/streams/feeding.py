@@ -1,4 +1,8 @@
-"""Host batches → sharded global arrays, made ahead of the step by a thread; and results back, a few steps behind."""
+"""Transfers between host and devices.
+
+A thread turns host batches into sharded global arrays ahead of the training step, and results are fetched while the
+next batches are already being computed.
+"""
 
 import collections
 from collections.abc import Iterable, Iterator
@@ -15,14 +19,17 @@ DeviceBatch = dict[str, jax.Array]
 Output = TypeVar("Output")
 
 IN_FLIGHT = 2
-"""Batches that a forward pass is given ahead of the one whose results are awaited: the devices never wait for the host,
-and hold no more than these."""
+"""Number of batches that are dispatched after the one whose results are being fetched: the devices never wait for the
+host, and hold no more batches than these."""
 
 
 def put(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh, *, stacked: bool = False) -> DeviceBatch:
-    """This process's rows (`mesh.local_rows`, in order) → its shards of the global arrays. Does not block.
+    """Make global arrays on the devices from this process's rows (`mesh.local_rows`, in order). Does not block.
 
-    `stacked`: see `mesh.batch_sharding`. Where an array has several entries a row (`mil`), they follow one another.
+    Args:
+        batch: host arrays. In arrays with several entries for each row (`mil`), the entries of a row are adjacent.
+        mesh: the devices.
+        stacked: see `mesh.batch_sharding`.
     """
     return jax.make_array_from_process_local_data(meshes.batch_sharding(mesh, stacked=stacked), batch)
 
@@ -30,11 +37,12 @@ def put(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh, *, stacked: bool 
 def prefetched(
     batches: grain.MapDataset, mesh: jax.sharding.Mesh, ahead: int, *, stack: int = 1
 ) -> grain.DatasetIterator[DeviceBatch]:
-    """Iterate device batches; one thread prepares up to `ahead` of them. Close the iterator to end the thread.
+    """Iterate over device batches; one thread prepares up to `ahead` of them. Close the iterator to end the thread.
 
-    With `stack` > 1 every element holds that many batches, one behind the other on a new first axis.
+    With `stack` > 1, every element holds that many batches, stacked along a new first axis.
     """
-    # No read threads: OpenCV releases the GIL, and one thread ahead of the step keeps the order and the cores free.
+    # No read threads: OpenCV releases the GIL, so one thread works in parallel with the step, keeps the order of the
+    # batches, and leaves the other cores free.
     options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     stacked = stack > 1
     source = batches.batch(stack, drop_remainder=True) if stacked else batches
@@ -43,7 +51,7 @@ def prefetched(
 
 
 def fetched(outputs: Iterable[Output]) -> Iterator[Output]:
-    """The same with arrays on the host, in order. `outputs` starts the work on the devices as it is iterated."""
+    """The outputs as arrays on the host, in order. Iterating over `outputs` dispatches the work to the devices."""
     waiting = collections.deque[Output]()
     for output in outputs:
         waiting.append(output)

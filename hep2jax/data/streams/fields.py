@@ -14,18 +14,18 @@ from hep2jax.data.streams.stream import TONES, Batch, Crops, Plan, check_size, c
 from hep2jax.errors import UsageError
 from hep2jax.metrics.pixels import VOID
 
-_MAX_FOREGROUND_POINTS = 4096  # a field's sample of cell pixels that crops are centred on; bounds the memory
-_FREQUENCY_CROPS = 2048  # of 48 fields with eight patterns, shares of single patterns are then off by some 3 %
+_MAX_FOREGROUND_POINTS = 4096  # bounds the memory of each field's sample of cell pixels, on which crops are centred
+_FREQUENCY_CROPS = 2048  # for 48 fields with eight patterns, the error of the share of a pattern is then some 3 %
 
 
 class FieldPlan(Plan):
-    """A crop of each drawn field, on a cell or anywhere, with its class mask."""
+    """One crop of each drawn field, centred on a cell or placed anywhere, with its class mask."""
 
     def __init__(self, config: Config, fields: FieldSet, indices: Sequence[int]) -> None:
-        """Of the chosen fields.
+        """Plan batches of the chosen fields.
 
         Raises:
-            UsageError: there is none, or its image is smaller than the crop.
+            UsageError: no field is chosen, or an image is smaller than the crop.
         """
         chosen = [fields.fields[i] for i in indices]
         if not chosen:
@@ -58,20 +58,21 @@ class FieldPlan(Plan):
 
     @override
     def frequencies(self, shares: Float64[np.ndarray, " example"]) -> Float64[np.ndarray, " output"]:
-        """Share of each class (0 background, 1+i pattern) in the pixels of the crops that are not void.
+        """Share of each class (0 background, 1+i pattern) in the pixels of the crops, without void pixels.
 
-        Estimated from `_FREQUENCY_CROPS` crops or more, drawn as batches draw them, equally many of each field and
-        counted as often as the sampler takes the field. A class that none of them shows has its share of the fields.
+        It is estimated from at least `_FREQUENCY_CROPS` crops, which are drawn as in batches: the same number from each
+        field, weighted by how often the sampler draws the field. A class that is in no crop has its share of the
+        fields' pixels.
         """
         rng, size = np.random.default_rng(self.config.seed), self.config.data.crop_size
         repeats = -(-_FREQUENCY_CROPS // len(self.label_maps))
-        crops, whole = np.zeros(self._num_patterns + 1), np.zeros(self._num_patterns + 1)
+        in_crops, in_fields = np.zeros(self._num_patterns + 1), np.zeros(self._num_patterns + 1)
         for index, (classes, share) in enumerate(zip(self.label_maps, shares, strict=True)):
-            whole += share * _class_shares(classes, len(whole))
+            in_fields += share * _class_shares(classes, len(in_fields))
             for matrix in cut_matrices(self.config, self.draw(rng, np.full(repeats, index))):
                 labels = geometry.warp_classes(classes, matrix, size)
-                crops += share / repeats * _class_shares(labels, len(crops))
-        present = np.where(crops > 0, crops, whole)
+                in_crops += share / repeats * _class_shares(labels, len(in_crops))
+        present = np.where(in_crops > 0, in_crops, in_fields)
         return present / present.sum()
 
     @override
@@ -84,7 +85,7 @@ class FieldPlan(Plan):
         return store, self.origins + np.float32(margin)
 
     def _centres(self, draws: np.ndarray, chosen: np.ndarray) -> Float[np.ndarray, "crop 2"]:
-        """(y, x) on a cell (shifted by up to a quarter crop) or anywhere; the crop stays inside where it can."""
+        """Centres (y, x) within a quarter crop of a cell pixel, or anywhere; crops stay inside if they can."""
         size, shapes = self.config.data.crop_size, self._shapes[chosen]
         centres, jitter = draws[2:4].T * shapes, (0.5 * draws[4:6].T - 0.25) * size
         on_cell = draws[0] < self.config.data.foreground_crops
@@ -96,12 +97,12 @@ class FieldPlan(Plan):
 
 
 def _class_shares(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Pixels of each class as shares of all pixels, void ones too."""
+    """Pixels of each class as shares of all pixels, including void ones."""
     return np.bincount(labels.ravel(), minlength=VOID + 1)[:num_classes] / labels.size
 
 
 def _foreground_points(field: Field) -> Int[np.ndarray, "point 2"]:
-    """An even sample of the cell pixels' (y, x); empty for a field without cells."""
+    """An evenly spaced sample of the cell pixels, as (y, x); empty for a field without cells."""
     classes: UInt8[np.ndarray, "height width"] = field.working_classes
     points = np.argwhere((classes > 0) & (classes != VOID))
     step = max(1, len(points) // _MAX_FOREGROUND_POINTS)

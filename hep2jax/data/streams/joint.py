@@ -12,19 +12,19 @@ from hep2jax.data.streams.fields import FieldPlan
 from hep2jax.data.streams.stream import Batch
 
 GRADES = ("intermediate", "positive")
-"""The two intensities that are told apart, the lower first (I3A and MIVIA); any other word is not known."""
+"""The two grades of intensity (I3A and MIVIA), the lower first; any other intensity counts as unknown."""
 
 
 def grade_of(intensity: str) -> int:
-    """Index in `GRADES`; -1 where it is not known."""
+    """Index in `GRADES`; -1 for an unknown intensity."""
     return GRADES.index(intensity) if intensity in GRADES else -1
 
 
 class JointPlan(FieldPlan):
-    """The crops of `FieldPlan` and, for every row,
+    """The crops of `FieldPlan`. In addition, batches hold
 
-    patterns  int32 [rows]   of the crop's specimen, also where the crop holds no cell
-    grades    int32 [rows]   see `grade_of`
+    patterns  int32 [rows]   pattern of the crop's specimen, even if the crop holds no cell
+    grades    int32 [rows]   grade of the specimen's intensity, see `grade_of`
     """
 
     def __init__(self, config: Config, fields: FieldSet, indices: Sequence[int]) -> None:
@@ -39,5 +39,5 @@ class JointPlan(FieldPlan):
 
     @override
     def frequencies(self, shares: Float64[np.ndarray, " example"]) -> Float64[np.ndarray, " pattern"]:
-        """Share of each pattern in the crops' specimens."""
+        """Share of each pattern among the specimens of the crops."""
         return np.bincount(self._patterns, shares, minlength=self._num_patterns)

@@ -1,7 +1,8 @@
 """The training stream: a batch is a pure function of (seed, step).
 
-The position of the pipeline is the step number, so a restart continues bit for bit. Each process draws the whole global
-batch, which costs little, and makes the rows of it that its devices hold (see `mesh.local_rows`).
+The state of the pipeline is the step number alone, so a restarted run continues bit for bit. Each process draws the
+random numbers of the complete global batch, which costs little, and makes only the rows on its own devices (see
+`mesh.local_rows`).
 """
 
 import abc
@@ -23,33 +24,33 @@ from hep2jax.errors import UsageError
 Batch = dict[str, np.ndarray]
 
 TONES = 3
-"""Numbers that are drawn for the tone curve of a crop: its gain, its exponent and its shift."""
+"""Number of random numbers for the tone curve of a crop: for its gain, its exponent and its shift."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Crops:
-    """What is drawn for the crops of a batch before any pixel is touched, crop behind crop, example behind example."""
+    """The random choices for the crops of a batch, made before any pixel is read; crops of an example are adjacent."""
 
     picture: Int[np.ndarray, " crop"]
-    """Which of the plan's pictures each is cut from."""
+    """Index of the plan's picture from which each crop is cut."""
     centre: Float64[np.ndarray, "crop 2"]
-    """(x, y) of its middle, in the plan's coordinates (see `Plan.origins`)."""
+    """Centre (x, y) of each crop, in the plan's coordinates (see `Plan.origins`)."""
     geometry: Float64[np.ndarray, "operation crop"]
-    """In [0, 1), a row for each operation of `geometry.GEOMETRY`."""
+    """Random numbers in [0, 1), a row for each operation of `geometry.GEOMETRY`."""
     tone: Float64[np.ndarray, "3 crop"]
-    """In [0, 1), for the tone curve (see `intensity.jitter_tone_curve`)."""
+    """Random numbers in [0, 1) for the tone curve (see `intensity.jitter_tone_curve`)."""
 
 
 class Plan(abc.ABC):
-    """What a kind of example decides of its batches: the pictures, how crops are drawn from them, and the labels.
+    """The part of a stream that depends on the kind of example: the pictures, how crops are drawn, and the labels.
 
     Attributes:
-        config: of the experiment.
+        config: the configuration of the experiment.
         items: the examples as the sampler sees them.
-        pictures: uint8 [height, width] each, that crops are cut from.
-        label_maps: class masks of the pictures, which are cut with them; empty where labels are not of pixels.
+        pictures: the pictures from which crops are cut, uint8 [height, width] each.
+        label_maps: class masks of the pictures, which are cut with them; empty if labels are not of pixels.
         tone_curve: float [picture, 4], the tone curve of each picture without jitter (see `steps.normalise`).
-        origins: float32 [picture, 2], the place (x, y) in each picture of the origin of the plan's coordinates.
+        origins: float32 [picture, 2], the position (x, y) in each picture of the origin of the plan's coordinates.
     """
 
     config: Config
@@ -61,39 +62,38 @@ class Plan(abc.ABC):
 
     @abc.abstractmethod
     def draw(self, rng: np.random.Generator, chosen: Int[np.ndarray, " example"]) -> Crops:
-        """Draw the crops of the chosen examples; every example has equally many."""
+        """Draw the crops of the chosen examples; every example has the same number of them."""
 
     @abc.abstractmethod
     def labels(self, chosen: Int[np.ndarray, " example"]) -> Batch:
-        """What is learnt of the chosen examples besides `label_maps`, a row each."""
+        """Labels of the chosen examples other than `label_maps`, a row for each example."""
 
     @abc.abstractmethod
     def frequencies(self, shares: Float64[np.ndarray, " example"]) -> Float64[np.ndarray, " output"]:
-        """Share of each output channel in the truth of what batches hold, where examples come as often as `shares`."""
+        """Share of each output channel in the labels of batches in which examples have the given shares."""
 
     @abc.abstractmethod
     def make_store(self) -> tuple[canvases.Store, Float32[np.ndarray, "picture 2"]]:
-        """The arrays that the devices keep with `data.warp=device`, and the `origins` on them."""
+        """The arrays that the devices keep with `data.warp=device`, and the `origins` in these."""
 
 
 class Stream:
-    """Makes batches: `stream.batch(step)` has
+    """Makes batches. `stream.batch(step)` holds, for the rows of this process,
 
-    image    uint8   [crops, crop, crop]
-    tone_curve    float32 [crops, 4]           tone curve of each crop
-    labels   uint8   [crops, crop, crop]  of plans with label maps: 0 background, 1+i pattern, 255 void
+    image       uint8   [crops, crop, crop]
+    tone_curve  float32 [crops, 4]            tone curve of each crop
+    labels      uint8   [crops, crop, crop]   for plans with label maps: 0 background, 1+i pattern, 255 void
 
-    and the labels of the plan for the rows of this process. With `data.warp=device` there are, instead of image and
-    label maps,
+    and the labels of the plan. With `data.warp=device`, image and label maps are replaced by
 
-    index    int32   [crops]              which picture (and label map) of `store`
-    warp     float32 [crops, 2, 3]        crop (x, y, 1) → (x, y) of that picture
+    index       int32   [crops]               which picture (and label map) of `store`
+    warp        float32 [crops, 2, 3]         maps crop (x, y, 1) to (x, y) of that picture
 
-    and, by its name, what was drawn for each intensity operation that is on: float32 [crops, n].
+    and by the random numbers of each intensity operation that is on, under its name: float32 [crops, n].
     """
 
     def __init__(self, plan: Plan, *, rows: meshes.Rows = meshes.ALL_ROWS) -> None:
-        """`rows` of each global batch are made here."""
+        """`rows` are the rows of each global batch that this process makes."""
         config = plan.config
         self._plan = plan
         self._rows = np.arange(config.train.global_batch_size)[rows]
@@ -102,11 +102,11 @@ class Stream:
 
     @property
     def store(self) -> canvases.Store:
-        """Arrays that the devices keep; empty where crops are cut on the host."""
+        """Arrays that the devices keep; empty if crops are cut on the host."""
         return self._store
 
     def frequencies(self) -> Float64[np.ndarray, " output"]:
-        """Share of each output channel in the truth of what batches hold, under `data.balance`."""
+        """Share of each output channel in the labels of batches, under `data.balance`."""
         return self._plan.frequencies(self._sampler.shares)
 
     def dataset(self, first_step: int, num_steps: int) -> grain.MapDataset:
@@ -115,28 +115,29 @@ class Stream:
 
     def batch(self, step: int) -> Batch:
         """The rows of this process in the batch of `step`."""
+        # All random numbers are drawn for the global batch, so that they do not depend on the number of processes.
         config, plan = self._plan.config, self._plan
         count = config.train.global_batch_size
         rng = np.random.default_rng((config.seed, step))
         examples = self._sampler.draw(rng, step * count, count)
         crops = plan.draw(rng, examples)
         drawn = intensity.draw(config.augment, config.seed, step, len(crops.picture))
-        index, drawn = self._own(crops.picture), {name: self._own(values) for name, values in drawn.items()}
-        matrices = self._own(cut_matrices(config, crops))
+        index, drawn = self._select(crops.picture), {name: self._select(values) for name, values in drawn.items()}
+        matrices = self._select(cut_matrices(config, crops))
         matrices[:, :, 2] += self._origins[index]
         curves = intensity.jitter_tone_curve(2 * crops.tone - 1, plan.tone_curve[crops.picture], config.augment)
-        common = {"tone_curve": self._own(curves), **plan.labels(examples[self._rows])}
+        common = {"tone_curve": self._select(curves), **plan.labels(examples[self._rows])}
         if self._store:
             return {"index": index.astype(np.int32), "warp": matrices, **drawn, **common}
         return self._cut(index, matrices, drawn) | common
 
-    def _own(self, values: np.ndarray) -> np.ndarray:
-        """Of an array with an entry for each crop of the global batch, those of this process's rows."""
+    def _select(self, values: np.ndarray) -> np.ndarray:
+        """The entries of this process's rows in an array with an entry for each crop of the global batch."""
         by_example = values.reshape(self._plan.config.train.global_batch_size, -1, *values.shape[1:])
         return by_example[self._rows].reshape(-1, *values.shape[1:])
 
     def _cut(self, index: np.ndarray, matrices: np.ndarray, drawn: intensity.Draws) -> Batch:
-        """The crops, cut and changed on the host."""
+        """The crops, cut and augmented on the host."""
         pictures, label_maps, size = self._plan.pictures, self._plan.label_maps, self._plan.config.data.crop_size
         pairs = list(zip(index, matrices, strict=True))
         images = np.stack([geometry.warp_image(pictures[i], matrix, size) for i, matrix in pairs])
@@ -147,15 +148,15 @@ class Stream:
 
 
 def cut_matrices(config: Config, crops: Crops) -> Float32[np.ndarray, "crop 2 3"]:
-    """From each crop to the plan's coordinates."""
+    """Matrices from the pixels of each crop to the plan's coordinates."""
     return geometry.matrices(crops.centre, crops.geometry, config.data.crop_size, config.augment)
 
 
 def check_size(name: str, image: UInt8[np.ndarray, "_ _"], crop_size: int) -> None:
-    """UsageError, which names it, where the image at working resolution is smaller than a crop."""
+    """Raise UsageError if the image, at working resolution, is smaller than a crop."""
     height, width = image.shape
     if min(height, width) < crop_size:
         raise UsageError(
-            f"{name}: {width}x{height} pixels at working resolution is smaller than data.crop_size={crop_size}; "
+            f"{name}: {width}x{height} pixels at working resolution are smaller than data.crop_size={crop_size}; "
             "take a smaller crop or a larger data.scale"
         )

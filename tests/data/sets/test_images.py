@@ -64,9 +64,9 @@ def test_channel_and_scale(config):
 
 
 def test_sets_that_do_not_fit_the_reader_are_refused(config, data_dir):
-    with pytest.raises(UsageError, match="aida/images/1.0.0 has no masks of whole images"):
+    with pytest.raises(UsageError, match="aida/images/1.0.0 has no class masks"):
         field_sets.load(config)
-    with pytest.raises(UsageError, match="aida/images/1.0.0 has neither cells nor masks"):
+    with pytest.raises(UsageError, match="aida/images/1.0.0 has neither cells nor instance masks"):
         cells.load(config)
-    with pytest.raises(UsageError, match="has one pattern an image, not several"):
+    with pytest.raises(UsageError, match="has exactly one pattern for each image, not several"):
         images.load(DataConfig(builder_config="specimens_tiny", data_dir=str(data_dir)))

@@ -40,7 +40,7 @@ def _assign(folder: pathlib.Path, **texts: str) -> lists.Assignment:
 )
 def test_every_shape_of_list(tmp_path: pathlib.Path, text: str):
     made = _assign(tmp_path, training=text)
-    assert made.sides == ("train", "", "", "", "train", "", "", "")
+    assert made.splits == ("train", "", "", "", "train", "", "", "")
     assert made.notes == (
         "validation.csv is not there",
         "test.csv is not there",
@@ -55,7 +55,7 @@ def test_each_list_is_a_side():
 
 def test_ids_that_the_set_does_not_have_are_counted(tmp_path: pathlib.Path):
     made = _assign(tmp_path, training="1\n2\n3\n4\n99", validation="5\n6", test="\n".join(map(str, range(1000, 3720))))
-    assert made.sides == ("train",) * 4 + ("validation",) * 2 + ("",) * 2
+    assert made.splits == ("train",) * 4 + ("validation",) * 2 + ("",) * 2
     assert made.notes == (
         "1 ids of training.csv are not in the data",
         "2,720 ids of test.csv are not in the data, so that this side is empty",
@@ -65,7 +65,7 @@ def test_ids_that_the_set_does_not_have_are_counted(tmp_path: pathlib.Path):
 
 def test_a_folder_without_training_list_is_for_measuring(tmp_path: pathlib.Path):
     made = _assign(tmp_path, test="1\n2\n3\n4\n5\n6\n7\n8")
-    assert made.sides == ("test",) * 8
+    assert made.splits == ("test",) * 8
     assert made.notes == ("training.csv is not there", "validation.csv is not there")
 
 
@@ -74,22 +74,22 @@ def test_ids_that_are_no_numbers(tmp_path: pathlib.Path):
     items[0:1] = change(items[0:1], identifier="alpha")  # not a header, as the set knows it
     folder = _write(tmp_path, training="alpha\ns1-00005\ns1-5\n")
     made = lists.assign(folder, "made_up", items)
-    assert made.sides == ("train", "", "", "", "train", "", "", "")
+    assert made.splits == ("train", "", "", "", "train", "", "", "")
     assert made.notes[0] == "1 ids of training.csv are not in the data"
 
 
 @pytest.mark.parametrize(
     ("texts", "line"),
     [
-        ({"training": "1\n2", "test": "3\n0002"}, r"test.csv: id 0002 is in training.csv too"),
-        ({"training": "1\n77", "test": "77"}, r"test.csv: id 77 is in training.csv too"),
-        ({"training": "1,NuMem\n5,NuMem"}, r"training.csv: id 5 is listed as 'NuMem', but made_up has it as 'golgi'"),
-        ({"training": "1,Ring"}, r"training.csv: id 1 is listed as 'Ring', but made_up has it as 'nuclear_membrane'"),
+        ({"training": "1\n2", "test": "3\n0002"}, r"test.csv: id 0002 is also in training.csv"),
+        ({"training": "1\n77", "test": "77"}, r"test.csv: id 77 is also in training.csv"),
+        ({"training": "1,NuMem\n5,NuMem"}, r"training.csv: id 5 is listed as 'NuMem', but is 'golgi' in made_up"),
+        ({"training": "1,Ring"}, r"training.csv: id 1 is listed as 'Ring', but is 'nuclear_membrane' in made_up"),
         ({"training": "1,NuMem\n1,Golgi"}, r"training.csv: id 1 is listed both as 'NuMem' and 'Golgi'"),
-        ({"training": "90\n91", "test": "1"}, r"training.csv: none of its 2 ids is in made_up; to measure only, give"),
+        ({"training": "90\n91", "test": "1"}, r"training.csv: none of its 2 ids is in made_up; to evaluate only, give"),
         ({"training": ""}, r"training.csv: none of its 0 ids is in made_up"),
         ({"training": "1,\0\udcff"}, r"training.csv: cannot be read as a csv list"),
-        ({"other": "1"}, r"holds none of training.csv, validation.csv, test.csv"),
+        ({"other": "1"}, r"contains none of training.csv, validation.csv, test.csv"),
     ],
 )
 def test_bad_lists_are_refused(tmp_path: pathlib.Path, texts: dict[str, str], line: str):
@@ -109,7 +109,7 @@ def test_a_missing_folder_is_refused(folder: str):
 
 def test_a_set_without_ids_is_refused(tmp_path: pathlib.Path):
     folder = _write(tmp_path, training="1")
-    with pytest.raises(UsageError, match="holdout on made_up needs an id of its own for every example: one has none"):
+    with pytest.raises(UsageError, match="holdout on made_up needs a unique id for every example, but one has no id"):
         lists.assign(folder, "made_up", change(_items(), identifier=" "))
 
 

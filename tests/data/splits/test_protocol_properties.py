@@ -100,7 +100,7 @@ def _all_folds(config: DataConfig, items: list[Item]) -> list[protocols.Partitio
         config.fold = fold
         partition = _try(config, items)
         if isinstance(partition, str):
-            reason = "validation_fraction" if config.protocol in protocols.CLEAN else "block_gap"
+            reason = "validation_fraction" if config.protocol in protocols.LEAK_FREE else "block_gap"
             assert getattr(config, reason) > 0
             assert partition.startswith(f"data.{reason}={getattr(config, reason)}: ")
             return []
@@ -120,7 +120,7 @@ def _check_folds(items: list[Item], partitions: list[protocols.Partition], whole
         _check_note(items, partition)
 
 
-@pytest.mark.parametrize("protocol", protocols.CLEAN)
+@pytest.mark.parametrize("protocol", protocols.LEAK_FREE)
 @over_tables
 def test_no_specimen_on_two_sides(protocol: str, items: list[Item], config: DataConfig):
     config.protocol = protocol
@@ -129,7 +129,7 @@ def test_no_specimen_on_two_sides(protocol: str, items: list[Item], config: Data
     needed = 2 if protocol == "loso" else config.num_folds
     if _unknown(items, training) or len(units) < needed:
         for ask in (protocols.folds, protocols.partition):
-            with pytest.raises(UsageError, match=r"specimen ids|only \d+ specimens|not at hand"):
+            with pytest.raises(UsageError, match=r"specimen ids|only \d+ specimens|not available"):
                 ask(config, "made_up", items)
         return
     partitions = _all_folds(config, items)
@@ -154,7 +154,7 @@ def test_blocks_test_every_item_once_and_say_what_they_do(protocol: str, items: 
     sizes = collections.Counter(items[i].pattern for i in training)
     if not training or min(sizes.values()) < config.num_folds:
         for ask in (protocols.folds, protocols.partition):
-            with pytest.raises(UsageError, match=r"data.num_folds=\d|not at hand"):
+            with pytest.raises(UsageError, match=r"data.num_folds=\d|not available"):
                 ask(config, "made_up", items)
         return
     partitions = _all_folds(config, items)

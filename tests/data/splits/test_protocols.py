@@ -104,7 +104,7 @@ def test_published_folds_are_the_contest():
     assert protocols.folds(config, "made_up", items) == [("published fold 1",), ("published fold 2",)]
     with pytest.raises(UsageError, match=r"data.fold=2: contest has 2 folds on made_up, numbered from 0"):
         _divide(items, "contest", fold=2)
-    with pytest.raises(UsageError, match="does not say who is in its published fold"):
+    with pytest.raises(UsageError, match="the list of this published fold of made_up is not available"):
         _divide(change(items, folds=(-1, 0)), "contest", fold=0)
 
 
@@ -178,11 +178,11 @@ def test_bad_folds_are_refused():
         _divide(items, "loso", fold=4)
     with pytest.raises(UsageError, match="data.num_folds=5: made_up has only 4 specimens"):
         _divide(items, "kfold", num_folds=5)
-    with pytest.raises(UsageError, match="data.protocol=kfold: the training split of made_up is not at hand"):
+    with pytest.raises(UsageError, match="data.protocol=kfold: the training split of made_up is not available"):
         _divide(_fields(("test",)), "kfold")
 
 
-@pytest.mark.parametrize("protocol", protocols.CLEAN)
+@pytest.mark.parametrize("protocol", protocols.LEAK_FREE)
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_clean_protocols_need_specimen_ids(protocol: str, share: float):
     items = cells()
@@ -292,9 +292,9 @@ def test_too_few_of_a_pattern_are_refused(protocol: str):
 
 
 def test_blocks_need_ids():
-    with pytest.raises(UsageError, match="blocked on made_up needs an id of its own for every example: one has none"):
+    with pytest.raises(UsageError, match="blocked on made_up needs a unique id for every example, but one has no id"):
         _divide(change(cells(), identifier=""), "blocked")
-    with pytest.raises(UsageError, match="id 00001 stands for two examples"):
+    with pytest.raises(UsageError, match="two examples have the id 00001"):
         _divide(cells() + cells(), "blocked")
     assert _divide(change(cells(), identifier=""), "random_cells").test  # a shuffle needs none
 
