@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int
 
-from hep2jax.metrics.pixels import Labels, Mask, check_alike
+from hep2jax.metrics.pixels import Labels, Mask, check_same_shape
 
 
 def connected_objects(mask: Mask, min_pixels: int = 1, *, connectivity: int = 8) -> Labels:
@@ -50,7 +50,7 @@ def seg_score(prediction: Labels, reference: Labels, valid: Mask | None = None) 
     Raises:
         ValueError: shapes differ or a label is negative.
     """
-    check_alike(prediction=prediction, reference=reference, **({} if valid is None else {"valid": valid}))
+    check_same_shape(prediction=prediction, reference=reference, **({} if valid is None else {"valid": valid}))
     reference_flat, prediction_flat = _in_scope(reference, valid), _in_scope(prediction, valid)
     reference_area, prediction_area = np.bincount(reference_flat), np.bincount(prediction_flat)
     matched, partner, overlap = _majority_matches(reference_flat, prediction_flat, reference_area)

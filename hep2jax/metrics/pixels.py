@@ -56,7 +56,7 @@ def count_pixels(prediction: Mask, truth: Mask, valid: Mask) -> PixelCounts:
     Raises:
         ValueError: the three arrays differ in shape or one of them is not bool.
     """
-    check_alike(prediction=prediction, truth=truth, valid=valid)
+    check_same_shape(prediction=prediction, truth=truth, valid=valid)
     for name, mask in (("prediction", prediction), ("truth", truth), ("valid", valid)):
         if mask.dtype != np.bool_:
             raise ValueError(f"{name}: expected a bool mask, got {mask.dtype}")
@@ -105,7 +105,7 @@ def count_classes(
     Raises:
         ValueError: shapes differ, or a valid pixel has a class outside 0..K.
     """
-    check_alike(prediction=prediction, truth=truth, valid=valid)
+    check_same_shape(prediction=prediction, truth=truth, valid=valid)
     size = num_patterns + 1
     rows, columns = truth[valid].astype(np.int64), prediction[valid].astype(np.int64)
     for name, values in (("truth", rows), ("prediction", columns)):
@@ -158,7 +158,7 @@ def rows_of(counts: Int[np.ndarray, "rows columns"]) -> tuple[tuple[int, ...], .
     return tuple(tuple(row) for row in counts.tolist())
 
 
-def check_alike(**arrays: np.ndarray) -> None:
+def check_same_shape(**arrays: np.ndarray) -> None:
     """Raise ValueError if the shapes of the arrays differ; the message gives the shape of each by name."""
     shapes = {name: array.shape for name, array in arrays.items()}
     if len(set(shapes.values())) > 1:

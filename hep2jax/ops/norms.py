@@ -13,15 +13,15 @@ from hep2jax.ops.pooling import max_pool
 PerChannel = Float32[Array, " c"]
 
 
-def moments(x: Array | Columns, *, of_examples: bool = False) -> tuple[Array, Array]:
+def moments(x: Array | Columns, *, per_example: bool = False) -> tuple[Array, Array]:
     """Mean and mean square of each channel, in float32, in one pass over the activations.
 
     Returns:
-        float32 [c] each, or with `of_examples` [batch, c] each, for every example by itself.
+        float32 [c] each, or with `per_example` [batch, c] each, for every example by itself.
     """
     pixels, columns = (x.pixels, x.count) if isinstance(x, Columns) else (x, 1)
     pixels = pixels.astype(jnp.float32)
-    axes = tuple(range(1 if of_examples else 0, pixels.ndim - 1))
+    axes = tuple(range(1 if per_example else 0, pixels.ndim - 1))
     mean, square = (values.mean(axes) for values in (pixels, jnp.square(pixels)))
     mean, square = (values.reshape(*values.shape[:-1], columns, -1).mean(-2) for values in (mean, square))
     return mean, square

@@ -53,7 +53,7 @@ def resolve(config: Config) -> Config:
     configs.validate(config)
     configs.check_choice("data.name", config.data.name, tuple(prepare.BUILDERS))
     task = kind(config)
-    if config.augment.mixup and not task.takes_blends:
+    if config.augment.mixup and not task.supports_mixup:
         raise UsageError(
             f"augment.mixup={config.augment.mixup}: only networks that classify cells can be trained with mixup, and "
             f"model.name='{config.model.name}' is not one of them"

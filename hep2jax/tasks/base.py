@@ -121,8 +121,8 @@ class Task(abc.ABC, Generic[Result, Metrics]):
         networks: class of the network, by `model.name`, for each network with this task.
         layout: what the report shows.
         reader_class: reads a user's images with a trained network of this kind.
-        takes_blends: whether an example may be a blend of two (see `augment.mixup`).
-        truth_in_words: what the data set knows about an example, for messages.
+        supports_mixup: whether networks can be trained on blends of two examples (see `augment.mixup`).
+        truth_description: what the data set knows about an example, for messages.
         compile_batches: numbers of images per chip that `--mode=compile` tries by default.
 
     Attributes:
@@ -137,8 +137,8 @@ class Task(abc.ABC, Generic[Result, Metrics]):
     networks: ClassVar[Mapping[str, Callable[..., ImageNetwork]]]
     reader_class: ClassVar[type[Reader]]
     layout: ClassVar[report.Layout]
-    takes_blends: ClassVar[bool] = False
-    truth_in_words: ClassVar[str] = "one pattern per image"
+    supports_mixup: ClassVar[bool] = False
+    truth_description: ClassVar[str] = "one pattern per image"
     compile_batches: ClassVar[tuple[int, ...]] = (16, 32, 64)
 
     config: Config

@@ -161,7 +161,7 @@ class CellTask(Task[CellResult, CellMetrics]):
     """Classification of cells, and of specimens by the most frequent pattern of their cells."""
 
     networks = models.CLASSIFIERS
-    takes_blends = True
+    supports_mixup = True
     reader_class = CellReader
     layout = report.Layout(
         unit="cell",

@@ -114,7 +114,7 @@ def summary(measured: FieldMetrics) -> dict[str, float]:
     )
 
 
-def describe_side(name: str, measured: FieldMetrics) -> str:
+def describe_split(name: str, measured: FieldMetrics) -> str:
     """One line: foreground Dice and specimen MCA with their intervals."""
     pixel, specimen = measured.pixel, measured.specimen
     return (

@@ -270,7 +270,7 @@ class FieldTask(Task[FieldResult, FieldMetrics]):
 
     @override
     def describe(self, split: str, measured: FieldMetrics) -> str:
-        return field_results.describe_side(split, measured)
+        return field_results.describe_split(split, measured)
 
     @override
     def details(self, measured: FieldMetrics) -> list[str]:

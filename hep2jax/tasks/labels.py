@@ -114,7 +114,7 @@ class LabelsTask(Task[LabelsResult, LabelsMetrics]):
         SPECIMENS_AND_IMAGES,
         key_metrics=(report.KeyMetrics(prefix="Images, ", names=("mAP", "f1_macro", "f1_micro", "exact_match")),),
     )
-    truth_in_words = "several patterns per image"
+    truth_description = "several patterns per image"
 
     def __init__(self, config: Config, image_set: ImageSet) -> None:
         self.config = config

@@ -64,7 +64,7 @@ def _identity(task: Task, splits: Mapping[str, Sequence[int]], step: int) -> dic
     }
 
 
-def kept_results(
+def saved_results(
     task: Task, directory: pathlib.Path, partition: protocols.Partition, step: int
 ) -> dict[str, list[Any]] | None:
     """The results of every measured split, as the last evaluation saved them.
@@ -156,8 +156,8 @@ def _check_same_kind(directory: pathlib.Path, saved: Config, config: Config) -> 
     trained, measured = tasks.kind(saved), tasks.kind(config)
     if trained is not measured:
         raise UsageError(
-            f"--workdir={directory}: its network was trained on {trained.truth_in_words}; {config.data.name} has "
-            f"{measured.truth_in_words}"
+            f"--workdir={directory}: its network was trained on {trained.truth_description}; {config.data.name} has "
+            f"{measured.truth_description}"
         )
 
 

@@ -91,7 +91,7 @@ def complete(config: Config, directory: pathlib.Path, task: Task) -> dict[str, l
     """Train a run to its end, unless that is done, and return the results of every measured split, by name.
 
     Results saved in the work directory are used if they are of these examples, settings and parameters (see
-    `evaluation.kept_results`). Otherwise `train` continues the training or measures again.
+    `evaluation.saved_results`). Otherwise `train` continues the training or measures again.
 
     Raises:
         UsageError: the work directory belongs to another run, or its checkpoint was trained on other examples.
@@ -99,10 +99,10 @@ def complete(config: Config, directory: pathlib.Path, task: Task) -> dict[str, l
     if jax.process_index() == 0:
         workdir.open_for_training(directory, config)
     partition = _check_data(config, directory, task)
-    results = _kept_results(config, directory, task, partition)
+    results = _saved_results(config, directory, task, partition)
     if results is None:
         train(config, directory, task)
-        results = _kept_results(config, directory, task, partition)
+        results = _saved_results(config, directory, task, partition)
     assert results is not None
     return results
 
@@ -115,7 +115,7 @@ def _check_data(config: Config, directory: pathlib.Path, task: Task) -> protocol
     return partition
 
 
-def _kept_results(
+def _saved_results(
     config: Config, directory: pathlib.Path, task: Task, partition: protocols.Partition
 ) -> dict[str, list[Any]] | None:
     """The results of the best checkpoint; None if the run is not finished or something else was measured."""
@@ -124,7 +124,7 @@ def _kept_results(
         finished, best = checkpoints.latest_step == config.train.num_steps, checkpoints.best_step
     finally:
         checkpoints.close()
-    return evaluation.kept_results(task, directory, partition, best) if finished and best is not None else None
+    return evaluation.saved_results(task, directory, partition, best) if finished and best is not None else None
 
 
 def prepare(config: Config, directory: pathlib.Path, clock: StepClock, task: Task) -> Run:

@@ -225,10 +225,10 @@ def joint_loss(
     known = (grades >= 0).astype(jnp.float32)
     intensity_nll = optax.sigmoid_binary_cross_entropy(output.intensity, (grades > 0).astype(jnp.float32))
     intensity_loss = (intensity_nll * known).sum() / jnp.maximum(known.sum(), 1.0)
-    return (two_sided_dice(output.mask[..., 0], labels).mean() + pattern_loss + intensity_loss) / 3
+    return (two_class_dice(output.mask[..., 0], labels).mean() + pattern_loss + intensity_loss) / 3
 
 
-def two_sided_dice(
+def two_class_dice(
     logits: Float[Array, "batch height width"], labels: Int[Array, "batch height width"]
 ) -> Float[Array, " batch"]:
     """1 - the mean of the soft Dice of cells and of background, each with one pixel added as in `soft_dice`.

@@ -6,12 +6,12 @@ import optax
 
 from hep2jax.config import OptimizerConfig
 
-USUAL_WARMUP_STEPS = 20
+DEFAULT_WARMUP_STEPS = 20
 
 
 def warmup_steps(config: OptimizerConfig, num_steps: int) -> int:
     """Steps of the linear warm-up in a run of `num_steps`, at most all of them."""
-    return min(USUAL_WARMUP_STEPS if config.warmup_steps is None else config.warmup_steps, num_steps)
+    return min(DEFAULT_WARMUP_STEPS if config.warmup_steps is None else config.warmup_steps, num_steps)
 
 
 def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
