@@ -121,10 +121,10 @@ def test_what_is_no_image(image, message: str, trained):
 
 
 def test_masks_are_for_networks_of_cells(trained):
-    with pytest.raises(ValueError, match="a mask: unet reads whole images"):
+    with pytest.raises(ValueError, match="a mask was given, but unet reads whole images"):
         hep2jax.load(trained[0])(np.zeros((40, 40), np.uint8), np.ones((40, 40), bool))
 
 
 def test_no_run_there(tmp_path):
-    with pytest.raises(UsageError, match="no run of ours"):
+    with pytest.raises(UsageError, match="holds no run"):
         hep2jax.load(tmp_path)

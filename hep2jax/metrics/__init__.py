@@ -1,7 +1,7 @@
-"""Metrics of an evaluation, on the host: integer counts first, one division in float64 at the end.
+"""Metrics of an evaluation, computed on the host: integer counts first, one division in float64 at the end.
 
 Counts add over images, tiles and processes, so no metric depends on how the evaluation was batched. Functions return
-frozen records, which `serialise.to_dict` turns into what `report/metrics.json` holds. Undefined values (0/0) are NaN
+frozen records, which `serialise.to_dict` turns into the form of `report/metrics.json`. Undefined values (0/0) are NaN
 inside arrays and None in records, because JSON has no NaN.
 """
 

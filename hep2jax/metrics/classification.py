@@ -1,4 +1,4 @@
-"""Classification of cells, images or specimens: accuracies with intervals, per class, and the confusion matrix."""
+"""Classification of cells, images or specimens: accuracies with intervals, metrics per class, the confusion matrix."""
 
 import dataclasses
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -17,33 +17,33 @@ ByClass = Int[np.ndarray, "specimens classes"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassMetrics:
-    """How well one class is read."""
+    """How well one class is recognised."""
 
     recall: float | None
-    """None where no item is of the class."""
+    """None if no item is of the class."""
     precision: float | None
-    """None where no item was read as the class."""
+    """None if no item was predicted as the class."""
     support: int
-    """Items of the class."""
+    """The number of items of the class."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassificationMetrics:
-    """How well items of K classes are read."""
+    """How well items of K classes are classified."""
 
     aca: Estimate
     """Right items / N: the ICPR 2012 contest's metric ("average classification accuracy", plain accuracy)."""
     mca: Estimate
     """The mean of the class recalls, the contests' metric from 2013 on; here over the classes that occur in the truth,
-    as a held-out part may lack one."""
+    because a held-out part may lack one."""
     ci_method: str
     per_class: Mapping[str, ClassMetrics]
     confusion: tuple[tuple[int, ...], ...]
-    """[K][K], rows = truth; an item without a decision stands in no column."""
+    """[K][K], rows = truth; an item without a decision is in no column."""
     classes: tuple[str, ...]
     num_examples: int
     num_specimens: int | None
-    """None where nothing says which specimen an item is of."""
+    """None if the specimens of the items are unknown."""
     num_undecided: int
 
 
@@ -55,21 +55,21 @@ def classification_metrics(
 ) -> ClassificationMetrics:
     """The metrics of N items, with 95 % intervals.
 
-    Pool the predictions of all folds before calling: one held-out specimen has one class only, so a fold has no MCA.
+    Pool the predictions of all folds before calling: one held-out specimen has only one class, so a fold has no MCA.
 
-    Intervals treat the specimen as the unit: where each holds one item, by `trials_interval`; where specimens hold
-    several (cells), by `clustered_interval`, or again by the first with a specimen's share of right items as its one
-    trial, which is conservative, where no class has two specimens. All keep a width at 100 %. `ci_method` names the one
-    used, docs/intervals.md says how well they cover.
+    Intervals treat the specimen as the unit. If each specimen has one item, they are by `trials_interval`. If specimens
+    have several items (cells), they are by `clustered_interval`; but if no class has two specimens, they are again by
+    `trials_interval`, with a specimen's share of right items as its one trial, which is conservative. No interval has
+    width 0 at 100 %. `ci_method` names the method that was used; docs/intervals.md gives the coverage of each.
 
     Args:
         truth: class index of each item, int [N] in 0..K-1.
-        prediction: predicted class index of each item; None or -1 = no decision, which is an error of the item.
+        prediction: predicted class index of each item; None or -1 is no decision, which counts as an error.
         groups: specimen id of each item; one id for specimens that repeat each other.
         classes: the K names.
 
     Raises:
-        ValueError: lengths differ or an index lies outside the classes.
+        ValueError: the lengths differ, or an index is outside the classes.
     """
     truth_index, predicted_index = _class_indices(truth, prediction, len(classes))
     specimens, group_index = group_indices(groups, truth_index.size)
@@ -91,7 +91,7 @@ def classification_metrics(
 
 
 def describe_recalls(metrics: ClassificationMetrics) -> str:
-    """One line: the recall of every class that occurs in the truth."""
+    """The recall of every class that occurs in the truth, in one line."""
     recalls = ((name, row.recall) for name, row in metrics.per_class.items())
     return "recall: " + ", ".join(f"{name} {recall:.3f}" for name, recall in recalls if recall is not None)
 
@@ -129,7 +129,7 @@ def _confusion(truth: Indices, prediction: Indices, num_classes: int) -> Int[np.
 
 
 def _per_group(truth: Indices, prediction: Indices, group: Indices, shape: tuple[int, int]) -> tuple[ByClass, ByClass]:
-    """Right items and items of each specimen and class, int64 [specimens, classes]."""
+    """The number of right items and of all items of each specimen and class, int64 [specimens, classes] each."""
     right, items = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     np.add.at(items, (group, truth), 1)
     np.add.at(right, (group, truth), truth == prediction)
@@ -139,7 +139,7 @@ def _per_group(truth: Indices, prediction: Indices, group: Indices, shape: tuple
 def _aca_and_mca(
     right: Int[np.ndarray, " classes"], items: Int[np.ndarray, " classes"]
 ) -> tuple[Float[np.ndarray, ""], Float[np.ndarray, ""]]:
-    """ACA and MCA; MCA over the classes with items."""
+    """ACA and MCA; MCA is over the classes that have items."""
     recall, present = ratio(right, items, undefined=0.0), items > 0
     return ratio(right.sum(-1), items.sum(-1)), ratio(recall.sum(-1), present.sum(-1))
 
@@ -150,9 +150,10 @@ def _intervals(right: ByClass, items: ByClass) -> tuple[tuple[Interval | None, I
     right, items = right[:, present], items[:, present]
     if not items.size:
         return (None, None), TRIALS
-    of_class = (items > 0).sum(0)
-    equally = np.ones(of_class.size)
-    if (items.sum(1) > 1).any() and (of_class > 1).any():
-        return (clustered_interval(right, items, items.sum(0)), clustered_interval(right, items, equally)), CLUSTERED
-    won = ratio(right, items, undefined=0.0).sum(0)
-    return (trials_interval(won, of_class, of_class), trials_interval(won, of_class, equally)), TRIALS
+    num_specimens = (items > 0).sum(0)  # of each class
+    equal = np.ones(num_specimens.size)
+    if (items.sum(1) > 1).any() and (num_specimens > 1).any():
+        return (clustered_interval(right, items, items.sum(0)), clustered_interval(right, items, equal)), CLUSTERED
+    successes = ratio(right, items, undefined=0.0).sum(0)
+    aca = trials_interval(successes, num_specimens, num_specimens)
+    return (aca, trials_interval(successes, num_specimens, equal)), TRIALS

@@ -1,4 +1,4 @@
-"""Values of metrics with their 95 % intervals, and the small exact arithmetic that every metric is computed with."""
+"""Values of metrics with their 95 % intervals, and the arithmetic that all metrics share."""
 
 import dataclasses
 import math
@@ -21,15 +21,15 @@ class Interval(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """The value of a metric, and how sure it is."""
+    """The value of a metric, and its 95 % interval."""
 
     value: float | None
-    """None where the metric is undefined (0/0)."""
+    """None if the metric is undefined (0/0)."""
     ci95: Interval | None = None
-    """None where there are too few specimens for an interval. The record that holds the estimate names the method."""
+    """None if there are too few specimens for an interval. The record that holds the estimate names the method."""
 
     def __float__(self) -> float:
-        """The value.
+        """Return the value.
 
         Raises:
             ValueError: the metric is undefined.
@@ -39,7 +39,7 @@ class Estimate:
         return self.value
 
     def __str__(self) -> str:
-        """Such as `0.912 [0.880, 0.937]`, or `undefined`."""
+        """Value and interval, such as `0.912 [0.880, 0.937]`, or `undefined`."""
         if self.value is None:
             return "undefined"
         return f"{self.value:.3f}" + (f" [{self.ci95.low:.3f}, {self.ci95.high:.3f}]" if self.ci95 else "")
@@ -52,7 +52,7 @@ def estimates_of(record: "DataclassInstance") -> dict[str, Estimate]:
 
 
 def defined_values(estimates: Mapping[str, Estimate]) -> dict[str, float]:
-    """The values of the estimates that are defined, by name."""
+    """The values of those estimates that are defined, by name."""
     return {name: estimate.value for name, estimate in estimates.items() if estimate.value is not None}
 
 
@@ -63,10 +63,10 @@ def ratio(numerator: Any, denominator: Any, undefined: float = math.nan) -> Floa
 
 
 def exact_mean(values: Float[np.ndarray, " values"]) -> float | None:
-    """The mean; None of nothing. The sum is exact, so the order of the values cannot change the last digit."""
+    """The mean, or None without values. The sum is exact, so the order of the values does not change the result."""
     return math.fsum(values) / values.size if values.size else None
 
 
 def finite_or_none(value: Any) -> float | None:
-    """A number as a float; None where it is NaN or infinite, because JSON has neither."""
+    """A number as a float, or None if it is NaN or infinite, because JSON has neither."""
     return float(value) if np.isfinite(value) else None

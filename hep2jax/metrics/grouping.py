@@ -1,4 +1,4 @@
-"""Things by whose they are: cells, fields and images by their specimen."""
+"""Grouping of cells, fields and images by their specimen."""
 
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, TypeVar, cast
@@ -11,7 +11,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 def group_by(values: Iterable[Value], key: Callable[[Value], Key]) -> dict[Key, list[Value]]:
-    """The values of each key, in the order given; the keys in order of their first appearance."""
+    """The values of each key in their given order; the keys are in the order of their first appearance."""
     groups: dict[Key, list[Value]] = {}
     for value in values:
         groups.setdefault(key(value), []).append(value)
@@ -33,5 +33,5 @@ def group_indices(groups: Iterable[Hashable], num_items: int) -> tuple[list[Hash
 
 
 def _plain(key: Any) -> Any:
-    # A number of NumPy prints otherwise than one of Python, and ids are ordered as they print.
+    # Ids are ordered by their `repr`, which differs between numbers of NumPy and of Python.
     return cast(Any, key).item() if isinstance(key, np.generic) else key

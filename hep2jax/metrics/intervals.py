@@ -1,11 +1,11 @@
-"""95 % intervals of metrics with the specimen as the unit, on the host in float64. Undefined values (0/0) are NaN.
+"""95 % intervals of metrics with the specimen as the unit, computed in float64. Undefined values (0/0) are NaN.
 
-All are one interval, Wilson's, and differ in what a specimen is worth: docs/intervals.md has the coverage of each kind,
-simulated by `scripts/simulate_coverage.py`, and why no bootstrap is among them.
+All of them are Wilson's interval with different effective numbers of trials. docs/intervals.md gives the coverage of
+each kind, simulated by `scripts/simulate_coverage.py`, and explains why there is no bootstrap.
 """
 
 # pyright: reportMissingTypeStubs=false
-# scipy has none.
+# (scipy has no type stubs)
 
 import math
 
@@ -29,11 +29,11 @@ def score_interval(share: float, trials: float, quantile: float = _Z95) -> Inter
 
     Args:
         share: the proportion, in [0, 1].
-        trials: how many it comes from; fractions are allowed.
-        quantile: of the standard normal; Student's where the trials themselves are estimated.
+        trials: the number of trials that it comes from; fractions are allowed.
+        quantile: quantile of the standard normal distribution, or Student's if the number of trials is estimated.
 
     Returns:
-        An interval in [0, 1], which contains the share; None without trials.
+        An interval in [0, 1] that contains the share; None without trials.
     """
     if not trials > 0:
         return None
@@ -46,17 +46,18 @@ def score_interval(share: float, trials: float, quantile: float = _Z95) -> Inter
 def trials_interval(
     right: Float[np.ndarray, " classes"], total: Float[np.ndarray, " classes"], weights: Float[np.ndarray, " classes"]
 ) -> Interval | None:
-    """Interval of a weighted mean of recalls, each from independent trials: Wilson's, with their effective number.
+    """Interval of a weighted mean of recalls from independent trials: Wilson's, with the effective number of trials.
 
-    The mean varies as one proportion from 1 / Σ(w_k² / n_k) trials, w of sum 1, if the recalls are about equal. With
-    the trials for weights (accuracy) these are all trials, with equal weights (MCA) fewer. Where the recalls differ the
-    interval is too wide, except where a class of few trials is read far worse than the others. Intervals made class by
-    class and averaged are drawn towards one half instead, the more the more classes there are.
+    If the recalls are about equal, the mean varies like one proportion from 1 / Σ(w_k² / n_k) trials, where the weights
+    w have sum 1. If the weights are the numbers of trials (accuracy), that is the number of all trials; with equal
+    weights (MCA) it is smaller. If the recalls differ, the interval is too wide, unless a class with few trials has a
+    far lower recall than the others. The alternative, to average the intervals of the classes, draws the interval
+    towards one half, and more so the more classes there are.
 
     Args:
-        right: successes of each class; fractions are allowed.
-        total: trials of each class, positive.
-        weights: of the classes, positive, of any sum.
+        right: number of successes of each class; fractions are allowed.
+        total: number of trials of each class, positive.
+        weights: weights of the classes, positive, with any sum.
     """
     mean, weights = _weighted_mean(right / total, weights)
     return score_interval(mean, 1 / math.fsum(weights**2 / total))
@@ -67,22 +68,23 @@ def clustered_interval(
     items: Float[np.ndarray, "specimens classes"],
     weights: Float[np.ndarray, " classes"],
 ) -> Interval | None:
-    """Interval of a weighted mean of recalls of items that lie in specimens: Wilson's, with their effective number.
+    """Interval of a weighted mean of recalls of items clustered in specimens: Wilson's, with effective trials.
 
-    A specimen whose items are wholly right or wholly wrong is one trial; one that is read like the others of its class
-    is worth more. How much more is the spread of specimens within their classes over the spread that all-or-nothing
-    specimens would have, one ratio for all classes, as a class may have two specimens. This is the effective sample
-    size of surveys with Student's quantile (Korn and Graubard, Survey Methodology 24, 1998) in Wilson's interval, with
-    three additions of ours against intervals that few specimens make too narrow by chance: 0.01 √(degrees of freedom)
-    is added to both sums of squares of the ratio, so that specimens which all agree are one trial each; a class's
-    all-or-nothing variance is drawn to that of all classes as if by one specimen more, and theirs to the mean's as if
-    by eight; the degrees of freedom are Satterthwaite's. A specimen with items of several classes counts as one of
-    each.
+    A specimen whose items are all right or all wrong is worth one trial; a specimen whose recall is like that of the
+    others of its class is worth more. How much more follows from the ratio of two spreads: that of specimens within
+    their classes, and that which all-or-nothing specimens would have. All classes share one ratio, because a class may
+    have only two specimens. This is the effective sample size of surveys with Student's quantile (Korn and Graubard,
+    Survey Methodology 24, 1998) in Wilson's interval. Three additions of ours counter intervals that are too narrow by
+    chance when there are few specimens: 0.01 √(degrees of freedom) is added to both sums of squares of the ratio, so
+    that specimens which all agree are one trial each; the all-or-nothing variance of a class is shrunk towards that of
+    all classes with the weight of one more specimen, and that of all classes towards the mean's with the weight of
+    eight; the degrees of freedom are Satterthwaite's. A specimen with items of several classes counts as one specimen
+    of each.
 
     Args:
-        right: items that are right.
-        items: all items; every class has one.
-        weights: of the classes, positive, of any sum.
+        right: number of right items of each specimen and class.
+        items: number of all items; every class has at least one.
+        weights: weights of the classes, positive, with any sum.
     """
     total, degrees = items.sum(0), np.count_nonzero(items, axis=0) - 1
     shares, recall = items / total, right.sum(0) / total
@@ -92,7 +94,7 @@ def clustered_interval(
     variance = ratio(squares, 1 - concentration, undefined=0.0) * (degrees > 0)
     all_or_nothing = recall * (1 - recall) + variance * concentration
     freedom, fewest = int(degrees.sum()), 1 / float(weights**2 @ concentration)
-    if not freedom:  # one specimen a class shows no spread
+    if not freedom:  # with one specimen per class there is no spread to estimate
         return score_interval(mean, fewest)
     worth = _worth(degrees @ variance, degrees @ all_or_nothing, freedom, _DOUBT_OF_SHARES)
     of_mean = mean * (1 - mean)
@@ -107,16 +109,16 @@ def clustered_interval(
 def jackknife_interval(
     value: float | None, without: Float[np.ndarray, " specimens"], doubt: float = _DOUBT_OF_METRICS
 ) -> Interval | None:
-    """Interval of a metric in [0, 1] of any form: Wilson's, with as many trials as the jackknife's variance is worth.
+    """Interval of any metric in [0, 1]: Wilson's, with the number of trials that corresponds to the jackknife variance.
 
     Args:
-        value: of all specimens; None or NaN where it is undefined.
+        value: the metric of all specimens; None or NaN if it is undefined.
         without: the metric without each specimen in turn.
-        doubt: times √(degrees of freedom), what is added to both sums of squares as in `clustered_interval`; less than
-            there, for a specimen's share of pixels is hardly ever all or nothing.
+        doubt: times √(degrees of freedom), this is added to both sums of squares as in `clustered_interval`; it is
+            smaller than there, because a specimen's share of pixels is hardly ever all or nothing.
 
     Returns:
-        None below two specimens, and where the metric is undefined or rests on one specimen alone.
+        None with fewer than two specimens, or if the metric is undefined or depends on one specimen alone.
     """
     number, freedom = len(without), len(without) - 1
     if number < 2 or value is None or not (math.isfinite(value) and np.isfinite(without).all()):
@@ -135,13 +137,13 @@ def paired_interval(differences: Float[np.ndarray, " specimens"]) -> Interval | 
 
 
 def _weighted_mean(values: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
-    """The mean, exact where all values are 1, and the weights of sum 1."""
+    """The mean, which is exact if all values are 1, and the weights scaled to sum 1."""
     total = math.fsum(weights)
     return math.fsum(weights * values) / total, weights / total
 
 
 def _worth(squares: float, all_or_nothing: float, freedom: int, doubt: float) -> float:
-    """The trials that a specimen is worth, inverted; 1 where specimens are read wholly right or wrong, or all agree."""
+    """1 / the number of trials that a specimen is worth; 1 if specimens are all right or all wrong, or all agree."""
     doubt *= math.sqrt(freedom)
     return min(1.0, float((squares + doubt) / (all_or_nothing + doubt)))
 

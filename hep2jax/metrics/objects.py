@@ -1,18 +1,18 @@
-"""Objects of masks: connected regions, and how well predicted objects match the annotated ones."""
+"""Objects in masks: connected regions, and how well predicted objects match the annotated ones."""
 
 import cv2
 import numpy as np
 from jaxtyping import Float, Int
 
-from hep2jax.metrics.pixels import Labels, Mask, check_alike
+from hep2jax.metrics.pixels import Labels, Mask, check_same_shape
 
 
 def connected_objects(mask: Mask, min_pixels: int = 1, *, connectivity: int = 8) -> Labels:
-    """Label the connected regions of a mask 1, 2, ... in scan order; regions under `min_pixels` become 0.
+    """Label the connected regions of a mask 1, 2, ... in scan order; regions smaller than `min_pixels` become 0.
 
     Args:
         mask: bool [height, width].
-        min_pixels: area of the smallest region kept, in pixels.
+        min_pixels: area of the smallest region that is kept, in pixels.
         connectivity: 8 (diagonal neighbours touch) or 4.
 
     Returns:
@@ -32,17 +32,17 @@ def connected_objects(mask: Mask, min_pixels: int = 1, *, connectivity: int = 8)
 def seg_score(prediction: Labels, reference: Labels, valid: Mask | None = None) -> Float[np.ndarray, " objects"]:
     """Jaccard index of every reference object: the terms of the Cell Tracking Challenge's SEG.
 
-    A reference object R is matched by the predicted object S that covers more than half of it,
-    |R∩S| > |R|/2 (so at most one does), and scores |R∩S| / |R∪S|; without a match it scores 0. SEG is the
-    mean over reference objects. Definition: Maška et al., Bioinformatics 30 (2014). False objects that match
-    nothing cost nothing: read SEG beside JA.
+    A reference object R is matched by the predicted object S that covers more than half of it, |R∩S| > |R|/2, so there
+    is at most one match. Its score is |R∩S| / |R∪S|, or 0 without a match. SEG is the mean over reference objects
+    (definition: Maška et al., Bioinformatics 30, 2014). Predicted objects that match nothing do not lower SEG, so it
+    should be reported together with JA.
 
     Args:
         prediction: predicted objects, int [height, width], 0 = none; other labels are arbitrary positive
             numbers.
-        reference: reference objects, likewise.
-        valid: bool [height, width]; void pixels belong to no object. A reference object without a valid pixel
-            is no reference. None: all pixels.
+        reference: reference objects, in the same form.
+        valid: bool [height, width]; void pixels belong to no object, and a reference object without a valid pixel does
+            not count. None means that all pixels are valid.
 
     Returns:
         float64, one value per reference object in order of its label; empty where there is no object.
@@ -50,7 +50,7 @@ def seg_score(prediction: Labels, reference: Labels, valid: Mask | None = None) 
     Raises:
         ValueError: shapes differ or a label is negative.
     """
-    check_alike(prediction=prediction, reference=reference, **({} if valid is None else {"valid": valid}))
+    check_same_shape(prediction=prediction, reference=reference, **({} if valid is None else {"valid": valid}))
     reference_flat, prediction_flat = _in_scope(reference, valid), _in_scope(prediction, valid)
     reference_area, prediction_area = np.bincount(reference_flat), np.bincount(prediction_flat)
     matched, partner, overlap = _majority_matches(reference_flat, prediction_flat, reference_area)
@@ -72,10 +72,10 @@ def _majority_matches(
     prediction: Int[np.ndarray, " pixels"],
     reference_area: Int[np.ndarray, " labels"],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(reference label, predicted label, common pixels) of the pairs with more than half the reference."""
+    """(reference label, predicted label, common pixels) of the pairs that share more than half of the reference."""
     both = (reference > 0) & (prediction > 0)
     stride = prediction.max(initial=0) + 1
-    # Only pairs that occur are listed: a full table explodes where a poor mask is thousands of specks.
+    # Only pairs that occur are listed: a full table would be huge for a poor mask of thousands of specks.
     pairs, overlap = np.unique(reference[both] * stride + prediction[both], return_counts=True)
     label, partner = pairs // stride, pairs % stride
     majority = 2 * overlap > reference_area[label]

@@ -1,4 +1,4 @@
-"""Pixels of masks: cell against background, and the pattern that each pixel was given. Counts first, ratios last."""
+"""Pixels of masks: cell against background, and the predicted pattern of each pixel. Counts first, ratios last."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from hep2jax.metrics.estimates import exact_mean, finite_or_none, ratio
 
 VOID = 255
-"""Value of class masks where nothing is learnt or measured, as on artefacts; 0 is background and 1 + i pattern i."""
+"""Value of class masks where nothing is learnt or measured, such as artefacts; 0 is background, 1 + i is pattern i."""
 
 Labels = Int[np.ndarray, "height width"]
 Mask = Bool[np.ndarray, "height width"]
@@ -17,7 +17,7 @@ Mask = Bool[np.ndarray, "height width"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PixelRatios:
-    """How a binary segmentation agrees with the truth; formulas and what 0/0 is: `pixel_ratios`. None: undefined."""
+    """Agreement of a binary segmentation with the truth, see `pixel_ratios` for formulas and 0/0. None is undefined."""
 
     SE: float | None
     SP: float | None
@@ -36,17 +36,17 @@ class PixelCounts:
     tn: int = 0
 
     def __add__(self, other: "PixelCounts") -> "PixelCounts":
-        """Counts over both pixel sets together."""
+        """The counts of both pixel sets together."""
         return PixelCounts(self.tp + other.tp, self.fp + other.fp, self.fn + other.fn, self.tn + other.tn)
 
     def ratios(self) -> PixelRatios:
-        """`SE`, `SP`, `JA`, `AC` and `Dice` of these pixels."""
+        """The ratios of these counts: `SE`, `SP`, `JA`, `AC` and `Dice`."""
         values = pixel_ratios(np.array(dataclasses.astuple(self), np.int64))
         return PixelRatios(**{name: finite_or_none(value) for name, value in values.items()})
 
 
 def count_pixels(prediction: Mask, truth: Mask, valid: Mask) -> PixelCounts:
-    """Compare two foreground masks where `valid` is set; void pixels are not counted at all.
+    """Compare two foreground masks where `valid` is set; void pixels are not counted.
 
     Args:
         prediction: predicted foreground, bool [height, width].
@@ -56,7 +56,7 @@ def count_pixels(prediction: Mask, truth: Mask, valid: Mask) -> PixelCounts:
     Raises:
         ValueError: the three arrays differ in shape or one of them is not bool.
     """
-    check_alike(prediction=prediction, truth=truth, valid=valid)
+    check_same_shape(prediction=prediction, truth=truth, valid=valid)
     for name, mask in (("prediction", prediction), ("truth", truth), ("valid", valid)):
         if mask.dtype != np.bool_:
             raise ValueError(f"{name}: expected a bool mask, got {mask.dtype}")
@@ -69,14 +69,14 @@ def count_pixels(prediction: Mask, truth: Mask, valid: Mask) -> PixelCounts:
 
 
 def pixel_ratios(counts: Int[np.ndarray, "*batch 4"]) -> dict[str, Float[np.ndarray, "*batch"]]:
-    """The ratios of `PixelRatios`, by name, of (tp, fp, fn, tn) counts, each float64 of shape `batch`.
+    """The ratios of `PixelRatios` by name, from (tp, fp, fn, tn) counts; each is float64 of shape `batch`.
 
     SE = tp/(tp+fn), sensitivity; SP = tn/(tn+fp), specificity; JA = tp/(tp+fp+fn), Jaccard index;
     AC = (tp+tn)/all, pixel accuracy; Dice = 2tp/(2tp+fp+fn) = 2JA/(1+JA). The names are those of Xie et al.,
-    Neurocomputing 351 (2019); that paper's way of averaging is not public, ours is pooling of pixels.
+    Neurocomputing 351 (2019). How that paper averages is not public; we pool pixels.
 
-    0/0: JA and Dice of an empty prediction of an empty truth are 1 (nothing to find, nothing found); SE
-    without a true pixel, SP without a background pixel and AC of no pixel at all are NaN: undefined.
+    0/0: if both prediction and truth are empty, JA and Dice are 1. SE without a true pixel, SP without a background
+    pixel and AC without any pixel are undefined: NaN.
     """
     tp, fp, fn, tn = np.moveaxis(np.asarray(counts, np.int64), -1, 0)
     return {
@@ -91,11 +91,11 @@ def pixel_ratios(counts: Int[np.ndarray, "*batch 4"]) -> dict[str, Float[np.ndar
 def count_classes(
     prediction: Labels, truth: Labels, valid: Mask, num_patterns: int
 ) -> Int[np.ndarray, "classes classes"]:
-    """Confusion counts of pixel classes, rows = truth, columns = prediction; they add over images.
+    """Confusion counts of pixel classes, rows = truth, columns = prediction; the counts of images can be added.
 
     Args:
         prediction: int [height, width], 0 = background, 1+i = pattern i.
-        truth: int [height, width], likewise; void pixels may hold anything.
+        truth: int [height, width], in the same form; void pixels may hold anything.
         valid: bool [height, width].
         num_patterns: K.
 
@@ -103,9 +103,9 @@ def count_classes(
         int64 [K+1, K+1].
 
     Raises:
-        ValueError: shapes differ or a class lies outside 0..K on a valid pixel.
+        ValueError: shapes differ, or a valid pixel has a class outside 0..K.
     """
-    check_alike(prediction=prediction, truth=truth, valid=valid)
+    check_same_shape(prediction=prediction, truth=truth, valid=valid)
     size = num_patterns + 1
     rows, columns = truth[valid].astype(np.int64), prediction[valid].astype(np.int64)
     for name, values in (("truth", rows), ("prediction", columns)):
@@ -116,21 +116,21 @@ def count_classes(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassPixelMetrics:
-    """Which pattern the pixels were given."""
+    """How well the patterns of pixels are predicted."""
 
     mean_class_iou: float | None
     """The mean of `iou` over the patterns that occur in the truth."""
     iou: Mapping[str, float | None]
-    """|T∩P| / |T∪P| of each pattern over all valid pixels, so pixels that are lost to background count against it; None
+    """|T∩P| / |T∪P| of each pattern over all valid pixels, so pixels that are predicted as background lower it; None
     for a pattern that occurs neither in the truth nor in the prediction."""
     pattern_accuracy: float | None
-    """The share of the right pattern among the pixels that are foreground in both."""
+    """The share of pixels with the right pattern among the pixels that are foreground in both truth and prediction."""
     confusion: tuple[tuple[int, ...], ...]
-    """Of those pixels, [K][K], rows = truth."""
+    """Confusion counts of those pixels, [K][K], rows = truth."""
 
 
 def class_pixel_metrics(counts: Int[np.ndarray, "classes classes"], patterns: Sequence[str]) -> ClassPixelMetrics:
-    """Which pattern the pixels were given, from the sum of `count_classes`.
+    """How well the patterns of pixels are predicted, from the sum of `count_classes` over images.
 
     Args:
         counts: int [K+1, K+1], rows = truth, class 0 = background.
@@ -154,12 +154,12 @@ def class_pixel_metrics(counts: Int[np.ndarray, "classes classes"], patterns: Se
 
 
 def rows_of(counts: Int[np.ndarray, "rows columns"]) -> tuple[tuple[int, ...], ...]:
-    """A matrix of counts as rows of numbers."""
+    """A matrix of counts as a tuple of rows."""
     return tuple(tuple(row) for row in counts.tolist())
 
 
-def check_alike(**arrays: np.ndarray) -> None:
-    """Raises ValueError where the arrays, which the message names, differ in shape."""
+def check_same_shape(**arrays: np.ndarray) -> None:
+    """Raise ValueError if the shapes of the arrays differ; the message gives the shape of each by name."""
     shapes = {name: array.shape for name, array in arrays.items()}
     if len(set(shapes.values())) > 1:
         raise ValueError("arrays differ in shape: " + ", ".join(f"{n} {s}" for n, s in shapes.items()))

@@ -1,4 +1,4 @@
-"""Segmented images: what one image adds, and the metrics of pixels and objects over many, with intervals."""
+"""Segmentation of images: the score of one image, and the metrics of pixels and objects of many, with intervals."""
 
 import dataclasses
 import math
@@ -24,17 +24,17 @@ from hep2jax.metrics.serialise import OMIT_EMPTY
 
 @dataclasses.dataclass(frozen=True)
 class ImageScore:
-    """What one image (a field of a specimen) adds to `segmentation_metrics`."""
+    """What one image (a field of a specimen) contributes to `segmentation_metrics`."""
 
     specimen: Hashable
-    """Specimen id: the unit that intervals resample."""
+    """Specimen id; intervals take the specimen as the unit."""
     pattern: str
     """Name of the specimen's true pattern."""
     counts: PixelCounts
     jaccards: Float[np.ndarray, " objects"]
     """`seg_score` against connected regions of the true foreground."""
     instance_jaccards: Float[np.ndarray, " instances"]
-    """`seg_score` against the annotated objects one by one."""
+    """`seg_score` against the single annotated objects."""
 
 
 def score_image(
@@ -50,12 +50,11 @@ def score_image(
 ) -> ImageScore:
     """Count one image's pixels and score its objects, at the image's native resolution.
 
-    Two readings of SEG are kept apart. `SEG`: reference objects are the 8-connected regions of the true
-    foreground, predicted ones those of the predicted foreground; touching cells are one object on both sides.
-    This is how we read the SEG of specimen segmentation by Li and Shen (FCN, FCRN), whose masks hold no
-    instances. `SEG_instances`: reference objects are the annotated cells, so cells that the prediction merges
-    lose their match; the predicted objects are `predicted_instances` where a method splits touching cells,
-    else again connected regions.
+    There are two versions of SEG. In `SEG` the reference objects are the 8-connected regions of the true foreground,
+    and the predicted objects those of the predicted foreground; touching cells are one object in both. This is how we
+    interpret the SEG of specimen segmentation by Li and Shen (FCN, FCRN), whose masks have no instances. In
+    `SEG_instances` the reference objects are the annotated cells, so cells that the prediction merges lose their match;
+    the predicted objects are `predicted_instances` if a method splits touching cells, else again connected regions.
 
     Args:
         specimen: specimen id.
@@ -64,11 +63,10 @@ def score_image(
         truth: annotated foreground, bool [height, width].
         instances: annotated objects, int [height, width], 0 = none.
         valid: measured pixels, bool [height, width] (artefacts are void).
-        min_pixels: predicted connected regions under this area are not taken for objects (pixels count
-            anyway).
+        min_pixels: predicted connected regions smaller than this are not objects (their pixels count nevertheless).
         predicted_instances: predicted objects, int [height, width], 0 = none.
     """
-    # Void belongs to no object on either side: what a prediction does there can join nothing.
+    # Void pixels belong to no object, neither true nor predicted: a prediction there cannot join two objects.
     regions = connected_objects(prediction & valid, min_pixels)
     predicted = regions if predicted_instances is None else predicted_instances
     return ImageScore(
@@ -82,7 +80,7 @@ def score_image(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SegmentationMetrics:
-    """Cell against background, pooled over all pixels and all objects, so that each pixel and each object weighs alike.
+    """Cell against background, pooled over all pixels and objects, so that each pixel and each object counts the same.
 
     The result does not depend on how pixels are divided into images.
     """
@@ -92,23 +90,23 @@ class SegmentationMetrics:
     JA: Estimate
     AC: Estimate
     Dice: Estimate
-    """Of pixels, see `pixel_ratios`."""
+    """Metrics of pixels, see `pixel_ratios`."""
     SEG: Estimate
     SEG_instances: Estimate
-    """Of objects, see `score_image`."""
+    """Metrics of objects, see `score_image`."""
     pixel_accuracy: float | None
-    """`AC` under the name that tells it from SEG; some papers call pixel accuracy "segmentation accuracy"."""
+    """`AC` under a name that cannot be confused with SEG; some papers call pixel accuracy "segmentation accuracy"."""
     Dice_mean_per_image: float | None
     Dice_per_pattern: Mapping[str, float | None]
     num_images: int
     num_specimens: int
     num_objects: int
-    """Terms of `SEG`."""
+    """The number of terms in `SEG`."""
     num_instances: int
-    """Terms of `SEG_instances`."""
+    """The number of terms in `SEG_instances`."""
     ci_method: str
     classes: ClassPixelMetrics | None = dataclasses.field(default=None, metadata=OMIT_EMPTY)
-    """Which pattern the pixels were given; None where the method names none."""
+    """How well the patterns of pixels are predicted; None if the method predicts none."""
 
 
 def segmentation_metrics(images: Sequence[ImageScore], classes: ClassPixelMetrics | None = None) -> SegmentationMetrics:
@@ -118,8 +116,8 @@ def segmentation_metrics(images: Sequence[ImageScore], classes: ClassPixelMetric
     independent. There are none with fewer than two specimens.
 
     Args:
-        images: in any order.
-        classes: the patterns of the same images' pixels, where the method names them.
+        images: the scores of the images, in any order.
+        classes: the metrics of the pixels' patterns in the same images, if the method predicts patterns.
     """
     pooled = sum((image.counts for image in images), PixelCounts()).ratios()
     seg = [image.jaccards for image in images]
@@ -154,7 +152,7 @@ def _joined(parts: Sequence[np.ndarray]) -> Float[np.ndarray, " values"]:
 
 
 def _specimens(images: Sequence[ImageScore]) -> list[list[ImageScore]]:
-    """The images of each specimen, the specimens in an order that does not depend on that of the images."""
+    """The images of each specimen; the order of the specimens does not depend on that of the images."""
     groups = group_by(images, lambda image: image.specimen)
     return [groups[specimen] for specimen in sorted(groups, key=repr)]
 
@@ -174,12 +172,12 @@ def _without_each(specimens: Sequence[Sequence[ImageScore]]) -> dict[str, Float[
 def _means_without_each(specimens: Sequence[Sequence[np.ndarray]]) -> Float[np.ndarray, " specimens"]:
     """The mean over the values of all specimens except one, for each specimen in turn."""
     values = [_joined(parts) for parts in specimens]
-    sums = np.reshape([(math.fsum(own), own.size) for own in values], (-1, 2)).astype(np.float64)
+    sums = np.reshape([(math.fsum(part), part.size) for part in values], (-1, 2)).astype(np.float64)
     total, number = (sums.sum(0) - sums).T
     return ratio(total, number)
 
 
 def _dice_per_pattern(images: Sequence[ImageScore]) -> dict[str, float | None]:
     groups = group_by(images, lambda image: image.pattern)
-    counts = {pattern: sum((image.counts for image in own), PixelCounts()) for pattern, own in sorted(groups.items())}
-    return {pattern: own.ratios().Dice for pattern, own in counts.items()}
+    counts = {name: sum((image.counts for image in group), PixelCounts()) for name, group in sorted(groups.items())}
+    return {name: pooled.ratios().Dice for name, pooled in counts.items()}

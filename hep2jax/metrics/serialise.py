@@ -1,4 +1,4 @@
-"""Records of metrics as dictionaries for JSON, the form of `report/metrics.json`."""
+"""Records of metrics as dictionaries for JSON, in the form of `report/metrics.json`."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -10,16 +10,16 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 INLINE = {"inline": True}
-"""Metadata of a field that holds a record: the entries of that record stand among those of its owner. None has none."""
+"""Metadata of a field that holds a record or None: the record's entries are placed among those of its owner."""
 OMIT_EMPTY = {"omit_empty": True}
-"""Metadata of a field that has no entry where it is None or empty."""
+"""Metadata of a field that has no entry if it is None or empty."""
 
 
 def to_dict(record: "DataclassInstance") -> dict[str, Any]:
-    """A record of metrics as JSON holds it: an entry for each field, under the field's name.
+    """A record of metrics as a dictionary for JSON, with an entry for each field under the field's name.
 
     An `Estimate` has two entries, `<name>` for its value and `<name>_ci95` for its interval [low, high]; the intervals
-    of adjacent estimates follow all their values. Records become dictionaries, sequences become lists.
+    of adjacent estimates follow all their values. Records become dictionaries, and sequences become lists.
     """
     entries: dict[str, Any] = {}
     intervals: dict[str, Any] = {}

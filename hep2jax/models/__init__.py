@@ -1,4 +1,4 @@
-"""The networks: `build` makes the one that a configuration names."""
+"""The networks; `build` makes the one that a configuration names."""
 
 from collections.abc import Callable
 
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 SEGMENTERS: dict[str, Callable[..., Segmenter]] = {"fcn": Fcn, "fcrn": Fcrn, "dsfcn": Dsfcn, "unet": UNet}
-"""Network of each `model.name` that labels the pixels of fields."""
+"""Networks that label the pixels of fields, by `model.name`."""
 
 CLASSIFIERS = {
     "gao": Gao,
@@ -54,13 +54,13 @@ CLASSIFIERS = {
     "dri": Dri,
     "dcae": Dcae,
 }
-"""Network of each `model.name` that names the pattern of a cell."""
+"""Networks that classify the pattern of a cell, by `model.name`."""
 
 BAG_READERS: dict[str, Callable[..., Mil]] = {"mil": Mil}
-"""Network of each `model.name` that reads the tiles of a specimen."""
+"""Networks that read the tiles of a specimen, by `model.name`."""
 
 JOINT_READERS: dict[str, Callable[..., JointUNet]] = {"joint": JointUNet}
-"""Network of each `model.name` that segments, names and grades at once."""
+"""Networks that segment, classify the pattern and grade the intensity at once, by `model.name`."""
 
 
 NETWORKS: dict[str, Callable[..., Segmenter | Classifier | Mil | JointUNet]] = {
@@ -69,7 +69,7 @@ NETWORKS: dict[str, Callable[..., Segmenter | Classifier | Mil | JointUNet]] = {
     **BAG_READERS,
     **JOINT_READERS,
 }
-"""All of them."""
+"""All networks, by `model.name`."""
 
 
 def build(
@@ -84,7 +84,7 @@ def build(
 
     Args:
         config: name, width, depth and drop rate.
-        num_outputs: the number of patterns; of a segmenter, one more: channel 0 is background.
+        num_outputs: the number of patterns; for a segmenter one more, because channel 0 is background.
         in_channels: channels of the image, 1 or 3.
         rngs: needs the stream `params` (or a default one).
         dtype: compute dtype, float32 or bfloat16; parameters and BatchNorm statistics are float32 in either case.
@@ -93,7 +93,7 @@ def build(
         A module that splits into `nnx.Param` and `nnx.BatchStat` with nothing left over.
 
     Raises:
-        UsageError: unknown name, or a depth that the network does not come in.
+        UsageError: there is no network of this name, or not with this depth.
     """
     configs.check_choice("model.name", config.name, tuple(NETWORKS))
     settings = Settings(

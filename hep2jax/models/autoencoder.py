@@ -16,14 +16,14 @@ EncoderTable = tuple[tuple[tuple[int, int], ...], ...]
 
 
 class Encoder(nnx.Module):
-    """Stages of convolutions with bias and ReLU, a 2x2 max pool and BatchNorm.
+    """Stages that each consist of convolutions with bias and ReLU, a 2x2 max pool and BatchNorm.
 
     Attributes:
-        channels: of the code.
+        channels: number of channels of the code.
     """
 
     def __init__(self, table: EncoderTable, settings: Settings, *, rngs: nnx.Rngs):
-        """The table at the width of the settings."""
+        """`table` gives the channels at `width=1`."""
         conv = functools.partial(_convolution, dtype=settings.dtype, rngs=rngs)
         stages, norms, channels = [], [], settings.in_channels
         for stage in table:
@@ -38,7 +38,7 @@ class Encoder(nnx.Module):
         self.channels = channels
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 k"]:
-        """The code; each stage halves the side."""
+        """The code; each stage halves height and width."""
         for convs, norm in zip(self.stages, self.norms, strict=True):
             for conv in convs:
                 x = nnx.relu(conv(x))
@@ -47,10 +47,10 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """3x3 convolutions with bias and ReLU, pixels doubled after each; a last one to the image's channels."""
+    """3x3 convolutions with bias and ReLU, each followed by doubling of the pixels, and one to the image's channels."""
 
     def __init__(self, channels: tuple[int, ...], settings: Settings, *, code: int, last_side: int, rngs: nnx.Rngs):
-        """From `code` channels through `channels` (at width 1); `last_side` of the last kernel."""
+        """From `code` channels through `channels` (at width 1); `last_side` is the side of the last kernel."""
         widths = [code, *(scale_channels(published, settings.width) for published in channels)]
         conv = functools.partial(_convolution, dtype=settings.dtype, rngs=rngs)
         self.first = conv(widths[0], widths[1], 3)
@@ -58,7 +58,7 @@ class Decoder(nnx.Module):
         self.last = conv(widths[-1], settings.in_channels, last_side, doubled=True)
 
     def __call__(self, code: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 k"]:
-        """Each of the `channels` doubles the side."""
+        """The image; each of the `channels` doubles height and width."""
         x = nnx.relu(self.first(code))
         for conv in self.middle:
             x = nnx.relu(conv(x))

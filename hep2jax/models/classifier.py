@@ -1,4 +1,4 @@
-"""What every network that names the pattern of a cell has in common: its output, its heads, the size of its input."""
+"""What all networks that classify cells have in common: their output, their heads, and the size of their input."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,7 +19,7 @@ class ClassifierOutput(NamedTuple):
         logits: float32 [B, K].
         side_logits: float32 [B, K] each, of the side heads in training; empty in evaluation and for networks without
             side heads.
-        reconstruction: float32 [B, H, W, C'] in training, of networks that reconstruct `Classifier.target`; else None.
+        reconstruction: float32 [B, H, W, C'] in training, for networks that reconstruct `Classifier.target`; else None.
     """
 
     logits: Float[Array, "batch pattern"]
@@ -28,12 +28,12 @@ class ClassifierOutput(NamedTuple):
 
 
 class Description(NamedTuple):
-    """What a network makes of a cell before any layer that knows the patterns.
+    """A network's representation of cells before any layer that depends on the patterns.
 
     Attributes:
         vector: [B, F], the input of the last linear layer.
         sides: [B, F_i] each, the inputs of the side heads.
-        reconstruction: [B, H, W, C'] in training, of networks that reconstruct.
+        reconstruction: [B, H, W, C'] in training, for networks that reconstruct.
     """
 
     vector: Float[Array, "batch feature"]
@@ -42,10 +42,10 @@ class Description(NamedTuple):
 
 
 class Classifier(ImageNetwork):
-    """Base of the networks that read single cells: subclasses describe a cell, linear heads name its pattern.
+    """Base of the networks that read single cells: subclasses describe a cell, and linear heads classify its pattern.
 
     Attributes:
-        side: height and width of the input that the network is meant for; taken where a configuration names none.
+        side: height and width of the input that the network is meant for; the default of a configuration.
     """
 
     side: int = 80
@@ -53,19 +53,20 @@ class Classifier(ImageNetwork):
     head_sides: nnx.List[Head]
 
     def make_heads(self, settings: Settings, features: int, sides: Sequence[int] = (), *, rngs: nnx.Rngs) -> None:
-        """The head on `features` numbers, and side heads on so many each; called once by each constructor."""
+        """Make the head on `features` numbers, and side heads on `sides` numbers; each constructor calls this once."""
         heads = [Head(count, settings.num_outputs, dtype=self.dtype, rngs=rngs) for count in (features, *sides)]
         self.head, self.head_sides = heads[0], nnx.List(heads[1:])
 
     def __call__(
         self, image: Float[Array, "batch height width channel"], *, train: bool, rngs: nnx.Rngs | None = None
     ) -> ClassifierOutput:
-        """Name the patterns of a batch of normalised cells.
+        """Classify the patterns of a batch of normalised cells.
 
         Args:
             image: floating [B, H, W, C], background near 0 and bright structures near 1.
-            train: normalise by the batch, update running averages, drop, compute side heads and reconstruction.
-            rngs: `nnx.Rngs(dropout=key)`, needed in training if the network drops.
+            train: normalise by the batch, update running averages, apply dropout, compute side heads and
+                reconstruction.
+            rngs: `nnx.Rngs(dropout=key)`, needed in training if the network has dropout.
 
         Raises:
             UsageError: at trace time, if the image does not fit the network.
@@ -73,7 +74,7 @@ class Classifier(ImageNetwork):
         return self.forward(self.accept(image), train=train, rngs=rngs)
 
     def forward(self, image: Array, *, train: bool, rngs: nnx.Rngs | None) -> ClassifierOutput:
-        """`describe`, dropout, heads; `image` is already checked and cast."""
+        """Apply `describe`, dropout and the heads; `image` is already checked and cast."""
         described = self.describe(image, train=train)
         logits = self.head(dropout(described.vector, self.dropout, train=train, rngs=rngs))
         if not train:
@@ -85,7 +86,7 @@ class Classifier(ImageNetwork):
     def features(
         self, image: Float[Array, "batch height width channel"], *, train: bool = False
     ) -> Float[Array, "batch feature"]:
-        """The float32 vector before the last linear layer, for readers of other kinds.
+        """The float32 vector before the last linear layer, for use by other classifiers.
 
         Raises:
             UsageError: at trace time, if the image does not fit the network.
@@ -93,7 +94,7 @@ class Classifier(ImageNetwork):
         return self.describe(self.accept(image), train=train).vector.astype(jnp.float32)
 
     def target(self, image: Float[Array, "batch height width channel"]) -> Float[Array, "batch height width _"]:
-        """What `reconstruction` is compared with: the image itself, unless the network says otherwise."""
+        """What `reconstruction` is compared with: the image itself, unless a network overrides this."""
         return image
 
     def describe(self, image: Array, *, train: bool) -> Description:
@@ -102,10 +103,10 @@ class Classifier(ImageNetwork):
 
 
 class PoolingClassifier(Classifier):
-    """Base of the networks that average over the last map and so take images of many sizes.
+    """Base of the networks that average over the last feature map and so take images of many sizes.
 
     Attributes:
-        stride: total down-sampling, the least height and width.
+        stride: total down-sampling; height and width must be at least this.
         divisible: whether height and width must be multiples of the stride, because of max pools.
     """
 
@@ -122,7 +123,7 @@ class PoolingClassifier(Classifier):
 
 
 class SquareClassifier(Classifier):
-    """Base of the networks that flatten their last map, so that one size fits: `side`."""
+    """Base of the networks that flatten their last feature map, so that the input must have the size `side`."""
 
     @override
     def side_problem(self, height: int, width: int) -> str:

@@ -20,11 +20,12 @@ class Dacn(SquareClassifier):
     """An encoder whose code is both decoded to the image and classified.
 
     Sourced (the public re-implementation): SAME padding, the encoder's table above, BatchNorm after each pool; the
-    decoder's table, each row followed by doubling; from the flattened code 1024 units, ReLU, one output a pattern.
+    decoder's table, each row followed by doubling; from the flattened code 1024 units, ReLU, one output per pattern.
 
-    Our reading: bias and ReLU after every convolution but the decoder's last; doubling repeats pixels; 80-pixel input
-    (any multiple of 16 would do); the weight of the reconstruction is `loss.reconstruction_weight`, on the mean and
-    not on the sum of the squared errors. That code's softmax in front of a softmax cross-entropy is not copied.
+    Our reading: bias and ReLU after every convolution except the decoder's last; doubling repeats pixels; the input has
+    80 pixels (any multiple of 16 would do); the weight of the reconstruction is `loss.reconstruction_weight`, applied
+    to the mean and not to the sum of the squared errors. The softmax which that code puts before a softmax
+    cross-entropy is not copied.
     """
 
     side = 80

@@ -17,17 +17,17 @@ HIDDEN = 512
 
 
 class Dcae(SquareClassifier):
-    """Two auto-encoders, on the image and on its gradient; a small network reads both codes.
+    """Two auto-encoders, one for the image and one for its gradient; a small network classifies both codes.
 
     Sourced: a two-level hybrid of deep convolutional auto-encoders, one fed with the image and one with its gradient,
     the codes concatenated for a discriminative classifier (2018); features from reconstruction alone and a shallow
     non-linear classifier (2020).
 
-    Our reading, as layers and sizes are not public:
-    * the gradient is the Sobel magnitude, 1 at a step from 0 to 1 (`target`);
-    * each encoder has four 3x3 convolutions with ReLU, each followed by a 2x2 max pool and BatchNorm; codes of 5x5x32;
-      decoders mirror them without norms, their last convolution without ReLU, doubling repeats pixels;
-    * the classifier has one hidden layer of 512 units with ReLU. No gradient of it enters the encoders
+    Our reading, because layers and sizes are not public:
+    * the gradient is the Sobel magnitude, which is 1 at a step from 0 to 1 (`target`);
+    * each encoder has four 3x3 convolutions with ReLU, each followed by a 2x2 max pool and BatchNorm, and a code of
+      5x5x32; decoders mirror them without norms, their last convolution has no ReLU, and doubling repeats pixels;
+    * the classifier has one hidden layer of 512 units with ReLU. Its gradient does not enter the encoders
       (`stop_gradient`), so both parts can train together: the codes are those of the reconstruction alone.
     """
 
@@ -45,7 +45,7 @@ class Dcae(SquareClassifier):
 
     @override
     def target(self, image: Float[Array, "batch height width channel"]) -> Float[Array, "batch height width _"]:
-        """The image and its gradient along the channels: float32 [B, H, W, 2 C], as the reconstruction."""
+        """The image and its gradient, concatenated along the channels: float32 [B, H, W, 2 C], as `reconstruction`."""
         image = image.astype(jnp.float32)
         return jnp.concatenate([image, gradient_magnitude(image)], axis=-1)
 
@@ -72,7 +72,7 @@ class AutoEncoder(nnx.Module):
 
 
 def gradient_magnitude(image: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """Sobel's gradient magnitude, divided by 4; the outermost pixels are repeated beyond the frame."""
+    """Magnitude of Sobel's gradient, divided by 4; the outermost pixels are repeated beyond the border."""
     padded = jnp.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
 
     def smooth(x: Array, axis: int) -> Array:
@@ -82,4 +82,5 @@ def gradient_magnitude(image: Float[Array, "b h w c"]) -> Float[Array, "b h w c"
 
     rows = smooth(padded[:, 2:] - padded[:, :-2], axis=2)
     columns = smooth(padded[:, :, 2:] - padded[:, :, :-2], axis=1)
-    return jnp.sqrt(jnp.square(rows) + jnp.square(columns) + 1e-12)  # finite derivative on flat ground
+    # The constant keeps the derivative finite where the image is flat.
+    return jnp.sqrt(jnp.square(rows) + jnp.square(columns) + 1e-12)

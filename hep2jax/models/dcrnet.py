@@ -20,16 +20,16 @@ class DcrNet(PoolingClassifier):
     Sourced: a "cross connection based residual block" that increases the flow of information among different layers,
     trained from scratch.
 
-    Our reading, as wiring and depth are not public:
-    * block k adds to its residual branch and its shortcut a third path: the input of block k-1, by a 1x1 projection
-      with BatchNorm, whose scale starts at 0. Each feature map thus reaches the next two blocks directly, and training
-      starts from a plain residual network. Identities in place of projections would let the maps grow by the golden
-      ratio from block to block;
+    Our reading, because wiring and depth are not public:
+    * block k adds a third path to its residual branch and its shortcut: the input of block k-1, through a 1x1
+      projection with BatchNorm, whose scale starts at 0. Each feature map thus reaches the next two blocks directly,
+      and training starts from a plain residual network. With identities in place of projections the maps would grow by
+      the golden ratio from block to block;
     * four stages of three blocks of two 3x3 convolutions, 64 to 512 channels, and the stem of `resnet`.
     """
 
     def __init__(self, settings: Settings, *, rngs: nnx.Rngs, depths: tuple[int, ...] = DEPTHS):
-        """The size above at `width=1` and these depths."""
+        """The size above at `width=1` and with these depths."""
         super().__init__(settings)
         channels = earlier = scale_channels(STEM_CHANNELS, settings.width)
         self.stem = ConvNorm(settings.in_channels, channels, 5, stride=2, dtype=self.dtype, rngs=rngs)
@@ -66,7 +66,7 @@ class CrossBlock(nnx.Module):
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
-        """`lag`: the stride of the block before, by which its input is larger than this block's."""
+        """`lag` is the stride of the block before: its input is larger than this block's by that factor."""
         self.module = ResidualModule(in_channels, basic(out_channels), stride=stride, dtype=dtype, rngs=rngs)
         self.cross = ConvNorm(
             earlier_channels,

@@ -17,26 +17,27 @@ MODULES = 2
 
 
 SHARES = (1 / 4, 1 / 2, 1 / 8, 1 / 8)
-"""Of a module's channels, by branch: GoogLeNet's first module, 64, 128, 32 and 32 of 256 (Szegedy et al. 2015)."""
+"""Share of each branch in the channels of a module, as in GoogLeNet's first module: 64, 128, 32 and 32 of 256 (Szegedy
+et al. 2015)."""
 
 
 class Dri(PoolingClassifier):
-    """Inception modules made of residual modules; shallow, medium and deep features decide together.
+    """Inception modules made of residual modules; shallow, medium and deep features are classified together.
 
     Sourced (abstract): a hybrid of ResNet and Inception that replaces the plain convolutions of Inception by residual
     modules and fuses the features of shallow, medium and deep layers; the auxiliary heads take part in the prediction,
     while Inception's only regularise.
 
-    Our reading, as the layer table is not public:
+    Our reading, because the layer table is not public:
     * the stem of `resnet`, then three stages at strides 4, 8 and 16, each a 3x3 convolution of stride 2 and two
-      modules (`InceptionModule`), 256, 512 and 1024 channels;
+      modules (`InceptionModule`), with 256, 512 and 1024 channels;
     * the head reads the concatenated global averages of the three stages. That is the sum of one linear head at each
-      depth, so each takes part in the prediction;
-    * in training, side heads on the shallow and the medium average, their weight `loss.side_weight`.
+      depth, so each of them takes part in the prediction;
+    * in training, there are side heads on the shallow and the medium average with the weight `loss.side_weight`.
     """
 
     def __init__(self, settings: Settings, *, rngs: nnx.Rngs, modules: int = MODULES):
-        """The size above at `width=1` and so many modules in each stage."""
+        """The size above at `width=1` and with `modules` modules in each stage."""
         super().__init__(settings)
         channels = scale_channels(STEM_CHANNELS, settings.width)
         self.stem = ConvNorm(settings.in_channels, channels, 5, stride=2, dtype=self.dtype, rngs=rngs)
@@ -67,14 +68,14 @@ class Dri(PoolingClassifier):
 class InceptionModule(nnx.Module):
     """Four parallel branches, concatenated: 1x1, residual 3x3, residual 5x5, and pooled.
 
-    The pool averages 3x3 pixels: GoogLeNet's maximum with stride 1 has a gradient that is slow on CPU.
+    The pool is the average of 3x3 pixels, because GoogLeNet's maximum with stride 1 has a slow gradient on CPU.
 
     Attributes:
-        channels: of the result.
+        channels: number of channels of the result.
     """
 
     def __init__(self, in_channels: int, out_channels: int, settings: Settings, *, rngs: nnx.Rngs):
-        """`out_channels` at `width=1`."""
+        """`out_channels` is the number at `width=1`."""
         width, dtype = settings.width, settings.dtype
         one, three, five, pooled = (
             scale_channels(out_channels * share, width) for share in (1 / 4, 1 / 2, 1 / 8, 1 / 8)
@@ -95,6 +96,6 @@ class InceptionModule(nnx.Module):
 def residual_branch(
     in_channels: int, out_channels: int, kernel_size: int, *, dtype: jnp.dtype, rngs: nnx.Rngs
 ) -> ResidualModule:
-    """1x1 to half of the output, then `kernel_size` squared, added to a projection of the input."""
+    """A 1x1 convolution to half of the output channels, then a square one, added to a projection of the input."""
     profile = (scale_channels(out_channels / 2, 1.0), 1), (out_channels, kernel_size)
     return ResidualModule(in_channels, profile, stride=1, dtype=dtype, rngs=rngs)

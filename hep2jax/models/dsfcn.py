@@ -19,26 +19,26 @@ SIDE_STRIDES = (4, 8, 16)
 
 
 class Dsfcn(Segmenter):
-    """ResNet-50, a decoder of dense deconvolution layers, side heads on the shallow stages.
+    """ResNet-50, a decoder of dense deconvolution layers, and side heads on the shallow stages.
 
     Sourced (Neurocomputing 351:77-86, abstract): a very deep network with dense deconvolution layers (DDL), which
     up-sample to the resolution of the image in place of the traditional deconvolution, and with hierarchical
     supervision (HS) of the shallow layers; trained end to end.
 
-    Our reading, as backbone, wiring and weights are not public:
+    Our reading, because backbone, wiring and weights are not public:
     * the backbone is ResNet-50;
     * a DDL is a 3x3 convolution to r*r times the channels, then depth to space (dense up-sampling, Shi et al. 2016);
-    * three DDLs of factor 2 with 256 channels, each joined by the 1x1 projection of the trunk's map of that size,
-      normalised and rectified; the last DDL gives the logits in one step of factor 4, so that nothing wide is ever
-      computed at full size;
-    * HS: 1x1 heads on the trunk's maps at strides 4, 8 and 16, up-sampled bilinearly to full size, in training only;
+    * there are three DDLs of factor 2 with 256 channels; the 1x1 projection of the trunk's map of the same size is
+      added to each, and the sum is normalised and rectified. The last DDL gives the logits in one step of factor 4, so
+      that no map with many channels is computed at full size;
+    * HS is 1x1 heads on the trunk's maps at strides 4, 8 and 16, up-sampled bilinearly to full size, in training only;
       their weight is `loss.side_weight`.
     """
 
     stride: ClassVar[int] = 32
 
     def __init__(self, settings: Settings, *, rngs: nnx.Rngs, depths: tuple[int, ...] = DEPTHS):
-        """Published size at `width=1` and these depths."""
+        """The published size at `width=1` and with these depths."""
         super().__init__(settings)
         width, dtype = settings.width, settings.dtype
         self.trunk = ResidualTrunk(settings, depths, bottleneck, rngs=rngs)
@@ -52,7 +52,7 @@ class Dsfcn(Segmenter):
         self.head_sides = nnx.List([Head(c, settings.num_outputs, dtype=dtype, rngs=rngs) for c in shallow])
 
     def forward(self, image: Array, *, train: bool, rngs: nnx.Rngs | None) -> SegmenterOutput:
-        """Side logits in the order of `SIDE_STRIDES`."""
+        """The side logits are in the order of `SIDE_STRIDES`."""
         *shallow, deepest = self.trunk(image, train=train)
         x = self.top(deepest, train=train)
         for step, feature in zip(self.steps, reversed(shallow), strict=True):
@@ -67,7 +67,7 @@ class Dsfcn(Segmenter):
 
 
 class DecoderStep(nnx.Module):
-    """A dense deconvolution layer of factor 2 and the projected map of the trunk, added, normalised, rectified."""
+    """A dense deconvolution layer of factor 2 plus the projected map of the trunk, normalised and rectified."""
 
     def __init__(self, channels: int, skip_channels: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         """`channels` in and out, `skip_channels` of the trunk's map."""
@@ -76,5 +76,5 @@ class DecoderStep(nnx.Module):
         self.norm = BatchNorm(channels)
 
     def __call__(self, x: Array, skip: Array, *, train: bool) -> Array:
-        """Twice the height and width of `x`, those of `skip`."""
+        """The result has the height and width of `skip`, which are twice those of `x`."""
         return nnx.relu(self.norm(self.dense(x) + self.lateral(skip), train=train))

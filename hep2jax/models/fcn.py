@@ -21,20 +21,20 @@ class Fcn(Segmenter):
     Sourced: "HEp-2 specimen classification with fully convolutional network" (ICPR 2016) adapts VGG-16 and labels
     pixels; VGG-16's 13 convolutions; FCN-8s adds the scores of pool3, pool4 and conv7 (Long et al. 2015).
 
-    Our reading, as the paper's layer table is not public:
-    * skips at strides 8 and 16 (FCN-8s), the finest of the classic variants;
-    * conv6 is 3x3 and conv7 1x1 with 1024 channels. The classic 7x7 convolution to 4096 channels holds 103 of the
-      134 million parameters of such a network, which exist to carry ImageNet's fully connected layers; here there are
-      none to carry, and on a 128-pixel crop its input is 4x4;
-    * BatchNorm after every convolution: VGG has none and was trained in steps from shallower networks; from scratch
-      it does not train reliably without;
-    * up-sampling is fixed bilinear (Long et al. learn the 2x ones, starting from bilinear).
+    Our reading, because the paper's layer table is not public:
+    * skips are at strides 8 and 16 (FCN-8s), the finest of the classic variants;
+    * conv6 is 3x3 and conv7 1x1, with 1024 channels. The classic 7x7 convolution to 4096 channels has 103 of the
+      134 million parameters of such a network; they exist to take over ImageNet's fully connected layers, which are not
+      used here, and on a 128-pixel crop its input is only 4x4;
+    * BatchNorm follows every convolution. VGG has none and was trained in steps from shallower networks; from scratch
+      it does not train reliably without BatchNorm;
+    * up-sampling is fixed and bilinear (Long et al. learn the 2x up-samplings, starting from bilinear).
     """
 
     stride: ClassVar[int] = 32
 
     def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
-        """Published size at `width=1`."""
+        """The published size at `width=1`."""
         super().__init__(settings)
         width, dtype = settings.width, settings.dtype
         stages, channels = [], settings.in_channels
@@ -53,7 +53,7 @@ class Fcn(Segmenter):
         self.heads = nnx.List([Head(c, settings.num_outputs, dtype=dtype, rngs=rngs) for c in (*skips, top)])
 
     def forward(self, image: Array, *, train: bool, rngs: nnx.Rngs | None) -> SegmenterOutput:
-        """Scores at strides 32, 16 and 8 are added from coarse to fine, then brought to full size."""
+        """Scores at strides 32, 16 and 8 are added from coarse to fine, then up-sampled to full size."""
         features, x = [], image
         for stage in self.stages:
             x = stage(x, train=train)
@@ -64,6 +64,6 @@ class Fcn(Segmenter):
 
 
 def fuse_scores(heads: nnx.List, features: tuple[Array, Array, Array]) -> Array:
-    """FCN-8s: logits of strides 8, 16, 32 added from coarse to fine (x2 each), then x8 to full size."""
+    """FCN-8s: logits of strides 8, 16 and 32, added from coarse to fine (x2 each), then up-sampled x8 to full size."""
     fine, middle, coarse = (head(x) for head, x in zip(heads, features, strict=True))
     return upsample(fine + upsample(middle + upsample(coarse, 2), 2), 8)

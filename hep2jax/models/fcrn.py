@@ -21,25 +21,25 @@ class Fcrn(Segmenter):
     Sourced (IEEE TMI 36(7):1561-1572, abstract, and lists of abbreviations that name FCRN-88): ResNet turned into a
     fully convolutional network, sand-clock shape residual modules, 88 layers.
 
-    Our reading, as the layer table is not public:
+    Our reading, because the layer table is not public:
     * the wiring of the module (`residual.sand_clock`);
-    * 88 = 1 stem + 4 layers in each of 3 + 4 + 11 + 3 modules + 3 score layers, counted as ResNet counts: layers
-      with weights, without the projections of shortcuts. 3, 4 and 3 are the depths of every large ResNet's conv2_x,
-      conv3_x and conv5_x; conv4_x takes what is left;
+    * 88 = 1 stem + 4 layers in each of 3 + 4 + 11 + 3 modules + 3 score layers, counted as for ResNet: layers with
+      weights, without the projections of shortcuts. 3, 4 and 3 are the depths of every large ResNet's conv2_x, conv3_x
+      and conv5_x; conv4_x has the remaining modules;
     * channels of the stages as in ResNet-50, and the skips of the same group's FCN (strides 8, 16, 32, FCN-8s).
     """
 
     stride: ClassVar[int] = 32
 
     def __init__(self, settings: Settings, *, rngs: nnx.Rngs, depths: tuple[int, ...] = DEPTHS):
-        """Published size at `width=1` and these depths."""
+        """The published size at `width=1` and with these depths."""
         super().__init__(settings)
         self.trunk = ResidualTrunk(settings, depths, sand_clock, rngs=rngs)
         heads = [Head(c, settings.num_outputs, dtype=self.dtype, rngs=rngs) for c in self.trunk.channels[1:]]
         self.heads = nnx.List(heads)
 
     def forward(self, image: Array, *, train: bool, rngs: nnx.Rngs | None) -> SegmenterOutput:
-        """Scores at strides 32, 16 and 8 are added from coarse to fine, then brought to full size."""
+        """Scores at strides 32, 16 and 8 are added from coarse to fine, then up-sampled to full size."""
         _, fine, middle, coarse = self.trunk(image, train=train)
         coarse = dropout(coarse, self.dropout, train=train, rngs=rngs)
         return SegmenterOutput(fuse_scores(self.heads, (fine, middle, coarse)))

@@ -23,17 +23,17 @@ class Gao(SquareClassifier):
     """Three VALID convolutions with max pools and two fully connected layers: 50,748 parameters for six patterns.
 
     Sourced (three independent public re-implementations agree): 78x78x1, conv 7x7 to 6 maps, max pool 2, conv 4x4 to
-    16, max pool 3, conv 3x3 to 32, max pool 3 (3x3x32 left), 150 units, one output a pattern;
+    16, max pool 3, conv 3x3 to 32, max pool 3 (which leaves 3x3x32), 150 units, one output per pattern;
     f(x) = 1.7159 tanh(2x/3) after each convolution and after the 150 units.
 
-    Our reading: LeCun's initialisation, for which this f is made (LeCun et al. 1998); the last layer starts small. At
-    widths other than 1 the channel counts are rounded to multiples of 8.
+    Our reading: LeCun's initialisation, for which this f is designed (LeCun et al. 1998); the last layer starts small.
+    At widths other than 1 the channel counts are rounded to multiples of 8.
     """
 
     side = 78
 
     def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
-        """Published size at `width=1`."""
+        """The published size at `width=1`."""
         super().__init__(settings)
         layers, channels, side = [], settings.in_channels, self.side
         for published, kernel_size, pool in LAYERS:
@@ -56,7 +56,7 @@ class Gao(SquareClassifier):
 class PooledConv(nnx.Module):
     """VALID convolution, max pool, bias, scaled tanh.
 
-    Bias and activation after the pool give the same numbers as before it, as both are monotonic, for a quarter or a
+    Bias and activation are monotonic, so they give the same numbers after the pool as before it, with a quarter or a
     ninth of the work.
     """
 
@@ -70,7 +70,7 @@ class PooledConv(nnx.Module):
         dtype: jnp.dtype,
         rngs: nnx.Rngs,
     ):
-        """`pool` is the pool's size and stride."""
+        """`pool` is both the size and the stride of the pool."""
         sides = (kernel_size, kernel_size)
         self.conv = nnx.Conv(
             in_channels,
@@ -86,7 +86,7 @@ class PooledConv(nnx.Module):
         self.pool = pool
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 k"]:
-        """(side - kernel side + 1) / pool pixels a side."""
+        """Each side of the result has (side - kernel size + 1) / pool pixels."""
         kernel = self.conv.kernel[...].astype(x.dtype)
         x = ops.conv_pool(x, kernel, self.pool)
         return scaled_tanh(mixstyle.mix(x + self.bias[...].astype(x.dtype)))

@@ -1,4 +1,4 @@
-"""One U-Net that segments, names the pattern and grades the intensity (Percannella et al., ICPR 2022; AIIM 2025)."""
+"""One U-Net for segmentation, pattern and intensity (Percannella et al., ICPR 2022; AIIM 2025)."""
 
 from typing import NamedTuple
 
@@ -13,18 +13,18 @@ from hep2jax.models.unet import DoubleConv
 from hep2jax.ops import max_pool, upsample
 
 CHANNELS = (64, 128, 256, 512, 512)
-"""Channels of the five levels, the bottleneck last."""
+"""Channels of the five levels; the last is the bottleneck."""
 HIDDEN = 512
 """Units of the fully connected layer of each head."""
 STRIDE = 16
 
 
 class JointOutput(NamedTuple):
-    """What is said of each patch.
+    """The network's output for each patch.
 
     Attributes:
-        mask: float32 [B, H, W, 1], logit of being cell.
-        pattern: float32 [B, K], one channel a pattern.
+        mask: float32 [B, H, W, 1], logit of each pixel being cell.
+        pattern: float32 [B, K], logits, one channel per pattern.
         intensity: float32 [B], logit of the higher of two grades.
     """
 
@@ -41,20 +41,20 @@ class JointUNet(ImageNetwork):
     one mask logit; the bottleneck of a 384 x 384 patch, 24 x 24 x 512 = 294,912 numbers, flattened into two heads of
     512 units with ReLU, one for the patterns and one for the intensity.
 
-    Our reading: BatchNorm after each convolution, and a first convolution of each level up that keeps half of its
+    Our reading: BatchNorm after each convolution, and in each level on the way up a first convolution to half of its
     input's channels, as in the public U-Net which that code follows; interpolation between half-pixel centres.
-    Ours: with `flatten_side=0` the heads see the bottleneck's mean instead, so that a patch may have any size and 302
-    of 319 million parameters are not needed.
+    Our addition: with `flatten_side=0` the heads see the mean of the bottleneck instead, so that a patch may have any
+    size, and 302 of 319 million parameters are not needed.
     """
 
     def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
-        """Published size at `width=1` and `flatten_side=384`."""
+        """The published size at `width=1` and `flatten_side=384`."""
         super().__init__(settings)
         width, dtype = settings.width, settings.dtype
         levels = [scale_channels(channels, width) for channels in CHANNELS]
         inputs = [settings.in_channels, *levels[:-1]]
         self.down = nnx.List([DoubleConv(a, b, dtype=dtype, rngs=rngs) for a, b in zip(inputs, levels, strict=True)])
-        self.up = nnx.List(self._ways_up(levels, rngs))
+        self.up = nnx.List(self._up_blocks(levels, rngs))
         self.mask = Head(levels[0], 1, dtype=dtype, rngs=rngs)
         self.flatten_side = settings.flatten_side
         features = levels[-1] * max(1, settings.flatten_side // STRIDE) ** 2
@@ -65,19 +65,19 @@ class JointUNet(ImageNetwork):
         self.intensity = nnx.Linear(features, hidden, dtype=dtype, kernel_init=he, rngs=rngs)
         self.grade = Head(hidden, 1, dtype=dtype, rngs=rngs)
 
-    def _ways_up(self, levels: list[int], rngs: nnx.Rngs) -> list[DoubleConv]:
-        """Each takes a level's skip and what comes from below, and gives what fits beside the next skip."""
+    def _up_blocks(self, levels: list[int], rngs: nnx.Rngs) -> list[DoubleConv]:
+        """The blocks of the way up. Each takes a skip and the result from below; its result goes with the next skip."""
         blocks, below = [], levels[-1]
         for level, out in zip(levels[-2::-1], [*levels[-3::-1], levels[0]], strict=True):
-            both = level + below
-            blocks.append(DoubleConv(both, out, middle=both // 2, dtype=self.dtype, rngs=rngs))
+            joined = level + below
+            blocks.append(DoubleConv(joined, out, middle=joined // 2, dtype=self.dtype, rngs=rngs))
             below = out
         return blocks
 
     def __call__(
         self, image: Float[Array, "batch height width channel"], *, train: bool, rngs: nnx.Rngs | None = None
     ) -> JointOutput:
-        """Segment, name and grade a batch of normalised patches; arguments as those of `Segmenter`."""
+        """Segment, classify and grade a batch of normalised patches; arguments as in `Segmenter`."""
         x, skips = self.accept(image), []
         for index, block in enumerate(self.down):
             x = block(max_pool(x) if index else x, train=train)

@@ -1,6 +1,6 @@
-"""Building blocks of the networks: NHWC, SAME padding by default, float32 parameters, compute in the dtype given.
+"""Building blocks of the networks: NHWC, SAME padding by default, float32 parameters, computation in a given dtype.
 
-What has several formulations is in `hep2jax.ops`.
+Operations that have several formulations are in `hep2jax.ops`.
 """
 
 import functools
@@ -28,11 +28,11 @@ def scale_channels(channels: float, width: float) -> int:
 
 
 class BatchNorm(nnx.Module):
-    """Batch normalisation whose statistics, scale and bias are float32 whatever the input is.
+    """Batch normalisation (Ioffe and Szegedy 2015) with float32 statistics, scale and bias for any input dtype.
 
-    Ioffe and Szegedy 2015. Why not `nnx.BatchNorm`: with bfloat16 inputs it rounds the running mean and variance
-    to bfloat16 before it uses them, which multiplies the error of evaluation by about seven. Under `jit` with a
-    sharded batch the mean is the mean of the global batch.
+    `nnx.BatchNorm` is not used because with bfloat16 inputs it rounds the running mean and variance to bfloat16 before
+    it uses them, which multiplies the error of evaluation by about seven. Under `jit` with a sharded batch the mean is
+    that of the global batch.
 
     Attributes:
         scale, bias: parameters, float32 [C].
@@ -40,7 +40,7 @@ class BatchNorm(nnx.Module):
     """
 
     def __init__(self, channels: int, *, zero_scale: bool = False, momentum: float = 0.9, epsilon: float = 1e-5):
-        """Args as in the class; `zero_scale` starts the scale at 0 (last norm of a residual branch)."""
+        """`zero_scale` starts the scale at 0, for the last norm of a residual branch."""
         self.scale = nnx.Param(jnp.zeros(channels) if zero_scale else jnp.ones(channels))
         self.bias = nnx.Param(jnp.zeros(channels))
         self.mean = nnx.BatchStat(jnp.zeros(channels))
@@ -49,20 +49,20 @@ class BatchNorm(nnx.Module):
         self.epsilon = epsilon
 
     def __call__(self, x: ops.AnyImage, *, train: bool) -> ops.AnyImage:
-        """Normalise [..., C] by the batch (and update the running averages) or, `train=False`, by the averages."""
+        """Normalise [..., C] by the batch, and update the running averages; with `train=False`, by the averages."""
         return mixstyle.mix(ops.scale_and_shift(x, *self.coefficients(x, train=train)))
 
     def coefficients(
         self, x: ops.Image, sign: Array | int = 1, *, train: bool
     ) -> tuple[Float32[Array, " c"], Float32[Array, " c"]]:
-        """Factor and offset that normalise `x`; arguments as in a call. Channels of `x` come times their `sign`."""
+        """Factor and offset that normalise `x`, whose channels are already multiplied by their `sign`."""
         mean, var = self._batch_statistics(x, sign) if train else (self.mean[...], self.var[...])
         factor = self.scale[...] * lax.rsqrt(var + self.epsilon)
-        # Not (x - mean) * factor + bias: that form keeps x - mean for the backward pass, a second copy of x.
+        # The form (x - mean) * factor + bias would keep x - mean for the backward pass, which is a second copy of x.
         return factor * sign, self.bias[...] - mean * factor
 
     def _batch_statistics(self, x: ops.Image, sign: Array | int) -> tuple[Array, Array]:
-        # E[x^2] - E[x]^2: one pass over the activations. In float32 it is safe while |mean| < 100 deviations.
+        # E[x^2] - E[x]^2 needs one pass over the activations. In float32 it is safe while |mean| < 100 deviations.
         mean, square = ops.moments(x)
         mean *= sign
         var = jnp.maximum(square - jnp.square(mean), 0.0)
@@ -74,7 +74,7 @@ class BatchNorm(nnx.Module):
 class ConvNorm(nnx.Module):
     """Convolution without bias (the norm would remove it), BatchNorm and, unless switched off, ReLU.
 
-    Called with `pool`, a 2x2 max pool follows (see `ops.norm_pool`).
+    If it is called with `pool`, a 2x2 max pool follows (see `ops.norm_pool`).
     """
 
     def __init__(
@@ -91,13 +91,13 @@ class ConvNorm(nnx.Module):
     ):
         """He initialisation (fan-out); `zero_scale` as in `BatchNorm`."""
         sides = (kernel_size, kernel_size)
-        # Holds the kernel; it is never called, as the convolution has several formulations (see `ops.conv2d`).
+        # Only holds the kernel and is never called, because the convolution has several formulations (`ops.conv2d`).
         self.conv = nnx.Conv(in_channels, out_channels, sides, use_bias=False, kernel_init=_he_normal, rngs=rngs)
         self.norm = BatchNorm(out_channels, zero_scale=zero_scale)
         self.stride, self.relu, self.dtype = stride, relu, dtype
 
     def __call__(self, x: ops.AnyImage, *, train: bool, pool: bool = False) -> ops.AnyImage:
-        """Height and width divided by the stride, rounded up, and halved by the `pool`."""
+        """Height and width are divided by the stride, rounded up, and halved by the `pool`."""
         x = ops.conv2d(x, self.conv.kernel[...].astype(self.dtype), stride=self.stride)
         if pool:
             x = mixstyle.mix(
@@ -112,7 +112,7 @@ class ConvStage(nnx.List):
     """A stage of VGG: a list of `ConvNorm` of stride 1 with the same number of channels, then a 2x2 max pool."""
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 k"]:
-        """Height and width halved."""
+        """Height and width are halved."""
 
         def layers(x: ops.Image) -> ops.Image:
             *convs, last = self
@@ -124,7 +124,7 @@ class ConvStage(nnx.List):
 
 
 class Head(nnx.Module):
-    """Linear layer on channels to float32 logits. It starts small: all classes are nearly equally likely at first."""
+    """Linear layer on channels to float32 logits. It starts small, so that all classes are about equally likely."""
 
     def __init__(self, in_channels: int, num_outputs: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         """From `in_channels` to `num_outputs`."""
@@ -139,7 +139,8 @@ class DenseUp(nnx.Module):
     """Dense up-sampling: a convolution to `factor**2 * out_channels`, then depth to space.
 
     With `kernel_size=1` it is exactly a transposed convolution with a `factor` x `factor` kernel and the same stride.
-    No bias: a linear layer and a norm follow it everywhere but in the last layer, which asks for `use_bias`.
+    It has no bias by default, because a linear layer and a norm follow it everywhere except in the last layer, which
+    sets `use_bias`.
     """
 
     def __init__(
@@ -166,7 +167,7 @@ class DenseUp(nnx.Module):
         self.factor = factor
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 k"]:
-        """Height and width times `factor`."""
+        """Height and width are multiplied by `factor`."""
         return ops.depth_to_space(self.conv(x), self.factor)
 
 

@@ -14,18 +14,18 @@ from hep2jax.models.network import ImageNetwork, Settings
 from hep2jax.models.residual import BASIC_STAGE_CHANNELS, ResidualTrunk, basic
 
 DEPTHS = (1, 1, 1, 1)
-"""Residual modules in each stage of the tile's encoder."""
+"""Residual modules in each stage of the encoder of tiles."""
 ATTENTION_UNITS = 128
 """Hidden units of the attention, as in the authors' public code."""
 LEAST_SIDE = 16
 
 
 class TileOutput(NamedTuple):
-    """What each tile says, before the tiles of a specimen are pooled.
+    """The output for each tile, before the tiles of a specimen are pooled.
 
     Attributes:
-        logits: float32 [N, K], one channel a pattern.
-        attention: float32 [N], the score whose softmax over a bag is the tile's weight in it.
+        logits: float32 [N, K], one channel per pattern.
+        attention: float32 [N], scores; their softmax over a bag gives the weights of its tiles.
     """
 
     logits: Float[Array, "tile pattern"]
@@ -33,10 +33,10 @@ class TileOutput(NamedTuple):
 
 
 def pool(output: TileOutput, bags: int) -> ClassifierOutput:
-    """Logits of each of `bags` bags, whose tiles lie one bag behind the other, equally many in each.
+    """Logits of each of `bags` bags. All bags have the same number of tiles, and `output` holds them bag by bag.
 
-    The head is linear and the weights of a bag have sum 1, so the mean of the tiles' logits is the head's output for
-    the mean of their vectors, which is how Ilse et al. write it.
+    The head is linear and the weights of a bag have sum 1, so the weighted mean of the tiles' logits equals the head's
+    output for the weighted mean of their vectors, which is the form of Ilse et al.
     """
     weights = jax.nn.softmax(output.attention.reshape(bags, -1))
     logits = output.logits.reshape(bags, -1, output.logits.shape[-1])
@@ -46,12 +46,13 @@ def pool(output: TileOutput, bags: int) -> ClassifierOutput:
 class Mil(ImageNetwork):
     """Residual encoder of tiles, gated attention, one linear layer.
 
-    Sourced (Ilse, Tomczak, Welling 2018, section 2.4, equation 9): a bag is described by sum_k a_k h_k with
-    a_k = softmax_k(w . (tanh(V h_k) * sigmoid(U h_k))), h_k the vector of its tile k; U, V and w without biases; one
-    linear layer reads the pattern.
+    Sourced (Ilse, Tomczak, Welling 2018, section 2.4, equation 9): a bag is represented by sum_k a_k h_k with
+    a_k = softmax_k(w . (tanh(V h_k) * sigmoid(U h_k))), where h_k is the vector of its tile k; U, V and w have no
+    biases; one linear layer classifies the pattern.
 
-    Our reading: the encoder, four stages of one basic residual module each (ResNet-10) with the zoo's stem for small
-    images and a global average, as theirs was made for other tissue; K patterns instead of two.
+    Our reading: the encoder has four stages of one basic residual module each (ResNet-10), the stem that the other
+    networks here use for small images, and a global average, because the encoder of the paper is for other tissue;
+    K patterns instead of two.
     """
 
     def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
@@ -67,7 +68,7 @@ class Mil(ImageNetwork):
     def __call__(
         self, image: Float[Array, "tile height width channel"], *, train: bool, rngs: nnx.Rngs | None = None
     ) -> TileOutput:
-        """Read each tile by itself; `pool` makes bags of them. Arguments as those of `Classifier`."""
+        """Read each tile by itself; `pool` combines them to bags. Arguments as in `Classifier`."""
         vector = global_average(self.trunk(self.accept(image), train=train)[-1])
         vector = dropout(vector, self.dropout, train=train, rngs=rngs)
         gated = nnx.tanh(self.content(vector)) * nnx.sigmoid(self.gate(vector))

@@ -1,9 +1,9 @@
-"""MixStyle: feature maps take a blend of their own and another example's style (Zhou, Yang, Qiao, Xiang, ICLR 2021).
+"""MixStyle: feature maps get a blend of their own and another example's style (Zhou, Yang, Qiao, Xiang, ICLR 2021).
 
 The style of an example is the mean and the standard deviation of each channel over its pixels. Blending styles inside
-the network makes training see the appearance of specimens that are not there.
+the network shows the training the appearance of specimens that are not in the data.
 
-Networks know nothing of it. Their layers offer their feature maps to `mix`, which changes them only while a training
+Networks do not depend on it. Their layers pass their feature maps to `mix`, which changes them only while a training
 step has opened `styles`.
 """
 
@@ -20,12 +20,12 @@ from jaxtyping import Array, Float
 from hep2jax import ops
 
 LAYERS = 2
-"""The first feature maps that a network computes are mixed; style is told apart in early layers."""
+"""Number of feature maps that are mixed, the first that a network computes: early layers represent style."""
 ALPHA = 0.1
-"""Shares are of the distribution Beta(ALPHA, ALPHA), as published."""
+"""Shares are drawn from Beta(ALPHA, ALPHA), as published."""
 
 _EPSILON = 1e-6
-_STREAM = zlib.crc32(b"mixstyle")  # apart from the step's other random numbers
+_STREAM = zlib.crc32(b"mixstyle")  # keeps these random numbers apart from the step's others
 
 
 class _Mixer:
@@ -44,7 +44,7 @@ _current: contextvars.ContextVar[_Mixer | None] = contextvars.ContextVar("mixsty
 
 @contextlib.contextmanager
 def styles(probability: float, key: Array) -> Iterator[None]:
-    """While it is open, one forward pass mixes styles with this probability in each layer; 0: it mixes none."""
+    """While this context is open, one forward pass mixes styles in each layer with this probability; 0 mixes none."""
     token = _current.set(_Mixer(probability, key) if probability else None)
     try:
         yield
@@ -53,7 +53,7 @@ def styles(probability: float, key: Array) -> Iterator[None]:
 
 
 def mix(maps: ops.AnyImage) -> ops.AnyImage:
-    """The maps [batch, height, width, channel] with mixed styles where `styles` is open, else as they are."""
+    """The maps [batch, height, width, channel], with mixed styles if `styles` is open, else as they are."""
     mixer = _current.get()
     # A layer may also normalise vectors, which have no style.
     return maps if mixer is None or jax.tree.leaves(maps)[0].ndim != 4 else mixer(maps)
@@ -62,8 +62,8 @@ def mix(maps: ops.AnyImage) -> ops.AnyImage:
 def mixed(maps: ops.AnyImage, key: Array, probability: float) -> ops.AnyImage:
     """Maps whose means and standard deviations are blended with those of a random partner in the (global) batch.
 
-    Each example has a share of its own. With a probability of `1 - probability` the whole batch stays as it is. No
-    gradient flows through the styles.
+    Each example has its own share. With a probability of `1 - probability` the whole batch stays as it is. No gradient
+    flows through the styles.
     """
     coin_key, share_key, partner_key = jax.random.split(key, 3)
     mean, deviation = _style(jax.tree.map(lax.stop_gradient, maps))
@@ -77,5 +77,5 @@ def mixed(maps: ops.AnyImage, key: Array, probability: float) -> ops.AnyImage:
 
 def _style(maps: ops.Image) -> tuple[Float[Array, "batch c"], Float[Array, "batch c"]]:
     """Mean and standard deviation of each channel over the pixels of each example, float32."""
-    mean, square = ops.moments(maps, of_examples=True)
+    mean, square = ops.moments(maps, per_example=True)
     return mean, jnp.sqrt(jnp.maximum(square - jnp.square(mean), 0.0) + _EPSILON)

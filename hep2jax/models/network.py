@@ -1,4 +1,4 @@
-"""What all networks have in common: their settings, and how an image comes in."""
+"""What all networks have in common: their settings, and the check of their input."""
 
 import dataclasses
 
@@ -11,26 +11,26 @@ from hep2jax.errors import UsageError
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What every network is made from; `width=1` is the published size."""
+    """The arguments of every network; `width=1` is the published size."""
 
     num_outputs: int
-    """Channels of the logits: the patterns, and background first where pixels are labelled."""
+    """Channels of the logits: the patterns; networks that label pixels have background as the first channel."""
     dtype: jnp.dtype
     """Compute dtype, float32 or bfloat16; parameters, statistics and logits are float32 in either case."""
     in_channels: int = 1
     """Channels of the image, 1 or 3."""
     width: float = 1.0
-    """Multiplier on channel counts, see `layers.scale_channels`."""
+    """Multiplier of the channel counts, see `layers.scale_channels`."""
     depth: int = 0
-    """Layers of the networks that come in several depths; 0: as published."""
+    """Number of layers, for networks that have variants of several depths; 0 is the published depth."""
     flatten_side: int = 0
-    """Side of the images whose last map is flattened in front of the heads, where a network can; 0: averaged."""
+    """Side of the images if a network flattens its last map before the heads; 0 means that the map is averaged."""
     dropout: float = 0.0
     """Drop rate before the heads."""
 
 
 class ImageNetwork(nnx.Module):
-    """Base of the networks: checks the image and casts it once to the compute dtype.
+    """Base of the networks: checks the image and casts it to the compute dtype once.
 
     Every module that depends on the meaning of the classes is an attribute whose name begins with `head`, so that
     `hep2jax.training.state.graft` can leave it out.
@@ -47,14 +47,14 @@ class ImageNetwork(nnx.Module):
         self.dropout = settings.dropout
 
     def side_problem(self, height: int, width: int) -> str:
-        """What is wrong with images of this size, empty if nothing: what they must be and which keys change it."""
+        """What is wrong with images of this size and which keys change it; empty if the size fits."""
         raise NotImplementedError
 
     def accept(self, image: Array) -> Array:
         """The image batch [B, H, W, C] in the compute dtype.
 
         Raises:
-            UsageError: at trace time, if it does not fit the network.
+            UsageError: at trace time, if the image does not fit the network.
         """
         name, shape = type(self).__name__, image.shape
         if len(shape) != 4 or shape[3] != self.in_channels:

@@ -13,10 +13,10 @@ STEM_CHANNELS = 64
 STAGE_CHANNELS = (256, 512, 1024, 2048)
 """Channels after conv2_x to conv5_x of the published ResNet-50 and deeper."""
 BASIC_STAGE_CHANNELS = (64, 128, 256, 512)
-"""The same of ResNet-18 and -34."""
+"""Channels after conv2_x to conv5_x of ResNet-18 and -34."""
 
 Profile = tuple[tuple[int, int], ...]
-"""(channels, side of the kernel) of each convolution of a residual module; the last is the module's output."""
+"""(channels, side of the kernel) of each convolution of a residual module; the last gives the module's output."""
 
 
 def basic(channels: int) -> Profile:
@@ -25,16 +25,17 @@ def basic(channels: int) -> Profile:
 
 
 def bottleneck(channels: int) -> Profile:
-    """ResNet's module: 1x1 to a quarter, 3x3, 1x1 back (He et al. 2016, figure 5)."""
+    """The module of ResNet-50: 1x1 to a quarter of the channels, 3x3, 1x1 back (He et al. 2016, figure 5)."""
     return (channels // 4, 1), (channels // 4, 3), (channels, 1)
 
 
 def sand_clock(channels: int) -> Profile:
-    """Wide, narrow in the middle, wide: 1x1 to a quarter, 3x3 to an eighth, 3x3 to a quarter, 1x1 back.
+    """Narrow in the middle: 1x1 to a quarter of the channels, 3x3 to an eighth, 3x3 to a quarter, 1x1 back.
 
-    Li, Shen, Yu 2017 name the module so and say that it improves FCRN "effectively and economically"; its wiring is
-    not public. Our reading: the two 3x3 convolutions through an eighth hold exactly as many weights as the single
-    one of the bottleneck, so the module is one layer deeper, and its field of view wider, at the same cost.
+    Li, Shen, Yu 2017 give the module this name and say that it improves FCRN "effectively and economically"; its wiring
+    is not public. Our reading: the two 3x3 convolutions through an eighth of the channels have exactly as many weights
+    as the single one of the bottleneck, so the module is one layer deeper and has a larger receptive field at the same
+    cost.
     """
     return (channels // 4, 1), (channels // 8, 3), (channels // 4, 3), (channels, 1)
 
@@ -42,9 +43,9 @@ def sand_clock(channels: int) -> Profile:
 class ResidualModule(nnx.Module):
     """Convolutions of a profile, added to the input.
 
-    The scale of the last norm starts at 0, so that each module starts as the identity (Goyal et al. 2017): deep trunks
-    then train from scratch without a special schedule. The first 3x3 convolution carries the stride. The shortcut is
-    the identity, or a 1x1 projection where the shape changes.
+    The scale of the last norm starts at 0, so that each module starts as the identity (Goyal et al. 2017); deep trunks
+    then train from scratch without a special schedule. The first 3x3 convolution has the stride. The shortcut is the
+    identity, or a 1x1 projection if the shape changes.
     """
 
     def __init__(self, in_channels: int, profile: Profile, *, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs):
@@ -65,7 +66,7 @@ class ResidualModule(nnx.Module):
         )
 
     def __call__(self, x: Array, *, train: bool) -> Array:
-        """Height and width divided by the stride."""
+        """Height and width are divided by the stride."""
         return nnx.relu(self.unrectified(x, train=train))
 
     def unrectified(self, x: Array, *, train: bool) -> Array:
@@ -77,15 +78,15 @@ class ResidualModule(nnx.Module):
 
 
 class ResidualTrunk(nnx.Module):
-    """A stem, then four stages of residual modules, each but the first halving the resolution.
+    """A stem, then four stages of residual modules; each stage except the first halves the resolution.
 
-    Two stems: the published 7x7 convolution of stride 2 and a max pool, made for 224 pixels, with features at strides
-    4, 8, 16 and 32; or, for the 80 pixels of a cell (`fine`), a 5x5 convolution of stride 2 alone, with features at
-    strides 2, 4, 8 and 16. The pool is 2x2 instead of the published overlapping 3x3: same size, no parameters, and a
-    gradient that is an order of magnitude faster on CPU (`ops.max_pool`).
+    There are two stems. The published one, a 7x7 convolution of stride 2 and a max pool, is designed for 224 pixels and
+    gives features at strides 4, 8, 16 and 32. The one for the 80 pixels of a cell (`fine`) is only a 5x5 convolution of
+    stride 2 and gives features at strides 2, 4, 8 and 16. The pool is 2x2 instead of the published overlapping 3x3: the
+    result has the same size, and the gradient is an order of magnitude faster on CPU (`ops.max_pool`).
 
     Attributes:
-        channels: of the four feature maps.
+        channels: channels of the four feature maps.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class ResidualTrunk(nnx.Module):
         fine: bool = False,
         rngs: nnx.Rngs,
     ):
-        """`depths`: modules in each stage; `profile`: `basic`, `bottleneck` or `sand_clock`."""
+        """`depths` are the numbers of modules in each stage; `profile` is `basic`, `bottleneck` or `sand_clock`."""
         width, dtype = settings.width, settings.dtype
         channels = scale_channels(STEM_CHANNELS, width)
         self.stem = ConvNorm(settings.in_channels, channels, 5 if fine else 7, stride=2, dtype=dtype, rngs=rngs)
@@ -117,7 +118,7 @@ class ResidualTrunk(nnx.Module):
         self.channels = tuple(outputs)
 
     def __call__(self, x: Array, *, train: bool) -> list[Array]:
-        """Feature maps of the four stages, fine to coarse."""
+        """Feature maps of the four stages, from fine to coarse."""
         x, features = self.stem(x, train=train, pool=self.pooled), []
         for stage in self.stages:
             for module in stage:

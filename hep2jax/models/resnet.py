@@ -15,7 +15,7 @@ VARIANTS = {
     34: ((3, 4, 6, 3), basic, BASIC_STAGE_CHANNELS),
     50: ((3, 4, 6, 3), bottleneck, STAGE_CHANNELS),
 }
-"""Modules of each stage, the module, and the stages' channels, by depth (He et al. 2016, table 1)."""
+"""Number of modules in each stage, the module, and the channels of the stages, by depth (He et al. 2016, table 1)."""
 PUBLISHED_DEPTH = 50
 
 
@@ -23,11 +23,12 @@ class ResNet(PoolingClassifier):
     """ResNet-50 (or -34, -18), global average pooling, one linear layer.
 
     Our reading for cells of about 80 pixels: the stem is one 5x5 convolution of stride 2 without a pool, so that
-    conv2_x works at 40x40 and conv5_x at 5x5. The published stem, made for 224 pixels, would leave 20x20 and 3x3.
+    conv2_x works at 40x40 and conv5_x at 5x5. The published stem is designed for 224 pixels and would give 20x20 and
+    3x3.
     """
 
     def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
-        """`settings.depth` is 18, 34 or 50; 0 is 50. Published size at `width=1`."""
+        """The published size at `width=1`; `settings.depth` is 18, 34 or 50, and 0 means 50."""
         super().__init__(settings)
         self.trunk = cell_trunk(settings, rngs=rngs)
         self.make_heads(settings, self.trunk.channels[-1], rngs=rngs)
@@ -42,8 +43,8 @@ class Dsrn(PoolingClassifier):
 
     Sourced: ResNet-50 with deep supervision that directly guides the training of the lower and upper levels.
 
-    Our reading, as positions and weights of the side heads are not public: global average and a linear layer after
-    conv3_x and after conv4_x, in training only, their weight `loss.side_weight`; the stem as in `ResNet`.
+    Our reading, because positions and weights of the side heads are not public: a global average and a linear layer
+    after conv3_x and after conv4_x, in training only, with the weight `loss.side_weight`; the stem is that of `ResNet`.
     """
 
     def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
@@ -63,7 +64,7 @@ def cell_trunk(settings: Settings, *, rngs: nnx.Rngs) -> ResidualTrunk:
     """The residual trunk of the configured depth with the stem for cells.
 
     Raises:
-        UsageError: unknown depth.
+        UsageError: there is no variant of this depth.
     """
     depth = settings.depth or PUBLISHED_DEPTH
     if depth not in VARIANTS:

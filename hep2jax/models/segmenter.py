@@ -1,4 +1,4 @@
-"""What every network that labels pixels has in common: its output and the size of its input."""
+"""What all networks that label pixels have in common: their output and the size of their input."""
 
 from typing import ClassVar, NamedTuple
 
@@ -38,8 +38,8 @@ class Segmenter(ImageNetwork):
 
         Args:
             image: floating [B, H, W, C], background near 0 and bright structures near 1.
-            train: normalise by the batch, update running averages, drop, and compute side heads.
-            rngs: `nnx.Rngs(dropout=key)`, needed in training if the network drops.
+            train: normalise by the batch, update running averages, apply dropout, and compute side heads.
+            rngs: `nnx.Rngs(dropout=key)`, needed in training if the network has dropout.
 
         Raises:
             UsageError: at trace time, if the image does not fit the network.

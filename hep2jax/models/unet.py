@@ -18,17 +18,17 @@ CHANNELS = (64, 128, 256, 512, 1024)
 class UNet(Segmenter):
     """Encoder and decoder of five levels with concatenated skips.
 
-    Sourced (Ronneberger et al. 2015): two 3x3 convolutions a level, 64 to 1024 channels, 2x2 max pools, 2x2
+    Sourced (Ronneberger et al. 2015): two 3x3 convolutions per level, 64 to 1024 channels, 2x2 max pools, 2x2
     up-convolutions that halve the channels, concatenation, 1x1 head, dropout at the end of the contracting path.
 
     Changed: SAME padding instead of valid, so that the output has the size of the image, and BatchNorm after each
-    convolution; both are what practically every later U-Net does.
+    convolution; practically every later U-Net has both.
     """
 
     stride: ClassVar[int] = 16
 
     def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
-        """Published size at `width=1`."""
+        """The published size at `width=1`."""
         super().__init__(settings)
         width, dtype = settings.width, settings.dtype
         levels = [scale_channels(channels, width) for channels in CHANNELS]
@@ -40,7 +40,7 @@ class UNet(Segmenter):
         self.head = Head(levels[0], settings.num_outputs, dtype=dtype, rngs=rngs)
 
     def forward(self, image: Array, *, train: bool, rngs: nnx.Rngs | None) -> SegmenterOutput:
-        """Down to stride 16 and up again."""
+        """The way down to stride 16 and up again."""
         x, skips = image, []
         for index, block in enumerate(self.down):
             x = block(max_pool(x) if index else x, train=train)
@@ -55,11 +55,11 @@ class DoubleConv(nnx.Module):
     """Two 3x3 convolutions with BatchNorm and ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, *, middle: int = 0, dtype: jnp.dtype, rngs: nnx.Rngs):
-        """The first convolution gives `middle` channels (0: `out_channels`), the second `out_channels`."""
+        """The first convolution gives `middle` channels (0 means `out_channels`), the second gives `out_channels`."""
         middle = middle or out_channels
         self.first = ConvNorm(in_channels, middle, dtype=dtype, rngs=rngs)
         self.second = ConvNorm(middle, out_channels, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Array, *, train: bool) -> Array:
-        """Same height and width."""
+        """Height and width stay the same."""
         return self.second(self.first(x, train=train), train=train)

@@ -15,10 +15,10 @@ HIDDEN = 512
 class VggCell(PoolingClassifier):
     """Four stages of two 3x3 convolutions and a 2x2 max pool, global average, one hidden layer, one linear layer.
 
-    Sourced: a VGG-like deep CNN for cells. Our reading, as its layers are not public:
-    * pairs of 3x3 convolutions with 32, 64, 128 and 256 channels, BatchNorm after each, as VGG does not train
-      reliably from scratch without;
-    * global average instead of flattening: a cell's pattern does not depend on where in the crop it shows, and a
+    Sourced: a VGG-like deep CNN for cells. Our reading, because its layers are not public:
+    * pairs of 3x3 convolutions with 32, 64, 128 and 256 channels, with BatchNorm after each, because VGG does not train
+      reliably from scratch without it;
+    * a global average instead of flattening: the pattern of a cell does not depend on its position in the crop, and a
       flattened 5x5x256 map would put four fifths of all parameters into one layer;
     * a fully connected layer of 512 units with ReLU before the last one.
     """

@@ -1,8 +1,8 @@
-"""Arithmetic that has several formulations, each behind one name.
+"""Operations that have several formulations behind one name.
 
-An operation picks its formulation by the platform that it is traced for (see `target`) and by shapes; its docstring
-says which, and what lost. All formulations of an operation give the same numbers within rounding, and those of
-`target(PLAIN)` are what tests compare the others with.
+An operation chooses its formulation by the platform that it is traced for (see `target`) and by the shapes. Its
+docstring says which it chooses, and which alternatives were slower. All formulations of an operation give the same
+numbers within rounding; tests compare them with those of `target(PLAIN)`.
 """
 
 from hep2jax.ops.convolution import conv2d, depthwise_conv2d, doubled_conv2d

@@ -1,4 +1,4 @@
-"""Convolutions: `conv2d`, `depthwise_conv2d`, and `doubled_conv2d` of an image whose pixels are repeated."""
+"""Convolutions: `conv2d`, `depthwise_conv2d`, and `doubled_conv2d` for images whose pixels are repeated."""
 
 import functools
 from typing import Any
@@ -15,10 +15,10 @@ from hep2jax.ops.upsampling import depth_to_space
 
 
 def conv2d(x: AnyImage, kernel: Float[Array, "i j c k"], *, stride: int = 1, padding: str = "SAME") -> AnyImage:
-    """Convolution of an image, cast to the kernel's dtype; `padding` is SAME or VALID.
+    """Convolution of an image, which is cast to the kernel's dtype; `padding` is SAME or VALID.
 
-    On CPU blocks of columns where the result has few channels (see `blocks`); of columns side by side, which `stage`
-    gives on TPU, the formulation of `lanes`; else XLA's.
+    On CPU the formulation is `blocks` if the result has few channels. For images with their columns side by side, which
+    `stage` makes on TPU, it is that of `lanes`. Otherwise it is XLA's.
     """
     if isinstance(x, Columns):
         return lanes.conv2d(x, kernel, stride=stride, padding=padding)
@@ -31,10 +31,11 @@ def conv2d(x: AnyImage, kernel: Float[Array, "i j c k"], *, stride: int = 1, pad
 def depthwise_conv2d(
     x: Float[Array, "b h w c"], kernel: Float[Array, "i j 1 c"], strides: tuple[int, int], *_: Any, **__: Any
 ) -> Float[Array, "b h2 w2 c"]:
-    """SAME convolution of each channel with a kernel of its own; signature as `nnx.Conv` expects.
+    """SAME convolution of each channel with its own kernel; the signature is what `nnx.Conv` expects.
 
-    On CPU a sum of shifted images times kernel entries, as XLA's grouped convolution is slow there: the 16 of
-    EfficientNet-Lite0, for 32 images of 96 pixels on one (busy) core, 2,470 ms against 110 ms, of a whole of 2,860 ms.
+    On CPU it is a sum of shifted images times kernel entries, because XLA's grouped convolution is slow there: the 16
+    depthwise convolutions of EfficientNet-Lite0, for 32 images of 96 pixels on one (busy) core, took 2,470 ms of a
+    total of 2,860 ms; as sums they take 110 ms.
     """
     if current().platform == "cpu":
         return _shifted_depthwise(x, kernel, strides)
@@ -57,11 +58,11 @@ def _shifted_depthwise(x: Array, kernel: Array, strides: tuple[int, int]) -> Arr
 def doubled_conv2d(
     x: Float[Array, "b h w c"], kernel: Float[Array, "i j c k"], *_: Any, **__: Any
 ) -> Float[Array, "b h2 w2 k"]:
-    """SAME 3x3 or 5x5 convolution of the image with every pixel repeated 2x2; signature as `nnx.Conv` expects.
+    """SAME 3x3 or 5x5 convolution of the image with every pixel repeated 2x2; the signature is what `nnx.Conv` expects.
 
-    The large image is never made: each of the four positions in a block sees 3x3 small pixels, so a 3x3 convolution to
-    four times the channels and depth to space give the same numbers. In `dacn` at width 0.5 the last 5x5 convolution,
-    to one channel, took more than half of a step of 1,100 ms when it ran on repeated pixels.
+    The large image is never computed. Each of the four positions in a 2x2 block sees 3x3 pixels of the small image, so
+    a 3x3 convolution to four times the channels and depth to space give the same numbers. In `dacn` at width 0.5 the
+    last 5x5 convolution, to one channel, took more than half of a step of 1,100 ms when it ran on repeated pixels.
     """
     spread = _spread(kernel.shape[0])
     small = jnp.einsum("atu,bsv,uvck->tscabk", spread, spread, kernel.astype(jnp.float32))

@@ -1,12 +1,12 @@
 """Several columns of an image as the channels of one pixel, for TPUs.
 
-A TPU lays an activation's channels out in 128 lanes and multiplies 128 x 128 matrices; convolutions of 64 channels fill
-a quarter of them. Where the columns of an image stand side by side in the channels, [b, h, w, c] as [b, h, w / n, n c],
-the same convolution, with a kernel that is zero where a column is out of its reach, fills them: n times the arithmetic
-in a shape that costs half or less. By the TPU compiler's estimate (v5e, two 3x3 convolutions of 64 channels with
-BatchNorm, 32 images of 256 x 256, forward and backward, copies at their borders apart) 25.6 ms become 13.2. The
-rearrangement itself is free only where a whole stage works on it: so the columns are joined at the beginning
-of a stage and split behind its pool.
+A TPU lays the channels of an activation out in 128 lanes and multiplies 128 x 128 matrices; convolutions of 64 channels
+fill a quarter of them. If the columns of an image are placed side by side in the channels, [b, h, w, c] as
+[b, h, w / n, n c], the same convolution fills them, with a kernel that is zero where a column is out of its reach. This
+is n times the arithmetic, in a shape that costs half or less. By the TPU compiler's estimate (v5e, two 3x3 convolutions
+of 64 channels with BatchNorm, 32 images of 256 x 256, forward and backward, without the copies at their borders) it
+takes 13.2 ms instead of 25.6 ms. The rearrangement costs nothing only if all layers of a stage work on it: so the
+columns are joined at the beginning of a stage and split after its pool.
 """
 
 import dataclasses
@@ -29,23 +29,23 @@ LANES = 128
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """An image of which several neighbouring columns stand side by side in the channels: (column, channel)."""
+    """An image with several neighbouring columns side by side in the channels, ordered by (column, channel)."""
 
     pixels: Float[Array, "b h w2 c2"]
     count: int = dataclasses.field(metadata={"static": True})
-    """How many columns are one."""
+    """The number of columns that are joined into one."""
 
 
 Image = Float[Array, "b h w c"] | Columns
-"""What layers are given: within a `stage` for TPUs, columns side by side."""
+"""The input of layers: an array or, within a `stage` on TPU, columns side by side."""
 AnyImage = TypeVar("AnyImage", Array, Columns)
 
 
 def stage(layers: Callable[[Image], Image], x: Float[Array, "b h w c"], channels: int) -> Float[Array, "b h2 w2 c2"]:
-    """`layers(x)`: convolutions of stride 1 to `channels` each, and a 2x2 max pool at the end.
+    """`layers(x)`, where the layers are convolutions of stride 1 to `channels` each and a 2x2 max pool at the end.
 
-    On TPU they work on columns side by side where the channels leave lanes empty, and where those of the result do, the
-    batch is laid in the lanes.
+    On TPU they work on columns side by side if the channels leave lanes empty. If the channels of the result leave
+    lanes empty, the batch is laid out in the lanes (see `batch_in_lanes`).
     """
     target = current()
     if target.platform != "tpu":
@@ -57,15 +57,15 @@ def stage(layers: Callable[[Image], Image], x: Float[Array, "b h w c"], channels
 
 
 def columns_for(channels: int, width: int) -> int:
-    """How many columns of `width` fill the lanes with `channels` channels each; 1: leave them as they are."""
+    """How many of `width` columns with `channels` channels to join so that they fill the lanes; 1 means none."""
     count = LANES // channels
-    while count > 1 and width % (2 * count):  # a pool must be able to follow
+    while count > 1 and width % (2 * count):  # the pool at the end of the stage must divide the joined columns
         count //= 2
     return max(1, count)
 
 
 def join(x: Float[Array, "b h w c"], count: int) -> Image:
-    """`count` neighbouring columns side by side; of 1 the image as it is."""
+    """The image with `count` neighbouring columns side by side; with a count of 1 the image as it is."""
     batch, height, width, channels = x.shape
     return Columns(x.reshape(batch, height, width // count, count * channels), count) if count > 1 else x
 
@@ -79,13 +79,12 @@ def split(x: Image) -> Float[Array, "b h w c"]:
 
 
 def batch_in_lanes(x: Float[Array, "b h w c"], devices: int) -> Float[Array, "b h w c"]:
-    """The same numbers; where the channels leave lanes empty and a device's share of the batch does not, the compiler
-    is told to lay the batch in the lanes.
+    """The same numbers, with the batch laid out in the lanes if it fills them on each device and the channels do not.
 
-    Left to itself it lays 64 channels in 128 lanes between two stages. By its estimate, on a v5e with 128 images of
-    256 x 256, the second convolution of `fcn`, its pool and the two convolutions behind take 88.0 ms laid out like this
-    and 94.7 without. What took longer at 32 images (21.1 ms): two rows stacked in the channels 22.3, pairs of pooled
-    columns packed for one convolution 28.2, for one convolution of even and one of odd columns 27.1.
+    By default the compiler lays 64 channels out in 128 lanes between two stages. By its estimate, on a v5e with 128
+    images of 256 x 256, the second convolution of `fcn`, its pool and the two convolutions after it take 88.0 ms with
+    this layout and 94.7 ms without. Slower alternatives at 32 images (21.1 ms): two rows stacked in the channels 22.3,
+    pairs of pooled columns packed for one convolution 28.2, for one convolution of even and one of odd columns 27.1.
     """
     if x.shape[3] >= LANES or x.shape[0] % (LANES * devices):
         return x
@@ -93,7 +92,7 @@ def batch_in_lanes(x: Float[Array, "b h w c"], devices: int) -> Float[Array, "b 
 
 
 def conv2d(x: Columns, kernel: Float[Array, "i j c k"], *, stride: int = 1, padding: str = "SAME") -> Columns:
-    """SAME convolution of stride 1 with the odd-sided kernel of the image whose columns stand side by side.
+    """SAME convolution of stride 1 of an image with its columns side by side; the sides of the kernel are odd.
 
     Raises:
         ValueError: another stride or padding.
@@ -108,17 +107,18 @@ def conv2d(x: Columns, kernel: Float[Array, "i j c k"], *, stride: int = 1, padd
 
 
 def _taps(width: int, columns: int) -> np.ndarray:
-    """[tap of the kernel, tap of the wide one, column read, column written]: 1 where they are the same pixel."""
+    """[tap of the kernel, tap of the wide kernel, column read, column written]: true where both taps see one pixel."""
     reach = -(-(width // 2) // columns)
     tap, wide, read, written = np.indices((width, 2 * reach + 1, columns, columns))
     return written + tap - width // 2 == (wide - reach) * columns + read
 
 
 def max_pool(x: Columns, size: int = 2) -> Columns:
-    """2x2 max pool: half as many columns stand side by side in the result.
+    """2x2 max pool; the result has half as many columns side by side.
 
-    Rows first, then slices of the channels. By the TPU compiler's estimate, with the convolutions around it, 19.6 ms;
-    with pairs of rows as a maximum of slices 25.8; with an axis for the pairs of columns the pool alone takes 19.3.
+    Rows are pooled first, then slices of the channels. By the TPU compiler's estimate it takes 19.6 ms together with
+    the convolutions around it; with pairs of rows as a maximum of slices 25.8 ms; with an axis for the pairs of columns
+    the pool alone takes 19.3 ms.
 
     Raises:
         ValueError: another size.

@@ -1,4 +1,4 @@
-"""XLA's own convolution and pool: what runs where no other formulation is faster, and what the others must equal."""
+"""XLA's own convolution and pool: used where no other formulation is faster, and the reference for the others."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 Padding = str | Sequence[tuple[int, int]]
-"""`SAME`, `VALID`, or pixels (before, after) along rows and columns."""
+"""`SAME`, `VALID`, or the numbers of pixels (before, after) along rows and along columns."""
 
 
 def conv2d(
@@ -24,5 +24,5 @@ def conv2d(
 
 
 def max_pool(x: Float[Array, "b h w c"], size: int = 2) -> Float[Array, "b h2 w2 c"]:
-    """Maximum of `size` x `size` pixels with the same stride, by `reduce_window`."""
+    """Maximum over `size` x `size` pixels with a stride of `size`, by `reduce_window`."""
     return nnx.max_pool(x, window_shape=(size, size), strides=(size, size))

@@ -1,4 +1,4 @@
-"""VALID convolution followed by a max pool: of one channel to few as one matrix product."""
+"""VALID convolution followed by a max pool; from one channel to few channels as one matrix product."""
 
 import functools
 
@@ -12,14 +12,14 @@ from hep2jax.ops.pooling import max_pool
 from hep2jax.ops.targets import current
 
 BLOCK = 8
-"""Outputs of a row that `as_product` computes together."""
+"""Number of outputs in a row that `as_product` computes together."""
 
 
 def conv_pool(x: Float[Array, "b h w c"], kernel: Float[Array, "i j c k"], pool: int) -> Float[Array, "b h2 w2 k"]:
     """VALID convolution and a max pool of `pool` x `pool` pixels.
 
-    On CPU and TPU one matrix product where the image has one channel and the sizes divide (see `as_product`); else the
-    convolution, on CPU in blocks of columns (see `blocks`), and then `max_pool`.
+    On CPU and TPU it is one matrix product if the image has one channel and the sizes are divisible (see `as_product`).
+    Otherwise it is the convolution, on CPU in blocks of columns (see `blocks`), and then `max_pool`.
     """
     platform, (_, height, width, channels) = current().platform, x.shape
     if platform in ("cpu", "tpu") and channels == 1 and divides(height, width, kernel.shape[0], pool):
@@ -38,20 +38,21 @@ def divides(height: int, width: int, kernel_size: int, pool: int) -> bool:
 def as_product(image: Float[Array, "b h w 1"], kernel: Float[Array, "i j 1 k"], pool: int) -> Float[Array, "b h2 w2 k"]:
     """VALID convolution and a max pool of `pool` x `pool`, as one matrix product; equal maxima share the gradient.
 
-    The rows of the left matrix are windows: the pixels that `pool` x `BLOCK` outputs see. The right one repeats the
-    kernel at each of their positions, those first that come first in their pooled pixels: so the pool is a maximum of
-    contiguous slices, and its gradient enters the kernel's without being put in order. Twice the arithmetic of the
-    convolution, in a shape (112 x 96 for `gao` instead of 49 x 6) that the processor multiplies at full speed.
+    The rows of the left matrix are windows: the pixels that `pool` x `BLOCK` outputs see. The right matrix repeats the
+    kernel at each position of these outputs, ordered by their position in the pooled pixel. So the pool is a maximum of
+    contiguous slices, and its gradient enters the kernel's gradient without being reordered. This is twice the
+    arithmetic of the convolution, in a shape (112 x 96 for `gao` instead of 49 x 6) that the processor multiplies at
+    full speed.
 
-    `gao`'s first layer, 64 cells of 78 x 78, forward and kernel's gradient, processor time of one busy core: 31 ms as
-    windows of one row with a pool after them, 34 ms as here with JAX's gradients. The whole network takes 51 ms as
-    here, 135 by XLA alone. In earlier rounds, two busy cores: all by XLA 145 ms; elementwise pools 109; channels
-    padded to 8 95; shifted images 297; patches 131; windows of one row 41.
+    Alternatives for `gao`'s first layer, with 64 cells of 78 x 78, forward and kernel's gradient, processor time of one
+    busy core: 31 ms as windows of one row with a pool after them, 34 ms as here with JAX's gradients. The whole network
+    takes 51 ms as here, and 135 ms by XLA alone. In earlier rounds with two busy cores: all by XLA 145 ms; elementwise
+    pools 109; channels padded to 8 95; shifted images 297; patches 131; windows of one row 41.
 
     On TPUs (libtpu 0.0.52, 128 cells on a v5e) the compiler did not finish the gradient of such a kernel as a
-    convolution within four minutes; this takes it 23 s, and the layer 0.2 ms by its estimate.
+    convolution within four minutes. It compiles this in 23 s, and estimates 0.2 ms for the layer.
 
-    See `divides` for the sizes that it takes.
+    `divides` tells which sizes are allowed.
     """
     return _forward(image, kernel, pool)[0]
 
@@ -74,7 +75,7 @@ def _backward(pool: int, residuals: tuple[Array, ...], cotangent: Array) -> tupl
     spread = jnp.concatenate([jnp.where(won, share, 0) for won in winners], axis=1)
     gradient = lax.dot_general(windows.astype(jnp.float32), spread, (((0,), (0,)), ((), ())))
     (kernel_gradient,) = jax.vjp(lambda kernel: _matrix(kernel, pool), kernel.astype(jnp.float32))[1](gradient)
-    # Nobody asks for the gradient of a network's input: then this is never computed.
+    # In training nobody uses the gradient of a network's input; then XLA does not compute this.
     (image_gradient,) = jax.vjp(lambda image: _forward(image, kernel, pool)[0], image)[1](cotangent)
     return image_gradient, kernel_gradient.astype(kernel.dtype)
 
@@ -83,7 +84,7 @@ as_product.defvjp(_forward, _backward)
 
 
 def _matrix(kernel: Float[Array, "i j 1 k"], pool: int) -> Float[Array, "window output"]:
-    """Outputs by (row and column in the pooled pixel, pooled pixel of the block, channel)."""
+    """The right matrix; outputs are ordered by (row and column in the pooled pixel, pooled pixel of block, channel)."""
     placed = [
         jnp.pad(kernel[:, :, 0], ((row, pool - 1 - row), (column + left, BLOCK - 1 - column - left), (0, 0)))
         for row in range(pool)
@@ -94,7 +95,7 @@ def _matrix(kernel: Float[Array, "i j 1 k"], pool: int) -> Float[Array, "window 
 
 
 def _windows(image: Float[Array, "b h w"], kernel: Array, pool: int) -> Float[Array, "place window"]:
-    """For each block of `pool` x `BLOCK` outputs the pixels that they see, row by row."""
+    """The left matrix: for each block of `pool` x `BLOCK` outputs the pixels that they see, row by row."""
     rows, columns = kernel.shape[0] + pool - 1, kernel.shape[1] + BLOCK - 1
     batch, height, width = image.shape
     high, wide = (height - rows + pool) // pool, (width - columns + BLOCK) // BLOCK
@@ -107,7 +108,7 @@ def _windows(image: Float[Array, "b h w"], kernel: Array, pool: int) -> Float[Ar
 
 
 def _padded(x: Array, axis: int, length: int) -> Array:
-    """The first `length` entries along an axis, zeros where there are none."""
+    """The first `length` entries along an axis, followed by zeros if there are fewer."""
     widths = [(0, 0)] * x.ndim
     widths[axis] = (0, max(0, length - x.shape[axis]))
     return lax.slice_in_dim(jnp.pad(x, widths), 0, length, axis=axis)

@@ -1,4 +1,4 @@
-"""What a network is traced for: the operations of this package choose their formulation by it."""
+"""The target that a network is traced for, by which the operations of this package choose their formulation."""
 
 import dataclasses
 from contextlib import AbstractContextManager
@@ -7,33 +7,33 @@ from typing import Any
 import jax
 
 PLAIN = "plain"
-"""A platform that is none: operations take XLA's own formulation, which every platform runs."""
+"""Not a real platform: it makes operations use XLA's own formulation, which every platform can run."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """The machine that will run what is traced."""
+    """The hardware that will run a traced function."""
 
     platform: str
-    """As `jax.default_backend` names it; those without formulations of their own get the plain ones."""
+    """As `jax.default_backend` names it. Platforms without formulations of their own use the plain ones."""
     devices: int
-    """How many share a batch."""
+    """The number of devices that share a batch."""
 
 
-# A context of JAX's and not a `ContextVar`: it is part of the key of JAX's caches, so that a function that was traced
-# for one target is traced anew for another.
+# A user context of JAX, not a `ContextVar`: it is part of the key of JAX's caches, so that a function that was traced
+# for one target is traced again for another.
 _context: Any = jax.make_user_context(None)
 
 
 def target(platform: str, *, devices: int = 1) -> AbstractContextManager[None]:
-    """Within this context operations are traced for `devices` of `platform`; without one, for the devices at hand.
+    """Within this context operations are traced for `devices` of `platform`; without it, for the devices in use.
 
-    It must be active while a function is traced, which is when it is first called, lowered or differentiated, and not
-    when the network is built.
+    It must be active while a function is traced, which is when the function is first called, lowered or
+    differentiated, not when the network is built.
     """
     return _context(Target(platform, devices))
 
 
 def current() -> Target:
-    """The target of what is being traced."""
+    """The target of the function that is being traced."""
     return _context.value or Target(jax.default_backend(), jax.device_count())

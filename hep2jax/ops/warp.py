@@ -1,8 +1,8 @@
-"""Crop-mirror-rotate on the device: executes the matrices of `data.geometry` inside the compiled step.
+"""Cropping, mirroring and rotation on the device: applies affine matrices to images inside the compiled step.
 
-On TPU, which gathers single pixels slowly, a slab is fetched for each tile of a crop and interpolated by matrix
-products with hat functions; its weights are bfloat16, so a grey level is off by up to about one. Other platforms gather
-the pixels that each pixel of the crop lies between.
+A TPU gathers single pixels slowly. There a slab of rows is fetched for each tile of a crop and interpolated by matrix
+products with hat functions, whose weights are bfloat16, so that a grey level can be off by up to about one. Other
+platforms gather the neighbouring pixels of each pixel of the crop.
 """
 
 from typing import Any
@@ -17,20 +17,20 @@ from hep2jax.ops.targets import current
 _TILE = 128
 """Side of the tiles of a crop on TPU. 32 crops of 256 x 256 on a v5e, by the TPU compiler's estimate: 10.0 ms with
 tiles of 64, 9.2 with 128, 10.0 with 256; with square windows instead of slabs over the whole width 67 ms (tiles of
-128), as columns do not lie together in memory. 128 cells of 78 x 78: 0.7 ms where slabs are whole canvases, else
+128), because columns are not contiguous in memory. 128 cells of 78 x 78: 0.7 ms if slabs are whole canvases, else
 1.8."""
 
-_NEARLY = 16  # rows that are not worth a slice: whole canvases are fetched in one go
+_NEARLY = 16  # a slab that leaves out at most so many rows is not worth slicing: the whole canvas is fetched
 
 Matrices = Float32[Array, "batch 2 3"]
 
 
 def crops(batch: dict[str, Any], constants: dict[str, Any], *, size: int, stretch: float = 1.0) -> dict[str, Any]:
-    """A batch of `index` and `warp` → a batch of `image` (float32 grey levels) and, of fields, `labels` (uint8).
+    """Replace `index` and `warp` in a batch by `image` (float32 grey levels) and, for fields, `labels` (uint8).
 
-    `constants` holds `pictures` [n, height, width] and, of fields, `label_maps`: canvases that contain every pixel
-    which the matrices of a run can reach (see `data.canvases`). A batch that has an image is returned as it is. `size`
-    and `stretch` as in `bilinear`.
+    `constants` holds `pictures` [n, height, width] and, for fields, `label_maps`: canvases that contain every pixel
+    which the matrices of a run can reach (see `data.canvases`). A batch that already has an image is returned as it is.
+    `size` and `stretch` are as in `bilinear`.
     """
     if "image" in batch:
         return batch
@@ -49,14 +49,14 @@ def bilinear(
     *,
     stretch: float = 1.0,
 ) -> Float32[Array, "batch size size"]:
-    """Crops of `pictures[index]` by bilinear interpolation, as `geometry.warp_image` makes them before it rounds.
+    """Crops of `pictures[index]` by bilinear interpolation; `geometry.warp_image` gives the same, but rounded.
 
     Args:
-        pictures: canvases that hold every pixel which the matrices reach.
-        index: which picture each crop is cut from.
-        matrices: crop (x, y, 1) → canvas (x, y), pixel centres at whole numbers.
-        size: side of the crops.
-        stretch: the most canvas pixels that one pixel of the crop spans; bounds the slabs.
+        pictures: canvases that contain every pixel which the matrices reach.
+        index: the picture that each crop is cut from.
+        matrices: map crop (x, y, 1) to canvas (x, y), with pixel centres at whole numbers.
+        size: side of the crops, in pixels.
+        stretch: the largest number of canvas pixels that one pixel of the crop spans; it limits the size of the slabs.
     """
     if current().platform == "tpu":
         return _by_products(pictures, index, matrices, size, stretch, _hat).astype(jnp.float32)
@@ -77,7 +77,7 @@ def nearest(
     *,
     stretch: float = 1.0,
 ) -> UInt8[Array, "batch size size"]:
-    """Crops of class masks: the label of the nearest pixel; arguments as in `bilinear`."""
+    """Crops of class masks, with the label of the nearest pixel; arguments as in `bilinear`."""
     if current().platform == "tpu":
         return _by_products(label_maps, index, matrices, size, stretch, _box).astype(jnp.uint8)
     x, y = (jnp.floor(places + 0.5).astype(jnp.int32) for places in _places(matrices, size))
@@ -85,7 +85,7 @@ def nearest(
 
 
 def _places(matrices: Matrices, size: int) -> tuple[Array, Array]:
-    """Canvas x and y of each pixel of the crops, float32 [batch, size, size] each."""
+    """Canvas coordinates x and y of each pixel of the crops, float32 [batch, size, size] each."""
     across = jnp.arange(size, dtype=jnp.float32)
     a, b, c = jnp.moveaxis(matrices, 2, 0)[..., None, None]
     x, y = jnp.moveaxis(a * across + b * across[:, None] + c, 1, 0)
@@ -93,17 +93,17 @@ def _places(matrices: Matrices, size: int) -> tuple[Array, Array]:
 
 
 def _reader(pictures: Array, index: Array, x: Array, y: Array) -> Any:
-    """`read(dx, dy)`: the pixels that far from (x, y), float32."""
-    count = index[:, None, None]
+    """`read(dx, dy)`, which returns the pixels at (x + dx, y + dy), float32."""
+    picture = index[:, None, None]
 
     def read(dx: int, dy: int) -> Array:
-        return pictures.at[count, y + dy, x + dx].get(mode="promise_in_bounds").astype(jnp.float32)
+        return pictures.at[picture, y + dy, x + dx].get(mode="promise_in_bounds").astype(jnp.float32)
 
     return read
 
 
 def _by_products(pictures: Array, index: Array, matrices: Matrices, size: int, stretch: float, weigh: Any) -> Array:
-    """Crops as sums over slabs: rows by a matrix product, columns by a weighted sum; float32 [batch, size, size]."""
+    """Crops from slabs: rows by a matrix product, columns by a weighted sum; float32 [batch, size, size]."""
     tile = min(size, _TILE)
     count, tiles = len(index), -(-size // tile)
     height, width = pictures.shape[1:]
@@ -122,7 +122,7 @@ def _by_products(pictures: Array, index: Array, matrices: Matrices, size: int, s
 
 
 def _slabs(pictures: Array, index: Array, top: Array, height: int) -> Array:
-    """Rows from `top` on over the whole width, bfloat16 [count, height, width]: exact for 8 bits."""
+    """`height` rows from `top` on over the full width, bfloat16 [count, height, width], which is exact for 8 bits."""
     numbers = lax.GatherDimensionNumbers(offset_dims=(1, 2), collapsed_slice_dims=(0,), start_index_map=(0, 1))
     sizes, mode = (1, height, pictures.shape[2]), lax.GatherScatterMode.PROMISE_IN_BOUNDS
     return lax.gather(pictures, jnp.stack([index, top], axis=1), numbers, sizes, mode=mode).astype(jnp.bfloat16)

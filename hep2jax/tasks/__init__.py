@@ -1,4 +1,4 @@
-"""What a network is for: one file for each kind of reading, behind one interface (`base.Task`), and their registry."""
+"""The tasks that networks are trained for: one file for each kind of task, one interface (`base.Task`), a registry."""
 
 from collections.abc import Sequence
 
@@ -31,11 +31,11 @@ __all__ = [
 ]
 
 KINDS: tuple[type[Task], ...] = (FieldTask, CellTask, BagTask, LabelsTask, JointTask)
-"""Every kind of reading; each network on each data set is of one."""
+"""Every kind of task. A network and a data set together determine one of them."""
 
 
 def kind(config: Config) -> type[Task]:
-    """How the configured network reads the configured data set.
+    """The kind of task of the configured network on the configured data set.
 
     Raises:
         UsageError: there is no network of that name.
@@ -45,18 +45,18 @@ def kind(config: Config) -> type[Task]:
 
 
 def resolve(config: Config) -> Config:
-    """The configuration, validated, with what its network supplies, as the input side where `data.crop_size` is 0.
+    """The validated configuration, with the values that its network determines, such as a `data.crop_size` of 0.
 
     Raises:
-        UsageError: a value that cannot be; the message names its key.
+        UsageError: a value is invalid; the message names its key.
     """
     configs.validate(config)
     configs.check_choice("data.name", config.data.name, tuple(prepare.BUILDERS))
     task = kind(config)
-    if config.augment.mixup and not task.takes_blends:
+    if config.augment.mixup and not task.supports_mixup:
         raise UsageError(
-            f"augment.mixup={config.augment.mixup}: only networks of cells are trained on blends, and "
-            f"model.name='{config.model.name}' is none"
+            f"augment.mixup={config.augment.mixup}: only networks that classify cells can be trained with mixup, and "
+            f"model.name='{config.model.name}' is not one of them"
         )
     return task.resolve(config)
 
@@ -67,10 +67,10 @@ def load(config: Config) -> Task:
 
 
 def patterns(config: Config) -> tuple[str, ...]:
-    """The patterns of the configured data set, in the order of their labels; the set need not be there."""
+    """The patterns of the configured data set, in the order of their labels. The set itself need not be prepared."""
     return kind(config).patterns(config)
 
 
 def num_outputs(config: Config, classes: Sequence[str]) -> int:
-    """Channels of the configured network's output: the patterns, and background where it labels pixels with them."""
+    """Channels of the configured network's output: one per pattern, and one for background if it labels pixels."""
     return kind(config).count_outputs(classes)

@@ -1,4 +1,4 @@
-"""Reading specimens from tiles of their fields: a pattern for each field alone, and for all fields of a specimen."""
+"""Reading specimens from tiles of their fields: one pattern for each field, and one for all fields of a specimen."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -34,14 +34,14 @@ from hep2jax.training.state import Network
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BagReading:
-    """What the network says of one picture; any pictures pool to exactly what one bag of all their tiles gives."""
+    """The network's output for one image. Pooled readings equal the output for one bag of all tiles of their images."""
 
     logits: Float[np.ndarray, " pattern"]
-    """Of the picture's tiles as one bag, float64."""
+    """Logits of the image's tiles as one bag, float64."""
     mass: float
-    """Logarithm of the sum of exp(score) over the tiles: a picture's weight among pictures is the softmax of it."""
+    """Logarithm of the sum of exp(score) over the tiles. Its softmax over images is the weight of each image."""
     attention: Float[np.ndarray, " tile"]
-    """Weight of each tile in the picture's bag, of sum 1: where the network looked."""
+    """Weight of each tile in the image's bag, with sum 1: where the network looked."""
     corners: Int[np.ndarray, "tile 2"]
     """(y, x) of each tile's first pixel at working resolution."""
 
@@ -50,18 +50,18 @@ _READING_ARRAYS = {"logits": np.float64, "attention": np.float64, "corners": np.
 
 
 def to_record(reading: BagReading) -> dict[str, Any]:
-    """A reading, and what a result adds to it, for JSON."""
+    """A reading for JSON, including the fields that a result adds to it."""
     return dataclasses.asdict(reading) | {name: getattr(reading, name).tolist() for name in _READING_ARRAYS}
 
 
 def from_record(record: dict[str, Any]) -> dict[str, Any]:
-    """Inverse of `to_record`, as arguments by name."""
+    """Inverse of `to_record`, as keyword arguments."""
     return record | {name: np.array(record[name], dtype) for name, dtype in _READING_ARRAYS.items()}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BagResult(BagReading):
-    """What one field adds to every metric."""
+    """What one field contributes to the metrics."""
 
     number: int
     specimen: str
@@ -70,47 +70,52 @@ class BagResult(BagReading):
 
     @property
     def identifier(self) -> str:
-        """That of the field's item."""
+        """The identifier of the field's item."""
         return f"{self.specimen}-{self.number}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BagMetrics:
-    """The metrics of some fields, and of their specimens."""
+    """The metrics of some fields and of their specimens."""
 
     fields: ClassificationMetrics = dataclasses.field(metadata=INLINE)
-    """Each field read by itself."""
+    """With each field classified by itself."""
     specimen: ClassificationMetrics
-    """Each specimen read from all its fields."""
+    """With each specimen classified from all its fields."""
 
 
 def pooled(results: Sequence[BagResult]) -> Float[np.ndarray, " pattern"]:
-    """Probability of each pattern from all tiles of these fields as one bag, float64, whatever their order."""
-    weights = softmax([row.mass for row in results])
-    return softmax(weights @ np.stack([row.logits for row in results]))
+    """Probability of each pattern, float64, from all tiles of these fields as one bag. The order does not matter."""
+    weights = softmax([result.mass for result in results])
+    return softmax(weights @ np.stack([result.logits for result in results]))
 
 
-def _as_it_is(output: TileOutput) -> TileOutput:
-    """Tiles are pooled before anything becomes a probability."""
+def _undecoded(output: TileOutput) -> TileOutput:
+    """The output as it is: tiles are pooled before their logits become probabilities."""
     return output
 
 
 class BagEvaluator:
-    """A network's compiled forward pass over tiles, and what it says of whole pictures."""
+    """A network's compiled forward pass over tiles, and its output for whole images."""
 
     def __init__(self, config: Config, network: Network, mesh: jax.sharding.Mesh) -> None:
-        self._reader = TileReader(config, network, mesh, _as_it_is)
+        self._reader = TileReader(config, network, mesh, _undecoded)
 
-    def read(self, parameters: Parameters, pictures: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[BagReading]:
-        """What the network says of (uint8 [h, w], tone_curve float32 [4]) pairs, each a bag, in order."""
-        said: list[list[Any]] = []
-        for tile, output in self._reader.read(parameters, pictures):
-            said += [[] for _ in range(len(said), tile.image + 1)]
-            said[tile.image].append((output.logits, output.attention, (tile.top, tile.left)))
-        return [_pool_tiles(*zip(*rows, strict=True)) for rows in said]
+    def read(self, parameters: Parameters, bags: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[BagReading]:
+        """The readings of images, each as one bag, in order.
+
+        Args:
+            parameters: (params, batch_stats).
+            bags: (uint8 [h, w], tone_curve float32 [4]) pairs, see `steps.normalise`.
+        """
+        outputs: list[list[Any]] = []  # of the tiles of each image
+        for tile, output in self._reader.read(parameters, bags):
+            outputs += [[] for _ in range(len(outputs), tile.image + 1)]
+            outputs[tile.image].append((output.logits, output.attention, (tile.top, tile.left)))
+        return [_pool_tiles(*zip(*tiles, strict=True)) for tiles in outputs]
 
     def measure(self, parameters: Parameters, fields: Sequence[Field]) -> list[BagResult]:
-        """Results of the fields, in order."""
+        """The results of the fields, in order."""
         readings = self.read(parameters, ((field.working_image, plain_tone_curve(field)) for field in fields))
         return [_result(field, reading) for field, reading in zip(fields, readings, strict=True)]
 
@@ -137,7 +142,7 @@ def _pool_tiles(logits: Sequence, scores: Sequence, corners: Sequence) -> BagRea
 
 
 class BagReader(Reader):
-    """Of networks that read tiles: all tiles of all fields are one bag."""
+    """Reads with networks that take tiles: all tiles of all fields of a specimen form one bag."""
 
     evaluator_class = BagEvaluator
 
@@ -156,13 +161,13 @@ class BagReader(Reader):
 
     @override
     def row(self, name: str, reading: Reading) -> dict[str, Any]:
-        """With the probability of the pattern, then that of every pattern."""
-        shares = reading.rounded
-        return super().row(name, reading) | {"probability": shares[reading.pattern], **shares}
+        """The common columns, the probability of the pattern, then that of every pattern."""
+        probabilities = reading.rounded
+        return super().row(name, reading) | {"probability": probabilities[reading.pattern], **probabilities}
 
 
 class BagTask(Task[BagResult, BagMetrics]):
-    """Fields as bags of tiles: one pattern a specimen, of which nothing but the pattern is learnt from."""
+    """Classification of specimens by bags of tiles from their fields; it learns from the specimens' patterns alone."""
 
     networks = models.BAG_READERS
     reader_class = BagReader
@@ -198,7 +203,7 @@ class BagTask(Task[BagResult, BagMetrics]):
         labels = batch["labels"]
         return losses.cell_loss(mil.pool(output, len(labels)), labels, image, class_weights, config.loss)
 
-    decode = staticmethod(_as_it_is)
+    decode = staticmethod(_undecoded)
 
     @override
     def stream(self, indices: Sequence[int], rows: meshes.Rows) -> Stream:
@@ -210,14 +215,14 @@ class BagTask(Task[BagResult, BagMetrics]):
 
     @override
     def metrics(self, results: Sequence[BagResult]) -> BagMetrics:
-        specimens = group_by(results, lambda row: row.specimen)
+        specimens = group_by(results, lambda result: result.specimen)
         return BagMetrics(
-            fields=self._classification([[row] for row in results]),
+            fields=self._classification([[result] for result in results]),
             specimen=self._classification(list(specimens.values())),
         )
 
     def _classification(self, groups: Sequence[Sequence[BagResult]]) -> ClassificationMetrics:
-        """Every group of fields is one bag."""
+        """Metrics with every group of fields as one bag."""
         return classification_metrics(
             [group[0].truth for group in groups],
             [int(pooled(group).argmax()) for group in groups],
@@ -234,20 +239,20 @@ class BagTask(Task[BagResult, BagMetrics]):
 
     @override
     def score(self, measured: BagMetrics) -> float:
-        """MCA of the specimens; that of the fields decides between equals."""
+        """MCA of the specimens; between equal ones, MCA of the fields decides."""
         return float(measured.specimen.mca) + 1e-3 * float(measured.fields.mca)
 
     @override
-    def describe(self, side: str, measured: BagMetrics) -> str:
+    def describe(self, split: str, measured: BagMetrics) -> str:
         fields, specimen = measured.fields, measured.specimen
         return (
-            f"{side}: {specimen.num_specimens} specimens: MCA {specimen.mca}, ACA {specimen.aca}; "
+            f"{split}: {specimen.num_specimens} specimens: MCA {specimen.mca}, ACA {specimen.aca}; "
             f"{fields.num_examples} fields one by one: MCA {fields.mca}"
         )
 
     @override
     def details(self, measured: BagMetrics) -> list[str]:
-        """The recall of each pattern, of specimens."""
+        """The recall of each pattern over specimens."""
         return [describe_recalls(measured.specimen)]
 
     @override
@@ -260,5 +265,5 @@ class BagTask(Task[BagResult, BagMetrics]):
 
     @override
     def gallery(self, indices: Sequence[int], results: Sequence[BagResult]) -> list[report.GalleryItem]:
-        """None: the page's pictures compare masks. `report/records.json` says where the network looked."""
+        """Empty, as the page's pictures compare masks; `report/records.json` holds where the network looked."""
         return []

@@ -1,4 +1,4 @@
-"""The interface of a kind of reading: everything that training, evaluation, prediction and the report ask of it."""
+"""The interface of a kind of task: everything that training, evaluation, prediction and the report need from it."""
 
 import abc
 import dataclasses
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 BatchShapes = dict[str, jax.ShapeDtypeStruct]
 
 
-def image_shapes(config: Config, images: int) -> BatchShapes:
-    """The part of a batch that every kind has: `image` and `tone_curve` of as many images."""
+def image_shapes(config: Config, num_images: int) -> BatchShapes:
+    """The part of a batch that every kind of task has: `image` and `tone_curve`."""
     side = config.data.crop_size
-    shapes = {"image": ((images, side, side), np.uint8), "tone_curve": ((images, 4), np.float32)}
+    shapes = {"image": ((num_images, side, side), np.uint8), "tone_curve": ((num_images, 4), np.float32)}
     return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
 
 
@@ -48,15 +48,15 @@ SPECIMENS_AND_IMAGES = report.Layout(
     ),
     pictures=report.FieldPictures(),
 )
-"""What the report shows where images are read and, from them, specimens."""
+"""What the report shows of tasks that classify images and, from them, specimens."""
 
 
 class Identified(Protocol):
-    """Belongs to one example."""
+    """Something that belongs to one example."""
 
     @property
     def identifier(self) -> str:
-        """That of the example's item."""
+        """The identifier of the example's item."""
         ...
 
 
@@ -64,18 +64,18 @@ Result = TypeVar("Result", bound=Identified)
 """What an evaluation measured of one example."""
 
 Metrics = TypeVar("Metrics", bound="DataclassInstance")
-"""The metrics of some results: a frozen record, which `metrics.to_dict` turns into what `report/metrics.json` holds."""
+"""The metrics of some results: a frozen record, which `metrics.to_dict` turns into entries of `report/metrics.json`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SplitMetrics(Generic[Metrics]):
-    """The metrics of one side of a partition, and under what conditions they were measured."""
+    """The metrics of one split of a partition, and the conditions under which they were measured."""
 
     measured: Metrics = dataclasses.field(metadata=INLINE)
     protocol: str
     """How the data set was divided, in words."""
     specimen_leakage: bool
-    """Whether the network was trained on specimens of this side."""
+    """Whether the network was trained on specimens of this split."""
     leakage_note: str
     """The same in words."""
 
@@ -85,7 +85,7 @@ class Stream(Protocol):
 
     @property
     def store(self) -> dict[str, np.ndarray]:
-        """Arrays that the devices keep, with `data.warp=device`; else empty."""
+        """Arrays that stay on the devices during training, with `data.warp=device`; otherwise empty."""
         ...
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
@@ -97,7 +97,7 @@ class Stream(Protocol):
         ...
 
     def frequencies(self) -> np.ndarray:
-        """Share of each output channel in the truth of what batches hold, under `data.balance`; float64 [outputs]."""
+        """Share of each output channel in the labels of the batches, under `data.balance`; float64 [outputs]."""
         ...
 
 
@@ -110,35 +110,35 @@ class Evaluator(Generic[Result]):
         self._examples, self._measure = examples, measure
 
     def measure(self, parameters: Parameters, indices: Sequence[int]) -> list[Result]:
-        """Results of the chosen examples, in order."""
+        """The results of the examples with these indices, in order."""
         return list(self._measure(parameters, [self._examples[i] for i in indices]))
 
 
 class Task(abc.ABC, Generic[Result, Metrics]):
-    """A kind of reading: what its networks are fed, learn, say and are measured by; an instance is a data set for it.
+    """A kind of task: inputs, loss, decoding and metrics of its networks. An instance also holds a data set.
 
     Class attributes:
-        networks: class of each `model.name` that reads this way.
+        networks: class of the network, by `model.name`, for each network with this task.
         layout: what the report shows.
         reader_class: reads a user's images with a trained network of this kind.
-        takes_blends: whether an example may be a blend of two (see `augment.mixup`).
-        truth_in_words: what the data set knows of an example, for messages.
-        compile_batches: images per chip that `--mode=compile` tries, unless told.
+        supports_mixup: whether networks can be trained on blends of two examples (see `augment.mixup`).
+        truth_description: what the data set knows about an example, for messages.
+        compile_batches: numbers of images per chip that `--mode=compile` tries by default.
 
     Attributes:
-        config: of the experiment.
-        name: of the data set.
+        config: configuration of the experiment.
+        name: name of the data set.
         classes: patterns in the order of their labels.
         items: the examples as protocols see them.
-        examples: what they are of, with pixels and truth: fields, cells or images.
-        notes: what else a reader of the metrics must know of the data, a line each.
+        examples: the examples with pixels and truth: fields, cells or images.
+        notes: what else a reader of the metrics must know about the data, one line each.
     """
 
     networks: ClassVar[Mapping[str, Callable[..., ImageNetwork]]]
     reader_class: ClassVar[type[Reader]]
     layout: ClassVar[report.Layout]
-    takes_blends: ClassVar[bool] = False
-    truth_in_words: ClassVar[str] = "one pattern an image"
+    supports_mixup: ClassVar[bool] = False
+    truth_description: ClassVar[str] = "one pattern per image"
     compile_batches: ClassVar[tuple[int, ...]] = (16, 32, 64)
 
     config: Config
@@ -148,11 +148,11 @@ class Task(abc.ABC, Generic[Result, Metrics]):
     examples: Sequence[Any]
     notes: tuple[str, ...] = ()
 
-    # Of the kind: known without a data set.
+    # What is known of the kind of task without a data set.
 
     @classmethod
     def reads(cls, config: Config) -> bool:
-        """Whether the configured network reads the configured data set this way."""
+        """Whether this is the task of the configured network on the configured data set."""
         return config.model.name in cls.networks
 
     @classmethod
@@ -162,14 +162,17 @@ class Task(abc.ABC, Generic[Result, Metrics]):
 
     @classmethod
     def patterns(cls, config: Config) -> tuple[str, ...]:
-        """The patterns of the configured data set, in the order of their labels; the set need not be there."""
+        """The patterns of the configured data set, in the order of their labels. The set need not be prepared."""
         return tuple(prepare.features(config.data.name, config.data.builder_config)["pattern"].names)
 
     @classmethod
     def resolve(cls, config: Config) -> Config:
-        """The configuration with what the network supplies where a key leaves it open; UsageError for bad relations.
+        """The configuration with the values that the network determines where a key leaves them open.
 
-        Here: of networks that take images of any side which their stride divides.
+        This implementation is for networks that take images of any side that is a multiple of their stride.
+
+        Raises:
+            UsageError: values do not fit each other or the network.
         """
         configs.check_choice("data.normalise", config.data.normalise, configs.FIELD_NORMALISATIONS)
         sizes = (("data.crop_size", config.data.crop_size), ("evaluation.tile_size", config.evaluation.tile_size))
@@ -191,30 +194,30 @@ class Task(abc.ABC, Generic[Result, Metrics]):
     @classmethod
     @abc.abstractmethod
     def batch_shapes(cls, config: Config, size: int) -> BatchShapes:
-        """What `stream` makes for a global batch of `size`, with crops that the host has cut."""
+        """Shapes and dtypes of a global batch of `size` from `stream`, with crops that are cut on the host."""
 
     @staticmethod
     @abc.abstractmethod
     def loss(
         config: Config, model: Any, image: jax.Array, output: Any, batch: dict[str, jax.Array], class_weights: jax.Array
     ) -> jax.Array:
-        """The scalar to minimise, of the whole (global, sharded) batch.
+        """The scalar to minimise for the whole (global, sharded) batch.
 
         Args:
-            config: of the experiment.
-            model: the network, whose `output` it is for `image`, float32 [images, side, side, 1].
-            image: what it was given.
-            output: what it gave.
-            batch: as of `stream`.
+            config: configuration of the experiment.
+            model: the network.
+            image: its input, float32 [images, side, side, 1].
+            output: its output for `image`.
+            batch: a batch from `stream`.
             class_weights: float32 [outputs].
         """
 
     @staticmethod
     @abc.abstractmethod
     def decode(output: Any) -> Any:
-        """What is averaged over mirrored and rotated views of an image: probabilities wherever that is possible."""
+        """The arrays that are averaged over mirrored and rotated views of an image: probabilities where possible."""
 
-    # Of a data set of the kind.
+    # What needs a data set.
 
     @property
     def num_outputs(self) -> int:
@@ -222,7 +225,7 @@ class Task(abc.ABC, Generic[Result, Metrics]):
         return self.count_outputs(self.classes)
 
     def fingerprint(self, indices: Sequence[int]) -> str:
-        """Tells apart what is learnt from or measured: pixels, truth and names of these examples, and their order."""
+        """Digest of everything that is learnt from or measured: pixels, truth, names and order of these examples."""
         return fingerprint(self.classes, [self._fingerprints[i] for i in indices])
 
     @functools.cached_property
@@ -231,7 +234,7 @@ class Task(abc.ABC, Generic[Result, Metrics]):
 
     @abc.abstractmethod
     def stream(self, indices: Sequence[int], rows: meshes.Rows) -> Stream:
-        """Training batches of these examples; `rows` of each global batch are made here."""
+        """Training batches of these examples; this process makes the `rows` of each global batch."""
 
     @abc.abstractmethod
     def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> Evaluator[Result]:
@@ -239,27 +242,27 @@ class Task(abc.ABC, Generic[Result, Metrics]):
 
     @abc.abstractmethod
     def metrics(self, results: Sequence[Result]) -> Metrics:
-        """The metrics of one side, from the results of its examples."""
+        """The metrics of one split, from the results of its examples."""
 
     @abc.abstractmethod
     def summary(self, measured: Metrics) -> dict[str, float]:
-        """The metrics that one line of `metrics.jsonl` holds, those that are defined."""
+        """The metrics for one line of `metrics.jsonl`, without undefined ones."""
 
     @abc.abstractmethod
     def score(self, measured: Metrics) -> float:
-        """What ranks checkpoints by their validation side; more is better."""
+        """The score that ranks checkpoints on the validation split; higher is better."""
 
     @abc.abstractmethod
-    def describe(self, side: str, measured: Metrics) -> str:
-        """The headline of a side in one line."""
+    def describe(self, split: str, measured: Metrics) -> str:
+        """The headline of a split in one line."""
 
     @abc.abstractmethod
     def details(self, measured: Metrics) -> list[str]:
-        """Further lines about a side, for the terminal."""
+        """Further lines about a split, for the terminal."""
 
     @abc.abstractmethod
     def to_record(self, result: Result) -> dict[str, Any]:
-        """A result for JSON, complete except for pictures."""
+        """A result for JSON, complete except for its images."""
 
     @abc.abstractmethod
     def from_record(self, record: dict[str, Any]) -> Result:
@@ -267,4 +270,4 @@ class Task(abc.ABC, Generic[Result, Metrics]):
 
     @abc.abstractmethod
     def gallery(self, indices: Sequence[int], results: Sequence[Result]) -> report.Gallery:
-        """Pictures of a side for the report."""
+        """Pictures of a split for the report."""

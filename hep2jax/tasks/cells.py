@@ -1,4 +1,4 @@
-"""Reading single cells: a pattern for each cell, and for each specimen the one that prevails among its cells."""
+"""Reading single cells: one pattern for each cell, and for each specimen the most frequent pattern of its cells."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -32,7 +32,7 @@ from hep2jax.training.state import Network
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CellResult:
-    """What one cell adds to every metric."""
+    """What one cell contributes to the metrics."""
 
     identifier: str
     specimen: str
@@ -40,53 +40,53 @@ class CellResult:
     truth: int
     probabilities: Float32[np.ndarray, " pattern"]
     group: str = ""
-    """One name for specimens that repeat each other (see `Item.group`); empty: the specimen stands alone."""
+    """Common name of specimens that repeat each other (see `Item.group`); empty if no other repeats this specimen."""
 
     @property
     def unit(self) -> str:
-        """What counts as one specimen."""
+        """The name of what counts as one specimen: the group, or the specimen if it has none."""
         return self.group or self.specimen
 
     @property
     def prediction(self) -> int:
-        """The most probable pattern, the first of equals."""
+        """The most probable pattern; of equally probable ones the first."""
         return int(self.probabilities.argmax())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SpecimenRow:
-    """One specimen, or several that repeat each other, read by the prevalence of its cells."""
+    """One specimen, or several that repeat each other, read from the most frequent pattern of its cells."""
 
     specimen: str
-    """What counts as one specimen."""
+    """As `CellResult.unit`."""
     pattern: str
-    """The true one."""
+    """The true pattern."""
     prediction: str
     num_cells: int
     right: int
-    """Cells that were read rightly."""
+    """The number of cells whose predicted pattern is right."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SpecimensOfCells:
-    """The specimens, each read by the prevalence of its cells."""
+    """The metrics of specimens, each read from the most frequent pattern of its cells."""
 
     specimen: ClassificationMetrics
     """Specimens that repeat each other count as one, with all their cells."""
     specimens: tuple[SpecimenRow, ...]
     repeated_specimens: tuple[tuple[str, ...], ...]
-    """The names of those that repeat each other, together."""
+    """The names of specimens that repeat each other, one tuple for each group of them."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CellMetrics:
-    """The metrics of some cells, and of their specimens."""
+    """The metrics of some cells and of their specimens."""
 
     cells: ClassificationMetrics = dataclasses.field(metadata=INLINE)
     examples: Literal["cell"] = "cell"
-    """Says in `report/metrics.json` what was classified."""
+    """What was classified, for `report/metrics.json`."""
     of_specimens: SpecimensOfCells | None = dataclasses.field(metadata=INLINE)
-    """None where the specimen of a cell is not known."""
+    """None if the specimen of any cell is unknown."""
 
 
 class CellEvaluator:
@@ -101,20 +101,20 @@ class CellEvaluator:
     def predict(
         self, parameters: Parameters, images: Sequence[np.ndarray], tone_curve: Sequence[np.ndarray]
     ) -> Float32[np.ndarray, "cell pattern"]:
-        """Probabilities of each pattern, in order.
+        """The probability of each pattern for each cell, in order.
 
         Args:
             parameters: (params, batch_stats).
-            images: ready pictures, uint8 (see `cells.preprocess`).
-            tone_curve: their grey-level maps, float32 [4].
+            images: images of cells as `cells.preprocess` returns them, uint8.
+            tone_curve: the tone curve of each image, float32 [4].
         """
         size, side = self._config.evaluation.batch_size, self._config.data.crop_size
         batches = cell_stream.plain_batches(images, tone_curve, size=size, side=side, mesh=self._mesh)
         outputs = (self._predict(*parameters, batch["image"], batch["tone_curve"]) for batch in batches)
-        return np.concatenate(list(feeding.fetched(outputs)))[: len(images)]
+        return np.concatenate(list(feeding.fetched(outputs)))[: len(images)]  # the rest is padding of the last batch
 
     def measure(self, parameters: Parameters, cells: Sequence[Cell]) -> list[CellResult]:
-        """Results of the cells, in order."""
+        """The results of the cells, in order."""
         probabilities = self.predict(parameters, [cell.ready for cell in cells], [cell.tone_curve for cell in cells])
         return [
             CellResult(
@@ -130,7 +130,7 @@ class CellEvaluator:
 
 
 class CellReader(Reader):
-    """Of networks that name the pattern of one cell, cut out."""
+    """Reads with networks that classify the image of one cell."""
 
     reads_specimens = False
     takes_masks = True
@@ -153,15 +153,15 @@ class CellReader(Reader):
 
     @override
     def row(self, name: str, reading: Reading) -> dict[str, Any]:
-        """With the probability of the pattern, then that of every pattern."""
+        """The common columns, the probability of the pattern, then that of every pattern."""
         return super().row(name, reading) | {"probability": reading.rounded[reading.pattern], **reading.rounded}
 
 
 class CellTask(Task[CellResult, CellMetrics]):
-    """Cells by classifiers: one pattern a cell, and the prevalent one of a specimen's cells."""
+    """Classification of cells, and of specimens by the most frequent pattern of their cells."""
 
     networks = models.CLASSIFIERS
-    takes_blends = True
+    supports_mixup = True
     reader_class = CellReader
     layout = report.Layout(
         unit="cell",
@@ -191,7 +191,7 @@ class CellTask(Task[CellResult, CellMetrics]):
     @override
     @classmethod
     def resolve(cls, config: Config) -> Config:
-        """With the network's own input side where `data.crop_size` is 0; the network checks other sides itself."""
+        """Replaces a `data.crop_size` of 0 by the network's own input side; the network checks other sides itself."""
         configs.check_choice("data.normalise", config.data.normalise, configs.CELL_NORMALISATIONS)
         side = config.data.crop_size or cls.networks[config.model.name].side
         return dataclasses.replace(config, data=dataclasses.replace(config.data, crop_size=side))
@@ -211,7 +211,7 @@ class CellTask(Task[CellResult, CellMetrics]):
     @override
     @staticmethod
     def decode(output: ClassifierOutput) -> jax.Array:
-        """Probabilities float32 [cells, patterns]."""
+        """Probabilities, float32 [cells, patterns]."""
         return jax.nn.softmax(output.logits.astype(np.float32), axis=-1)
 
     @override
@@ -224,9 +224,9 @@ class CellTask(Task[CellResult, CellMetrics]):
 
     @override
     def metrics(self, results: Sequence[CellResult]) -> CellMetrics:
-        """Of the cells and, where all are known, of their specimens.
+        """The metrics of the cells and, if the specimen of every cell is known, those of the specimens.
 
-        For the interval, too, specimens that repeat each other are one.
+        Specimens that repeat each other also count as one for the intervals.
         """
         known = all(row.specimen for row in results)
         cells = self._classification(
@@ -241,15 +241,15 @@ class CellTask(Task[CellResult, CellMetrics]):
     def _specimens(self, results: Sequence[CellResult]) -> SpecimensOfCells:
         specimens = group_by(results, lambda row: row.unit)
         votes = [prevalent(rows) for rows in specimens.values()]
-        named = [tuple(sorted({row.specimen for row in rows})) for rows in specimens.values()]
+        names_by_unit = [tuple(sorted({row.specimen for row in rows})) for rows in specimens.values()]
         return SpecimensOfCells(
             specimen=self._classification([rows[0].truth for rows in specimens.values()], votes, list(specimens)),
             specimens=tuple(self._row(rows, vote) for rows, vote in zip(specimens.values(), votes, strict=True)),
-            repeated_specimens=tuple(names for names in named if len(names) > 1),
+            repeated_specimens=tuple(names for names in names_by_unit if len(names) > 1),
         )
 
-    def _classification(self, truth: list[int], read: list[int], groups: list[str]) -> ClassificationMetrics:
-        return classification_metrics(truth, read, groups, self.classes)
+    def _classification(self, truth: list[int], prediction: list[int], groups: list[str]) -> ClassificationMetrics:
+        return classification_metrics(truth, prediction, groups, self.classes)
 
     def _row(self, rows: Sequence[CellResult], vote: int) -> SpecimenRow:
         return SpecimenRow(
@@ -274,9 +274,9 @@ class CellTask(Task[CellResult, CellMetrics]):
         return float(measured.cells.mca)
 
     @override
-    def describe(self, side: str, measured: CellMetrics) -> str:
+    def describe(self, split: str, measured: CellMetrics) -> str:
         cells = measured.cells
-        line = f"{side}: {cells.num_examples} cells: ACA {cells.aca}, MCA {cells.mca}"
+        line = f"{split}: {cells.num_examples} cells: ACA {cells.aca}, MCA {cells.mca}"
         if not measured.of_specimens:
             return line
         specimen = measured.of_specimens.specimen
@@ -284,7 +284,7 @@ class CellTask(Task[CellResult, CellMetrics]):
 
     @override
     def details(self, measured: CellMetrics) -> list[str]:
-        """The recall of each pattern and, of the specimens, how many were read rightly."""
+        """The recall of each pattern and, if specimens are known, how many of them are right."""
         lines = [describe_recalls(measured.cells)]
         if measured.of_specimens:
             rows = measured.of_specimens.specimens
@@ -306,7 +306,7 @@ class CellTask(Task[CellResult, CellMetrics]):
 
     @override
     def gallery(self, indices: Sequence[int], results: Sequence[CellResult]) -> list[report.CellItem]:
-        """Up to `gallery_specimens` cells of each pattern: the surest errors first, then right ones, evenly spread."""
+        """Up to `gallery_specimens` cells of each pattern: the surest errors, then correct cells, evenly spread."""
         limit = self.config.evaluation.gallery_specimens
         items = []
         for pattern in range(len(self.classes)):
@@ -331,6 +331,6 @@ class CellTask(Task[CellResult, CellMetrics]):
 
 
 def prevalent(rows: Sequence[CellResult]) -> int:
-    """The pattern of most cells (Cascio, Taormina, Raso 2019); ties by the mean probability of the tied patterns."""
+    """The pattern of most cells (Cascio, Taormina, Raso 2019); the mean probability decides between tied patterns."""
     counts = np.bincount([row.prediction for row in rows], minlength=len(rows[0].probabilities))
     return voting.prevalent(counts, np.mean([row.probabilities for row in rows], axis=0))

@@ -1,4 +1,4 @@
-"""What an evaluation measured of each field, and the metrics that follow from it: counts first, one division last."""
+"""The result of each field in an evaluation, and the metrics computed from them: counts first, one division last."""
 
 import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
@@ -17,54 +17,54 @@ from hep2jax.specimens import voting
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FieldResult:
-    """What one field adds to every metric; everything except the picture goes into `report/records.json`."""
+    """What one field contributes to the metrics. All of it except `predicted` goes into `report/records.json`."""
 
     number: int
     truth: int
     intensity: str
     score: ImageScore
     baselines: dict[str, ImageScore]
-    """By variant of `classical.segment`, on the same pixels; empty where not asked for."""
+    """Scores of the variants of `classical.segment` on the same pixels; empty unless requested."""
     votes: np.ndarray
     """int64 [K], foreground pixels by pattern."""
     class_counts: np.ndarray
     """int64 [K+1, K+1], pixel classes, rows = truth."""
     predicted: np.ndarray | None = None
-    """uint8 [H, W], 0 background, 1+i pattern; None where read back from JSON."""
+    """uint8 [H, W], 0 is background, 1+i is pattern i; None in a result that was read back from JSON."""
 
     @property
     def identifier(self) -> str:
-        """That of the field's item."""
+        """The identifier of the field's item."""
         return f"{self.specimen}-{self.number}"
 
     @property
     def specimen(self) -> Hashable:
-        """The specimen that the field is of."""
+        """The specimen of the field."""
         return self.score.specimen
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BaselineMetrics:
-    """What a classical segmentation, which names no pattern, achieves on the same fields."""
+    """The metrics of a classical segmentation, which predicts no pattern, on the same fields."""
 
     pixel: SegmentationMetrics
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FieldMetrics:
-    """The metrics of some fields, and of their specimens."""
+    """The metrics of some fields and of their specimens."""
 
     images: ClassificationMetrics = dataclasses.field(metadata=INLINE)
-    """Each field's pattern by the vote of its pixels."""
+    """With the pattern of each field decided by the vote of its pixels."""
     pixel: SegmentationMetrics
     specimen: ClassificationMetrics
-    """Each specimen's pattern by the vote of all its fields' pixels."""
+    """With the pattern of each specimen decided by the vote of the pixels of all its fields."""
     baselines: Mapping[str, BaselineMetrics] = dataclasses.field(metadata=OMIT_EMPTY)
-    """By variant of `classical.segment`; empty where not asked for."""
+    """Metrics of the variants of `classical.segment`; empty unless requested."""
 
 
 def field_metrics(classes: Sequence[str], results: Sequence[FieldResult]) -> FieldMetrics:
-    """The metrics of a side's fields."""
+    """The metrics of the fields of a split."""
     pixel_classes = class_pixel_metrics(np.sum([row.class_counts for row in results], axis=0), classes)
     names = results[0].baselines if results else ()
     return FieldMetrics(
@@ -79,7 +79,7 @@ def field_metrics(classes: Sequence[str], results: Sequence[FieldResult]) -> Fie
 
 
 def _classification(classes: Sequence[str], groups: Sequence[Sequence[FieldResult]]) -> ClassificationMetrics:
-    """Every group of fields (one field, or all of a specimen) gets one pattern by the vote of its pixels."""
+    """Metrics where the vote of its pixels gives each group of fields (one field, or all of a specimen) its pattern."""
     return classification_metrics(
         [group[0].truth for group in groups],
         [vote(group) for group in groups],
@@ -89,17 +89,17 @@ def _classification(classes: Sequence[str], groups: Sequence[Sequence[FieldResul
 
 
 def vote(group: Sequence[FieldResult]) -> int | None:
-    """The pattern that the foreground pixels of these fields name together; None where there are none."""
+    """The pattern by the vote of all foreground pixels of these fields; None if there are none."""
     return voting.vote(np.stack([row.votes for row in group]))
 
 
 def by_specimen(results: Sequence[FieldResult]) -> dict[Hashable, list[FieldResult]]:
-    """The results of each specimen's fields."""
+    """The results of the fields of each specimen."""
     return group_by(results, lambda row: row.specimen)
 
 
 def summary(measured: FieldMetrics) -> dict[str, float]:
-    """The headline metrics of pixels, objects and specimens, flat, for `metrics.jsonl`."""
+    """The headline metrics of pixels, objects and specimens as a flat dictionary, for `metrics.jsonl`."""
     pixel, specimen = measured.pixel, measured.specimen
     return defined_values(
         {
@@ -114,7 +114,7 @@ def summary(measured: FieldMetrics) -> dict[str, float]:
     )
 
 
-def describe_side(name: str, measured: FieldMetrics) -> str:
+def describe_split(name: str, measured: FieldMetrics) -> str:
     """One line: foreground Dice and specimen MCA with their intervals."""
     pixel, specimen = measured.pixel, measured.specimen
     return (
@@ -129,7 +129,7 @@ def describe_pixels(name: str, pixel: SegmentationMetrics) -> str:
 
 
 def to_record(result: FieldResult) -> dict[str, Any]:
-    """A result without its picture, for JSON."""
+    """A result for JSON, without `predicted`."""
     row = {
         "specimen": result.score.specimen,
         "field": result.number,

@@ -1,4 +1,4 @@
-"""Reading whole fields: overlapping tiles, native resolution, counts first and one division last."""
+"""Reading whole fields by segmentation: overlapping tiles, scored at native resolution."""
 
 import dataclasses
 import functools
@@ -34,12 +34,12 @@ from hep2jax.training.state import Network
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FieldReading:
-    """What a network says of one field, at native resolution."""
+    """A network's output for one field, at native resolution."""
 
     foreground: Bool[np.ndarray, "height width"]
-    """What counts as cell, see `counted_cells`."""
+    """The pixels that count as cell, see `counted_cells`."""
     cells: Int[np.ndarray, "height width"] | None
-    """The map of its single cells; None where the nuclear diameter is unknown."""
+    """The label map of the single cells; None if the nuclear diameter is unknown."""
     pattern: Int[np.ndarray, "height width"]
     """0 to patterns - 1; meaningful on the foreground."""
     votes: Int[np.ndarray, " patterns"]
@@ -47,11 +47,11 @@ class FieldReading:
 
 
 class FieldEvaluator:
-    """A network's compiled forward pass over tiles, and what it says of whole fields."""
+    """A network's compiled forward pass over tiles, and its output for whole fields."""
 
     @staticmethod
     def decode(output: Any) -> Any:
-        """Probabilities float32 [tiles, height, width, 1 + patterns] of a segmenter's output."""
+        """Probabilities, float32 [tiles, height, width, 1 + patterns], from the output of a segmenter."""
         return jax.nn.softmax(output.logits.astype(np.float32), axis=-1)
 
     def __init__(self, config: Config, network: Network, mesh: jax.sharding.Mesh) -> None:
@@ -61,12 +61,12 @@ class FieldEvaluator:
     def predict(
         self, parameters: Parameters, images: Iterable[tuple[np.ndarray, np.ndarray]], shapes: Sequence
     ) -> Iterator[np.ndarray]:
-        """Blended probabilities float32 [h, w, K+1] of each working image, in order.
+        """Blended probabilities, float32 [h, w, K+1], of each working image, in order.
 
         Args:
             parameters: (params, batch_stats).
             images: (uint8 [h, w], tone_curve float32 [4]) pairs, see `steps.normalise`.
-            shapes: (h, w) of each of them.
+            shapes: (h, w) of each image.
         """
         blender = tiles.Blender(self._config.evaluation.tile_size, self._config.evaluation.tile_overlap)
         for tile, pixels in self._reader.read(parameters, images):
@@ -75,7 +75,7 @@ class FieldEvaluator:
                 yield blended
 
     def read_pixels(self, parameters: Parameters, fields: Sequence[field_sets.Field]) -> Iterator[FieldReading]:
-        """What the network says of each field, in order: for evaluation, prediction and systems alike."""
+        """The reading of each field, in order. Evaluation, prediction and specimen systems all use this."""
         images = ((field.working_image, plain_tone_curve(field)) for field in fields)
         predictions = self.predict(parameters, images, [field.working_image.shape for field in fields])
         for field, working in zip(fields, predictions, strict=True):
@@ -84,9 +84,9 @@ class FieldEvaluator:
     def measure(
         self, parameters: Parameters, fields: Sequence[field_sets.Field], classes: Sequence[str]
     ) -> list[FieldResult]:
-        """Results of the fields, in order; `classes` are the patterns."""
+        """The results of the fields, in order; `classes` are the patterns."""
         readings = self.read_pixels(parameters, fields)
-        return [self._measure_field(f, r, classes) for f, r in zip(fields, readings, strict=True)]
+        return [self._measure_field(field, reading, classes) for field, reading in zip(fields, readings, strict=True)]
 
     def _measure_field(self, field: field_sets.Field, reading: FieldReading, classes: Sequence[str]) -> FieldResult:
         predicted = np.where(reading.foreground, reading.pattern + 1, 0).astype(np.uint8)
@@ -128,7 +128,7 @@ class FieldEvaluator:
 
 
 def decide(probabilities: Float[np.ndarray, "height width classes"], options: EvaluationConfig) -> FieldReading:
-    """What the probabilities of a field's pixels say (see `voting.decide`), only cells that count."""
+    """The reading of a field from the probabilities of its pixels (see `voting.decide`), with only cells that count."""
     foreground, pattern = voting.decide(probabilities, options.foreground_threshold)
     foreground, cells = counted_cells(foreground, options)
     votes = voting.pattern_counts(foreground, pattern, probabilities.shape[-1] - 1)
@@ -136,7 +136,7 @@ def decide(probabilities: Float[np.ndarray, "height width classes"], options: Ev
 
 
 def counted_cells(foreground: np.ndarray, options: EvaluationConfig) -> tuple[np.ndarray, np.ndarray | None]:
-    """The foreground that counts and its single cells; no cells where the nuclear diameter is unknown."""
+    """The foreground that counts and the label map of its cells; the map is None if the nuclear diameter is unknown."""
     if not options.nuclear_diameter:
         return foreground, None
     cells = classical.split_touching(foreground, options.nuclear_diameter)
@@ -146,19 +146,19 @@ def counted_cells(foreground: np.ndarray, options: EvaluationConfig) -> tuple[np
 
 
 def plain_tone_curve(field: field_sets.Field) -> np.ndarray:
-    """The grey-level map of a field without augmentation, float32 [4]."""
+    """The tone curve of a field without augmentation, float32 [4]."""
     return np.array([field.grey_offset, field.grey_gain, 1.0, 0.0], np.float32)
 
 
 def to_native(probabilities: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Probabilities [h, w, K+1] interpolated bilinearly to `shape`."""
+    """Probabilities [h, w, K+1], interpolated bilinearly to `shape`."""
     if probabilities.shape[:2] == shape:
         return probabilities
     return cv2.resize(probabilities, shape[::-1], interpolation=cv2.INTER_LINEAR)
 
 
 class PixelReader(Reader):
-    """Of networks that label every pixel: the foreground pixels of all fields vote."""
+    """Reads with networks that label every pixel: the foreground pixels of all fields vote for the pattern."""
 
     evaluator_class = FieldEvaluator
 
@@ -184,17 +184,17 @@ class PixelReader(Reader):
 
     @override
     def row(self, name: str, reading: Reading) -> dict[str, Any]:
-        """With the share of the votes, the number of connected objects, and the share of pixels that are cell."""
-        masks, least = reading.cell_masks, self.config.evaluation.min_object_pixels
+        """The common columns, the share of the votes, the number of connected objects, and the share of cell pixels."""
+        masks, min_pixels = reading.cell_masks, self.config.evaluation.min_object_pixels
         return super().row(name, reading) | {
             "share": round(max(reading.probabilities.values()), DECIMALS),
-            "num_objects": sum(int(connected_objects(mask, least).max()) for mask in masks),
+            "num_objects": sum(int(connected_objects(mask, min_pixels).max()) for mask in masks),
             "foreground": round(float(np.concatenate([mask.ravel() for mask in masks]).mean()), DECIMALS),
         }
 
 
 class FieldTask(Task[FieldResult, FieldMetrics]):
-    """Fields by segmenters: background or a pattern for each pixel; the first output channel is background."""
+    """Segmentation of fields: each pixel is background or has a pattern. Output channel 0 is background."""
 
     networks = models.SEGMENTERS
     reader_class = PixelReader
@@ -265,16 +265,16 @@ class FieldTask(Task[FieldResult, FieldMetrics]):
 
     @override
     def score(self, measured: FieldMetrics) -> float:
-        """The mean of foreground Dice and MCA of the specimens."""
+        """The mean of the foreground Dice and the MCA of the specimens."""
         return (float(measured.pixel.Dice) + float(measured.specimen.mca)) / 2
 
     @override
-    def describe(self, side: str, measured: FieldMetrics) -> str:
-        return field_results.describe_side(side, measured)
+    def describe(self, split: str, measured: FieldMetrics) -> str:
+        return field_results.describe_split(split, measured)
 
     @override
     def details(self, measured: FieldMetrics) -> list[str]:
-        """Every metric of pixels and objects, of the baselines and of the network."""
+        """Every metric of pixels and objects, for the baselines and the network."""
         pixels = {name: baseline.pixel for name, baseline in measured.baselines.items()}
         pixels[self.config.model.name] = measured.pixel
         return [field_results.describe_pixels(name, pixel) for name, pixel in pixels.items()]
@@ -289,7 +289,7 @@ class FieldTask(Task[FieldResult, FieldMetrics]):
 
     @override
     def gallery(self, indices: Sequence[int], results: Sequence[FieldResult]) -> list[report.GalleryItem]:
-        """Pictures of the first field of up to `gallery_specimens` specimens, spread evenly over the side."""
+        """Pictures of the first field of up to `gallery_specimens` specimens, spread evenly over the split."""
         groups = by_specimen(results)
         first = {}
         for index, result in zip(indices, results, strict=True):

@@ -1,4 +1,4 @@
-"""Reading fields with one network that segments, names and grades: patch by patch, then by the patches' majority."""
+"""Reading fields with one network that segments, classifies and grades patches; the majority of patches decides."""
 
 import dataclasses
 import functools
@@ -36,76 +36,78 @@ from hep2jax.training.state import Network
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PatchVotes:
-    """What the patches of one field say."""
+    """The votes of the patches of one field."""
 
     foreground: Bool[np.ndarray, "height width"]
-    """Pixels that at least half of the patches over them take for cell."""
+    """Pixels that at least half of the patches over them predict as cell."""
     patterns: Int[np.ndarray, " pattern"]
-    """int64 [K], patches that name each pattern."""
+    """int64 [K], number of patches that predict each pattern."""
     mean_probability: Float[np.ndarray, " pattern"]
-    """float64 [K], of each pattern over the patches."""
+    """float64 [K], mean probability of each pattern over the patches."""
     grades: Int[np.ndarray, " 2"]
-    """int64 [2], patches that name each of `GRADES`."""
+    """int64 [2], number of patches that predict each of `GRADES`."""
 
 
 class PatchMosaic:
     """Collects the patches of one image at a time.
 
-    A pixel is cell where at least half of the patches over it say so. For the published 15 patches of a camera frame
-    that is the published rule: one of two where two patches meet, two of four where four meet. A patch takes a pixel
-    for cell above `threshold`, and grades a specimen the higher above 0.5.
+    A pixel is cell if at least half of the patches over it predict so. For the published 15 patches of a camera frame
+    that is the published rule: one of two where two patches overlap, two of four where four overlap. A patch predicts
+    cell where the probability is above `threshold`, and the higher grade where its probability is above 0.5.
     """
 
     def __init__(self, tile: int, threshold: float) -> None:
         self._tile, self._threshold = tile, threshold
-        self._rows: list[tuple[tiles.Tile, JointOutput]] = []
+        self._patches: list[tuple[tiles.Tile, JointOutput]] = []
 
-    def add(self, tile: tiles.Tile, said: JointOutput, shape: tuple[int, int]) -> PatchVotes | None:
-        """Add what is said of one patch of an image of `shape`; the image's votes, if it was the last."""
-        self._rows.append((tile, said))
+    def add(self, tile: tiles.Tile, output: JointOutput, shape: tuple[int, int]) -> PatchVotes | None:
+        """Add the output for one patch of an image of `shape`. Returns the image's votes after its last patch."""
+        self._patches.append((tile, output))
         if not tile.last:
             return None
-        rows, self._rows = self._rows, []
-        patterns = np.array([said.pattern for _, said in rows], np.float64)
-        grades = np.array([said.intensity > 0.5 for _, said in rows], np.int64)
+        patches, self._patches = self._patches, []
+        patterns = np.array([output.pattern for _, output in patches], np.float64)
+        grades = np.array([output.intensity > 0.5 for _, output in patches], np.int64)
         return PatchVotes(
-            foreground=self._stitch(rows, shape),
+            foreground=self._stitch(patches, shape),
             patterns=np.bincount(patterns.argmax(1), minlength=patterns.shape[1]),
             mean_probability=patterns.mean(0),
             grades=np.bincount(grades, minlength=len(GRADES)),
         )
 
-    def _stitch(self, rows: Sequence[tuple[tiles.Tile, JointOutput]], shape: tuple[int, int]) -> np.ndarray:
+    def _stitch(self, patches: Sequence[tuple[tiles.Tile, JointOutput]], shape: tuple[int, int]) -> np.ndarray:
         height, width = (max(length, self._tile) for length in shape)
         cells, cover = np.zeros((height, width), np.int32), np.zeros((height, width), np.int32)
-        for tile, said in rows:
+        for tile, output in patches:
             place = np.s_[tile.top : tile.top + self._tile, tile.left : tile.left + self._tile]
-            cells[place] += said.mask[..., 0] > self._threshold
+            cells[place] += output.mask[..., 0] > self._threshold
             cover[place] += 1
         return ((cells > 0) & (2 * cells >= cover))[: shape[0], : shape[1]]
 
 
 def majority(votes: Sequence[PatchVotes]) -> tuple[int | None, int | None]:
-    """The pattern and the grade that most patches of all these fields name; of equals the first in order of classes.
+    """The pattern and the grade that most patches of all these fields predict; of tied ones the first.
 
-    None and None where no field has a vote (see `JointEvaluator.read`). Percannella et al. (ICPR 2022), public code:
-    majority of the patches. Several fields, ties and fields without cells: our reading.
+    Both are None if no field has a vote (see `JointEvaluator.read`). The majority of the patches is the rule of the
+    public code of Percannella et al. (ICPR 2022). How to treat several fields, ties and fields without cells is our
+    reading.
     """
-    return voting.vote(np.stack([v.patterns for v in votes])), voting.vote(np.stack([v.grades for v in votes]))
+    patterns, grades = np.stack([field.patterns for field in votes]), np.stack([field.grades for field in votes])
+    return voting.vote(patterns), voting.vote(grades)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class JointResult:
-    """What one field adds to every metric."""
+    """What one field contributes to the metrics."""
 
     field: FieldResult
-    """Its `votes` are patches, not pixels."""
+    """Its `votes` count patches, not pixels."""
     grades: Int[np.ndarray, " 2"]
     """As in `PatchVotes`."""
 
     @property
     def identifier(self) -> str:
-        """That of the field's item."""
+        """The identifier of the field's item."""
         return self.field.identifier
 
 
@@ -115,56 +117,57 @@ class JointMetrics:
 
     fields: FieldMetrics = dataclasses.field(metadata=INLINE)
     intensity: ClassificationMetrics | None
-    """Of specimens, each graded by the majority of its fields' patches; None where no specimen's grade is known."""
+    """Of specimens, each graded by the majority of its fields' patches; None if no specimen's grade is known."""
 
 
 class JointEvaluator(FieldEvaluator):
-    """A network's compiled forward pass over patches, and what it says of whole fields."""
+    """A network's compiled forward pass over patches, and its output for whole fields."""
 
     @override
     @staticmethod
     def decode(output: JointOutput) -> JointOutput:
-        """Probabilities in place of the logits."""
+        """Replace the logits by probabilities."""
         pattern = jax.nn.softmax(output.pattern)
         return JointOutput(jax.nn.sigmoid(output.mask), pattern, jax.nn.sigmoid(output.intensity))
 
     def read_fields(
         self, parameters: Parameters, images: Iterable[tuple[np.ndarray, np.ndarray]], shapes: Sequence
     ) -> Iterator[PatchVotes]:
-        """Votes of each working image, in order; arguments as those of `predict`."""
+        """The votes of each working image, in order; arguments as in `predict`."""
         options = self._config.evaluation
         mosaic = PatchMosaic(options.tile_size, options.foreground_threshold)
-        for tile, said in self._reader.read(parameters, images):
-            votes = mosaic.add(tile, said, shapes[tile.image])
+        for tile, output in self._reader.read(parameters, images):
+            votes = mosaic.add(tile, output, shapes[tile.image])
             if votes is not None:
                 yield votes
 
     def read(self, parameters: Parameters, fields: Sequence[Field]) -> list[PatchVotes]:
-        """Votes of each field, in order; the masks at native resolution, only cells that count.
+        """The votes of each field, in order, with masks at native resolution that hold only cells that count.
 
-        The patches of a field without such a cell have no vote: there is nothing in it to name or to grade.
+        The patches of a field without such a cell have no vote: it shows nothing to classify or to grade.
         """
         images = ((field.working_image, plain_tone_curve(field)) for field in fields)
-        votes = self.read_fields(parameters, images, [field.working_image.shape for field in fields])
-        return [self._at_native(row, field) for row, field in zip(votes, fields, strict=True)]
+        all_votes = self.read_fields(parameters, images, [field.working_image.shape for field in fields])
+        return [self._at_native(votes, field) for votes, field in zip(all_votes, fields, strict=True)]
 
     def _at_native(self, votes: PatchVotes, field: Field) -> PatchVotes:
         foreground, _ = counted_cells(resize_mask(votes.foreground, field.image.shape), self._config.evaluation)
-        counts = int(foreground.any())
+        has_cells = int(foreground.any())
         return dataclasses.replace(
-            votes, foreground=foreground, patterns=votes.patterns * counts, grades=votes.grades * counts
+            votes, foreground=foreground, patterns=votes.patterns * has_cells, grades=votes.grades * has_cells
         )
 
     def measure_joint(
         self, parameters: Parameters, fields: Sequence[Field], classes: Sequence[str]
     ) -> list[JointResult]:
-        """Results of the fields, in order; `classes` are the patterns."""
-        votes = self.read(parameters, fields)
-        return [self._measured(f, v, classes) for f, v in zip(fields, votes, strict=True)]
+        """The results of the fields, in order; `classes` are the patterns."""
+        all_votes = self.read(parameters, fields)
+        return [self._measured(field, votes, classes) for field, votes in zip(fields, all_votes, strict=True)]
 
     def _measured(self, field: Field, votes: PatchVotes, classes: Sequence[str]) -> JointResult:
         pattern, _ = majority([votes])
-        predicted = np.where(votes.foreground, (pattern or 0) + 1, 0).astype(np.uint8)  # no pattern: no foreground
+        # Where there is no pattern there is no foreground either, so the 0 in its place is never used.
+        predicted = np.where(votes.foreground, (pattern or 0) + 1, 0).astype(np.uint8)
         cells = counted_cells(votes.foreground, self._config.evaluation)[1]
         result = FieldResult(
             number=field.number,
@@ -180,14 +183,14 @@ class JointEvaluator(FieldEvaluator):
 
 
 def resize_mask(mask: Bool[np.ndarray, "height width"], shape: tuple[int, ...]) -> Bool[np.ndarray, "rows columns"]:
-    """The mask at another resolution; outlines lie where its linear interpolation crosses one half."""
+    """The mask at another resolution: its linear interpolation, thresholded at one half."""
     if mask.shape == shape:
         return mask
     return cv2.resize(mask.astype(np.float32), shape[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
 
 
 class PatchReader(PixelReader):
-    """Of networks that segment patches, name their pattern and grade their intensity: the patches vote."""
+    """Reads with networks that segment patches, predict their pattern and grade their intensity: the patches vote."""
 
     evaluator_class = JointEvaluator
 
@@ -206,12 +209,12 @@ class PatchReader(PixelReader):
 
     @override
     def row(self, name: str, reading: Reading) -> dict[str, Any]:
-        """With the intensity."""
+        """The columns of `PixelReader`, then the intensity."""
         return super().row(name, reading) | {"intensity": reading.intensity}
 
 
 class JointTask(Task[JointResult, JointMetrics]):
-    """Fields by patches: what `FieldTask` says of pixels and patterns, and the intensity of the specimen."""
+    """Reading of fields by patches: pixels and patterns as in `FieldTask`, and the intensity of the specimen."""
 
     networks = models.JOINT_READERS
     reader_class = PatchReader
@@ -272,14 +275,14 @@ class JointTask(Task[JointResult, JointMetrics]):
 
     @override
     def score(self, measured: JointMetrics) -> float:
-        """The mean of foreground Dice, MCA of the specimens' patterns and, where known, that of their intensities."""
+        """The mean of the foreground Dice and the MCAs of the specimens' patterns and, if known, intensities."""
         parts = [measured.fields.pixel.Dice, measured.fields.specimen.mca]
         parts += [measured.intensity.mca] if measured.intensity else []
         return sum(map(float, parts)) / len(parts)
 
     @override
-    def describe(self, side: str, measured: JointMetrics) -> str:
-        line, graded = self._pixels.describe(side, measured.fields), measured.intensity
+    def describe(self, split: str, measured: JointMetrics) -> str:
+        line, graded = self._pixels.describe(split, measured.fields), measured.intensity
         return line + (f"; intensity ACA {graded.aca}, MCA {graded.mca}" if graded else "")
 
     @override

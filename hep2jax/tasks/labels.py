@@ -1,4 +1,4 @@
-"""Reading whole images that may have several patterns, or none, from their tiles: each pattern is there or not."""
+"""Reading whole images that may have several patterns, or none, from their tiles: multi-label classification."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -31,13 +31,13 @@ from hep2jax.training.state import Network
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LabelsResult(BagReading):
-    """What one image adds to every metric."""
+    """What one image contributes to the metrics."""
 
     identifier: str
     specimen: str
-    """Empty where the set does not say."""
+    """Empty if the set does not give it."""
     group: str
-    """One name for specimens that repeat each other (see `Item.group`)."""
+    """Common name of specimens that repeat each other (see `Item.group`)."""
     truth: tuple[int, ...]
     """1 for each pattern that the image has, 0 for the others."""
 
@@ -48,19 +48,19 @@ class LabelsMetrics:
 
     images: MultilabelMetrics = dataclasses.field(metadata=INLINE)
     notes: tuple[str, ...]
-    """What is left out of the data set."""
+    """What was left out of the data set."""
 
 
 def probabilities(reading: BagReading) -> Float[np.ndarray, " pattern"]:
-    """Of each pattern by itself, that the image has it."""
+    """The probability of each pattern to be present, independent of the others."""
     return expit(reading.logits)
 
 
 class LabelsEvaluator(BagEvaluator):
-    """A network's compiled forward pass over tiles, and what it says of images of several patterns."""
+    """A network's compiled forward pass over tiles, and its output for images with several patterns."""
 
     def measure_images(self, parameters: Parameters, images: Sequence[LabelledImage]) -> list[LabelsResult]:
-        """Results of the images, in order."""
+        """The results of the images, in order."""
         readings = self.read(parameters, ((image.image, image.tone_curve) for image in images))
         return [
             LabelsResult(
@@ -75,7 +75,7 @@ class LabelsEvaluator(BagEvaluator):
 
 
 class LabelsReader(BagReader):
-    """Of networks that read the tiles of one image which may have several patterns, or none."""
+    """Reads with networks that take the tiles of one image, which may have several patterns or none."""
 
     reads_specimens = False
 
@@ -86,12 +86,15 @@ class LabelsReader(BagReader):
 
     @override
     def row(self, name: str, reading: Reading) -> dict[str, Any]:
-        """The patterns of the image and the probability of every pattern."""
+        """The patterns of the image, their consensus codes, and the probability of every pattern."""
         return {"image": name, "patterns": reading.pattern, "icap": reading.icap_in_words, **reading.rounded}
 
 
 def several_patterns(values: np.ndarray, classes: Sequence[str], threshold: float) -> Reading:
-    """The patterns of at least the threshold, the most probable first; `values` are the probabilities of `classes`."""
+    """The patterns whose probability is at least the threshold, the most probable first.
+
+    `values` are the probabilities of `classes`.
+    """
     order = np.argsort(-values, kind="stable")
     return Reading(
         patterns=tuple(classes[int(k)] for k in order if values[k] >= threshold),
@@ -100,9 +103,9 @@ def several_patterns(values: np.ndarray, classes: Sequence[str], threshold: floa
 
 
 class LabelsTask(Task[LabelsResult, LabelsMetrics]):
-    """Images as bags of tiles, each with none, one or several patterns: each pattern is there or not.
+    """Multi-label classification of images as bags of tiles: an image has none, one or several patterns.
 
-    What cannot be learnt from or measured is left out, and said in `notes` (see `images.usable`).
+    Images that can neither be learnt from nor measured are left out, and `notes` names them (see `images.usable`).
     """
 
     networks = models.BAG_READERS
@@ -111,12 +114,12 @@ class LabelsTask(Task[LabelsResult, LabelsMetrics]):
         SPECIMENS_AND_IMAGES,
         key_metrics=(report.KeyMetrics(prefix="Images, ", names=("mAP", "f1_macro", "f1_micro", "exact_match")),),
     )
-    truth_in_words = "several patterns an image"
+    truth_description = "several patterns per image"
 
-    def __init__(self, config: Config, found: ImageSet) -> None:
+    def __init__(self, config: Config, image_set: ImageSet) -> None:
         self.config = config
-        self.images, self.notes = images.usable(found)
-        self.name, self.classes, self.items = found.name, found.classes, self.images.items
+        self.images, self.notes = images.usable(image_set)
+        self.name, self.classes, self.items = image_set.name, image_set.classes, self.images.items
         self.examples = self.images.images
 
     @override
@@ -177,24 +180,24 @@ class LabelsTask(Task[LabelsResult, LabelsMetrics]):
 
     @override
     def score(self, measured: LabelsMetrics) -> float:
-        """The mAP; 0 where no image of the side has a pattern."""
+        """The mAP, or 0 if no image of the split has a pattern."""
         return measured.images.mAP.value or 0.0
 
     @override
-    def describe(self, side: str, measured: LabelsMetrics) -> str:
+    def describe(self, split: str, measured: LabelsMetrics) -> str:
         images = measured.images
-        whose = f" of {images.num_specimens} specimens" if images.num_specimens else ""
+        specimens = f" of {images.num_specimens} specimens" if images.num_specimens else ""
         return (
-            f"{side}: {images.num_examples} images{whose}: mAP {images.mAP}, macro F1 {images.f1_macro}, "
+            f"{split}: {images.num_examples} images{specimens}: mAP {images.mAP}, macro F1 {images.f1_macro}, "
             f"exact match {images.exact_match}"
         )
 
     @override
     def details(self, measured: LabelsMetrics) -> list[str]:
-        """The average precision of each pattern that occurs."""
+        """The average precision of each pattern that occurs in the truth."""
         precisions = ((name, row.average_precision) for name, row in measured.images.per_class.items())
-        words = ", ".join(f"{name} {precision:.3f}" for name, precision in precisions if precision is not None)
-        return [f"average precision: {words}"]
+        defined = (f"{name} {precision:.3f}" for name, precision in precisions if precision is not None)
+        return [f"average precision: {', '.join(defined)}"]
 
     @override
     def to_record(self, result: LabelsResult) -> dict[str, Any]:
@@ -208,5 +211,5 @@ class LabelsTask(Task[LabelsResult, LabelsMetrics]):
 
     @override
     def gallery(self, indices: Sequence[int], results: Sequence[LabelsResult]) -> list[report.GalleryItem]:
-        """None: the page's pictures compare masks. `report/records.json` says where the network looked."""
+        """Empty, as the page's pictures compare masks; `report/records.json` holds where the network looked."""
         return []

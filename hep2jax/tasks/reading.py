@@ -1,4 +1,4 @@
-"""A trained network as a reader of a user's images: NumPy arrays in, a typed reading out."""
+"""A trained network as a reader of a user's images: it takes NumPy arrays and returns a typed reading."""
 
 import abc
 import dataclasses
@@ -21,44 +21,44 @@ DECIMALS = 6  # of shares and probabilities, as in `report/records.json`
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Reading:
-    """What a network says of one image, or of one specimen from all its fields."""
+    """A network's reading of one image, or of one specimen from all its fields."""
 
     patterns: tuple[str, ...]
-    """The patterns that were read, the most probable first: one, but none where no cell was found; any number from a
-    network for images of several patterns."""
+    """The predicted patterns, the most probable first: exactly one, or none if no cell was found; any number from a
+    network for images with several patterns."""
     probabilities: Mapping[str, float]
-    """Of every pattern, in [0, 1]. Of sum 1 where an image has one pattern; a network that segments gives the shares
-    of its votes (foreground pixels or patches), all 0 where no cell was found. Each by itself where an image may have
-    several."""
+    """Probability of every pattern, in [0, 1]. The sum is 1 if an image has one pattern; if it may have several, the
+    probabilities are independent. A network that segments gives the shares of its votes (foreground pixels or
+    patches), which are all 0 if no cell was found."""
     intensity: str = ""
-    """`intermediate` or `positive`, `none` where no cell was found; empty where the network grades no intensity."""
+    """`intermediate` or `positive`, or `none` if no cell was found; empty if the network grades no intensity."""
     class_masks: tuple[UInt8[np.ndarray, "height width"], ...] = ()
-    """One for each field, of the field's size: 0 background, 1+i the pattern `classes[i]` of the reader. Empty where
-    the network does not segment."""
+    """One mask for each field, of the field's size: 0 is background, 1+i is the pattern `classes[i]` of the reader.
+    Empty if the network does not segment."""
 
     @property
     def pattern(self) -> str:
-        """The patterns in words, joined by ` + `; `none` without any."""
+        """The patterns joined by ` + `, or `none` if there are none."""
         return " + ".join(self.patterns) or "none"
 
     @property
     def icap(self) -> tuple[str, ...]:
-        """The consensus codes of the patterns, such as `AC-4`; a pattern may stand for several, or for none."""
+        """The consensus codes of the patterns, such as `AC-4`; a pattern may have several codes, or none."""
         return tuple(code for pattern in self.patterns for code in icap.codes(pattern))
 
     @property
     def icap_in_words(self) -> str:
-        """The consensus codes by pattern, such as `AC-8 to AC-10 + AC-1`; empty where there are none."""
+        """The consensus codes by pattern, such as `AC-8 to AC-10 + AC-1`; empty if there are none."""
         return " + ".join(filter(None, map(icap.describe, self.patterns)))
 
     @property
     def rounded(self) -> dict[str, float]:
-        """The probabilities as tables show them."""
+        """The probabilities, rounded as tables show them."""
         return {name: round(value, DECIMALS) for name, value in self.probabilities.items()}
 
     @property
     def cell_masks(self) -> tuple[Bool[np.ndarray, "height width"], ...]:
-        """One for each field: the pixels that are cell. Empty where the network does not segment."""
+        """One mask for each field, true on cell pixels. Empty if the network does not segment."""
         return tuple(mask > 0 for mask in self.class_masks)
 
 
@@ -66,11 +66,11 @@ class Reader(abc.ABC):
     """A trained network, compiled once for all images.
 
     Attributes:
-        config: that it was trained with.
+        config: the configuration that it was trained with.
         classes: the patterns in the order of the network's outputs.
-        reads_specimens: whether several fields of one specimen may be read together.
-        takes_masks: whether the mask of the cell may come with an image.
-        evaluator_class: the forward pass, as its evaluation has it.
+        reads_specimens: whether several fields of one specimen can be read together.
+        takes_masks: whether an image can come with the mask of its cell.
+        evaluator_class: the forward pass, the same as in the evaluation of the network.
     """
 
     reads_specimens: ClassVar[bool] = True
@@ -88,15 +88,15 @@ class Reader(abc.ABC):
         Args:
             image: uint8 [height, width] grey or [height, width, 3] colour (RGB); several of them are the fields of one
                 specimen. A network for cells takes the crop of one cell.
-            mask: bool [height, width], true on the cell, where the reader takes masks.
+            mask: bool [height, width], true on the cell; only if the reader takes masks.
 
         Raises:
-            ValueError: an array of another type or shape; no field, or several where this reader reads one image.
-            UsageError: the network was trained with masks and there is none.
+            ValueError: an array has another dtype or shape; or there is no field, or several for a reader of one image.
+            UsageError: the network was trained with masks, and none is given.
         """
         fields = [image] if isinstance(image, np.ndarray) else list(image)
         if not fields or len(fields) > 1 and not self.reads_specimens:
-            raise ValueError(f"{len(fields)} images: {self.config.model.name} as it was trained reads one at a time")
+            raise ValueError(f"{len(fields)} images: {self.config.model.name} was trained to read one image at a time")
         return self._decide(list(self._run(fields, None if mask is None else [mask])))
 
     def read(
@@ -105,7 +105,7 @@ class Reader(abc.ABC):
         masks: Sequence[np.ndarray] | None = None,
         names: Sequence[str] | None = None,
     ) -> Iterator[Reading]:
-        """Read each image by itself, in full batches, in order; arguments as those of a call, `names` for messages."""
+        """Read each image by itself, in order and in full batches; arguments as in a call, `names` are for messages."""
         return (self._decide([output]) for output in self._run(images, masks, names))
 
     def _run(
@@ -115,13 +115,13 @@ class Reader(abc.ABC):
         names: Sequence[str] | None = None,
     ) -> Iterable[Any]:
         if masks is not None and not self.takes_masks:
-            raise ValueError(f"a mask: {self.config.model.name} reads whole images, without any")
+            raise ValueError(f"a mask was given, but {self.config.model.name} reads whole images, without masks")
         names = names or [f"image {number}" for number in range(len(images))]
         grey = [self._select_channel(image, name) for image, name in zip(images, names, strict=True)]
         masks = masks or [np.zeros(image.shape, bool) for image in grey]
         for image, mask, name in zip(grey, masks, names, strict=True):
             if mask.shape != image.shape:
-                raise ValueError(f"{name}: is of shape {image.shape}, but its mask is of shape {mask.shape}")
+                raise ValueError(f"{name}: has shape {image.shape}, but its mask has shape {mask.shape}")
         return self._outputs(grey, masks, names)
 
     def _select_channel(self, image: np.ndarray, name: str) -> UInt8[np.ndarray, "height width"]:
@@ -135,14 +135,14 @@ class Reader(abc.ABC):
     def _outputs(
         self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: Sequence[str]
     ) -> Iterable[Any]:
-        """What the evaluator says of each image, in order."""
+        """The evaluator's output for each image, in order."""
 
     @abc.abstractmethod
     def _decide(self, outputs: Sequence[Any]) -> Reading:
-        """The reading of all fields of one specimen, by the decisions that evaluation makes."""
+        """The reading of all fields of one specimen, by the same decisions as in evaluation."""
 
     def row(self, name: str, reading: Reading) -> dict[str, Any]:
-        """The line of `predictions.csv` about the image `name`: its columns and their values."""
+        """The row of `predictions.csv` for the image `name`: its columns and their values."""
         return {"image": name, "pattern": reading.pattern, "icap": reading.icap_in_words}
 
     def _by_pattern(self, values: Iterable[float]) -> dict[str, float]:
@@ -150,7 +150,7 @@ class Reader(abc.ABC):
 
 
 def as_fields(images: Sequence[np.ndarray], names: Sequence[str], config: Config) -> list[field_sets.Field]:
-    """The images as fields of which nothing is known."""
+    """The images as fields without annotations."""
     return [
         field_sets.make_field(
             image=image,

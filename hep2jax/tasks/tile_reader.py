@@ -16,7 +16,7 @@ from hep2jax.training.state import Network
 
 
 class TileReader:
-    """Compiles once for batches of tiles; tiling and batch as `evaluation` says."""
+    """Compiles once for batches of tiles; `config.evaluation` sets the tiling and the batch size."""
 
     def __init__(self, config: Config, network: Network, mesh: jax.sharding.Mesh, decode: steps.Decode) -> None:
         self._tiling, self._mesh = config.evaluation, mesh
@@ -27,7 +27,7 @@ class TileReader:
     def read(
         self, parameters: Parameters, images: Iterable[tuple[np.ndarray, np.ndarray]]
     ) -> Iterator[tuple[tiles.Tile, Any]]:
-        """Each tile and what the network says of it (see `steps.make_predict_step`), image by image.
+        """Each tile and the network's decoded output for it (see `steps.make_predict_step`), image by image.
 
         Args:
             parameters: (params, batch_stats).
@@ -35,9 +35,10 @@ class TileReader:
         """
         size, tile, overlap = self._tiling.batch_size, self._tiling.tile_size, self._tiling.tile_overlap
         batches = tiles.batches(images, batch_size=size, tile=tile, overlap=overlap)
-        for places, said in feeding.fetched((batch.tiles, self._start(parameters, batch)) for batch in batches):
-            for row, place in enumerate(places):  # padded rows have no tile
-                yield place, jax.tree.map(lambda leaf, row=row: leaf[row], said)
+        dispatched = ((batch.tiles, self._start(parameters, batch)) for batch in batches)
+        for batch_tiles, outputs in feeding.fetched(dispatched):
+            for row, place in enumerate(batch_tiles):  # the last batch is padded; its padding rows have no tile
+                yield place, jax.tree.map(lambda leaf, row=row: leaf[row], outputs)
 
     def _start(self, parameters: Parameters, batch: tiles.TileBatch) -> Any:
         inputs = feeding.put({"image": batch.image[self._rows], "tone_curve": batch.tone_curve[self._rows]}, self._mesh)

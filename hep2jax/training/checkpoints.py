@@ -1,4 +1,7 @@
-"""Orbax: asynchronous saves, retention of the latest and the best, restore onto any mesh."""
+"""Checkpoints by Orbax: asynchronous saves, retention of the latest and the best, restoring onto any mesh.
+
+A checkpoint holds the unpacked state, so that its layout does not depend on how a step packs its arrays.
+"""
 
 import pathlib
 from typing import Any, cast
@@ -16,20 +19,20 @@ _SCORE = "score"
 
 
 class Checkpoints:
-    """The `checkpoints/` folder of a work directory. Close it, or an unfinished save is lost."""
+    """The `checkpoints/` folder of a work directory. It must be closed; otherwise an unfinished save is lost."""
 
     def __init__(self, directory: pathlib.Path, config: TrainConfig) -> None:
         policies = ocp.training.preservation_policies
-        kept: list[Any] = [policies.LatestN(config.keep_latest)]
+        retained: list[Any] = [policies.LatestN(config.keep_latest)]
         if config.keep_best and config.eval_every:
             best = policies.BestN(
                 n=config.keep_best, get_metric_fn=lambda m: m[_SCORE], keep_checkpoints_without_metrics=False
             )
-            kept.append(best)
+            retained.append(best)
         self._pending: Any = None
         self._checkpointer = ocp.training.Checkpointer(
             str(directory.absolute()),
-            preservation_policy=cast(Any, policies.AnyPreservationPolicy(kept)),
+            preservation_policy=cast(Any, policies.AnyPreservationPolicy(retained)),
             cleanup_tmp_directories=True,
         )
 
@@ -41,14 +44,17 @@ class Checkpoints:
 
     @property
     def best_step(self) -> int | None:
-        """Step of the checkpoint with the highest score; the newest where none carries a score."""
+        """Step of the checkpoint with the highest score, or of the newest checkpoint if none has a score."""
         scored = [(c.metrics[_SCORE], c.step) for c in self._checkpointer.checkpoints if isinstance(c.metrics, dict)]
         if not scored:
             return self.latest_step
         return max(scored)[1]
 
     def save(self, step: int, state: TrainState, score: float | None = None) -> None:
-        """Start writing the state after `step` steps, unpacked; returns once the arrays are copied."""
+        """Start to write the state after `step` steps.
+
+        Returns once the arrays are copied, so that the next step may take over (donate) the buffers of the state.
+        """
         self.wait()
         if step == self.latest_step:
             return
@@ -56,15 +62,16 @@ class Checkpoints:
         self._pending = self._checkpointer.save_async(step, packing.unpack(state), metrics=metrics, force=True)
 
     def wait(self) -> None:
-        """Until the save under way is on disk."""
+        """Wait until the save in progress is on disk."""
         if self._pending is not None:
             self._pending.result()
             self._pending = None
 
     def restore(self, step: int, like: TrainState) -> TrainState:
-        """The state saved at `step`, in the shapes and shardings of `like`, packed where that is.
+        """The state saved at `step`, with the shapes and shardings of `like`, and packed wherever `like` is packed.
 
-        Raises UsageError naming the first leaf that differs where the checkpoint is of another architecture.
+        Raises:
+            UsageError: the checkpoint is of another architecture; the message names the first parameter that differs.
         """
         self.wait()  # the step may be the one that is still being written
         plain = packing.unpack(like)
@@ -73,19 +80,19 @@ class Checkpoints:
         return packing.like(like, self._checkpointer.load(step, abstract))
 
     def close(self) -> None:
-        """Finish the save under way and release the folder."""
+        """Finish the save in progress and release the folder."""
         self.wait()
         self._checkpointer.close()
 
     def _check_structure(self, step: int, like: TrainState) -> None:
         metadata = self._checkpointer.metadata(step).metadata
         saved = {name: tuple(leaf.shape) for name, leaf in states.leaves_by_path(_params_of(metadata)).items()}
-        wanted = {name: tuple(leaf.shape) for name, leaf in states.leaves_by_path(like.params).items()}
-        for name in sorted(saved.keys() | wanted.keys()):
-            if saved.get(name) != wanted.get(name):
+        expected = {name: tuple(leaf.shape) for name, leaf in states.leaves_by_path(like.params).items()}
+        for name in sorted(saved.keys() | expected.keys()):
+            if saved.get(name) != expected.get(name):
                 raise UsageError(
                     f"{self._checkpointer.directory}: checkpoint {step} is of another architecture: parameter '{name}' "
-                    f"is {saved.get(name, 'absent')} there and {wanted.get(name, 'absent')} in the configured network"
+                    f"is {saved.get(name, 'absent')} there and {expected.get(name, 'absent')} in the configured network"
                 )
 
 

@@ -1,4 +1,4 @@
-"""What a run was made with: when, by which command and code, on which machine, with which versions."""
+"""The environment of a run: its date, command and commit, the machine, and the versions of the packages."""
 
 import datetime
 import os
@@ -17,7 +17,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "ten
 
 
 def describe() -> dict[str, Any]:
-    """Nested facts for a report, ready for JSON."""
+    """The environment of this process as nested dictionaries, ready for JSON."""
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
@@ -36,23 +36,23 @@ def describe() -> dict[str, Any]:
 
 
 def commit(folder: pathlib.Path) -> str:
-    """The git commit that holds the folder's files, and whether tracked files differ from it; `none` without one."""
-    found = _git(folder, "ls-files", "--error-unmatch", ".") and _git(folder, "rev-parse", "HEAD")
+    """The git commit of the folder's files, with a note if tracked files differ; `none: …` outside a checkout."""
+    revision = _git(folder, "ls-files", "--error-unmatch", ".") and _git(folder, "rev-parse", "HEAD")
     changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    return f"{found}{', with changes' if changed else ''}" if found else "none: not in a git checkout"
+    return f"{revision}{', with changes' if changed else ''}" if revision else "none: not in a git checkout"
 
 
 def _git(folder: pathlib.Path, *arguments: str) -> str:
-    """What git prints; empty where there is no git or no checkout."""
+    """The output of a git command; empty if git is not installed or there is no checkout."""
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20)
+        completed = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return completed.stdout.strip() if completed.returncode == 0 else ""
 
 
 def _processor() -> str:
-    """The model's name, where Linux tells it; else the architecture."""
+    """The name of the processor's model if Linux reports it, else the architecture."""
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

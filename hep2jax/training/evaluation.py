@@ -25,12 +25,12 @@ from hep2jax.training.state import Network, TrainState
 from hep2jax.training.timing import StepClock
 
 RECORDS = "records.json"
-"""In `report/`: the results of every example, and what they are of."""
+"""File in `report/` with the result of every example, and with what identifies the evaluation."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What was measured of each split: indices of examples, their results, and what `report/metrics.json` holds."""
+    """The outcome of an evaluation, by split: the indices of the examples, their results and their metrics."""
 
     indices: dict[str, tuple[int, ...]]
     results: dict[str, list[Any]]
@@ -40,19 +40,23 @@ class Evaluation:
 def measure_splits(
     task: Task, evaluator: Evaluator, parameters: Parameters, partition: protocols.Partition
 ) -> Evaluation:
-    """Measure every split but the training one; that one where there is no other, and then it is said."""
+    """Measure every split except the training split.
+
+    If there is no other split, the training split is measured, and its metrics state that.
+    """
     splits = _measured_splits(partition)
-    results = {name: evaluator.measure(parameters, rows) for name, rows in splits.items()}
-    metrics = {name: _split_metrics(task, name, rows, partition) for name, rows in results.items()}
+    results = {name: evaluator.measure(parameters, indices) for name, indices in splits.items()}
+    metrics = {name: _split_metrics(task, name, split, partition) for name, split in results.items()}
     return Evaluation(indices=splits, results=results, metrics=metrics)
 
 
 def _measured_splits(partition: protocols.Partition) -> dict[str, tuple[int, ...]]:
-    return {name: rows for name, rows in partition.splits().items() if name != "train"} or partition.splits()
+    splits = partition.splits()
+    return {name: indices for name, indices in splits.items() if name != "train"} or splits
 
 
 def _identity(task: Task, splits: Mapping[str, Sequence[int]], step: int) -> dict[str, Any]:
-    """What decides the records of an evaluation: the examples of each split, the way of measuring, the checkpoint."""
+    """What identifies an evaluation: the examples of each split, the evaluation settings and the checkpoint's step."""
     return {
         "examples": {name: task.fingerprint(indices) for name, indices in splits.items()},
         "evaluation": dataclasses.asdict(task.config.evaluation),
@@ -60,22 +64,22 @@ def _identity(task: Task, splits: Mapping[str, Sequence[int]], step: int) -> dic
     }
 
 
-def kept_results(
+def saved_results(
     task: Task, directory: pathlib.Path, partition: protocols.Partition, step: int
 ) -> dict[str, list[Any]] | None:
-    """The results of every measured split as the last evaluation kept them.
+    """The results of every measured split, as the last evaluation saved them.
 
-    None where there are none, or where they are of anything else: other examples, other settings of the evaluation,
-    another checkpoint than that of `step`.
+    None if there are none, or if they belong to other examples, to other evaluation settings or to another checkpoint
+    than that of `step`.
     """
     path, splits = directory / "report" / RECORDS, _measured_splits(partition)
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    if kept.get("identity") != _identity(task, splits, step):
+    saved = json.loads(path.read_text()) if path.exists() else {}
+    if saved.get("identity") != _identity(task, splits, step):
         return None
-    results = {name: [task.from_record(record) for record in records] for name, records in kept["splits"].items()}
-    named = {name: [row.identifier for row in rows] for name, rows in results.items()}
-    wanted = {name: [task.items[i].identifier for i in indices] for name, indices in splits.items()}
-    return results if named == wanted else None
+    results = {name: [task.from_record(record) for record in records] for name, records in saved["splits"].items()}
+    identifiers = {name: [result.identifier for result in split] for name, split in results.items()}
+    expected = {name: [task.items[i].identifier for i in indices] for name, indices in splits.items()}
+    return results if identifiers == expected else None
 
 
 def _split_metrics(task: Task, split: str, results: Sequence[Any], partition: protocols.Partition) -> SplitMetrics:
@@ -97,28 +101,28 @@ def _split_metrics(task: Task, split: str, results: Sequence[Any], partition: pr
 def write_report(
     task: Task, directory: pathlib.Path, evaluation: Evaluation, clock: StepClock, evaluated_step: int
 ) -> None:
-    """Write `report/` (the process that writes files calls this) and say the headline of every split."""
+    """Write `report/` and print the headline of every split. Only the process that writes files calls this."""
     folder = directory / "report"
     metrics = {name: to_dict(split) for name, split in evaluation.metrics.items()}
     workdir.write_json(folder / "metrics.json", metrics)
-    records = {name: [task.to_record(row) for row in rows] for name, rows in evaluation.results.items()}
+    records = {name: [task.to_record(result) for result in split] for name, split in evaluation.results.items()}
     identity = _identity(task, evaluation.indices, evaluated_step)
     workdir.write_json(folder / RECORDS, {"classes": list(task.classes), "identity": identity, "splits": records})
     page = report.write_report(
         directory,
         metrics=metrics,
-        gallery={name: task.gallery(evaluation.indices[name], rows) for name, rows in evaluation.results.items()},
+        gallery={name: task.gallery(evaluation.indices[name], split) for name, split in evaluation.results.items()},
         layout=task.layout,
         environment={"evaluated_step": evaluated_step, **environment.describe()},
         timings=clock.seconds(),
     )
-    for name, split in evaluation.metrics.items():
-        say(task.describe(name, split.measured))
+    for name, split_metrics in evaluation.metrics.items():
+        say(task.describe(name, split_metrics.measured))
     say(f"report: {page}")
 
 
 def run(config: Config, directory: pathlib.Path) -> None:
-    """Measure the network of a work directory on the data that `config` names, and write its report."""
+    """Measure the network in a work directory on the data that `config` names, and write its report."""
     saved = workdir.open_for_reading(directory)
     workdir.check_same_network(directory, saved, config)
     config = evaluation_config(saved, config)
@@ -127,10 +131,10 @@ def run(config: Config, directory: pathlib.Path) -> None:
     clock = StepClock()
     with clock.phase("init"):
         task = tasks.load(config)
-        trained = workdir.read_classes(directory)
-        if trained != task.classes:
+        trained_classes = workdir.read_classes(directory)
+        if trained_classes != task.classes:
             raise UsageError(
-                f"--workdir={directory}: was trained on the patterns {', '.join(trained)}; {task.name} has "
+                f"--workdir={directory}: its network was trained on {', '.join(trained_classes)}; {task.name} has "
                 f"{', '.join(task.classes)}"
             )
         partition = protocols.partition(config.data, task.name, task.items, task.classes)
@@ -148,17 +152,17 @@ def run(config: Config, directory: pathlib.Path) -> None:
 
 
 def _check_same_kind(directory: pathlib.Path, saved: Config, config: Config) -> None:
-    """A network for one pattern an image says nothing of several, and the other way round."""
+    """A network trained on one pattern per image cannot be measured on images with several, nor the reverse."""
     trained, measured = tasks.kind(saved), tasks.kind(config)
     if trained is not measured:
         raise UsageError(
-            f"--workdir={directory}: was trained on {trained.truth_in_words}; {config.data.name} has "
-            f"{measured.truth_in_words}"
+            f"--workdir={directory}: its network was trained on {trained.truth_description}; {config.data.name} has "
+            f"{measured.truth_description}"
         )
 
 
 def evaluation_config(saved: Config, given: Config) -> Config:
-    """The trained configuration with the given values of the keys that say what is measured and how."""
+    """The configuration of the trained network, with the keys that concern evaluation taken from `given`."""
     config = copy.deepcopy(saved)
     for key in configs.keys(given):
         if key.metadata.get("of_evaluation"):
@@ -170,21 +174,21 @@ def evaluation_config(saved: Config, given: Config) -> Config:
 def restore(
     config: Config, directory: pathlib.Path, network: Network, mesh: jax.sharding.Mesh
 ) -> tuple[TrainState, int]:
-    """The best checkpoint of a work directory (the newest where none was scored) and its step."""
+    """The state of a work directory's best checkpoint (of the newest if none has a score), and its step."""
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
     like = states.initial_state(network, optimizer, config.seed, meshes.replicated(mesh))
     checkpoints = Checkpoints(directory / "checkpoints", config.train)
     try:
         step = checkpoints.best_step
         if step is None:
-            raise UsageError(f"--workdir={directory}: no finished checkpoint there yet; train longer")
+            raise UsageError(f"--workdir={directory}: there is no finished checkpoint yet; train longer")
         return checkpoints.restore(step, like), step
     finally:
         checkpoints.close()
 
 
 def load_parameters(directory: pathlib.Path) -> tuple[Parameters, tuple[str, ...]]:
-    """The averaged parameters of another work directory and the patterns that it was trained on."""
+    """The averaged parameters in a work directory, and the patterns that its network was trained on."""
     saved, classes = workdir.open_for_reading(directory), workdir.read_classes(directory)
     network = states.make_network(saved, tasks.num_outputs(saved, classes))
     state, _ = restore(saved, directory, network, meshes.make_mesh())

@@ -1,4 +1,4 @@
-"""All folds of a protocol: train each, then pool what was counted into one set of metrics."""
+"""All folds of a protocol: train a network for each fold, then pool their results into one set of metrics."""
 
 import copy
 import pathlib
@@ -15,26 +15,32 @@ from hep2jax.training import environment, loop, workdir
 
 
 def run(config: Config, directory: pathlib.Path) -> tuple[tasks.Task, tasks.SplitMetrics]:
-    """Train and measure every fold in `directory/fold-NN`; the task and the pooled metrics of the test sides.
+    """Train and measure every fold in `directory/fold-NN`.
 
-    Finished folds are kept; one that was last measured on other data or with other settings is measured again.
-    Counts are pooled, not averaged: a held-out specimen has one class, so no fold alone has an MCA.
+    A finished fold is not trained again; if it was last measured on other data or with other settings, it is measured
+    again. Results are pooled, not averaged over folds: a held-out specimen has one class, so a single fold has no MCA.
+
+    Returns:
+        The task, and the metrics pooled over the test splits.
+
+    Raises:
+        UsageError: the protocol has only one fold on this data set.
     """
     task = tasks.load(config)
     groups = protocols.folds(config.data, task.name, task.items)
     if len(groups) < 2:
         raise UsageError(
-            f"data.protocol={config.data.protocol} has one fold on {task.name}; take kfold, loso, blocked or "
+            f"data.protocol={config.data.protocol} has one fold on {task.name}; use kfold, loso, blocked or "
             "random_cells, or train with hep2jax.main"
         )
-    rows, partitions = [], []
+    results, partitions = [], []
     for fold, held_out in enumerate(groups):
         say(f"fold {fold + 1} of {len(groups)}: {protocols.shortened(held_out)} held out")
-        folded = _fold_config(config, fold)
-        partitions.append(protocols.partition(folded.data, task.name, task.items, task.classes))
-        rows += loop.complete(folded, directory / f"fold-{fold:02d}", task)["test"]
+        fold_config = _fold_config(config, fold)
+        partitions.append(protocols.partition(fold_config.data, task.name, task.items, task.classes))
+        results += loop.complete(fold_config, directory / f"fold-{fold:02d}", task)["test"]
     pooled = tasks.SplitMetrics(
-        measured=task.metrics(rows),
+        measured=task.metrics(results),
         protocol=f"{config.data.protocol}, {len(groups)} folds pooled",
         specimen_leakage=any(part.specimen_leakage for part in partitions),
         leakage_note=leakage_note(partitions),
@@ -49,7 +55,7 @@ def run(config: Config, directory: pathlib.Path) -> tuple[tasks.Task, tasks.Spli
 
 
 def leakage_note(partitions: Sequence[protocols.Partition]) -> str:
-    """What the first leaking fold says, and how many leak."""
+    """The note of the first fold with specimen leakage, and how many folds have it."""
     notes = [part.leakage_note for part in partitions if part.specimen_leakage]
     if not notes:
         return partitions[0].leakage_note

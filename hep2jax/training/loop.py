@@ -26,7 +26,7 @@ from hep2jax.training.checkpoints import Checkpoints
 from hep2jax.training.state import Network, TrainState
 from hep2jax.training.timing import StepClock
 
-_STORE_SHARE = 0.5
+_STORE_SHARE = 0.5  # the most of a device's memory that training images may take with data.warp=device
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -41,33 +41,33 @@ class Run:
     partition: protocols.Partition
     network: Network
     state: TrainState
-    """As the compiled step takes it: packed (see `packing`)."""
+    """Packed (see `packing`), as the compiled step takes it."""
     evaluator: Evaluator
     checkpoints: Checkpoints
     writer: workdir.MetricsWriter
     program: timing.Program = dataclasses.field(init=False, repr=False)
-    """One device's work in a step; there once the step is compiled."""
+    """One device's work in a step; set when the step is compiled."""
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process writes files and speaks."""
+        """Whether this process writes files and prints messages."""
         return jax.process_index() == 0
 
     @property
     def step(self) -> int:
-        """Steps done."""
+        """The number of steps done."""
         return int(jax.device_get(self.state.step))
 
     @property
     def parameters(self) -> Parameters:
-        """Of the averaged network, which is what is measured."""
+        """Parameters and statistics of the averaged network, which is the one that is measured."""
         return packing.unpack((self.state.ema_params, self.state.ema_batch_stats))
 
 
 def train(config: Config, directory: pathlib.Path, task: Task | None = None) -> None:
-    """Train where the work directory stopped, then evaluate and report.
+    """Continue the training in the work directory to its end, then evaluate and report.
 
-    `task` is the data set where it is loaded already; it may have been for another fold.
+    Pass `task` if the data set is already loaded; it may have been loaded for another fold.
     """
     meshes.check_divides("train.global_batch_size", config.train.global_batch_size)
     meshes.check_divides("evaluation.batch_size", config.evaluation.batch_size)
@@ -88,54 +88,56 @@ def train(config: Config, directory: pathlib.Path, task: Task | None = None) -> 
 
 
 def complete(config: Config, directory: pathlib.Path, task: Task) -> dict[str, list[Any]]:
-    """The results of every measured side, by name, of a run that is trained to its end.
+    """Train a run to its end, unless that is done, and return the results of every measured split, by name.
 
-    What the work directory keeps is taken if it is that of these examples, settings and parameters (see
-    `evaluation.kept_results`); else `train` trains on where training stopped, or measures again.
+    Results saved in the work directory are used if they are of these examples, settings and parameters (see
+    `evaluation.saved_results`). Otherwise `train` continues the training or measures again.
 
     Raises:
-        UsageError: the work directory belongs to another run, or was trained on other examples.
+        UsageError: the work directory belongs to another run, or its checkpoint was trained on other examples.
     """
     if jax.process_index() == 0:
         workdir.open_for_training(directory, config)
     partition = _check_data(config, directory, task)
-    results = _kept_results(config, directory, task, partition)
+    results = _saved_results(config, directory, task, partition)
     if results is None:
         train(config, directory, task)
-        results = _kept_results(config, directory, task, partition)
+        results = _saved_results(config, directory, task, partition)
     assert results is not None
     return results
 
 
 def _check_data(config: Config, directory: pathlib.Path, task: Task) -> protocols.Partition:
-    """The partition; UsageError where the work directory's checkpoint was trained on other examples."""
+    """The partition. Raises UsageError if the checkpoint in the work directory was trained on other examples."""
     partition = protocols.partition(config.data, task.name, task.items, task.classes)
     if jax.process_index() == 0:
         workdir.check_same_data(directory, task.fingerprint(partition.train))
     return partition
 
 
-def _kept_results(
+def _saved_results(
     config: Config, directory: pathlib.Path, task: Task, partition: protocols.Partition
 ) -> dict[str, list[Any]] | None:
-    """Those of the best checkpoint; None where the run is not finished, or something else was measured."""
+    """The results of the best checkpoint; None if the run is not finished or something else was measured."""
     checkpoints = Checkpoints(directory / "checkpoints", config.train)
     try:
         finished, best = checkpoints.latest_step == config.train.num_steps, checkpoints.best_step
     finally:
         checkpoints.close()
-    return evaluation.kept_results(task, directory, partition, best) if finished and best is not None else None
+    return evaluation.saved_results(task, directory, partition, best) if finished and best is not None else None
 
 
 def prepare(config: Config, directory: pathlib.Path, clock: StepClock, task: Task) -> Run:
-    """Everything that a run needs before its first batch; close its checkpoints and its writer.
+    """Everything that a run needs before its first batch. The caller closes its checkpoints and its writer.
 
     Raises:
-        UsageError: nothing to train on, or pre-trained parameters that do not fit.
+        UsageError: there is nothing to train on, or the pre-trained parameters do not fit.
     """
     partition = protocols.partition(config.data, task.name, task.items, task.classes)
     if not partition.train:
-        raise UsageError(f"{task.name}: nothing to train on ({partition.description}); --mode=evaluate measures only")
+        raise UsageError(
+            f"{task.name}: there is nothing to train on ({partition.description}); use --mode=evaluate to measure only"
+        )
     if jax.process_index() == 0:
         workdir.write_classes(directory, task.classes)
     mesh = meshes.make_mesh()
@@ -155,14 +157,14 @@ def prepare(config: Config, directory: pathlib.Path, clock: StepClock, task: Tas
         partition=partition,
         network=network,
         state=packing.pack(state),
-        evaluator=task.evaluator(network, mesh),  # one for the run: its forward pass compiles once
+        evaluator=task.evaluator(network, mesh),  # one for the whole run, so that its forward pass compiles once
         checkpoints=checkpoints,
         writer=writer,
     )
 
 
 def _starting_state(config: Config, task: Task, fresh: TrainState, checkpoints: Checkpoints) -> TrainState:
-    """The newest checkpoint; else the pre-trained parameters; else the fresh ones."""
+    """The state of the newest checkpoint, else the pre-trained one, else the fresh one."""
     if checkpoints.latest_step is not None:
         return checkpoints.restore(checkpoints.latest_step, fresh)
     if not config.model.init_from:
@@ -178,20 +180,21 @@ def _starting_state(config: Config, task: Task, fresh: TrainState, checkpoints: 
 def _announce(run: Run) -> None:
     if not run.is_chief:
         return
-    sides = ", ".join(f"{name} {_size(run, rows)}" for name, rows in run.partition.splits().items())
-    number = states.num_parameters(run.state.params)
-    say(f"{run.config.data.name}: {run.partition.description}; {run.partition.leakage_note} ({sides})")
+    splits = ", ".join(f"{name} {_size(run, indices)}" for name, indices in run.partition.splits().items())
+    num_parameters = states.num_parameters(run.state.params)
+    say(f"{run.config.data.name}: {run.partition.description}; {run.partition.leakage_note} ({splits})")
     for note in run.task.notes:
         say(f"{run.config.data.name}: {note}")
-    say(f"{run.config.model.name}: {number:,} parameters, {jax.device_count()} {jax.default_backend()} device(s)")
+    devices = f"{jax.device_count()} {jax.default_backend()} device(s)"
+    say(f"{run.config.model.name}: {num_parameters:,} parameters, {devices}")
     if run.step:
         say(f"continuing at step {run.step} of {run.config.train.num_steps}")
 
 
-def _size(run: Run, rows: Sequence[int]) -> str:
-    """`96 of 48 specimens`; the number alone where specimens are unknown."""
-    specimens = {run.task.items[i].specimen for i in rows}
-    return f"{len(rows)}" if "" in specimens else f"{len(rows)} of {len(specimens)} specimens"
+def _size(run: Run, indices: Sequence[int]) -> str:
+    """Such as `96 of 48 specimens`, or only the number of examples if their specimens are unknown."""
+    specimens = {run.task.items[i].specimen for i in indices}
+    return f"{len(indices)}" if "" in specimens else f"{len(indices)} of {len(specimens)} specimens"
 
 
 def _train(run: Run) -> None:
@@ -205,16 +208,16 @@ def _train(run: Run) -> None:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Feed:
-    """What the compiled step is called with."""
+    """The inputs of the compiled step besides the state."""
 
     batches: Iterator[feeding.DeviceBatch]
-    """Of `train.steps_per_call` steps each."""
+    """Each is the batch of one call, that is of `train.steps_per_call` steps."""
     constants: steps.Constants
 
 
 @contextlib.contextmanager
 def open_feed(run: Run, first_step: int, num_steps: int) -> Iterator[Feed]:
-    """The batches of steps first_step … num_steps-1, and what every step reads besides."""
+    """The batches of steps first_step … num_steps-1, and the constants that every step reads."""
     train = run.config.train
     stream = run.task.stream(run.partition.train, meshes.local_rows(run.mesh, train.global_batch_size))
     _check_fits(stream.store)
@@ -224,17 +227,17 @@ def open_feed(run: Run, first_step: int, num_steps: int) -> Iterator[Feed]:
     try:
         yield Feed(batches=batches, constants=jax.device_put(constants, meshes.replicated(run.mesh)))
     finally:
-        batches.close()  # ends the thread that makes batches
+        batches.close()  # stops the thread that makes batches
 
 
 def _check_fits(store: dict[str, np.ndarray]) -> None:
-    """UsageError where the training images would fill most of a device's memory."""
+    """Raise UsageError if the training images would take more than `_STORE_SHARE` of a device's memory."""
     size, memory = sum(array.nbytes for array in store.values()), jax.local_devices()[0].memory_stats()
     limit = (memory or {}).get("bytes_limit", 0) * _STORE_SHARE
     if limit and size > limit:
         raise UsageError(
             f"data.warp=device: the training images take {scaled(size, 'B')} of each device's memory, more than "
-            f"{scaled(limit, 'B')}, {_STORE_SHARE:.0%} of it; take data.warp=host"
+            f"{scaled(limit, 'B')}, {_STORE_SHARE:.0%} of it; use data.warp=host"
         )
 
 
@@ -249,15 +252,15 @@ def _loop(run: Run, feed: Feed, display: TrainingDisplay) -> None:
             with run.clock.phase("compile"):
                 compiled = compile_step(run, batch, feed.constants)
             run.clock.window()
-        with run.clock.phase("step"):
+        with run.clock.phase("step"):  # donates the old state's buffers, so nothing else may hold on to that state
             run.state, metrics = compiled(run.state, batch, feed.constants)
         window.append(metrics)
         display.advance(step)
-        ends = step == train.num_steps
-        saves = ends or step % train.checkpoint_every == 0
-        evaluates = bool(train.eval_every) and (ends or step % train.eval_every == 0)
-        if ends or saves or evaluates or step % train.log_every == 0:
-            _close_window(run, step, window, display)
+        is_last = step == train.num_steps
+        saves = is_last or step % train.checkpoint_every == 0
+        evaluates = bool(train.eval_every) and (is_last or step % train.eval_every == 0)
+        if is_last or saves or evaluates or step % train.log_every == 0:
+            _close_window(run, step, window, display)  # before saving: it stops a diverged run, which is never saved
             window = []
         score = _validate(run, step) if evaluates else None
         if saves or evaluates:
@@ -266,13 +269,13 @@ def _loop(run: Run, feed: Feed, display: TrainingDisplay) -> None:
 
 
 def next_batch(run: Run, batches: Iterator, newest: steps.Metrics | None) -> feeding.DeviceBatch:
-    """The next batch; waiting for it is `data_wait`, all of it, unless the devices are still busy when it comes.
+    """The next batch. All waiting for it counts as `data_wait`, unless the devices are still busy when it arrives.
 
-    `newest`: metrics of the step that was started last; None where no step is under way.
+    `newest`: metrics of the step that was dispatched last; None if no step is running.
     """
     with run.clock.phase("data_wait"):
         batch = next(batches)
-        # The loop runs ahead of the devices: waiting that their queue of steps hides costs nothing.
+        # The loop runs ahead of the devices: waiting costs nothing while they still have steps to execute.
         if newest is not None and not newest["loss"].is_ready():  # pyright: ignore[reportAttributeAccessIssue]
             run.clock.recount("step")
     return batch
@@ -281,7 +284,7 @@ def next_batch(run: Run, batches: Iterator, newest: steps.Metrics | None) -> fee
 def compile_step(
     run: Run, batch: feeding.DeviceBatch, constants: steps.Constants, *, network: Network | None = None
 ) -> jax.stages.Compiled:
-    """Compile the training step (of `network` instead of the run's, where given) and keep XLA's analysis of it."""
+    """Compile the training step and keep XLA's analysis of it. `network` replaces the run's network, if given."""
     step = steps.make_train_step(run.config, network or run.network, run.task.loss)
     shared = meshes.replicated(run.mesh)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shared, shared))
@@ -294,72 +297,76 @@ def compile_step(
 
 
 def _describe(program: timing.Program) -> str:
-    work, traffic = scaled(program.flops, "FLOP"), scaled(program.bytes_accessed, "B")
-    return f"a step on each device: {work}, {traffic} accessed, {scaled(program.memory_bytes, 'B')} of memory"
+    flops, accessed = scaled(program.flops, "FLOP"), scaled(program.bytes_accessed, "B")
+    return f"a step on each device: {flops}, {accessed} accessed, {scaled(program.memory_bytes, 'B')} of memory"
 
 
 def _close_window(run: Run, step: int, window: list[steps.Metrics], display: TrainingDisplay) -> None:
-    """Fetch the window's metrics (the one place that waits for the device), check, log."""
+    """Fetch the window's metrics, which waits for the devices to finish its steps; then check and log them."""
     with run.clock.phase("step"):
         fetched = jax.device_get(window)
-    columns = {name: np.concatenate([np.ravel(row[name]) for row in fetched]) for name in fetched[0]}
+    columns = {name: np.concatenate([np.ravel(step_metrics[name]) for step_metrics in fetched]) for name in fetched[0]}
     count = len(columns["loss"])
     _check_finite(step - count + 1, columns)
-    figures = {name: float(np.mean(values)) for name, values in columns.items()} | _speed(run, count)
-    run.writer.write(step, "train", figures)
-    display.window(step, figures, run.config.train.global_batch_size)
+    metrics = {name: float(np.mean(values)) for name, values in columns.items()} | _speed(run, count)
+    run.writer.write(step, "train", metrics)
+    display.window(step, metrics, run.config.train.global_batch_size)
 
 
 def _speed(run: Run, num_steps: int) -> dict[str, float]:
-    """Rates and efficiency of the window that ends here."""
+    """Rates and efficiency of the window that ends now."""
     batch, devices = run.config.train.global_batch_size, jax.device_count()
-    figures = timing.rates(run.clock.window(), steps=num_steps, batch=batch, devices=devices)
+    rates = timing.rates(run.clock.window(), steps=num_steps, batch=batch, devices=devices)
     chip = chips.find(jax.devices()[0].device_kind)
     dtype = states.compute_dtype(run.config).name
-    efficiency = timing.efficiency(run.program, figures["step_seconds"], devices=devices, chip=chip, dtype=dtype)
-    return figures | efficiency
+    efficiency = timing.efficiency(run.program, rates["step_seconds"], devices=devices, chip=chip, dtype=dtype)
+    return rates | efficiency
 
 
 def _check_finite(first_step: int, columns: dict[str, np.ndarray]) -> None:
     for step, (loss, norm) in enumerate(zip(columns["loss"], columns["grad_norm"], strict=True), first_step):
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise DivergedError(
-                f"step {step}: loss {loss}, gradient norm {norm}; checkpoints before it are kept; "
+                f"step {step}: loss {loss}, gradient norm {norm}; earlier checkpoints are kept; "
                 "lower optimizer.learning_rate or optimizer.clip_norm and start in a new work directory"
             )
 
 
 def _validate(run: Run, step: int) -> float | None:
-    """Measure the validation side; its score ranks checkpoints."""
+    """Measure the validation split and return its score, which ranks the checkpoints."""
     if not run.partition.validation:
         return None
     with run.clock.phase("evaluation"):
-        rows = run.evaluator.measure(run.parameters, run.partition.validation)
-        measured = run.task.metrics(rows)
+        results = run.evaluator.measure(run.parameters, run.partition.validation)
+        measured = run.task.metrics(results)
     run.writer.write(step, "validation", run.task.summary(measured))
     return run.task.score(measured)
 
 
 def class_weights(frequencies: Float64[np.ndarray, " output"], class_balance: float) -> Float32[np.ndarray, " output"]:
-    """(1/frequency)^class_balance of each class, so that the mean over what batches hold is 1; 0 for absent classes."""
+    """The weight of each class in the loss: proportional to (1/frequency)^class_balance, and 0 for absent classes.
+
+    The weights are scaled so that their mean over what the batches hold is 1.
+    """
     present = frequencies > 0
     weights = np.where(present, np.where(present, frequencies, 1.0) ** -class_balance, 0.0)
     return (weights / (weights @ frequencies)).astype(np.float32)
 
 
 def _finish(run: Run) -> None:
-    """Evaluate every side but the training one, write the last lines, then the report."""
-    digest, trained = states.params_digest(packing.unpack(run.state.params)), run.step
+    """Evaluate every split except the training split, write the last lines of the log, then the report."""
+    # Of the parameters after the last step: the best checkpoint may replace them below.
+    digest, last_step = states.params_digest(packing.unpack(run.state.params)), run.step
     best = run.checkpoints.best_step
-    if best is not None and best != trained:
+    if best is not None and best != last_step:
         run.state = run.checkpoints.restore(best, run.state)
     with run.clock.phase("evaluation"):
         evaluated = evaluation.measure_splits(run.task, run.evaluator, run.parameters, run.partition)
     if not run.is_chief:
         return
-    for split, side in evaluated.metrics.items():
-        run.writer.write(trained, split, run.task.summary(side.measured))
-    number, seconds = states.num_parameters(run.state.params), run.clock.seconds()["total"]
-    run.writer.write(trained, "final", {"params_digest": digest, "num_parameters": number, "seconds": seconds})
+    for split, metrics in evaluated.metrics.items():
+        run.writer.write(last_step, split, run.task.summary(metrics.measured))
+    size, seconds = states.num_parameters(run.state.params), run.clock.seconds()["total"]
+    run.writer.write(last_step, "final", {"params_digest": digest, "num_parameters": size, "seconds": seconds})
     evaluation.write_report(run.task, run.directory, evaluated, run.clock, run.step)
     say(f"params_digest {digest}")

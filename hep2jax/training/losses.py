@@ -1,9 +1,10 @@
 """Losses of pixels, of cells and of images.
 
-Those of pixels give one value per example: no reduction over the batch, so that the caller decides what a mean is.
+The losses of pixels give one value per example and do not reduce over the batch, so that the caller decides how to
+average.
 
-Everything is float32. A pixel is void, and has no influence on any value or gradient, if its label is 255 (or any
-other number that is no class).
+Everything is float32. A pixel is void if its label is 255, or any other number that is not a class. Void pixels have
+no influence on any value or gradient.
 """
 
 import functools
@@ -22,12 +23,12 @@ from hep2jax.models.segmenter import SegmenterOutput
 
 
 class LossTerms(NamedTuple):
-    """Sums over the pixels of each example; `combine` makes the scalar.
+    """Sums over the pixels of each example; `combine` turns them into the scalar loss.
 
     Attributes:
         nll: class-weighted negative log-likelihood of the main head, summed over pixels.
-        side_nll: the same, summed over the side heads too; 0 without side heads.
-        weight: sum of the class weights of the pixels that are not void, one per example and the same for each head.
+        side_nll: the same, summed over the side heads as well; 0 without side heads.
+        weight: sum of the class weights of the pixels that are not void, one per example and the same for every head.
         dice: soft foreground Dice loss, in [0, 1].
     """
 
@@ -61,8 +62,8 @@ def segmentation_loss(
 def combine(terms: LossTerms, config: LossConfig) -> Float[Array, ""]:
     """The scalar to minimise: means over the pixels and examples of the whole (global, sharded) batch.
 
-    `sum(nll) / sum(weight) + side_weight * sum(side_nll) / sum(weight) + dice_weight * mean(dice)`: pixels count
-    alike whichever example and device holds them. A batch of void pixels only gives 0.
+    `sum(nll) / sum(weight) + side_weight * sum(side_nll) / sum(weight) + dice_weight * mean(dice)`: every pixel counts
+    the same, whichever example and device holds it. A batch that has only void pixels gives 0.
     """
     weight = terms.weight.sum()
     nll = (terms.nll + config.side_weight * terms.side_nll).sum()
@@ -84,11 +85,11 @@ def pixel_cross_entropy(
         label_smoothing: share s of the target that is spread evenly over the K classes (Szegedy et al. 2016).
 
     Returns:
-        Sum over the pixels of weight times loss and sum of the weights, float32 [B] each. Their quotient, after
-        summing each over examples, is the weighted mean.
+        The sum over the pixels of weight times loss, and the sum of the weights, float32 [B] each. The weighted mean
+        is the quotient of the two after each has been summed over the examples.
     """
-    found = (jnp.where(labels == index, weight, 0.0) for index, weight in enumerate(class_weights))
-    weights = sum(found, jnp.zeros(labels.shape))
+    weighted = (jnp.where(labels == index, weight, 0.0) for index, weight in enumerate(class_weights))
+    weights = sum(weighted, jnp.zeros(labels.shape))
     nll = jnp.asarray(_pixel_nll(logits.astype(jnp.float32), labels, label_smoothing))
     return (nll * weights).sum((1, 2)), weights.sum((1, 2))
 
@@ -97,12 +98,12 @@ def pixel_cross_entropy(
 def _pixel_nll(
     logits: Float[Array, "batch height width output"], labels: Int[Array, "batch height width"], smoothing: float
 ) -> Float[Array, "batch height width"]:
-    """Cross-entropy of each pixel with its smoothed label; of void ones whatever number.
+    """Cross-entropy of each pixel with its smoothed label; the value of a void pixel is arbitrary.
 
-    The classes one by one and not as an axis to reduce: so a compiler reads the logits once and writes one number a
-    pixel. By the TPU compiler's estimate (v5e, 128 images of 256 x 256, nine classes, with the heads around it) `fcn`
-    spends 2.9 ms on it and 4.7 with reductions, `dsfcn` with its side heads 27.2 and 32.6. On CPU, 16 x 128 x 128 x 7:
-    8.3 ms against 9.2; 7.7 with reductions and this gradient.
+    The classes are handled one by one instead of as an axis to reduce: a compiler then reads the logits once and writes
+    one number per pixel. By the TPU compiler's estimate (v5e, 128 images of 256 x 256, nine classes, including the
+    heads) `fcn` spends 2.9 ms on it instead of 4.7 ms with reductions, and `dsfcn` with its side heads 27.2 ms instead
+    of 32.6 ms. On CPU, with 16 x 128 x 128 x 7, it takes 8.3 ms; reductions take 9.2 ms, or 7.7 ms with this gradient.
     """
     return _pixel_nll_forward(logits, labels, smoothing)[0]
 
@@ -110,8 +111,8 @@ def _pixel_nll(
 def _pixel_nll_forward(logits: Array, labels: Array, smoothing: float) -> tuple[Array, tuple[Array, ...]]:
     classes = [logits[..., index] for index in range(logits.shape[-1])]
     top = functools.reduce(jnp.maximum, classes)
-    normaliser = top + jnp.log(sum((jnp.exp(one - top) for one in classes), jnp.zeros(())))
-    hit = sum((jnp.where(labels == index, one, 0.0) for index, one in enumerate(classes)), jnp.zeros(()))
+    normaliser = top + jnp.log(sum((jnp.exp(logit - top) for logit in classes), jnp.zeros(())))
+    hit = sum((jnp.where(labels == index, logit, 0.0) for index, logit in enumerate(classes)), jnp.zeros(()))
     nll = normaliser - (1.0 - smoothing) * hit
     if smoothing:
         nll -= smoothing / len(classes) * sum(classes)
@@ -131,10 +132,10 @@ _pixel_nll.defvjp(_pixel_nll_forward, _pixel_nll_backward)
 def soft_dice(
     logits: Float[Array, "batch height width output"], labels: Int[Array, "batch height width"]
 ) -> Float[Array, " batch"]:
-    """1 - soft Dice of the foreground: its probability is 1 - p(background) (Milletari et al. 2016).
+    """1 - soft Dice of the foreground, whose probability is 1 - p(background) (Milletari et al. 2016).
 
-    One pixel is added to numerator and denominator, so that a crop without foreground (or without any valid pixel)
-    is defined: with nothing predicted, its loss is 0.
+    One pixel is added to numerator and denominator, so that the loss is defined for a crop without foreground (or
+    without any valid pixel): if nothing is predicted there, it is 0.
 
     Returns:
         float32 [B] in [0, 1].
@@ -161,7 +162,7 @@ def cell_loss(
     Args:
         output: what a classifier returned, float32 logits [B, K].
         labels: pattern of each cell, 0..K-1.
-        target: what is to be reconstructed (`Classifier.target`); unused by networks that reconstruct nothing.
+        target: the image to reconstruct (`Classifier.target`); not used if the network reconstructs nothing.
         class_weights: float32 [K], positive.
         config: weights and smoothing.
     """
@@ -183,10 +184,11 @@ def label_loss(
     class_weights: Float[Array, " pattern"],
     config: LossConfig,
 ) -> Float[Array, ""]:
-    """The scalar to minimise where an image may have several patterns, or none: binary cross-entropy of each.
+    """The scalar to minimise where an image may have several patterns, or none: binary cross-entropy of each pattern.
 
-    `mean(-w t log p - (1 - t) log(1 - p))` over the patterns and the whole (global, sharded) batch, p the sigmoid of
-    the logit: the weights are those of an occurrence, absence counts 1. A pattern of weight 0 is learnt as absent.
+    `mean(-w t log p - (1 - t) log(1 - p))` over the patterns and the whole (global, sharded) batch, where p is the
+    sigmoid of the logit. Class weights apply to the presence of a pattern; its absence has weight 1. A pattern of
+    weight 0 is learnt as absent.
 
     Args:
         output: float32 logits [B, K].
@@ -195,8 +197,8 @@ def label_loss(
         config: smoothing s of the targets, t = (1 - s) * label + s / 2.
     """
     target = (1.0 - config.label_smoothing) * labels + config.label_smoothing / 2
-    there, absent = jax.nn.softplus(-output.logits), jax.nn.softplus(output.logits)
-    return (class_weights * target * there + (1.0 - target) * absent).mean()
+    present, absent = jax.nn.softplus(-output.logits), jax.nn.softplus(output.logits)
+    return (class_weights * target * present + (1.0 - target) * absent).mean()
 
 
 def joint_loss(
@@ -207,47 +209,47 @@ def joint_loss(
     class_weights: Float[Array, " pattern"],
     config: LossConfig,
 ) -> Float[Array, ""]:
-    """The scalar to minimise for `joint`: a third each of Dice, of the pattern's and of the intensity's cross-entropy.
+    """The scalar to minimise for `joint`: the mean of the Dice loss and the cross-entropies of pattern and intensity.
 
-    Weights and terms: Percannella et al. (ICPR 2022), public code.
+    Terms and weights are those of the public code of Percannella et al. (ICPR 2022).
 
     Args:
         output: float32 logits.
-        labels: 0 background, 1 + i pattern i, 255 void.
-        patterns: of the patches' specimens, 0..K-1.
-        grades: 1 the higher grade, 0 the lower, -1 not known, which counts for nothing.
+        labels: 0 is background, 1 + i is pattern i, 255 is void.
+        patterns: pattern of the specimen that each patch comes from, 0..K-1.
+        grades: 1 is the higher grade, 0 the lower; -1 is unknown and has no influence.
         class_weights: float32 [K], positive.
-        config: smoothing of the patterns.
+        config: label smoothing of the patterns.
     """
-    named = cell_loss(ClassifierOutput(output.pattern), patterns, output.mask, class_weights, config)
+    pattern_loss = cell_loss(ClassifierOutput(output.pattern), patterns, output.mask, class_weights, config)
     known = (grades >= 0).astype(jnp.float32)
-    crossed = optax.sigmoid_binary_cross_entropy(output.intensity, (grades > 0).astype(jnp.float32))
-    graded = (crossed * known).sum() / jnp.maximum(known.sum(), 1.0)
-    return (two_sided_dice(output.mask[..., 0], labels).mean() + named + graded) / 3
+    intensity_nll = optax.sigmoid_binary_cross_entropy(output.intensity, (grades > 0).astype(jnp.float32))
+    intensity_loss = (intensity_nll * known).sum() / jnp.maximum(known.sum(), 1.0)
+    return (two_class_dice(output.mask[..., 0], labels).mean() + pattern_loss + intensity_loss) / 3
 
 
-def two_sided_dice(
+def two_class_dice(
     logits: Float[Array, "batch height width"], labels: Int[Array, "batch height width"]
 ) -> Float[Array, " batch"]:
-    """1 - the mean of the soft Dice of cells and that of background, each with one pixel added as in `soft_dice`.
+    """1 - the mean of the soft Dice of cells and of background, each with one pixel added as in `soft_dice`.
 
     Args:
-        logits: of being cell.
-        labels: 0 background, 255 void, anything else cell.
+        logits: logit of each pixel being cell.
+        labels: 0 is background, 255 is void, anything else is cell.
 
     Returns:
         float32 [B] in [0, 1].
     """
     valid = labels != VOID
     probability = jax.nn.sigmoid(logits.astype(jnp.float32))
-    sides = []
+    dice = []
     for predicted, truth in ((probability, labels > 0), (1.0 - probability, labels == 0)):
         predicted, truth = jnp.where(valid, predicted, 0.0), (valid & truth).astype(jnp.float32)
         overlap, total = (predicted * truth).sum((1, 2)), (predicted + truth).sum((1, 2))
-        sides.append((2.0 * overlap + 1.0) / (total + 1.0))
-    return 1.0 - (sides[0] + sides[1]) / 2
+        dice.append((2.0 * overlap + 1.0) / (total + 1.0))
+    return 1.0 - (dice[0] + dice[1]) / 2
 
 
 def _one_hot(labels: Array, num_classes: int) -> Array:
-    # Comparison, not a gather of log-probabilities: gathers and their scatter gradients are slow on TPU.
+    # A comparison instead of a gather of log-probabilities: gathers and their scatter gradients are slow on TPU.
     return labels[..., None].astype(jnp.int32) == jnp.arange(num_classes)

@@ -1,4 +1,4 @@
-"""Configuration → learning-rate schedule and optax transform."""
+"""Learning-rate schedule and optax transform of a configuration."""
 
 import jax
 import jax.numpy as jnp
@@ -6,26 +6,26 @@ import optax
 
 from hep2jax.config import OptimizerConfig
 
-USUAL_WARMUP_STEPS = 20
+DEFAULT_WARMUP_STEPS = 20
 
 
 def warmup_steps(config: OptimizerConfig, num_steps: int) -> int:
     """Steps of the linear warm-up in a run of `num_steps`, at most all of them."""
-    return min(USUAL_WARMUP_STEPS if config.warmup_steps is None else config.warmup_steps, num_steps)
+    return min(DEFAULT_WARMUP_STEPS if config.warmup_steps is None else config.warmup_steps, num_steps)
 
 
 def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
-    """Learning rate as a function of the step: linear warm-up, then constant or cosine to 1 % of the peak."""
+    """Learning rate as a function of the step: a linear warm-up, then constant or a cosine down to 1 % of the peak."""
     peak, warmup = config.learning_rate, warmup_steps(config, num_steps)
     if config.schedule == "constant":
-        rest = optax.constant_schedule(peak)
+        after_warmup = optax.constant_schedule(peak)
     else:
-        rest = optax.cosine_decay_schedule(peak, max(num_steps - warmup, 1), alpha=0.01)
-    return optax.join_schedules([optax.linear_schedule(peak / max(warmup, 1), peak, warmup), rest], [warmup])
+        after_warmup = optax.cosine_decay_schedule(peak, max(num_steps - warmup, 1), alpha=0.01)
+    return optax.join_schedules([optax.linear_schedule(peak / max(warmup, 1), peak, warmup), after_warmup], [warmup])
 
 
 def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
-    """Gradient clipping, then AdamW or SGD with momentum; kernels alone decay, not biases and norms."""
+    """Gradient clipping, then AdamW or SGD with momentum. Weight decay applies to kernels, not to biases and norms."""
     schedule = make_schedule(config, num_steps)
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     if config.name == "adamw":

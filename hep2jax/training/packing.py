@@ -1,8 +1,8 @@
-"""The many small arrays of a network's state as a few: what starting a step costs grows with their number.
+"""Joins the many small arrays of a network's state, because the cost of starting a step grows with their number.
 
-`dsfcn` has 943 arrays in its state, most of them norms' and biases' with a few dozen numbers. Joined into a vector for
-each tree they are 261, a step starts in a fifth of the time (see PERFORMANCE.md), and a device updates them, their
-moments and their averages in one operation each.
+The state of `dsfcn` has 943 arrays; most belong to norms and biases and hold a few dozen numbers. With the small arrays
+of each tree joined into one vector there are 261, a step starts in a fifth of the time (see PERFORMANCE.md), and a
+device updates the joined parameters, their moments and their averages in one operation each.
 """
 
 import dataclasses
@@ -18,35 +18,36 @@ from jaxtyping import Float32
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Packed:
-    """A tree of float32 arrays of which those with at most one axis are joined."""
+    """A tree of arrays in which the float32 arrays with at most one axis are joined into one vector."""
 
     vector: Float32[jax.Array, " numbers"]
     others: Any
-    """The tree with None in the place of what was joined."""
+    """The tree, with None in place of each joined array."""
     shapes: tuple[tuple[int, ...], ...] = dataclasses.field(metadata={"static": True})
-    """Of what was joined."""
+    """The shapes of the joined arrays."""
 
 
 def pack(state: Any) -> Any:
-    """A training state whose trees of parameters and statistics, their moments and averages among them, are packed.
+    """Pack the trees of parameters and statistics in a `TrainState`, and the moments and averages of both.
 
-    `state` is a `TrainState`; trees with fewer than two arrays to join stay as they are.
+    Trees with fewer than two arrays to join stay as they are.
     """
-    alike = {jax.tree.structure(tree) for tree in (state.params, state.batch_stats) if _num_small(tree) > 1}
+    # Moments and averages are found by their structure, which is that of the tree they belong to.
+    structures = {jax.tree.structure(tree) for tree in (state.params, state.batch_stats) if _num_small(tree) > 1}
 
     def is_packable(node: Any) -> bool:
-        return jax.tree.structure(node) in alike
+        return jax.tree.structure(node) in structures
 
     return jax.tree.map(lambda node: _join(node) if is_packable(node) else node, state, is_leaf=is_packable)
 
 
 def unpack(tree: Any) -> Any:
-    """Inverse of `pack`, of whole states and of parts; what is not packed is returned as it is."""
+    """Inverse of `pack`, for a state or a part of it. Trees that are not packed are returned as they are."""
     return jax.tree.map(lambda node: _split(node) if _is_packed(node) else node, tree, is_leaf=_is_packed)
 
 
 def like(template: Any, tree: Any) -> Any:
-    """A tree, packed where `template` is."""
+    """`tree`, packed wherever `template` is packed."""
     return jax.tree.map(
         lambda node, part: _join(part) if _is_packed(node) else part, template, tree, is_leaf=_is_packed
     )

@@ -1,4 +1,4 @@
-"""The state of a training run: plain dictionaries of arrays, born on the devices."""
+"""The state of a training run: plain dictionaries of arrays, created on the devices."""
 
 import dataclasses
 import hashlib
@@ -19,7 +19,7 @@ Tree = dict[str, Any]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Everything that a step changes. `ema_*` are the averages that are evaluated."""
+    """Everything that a step changes. The moving averages `ema_*` are what is evaluated."""
 
     step: jax.Array
     params: Tree
@@ -31,7 +31,7 @@ class TrainState:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Network:
-    """A network's structure without its arrays; `nnx.merge(graphdef, params, batch_stats)` makes it whole."""
+    """A network's structure without its arrays; `nnx.merge(graphdef, params, batch_stats)` gives the module."""
 
     graphdef: nnx.GraphDef
     build: Any
@@ -39,7 +39,7 @@ class Network:
 
 
 def make_network(config: Config, num_outputs: int) -> Network:
-    """The configured network for grey images and `num_outputs` channels."""
+    """The configured network for grey images, with `num_outputs` output channels."""
     dtype = compute_dtype(config)
 
     def build(key: jax.Array) -> nnx.Module:
@@ -51,7 +51,7 @@ def make_network(config: Config, num_outputs: int) -> Network:
 
 
 def compute_dtype(config: Config) -> jnp.dtype:
-    """bfloat16 where the hardware multiplies it natively, float32 on CPU, unless named."""
+    """The configured dtype; `auto` is float32 on CPU and bfloat16 elsewhere, where the hardware multiplies it."""
     name = config.train.compute_dtype
     if name == "auto":
         name = "float32" if jax.default_backend() == "cpu" else "bfloat16"
@@ -59,10 +59,10 @@ def compute_dtype(config: Config) -> jnp.dtype:
 
 
 def fresh_state(network: Network, optimizer: optax.GradientTransformation, key: jax.Array) -> TrainState:
-    """The state before the first step; pure, so that it can be traced."""
+    """The state before the first step. The function is pure, so that it can be traced."""
     _, params, stats = nnx.split(network.build(key), nnx.Param, nnx.BatchStat)
     params, stats = nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
-    # The averages need buffers of their own: the step donates the state, and a buffer is donated once.
+    # The averages need buffers of their own: the step donates the state, and a buffer can be donated only once.
     average = jax.tree.map(jnp.copy, (params, stats))
     return TrainState(jnp.zeros((), jnp.int32), params, stats, optimizer.init(params), *average)
 
@@ -70,21 +70,21 @@ def fresh_state(network: Network, optimizer: optax.GradientTransformation, key: 
 def initial_state(
     network: Network, optimizer: optax.GradientTransformation, seed: int, sharding: jax.sharding.Sharding
 ) -> TrainState:
-    """`fresh_state`, made by one compiled program directly in its sharding."""
+    """`fresh_state`, computed by one compiled program directly in its sharding."""
     init = jax.jit(lambda key: fresh_state(network, optimizer, key), out_shardings=sharding)
-    # rbg compiles in a third of threefry's time (2 against 6 s for `fcn` on CPU); its draws differ between backends.
+    # rbg compiles in a third of threefry's time (2 s instead of 6 s for `fcn` on CPU); its draws depend on the backend.
     return init(jax.random.key(seed, impl="rbg"))
 
 
 def leaves_by_path(tree: Tree) -> dict[str, Any]:
-    """Leaves by their path, `block/kernel`, in sorted order."""
+    """The leaves of a tree by their path, such as `block/kernel`, sorted by path."""
     flat = jax.tree_util.tree_flatten_with_path(tree)[0]
     named = {"/".join(str(getattr(key, "key", key)) for key in path): leaf for path, leaf in flat}
     return dict(sorted(named.items()))
 
 
 def params_digest(params: Tree) -> str:
-    """SHA-256 over path and bytes of every leaf in sorted path order, as hexadecimal digits."""
+    """SHA-256 of the path and the bytes of every leaf, in the order of the paths, as hexadecimal digits."""
     digest = hashlib.sha256()
     for path, leaf in leaves_by_path(params).items():
         digest.update(path.encode())
@@ -93,21 +93,24 @@ def params_digest(params: Tree) -> str:
 
 
 def num_parameters(params: Tree) -> int:
-    """How many numbers the network learns."""
+    """The number of parameters, counted as single numbers."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
 
 
 def graft(
     target: TrainState, source_params: Tree, source_stats: Tree, *, heads: bool = True
 ) -> tuple[TrainState, int, int]:
-    """Take every leaf of the source whose path and shape agree; (state, leaves taken, leaves in all).
+    """Copy every leaf of the source whose path and shape agree with one of the target's.
 
-    The optimizer's state stays fresh. `heads=False` leaves out what depends on the meaning of the classes: the
-    modules whose names begin with `head`.
+    The optimizer's state stays fresh. `heads=False` leaves out the modules that depend on the meaning of the classes:
+    those whose names begin with `head`.
+
+    Returns:
+        The new state, the number of parameter arrays taken from the source, and the number of parameter arrays in all.
     """
     params, taken, total = _take(target.params, source_params, heads)
     stats, *_ = _take(target.batch_stats, source_stats, heads)
-    copies = jax.tree.map(jnp.copy, (params, stats))
+    copies = jax.tree.map(jnp.copy, (params, stats))  # buffers of their own, as in `fresh_state`
     state = dataclasses.replace(
         target, params=params, batch_stats=stats, ema_params=copies[0], ema_batch_stats=copies[1]
     )
@@ -115,17 +118,17 @@ def graft(
 
 
 def _take(target: Tree, source: Tree, heads: bool) -> tuple[Tree, int, int]:
-    offered = {path: leaf for path, leaf in leaves_by_path(source).items() if heads or not path.startswith("head")}
+    candidates = {path: leaf for path, leaf in leaves_by_path(source).items() if heads or not path.startswith("head")}
     taken = 0
 
     def choose(path: Any, leaf: jax.Array) -> jax.Array:
         nonlocal taken
         name = "/".join(str(getattr(key, "key", key)) for key in path)
-        other = offered.get(name)
-        if other is None or other.shape != leaf.shape:
+        source_leaf = candidates.get(name)
+        if source_leaf is None or source_leaf.shape != leaf.shape:
             return leaf
         taken += 1
-        return jax.device_put(np.asarray(other), leaf.sharding)
+        return jax.device_put(np.asarray(source_leaf), leaf.sharding)
 
     chosen = jax.tree_util.tree_map_with_path(choose, target)
     return chosen, taken, len(jax.tree.leaves(target))

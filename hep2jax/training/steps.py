@@ -1,4 +1,4 @@
-"""Train and predict steps: pure functions of (state, batch), compiled once, no I/O."""
+"""The training step and the prediction step: pure functions of state and batch, compiled once, without I/O."""
 
 import dataclasses
 from collections.abc import Callable
@@ -20,22 +20,24 @@ from hep2jax.training.state import Network, TrainState
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 Constants = dict[str, jax.Array]
-"""What every step reads: `class_weights` float32 [outputs] and, with `data.warp=device`, arrays of `data.canvases`."""
+"""Arrays that every step reads: `class_weights`, float32 [outputs]; with `data.warp=device` also those of
+`data.canvases`."""
 
 Loss = Callable[[Config, Any, Array, Any, Batch, Array], Array]
-"""(config, network, image, its output, batch, class weights) → the scalar to minimise; image as of `normalise`."""
+"""(config, network, image, output, batch, class weights) → the scalar to minimise. The image is as `normalise` returns
+it, and the output is the network's for this image."""
 Decode = Callable[[Any], Any]
-"""A network's output → what is averaged over views: arrays with the images (or one entry a view) as first axis."""
+"""A network's output → the arrays to average over views; their first axis is the images (or has one entry per view)."""
 
-_NORMALISED_RANGE = (-1.0, 4.0)  # bounds what a hot pixel can do to a batch
+_NORMALISED_RANGE = (-1.0, 4.0)  # limits the influence of a hot pixel on a batch
 
 
 def normalise(
     image: UInt8[Array, "batch height width"] | Float[Array, "batch height width"], tone_curve: Float[Array, "batch 4"]
 ) -> Float[Array, "batch height width 1"]:
-    """Grey levels → about [0, 1]: ((grey - offset) * gain), then the exponent on its positive part, then the shift.
+    """Map grey levels to about [0, 1]: (grey - offset) * gain, then the exponent on the positive part, then the shift.
 
-    `tone_curve` rows are (offset in grey levels, gain per grey level, exponent, shift).
+    The rows of `tone_curve` are (offset in grey levels, gain per grey level, exponent, shift).
     """
     offset, gain, exponent, shift = (tone_curve[:, i, None, None] for i in range(4))
     value = jnp.clip((image.astype(jnp.float32) - offset) * gain, *_NORMALISED_RANGE)
@@ -47,8 +49,8 @@ def normalise(
 def make_loss(config: Config, network: Network, loss: Loss) -> Callable[..., tuple[jax.Array, Any]]:
     """`loss_fn(params, batch_stats, batch, class_weights, key) -> (loss, new batch_stats)` in training mode.
 
-    Trees may be packed (see `packing`); the new statistics are packed as the old ones are. `key` draws the dropout, the
-    blends of mixup and the styles of MixStyle.
+    The trees may be packed (see `packing`); the new statistics are packed like the old ones. `key` is the random key of
+    dropout, mixup and MixStyle.
     """
 
     def loss_fn(params, batch_stats, batch, class_weights, key):
@@ -75,10 +77,10 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch, Constants], tuple[TrainState, Metrics]]:
     """`step(state, batch, constants) -> (state, metrics)`; metrics are scalars over the global batch.
 
-    The state may be packed (see `packing`) and comes back as it was.
+    The state may be packed (see `packing`) and is returned in the same form.
 
-    With `train.steps_per_call` > 1 the call does that many steps: every leaf of the batch and of the metrics has the
-    steps as its first axis.
+    With `train.steps_per_call` > 1 one call does that many steps: every leaf of the batch and of the metrics then has
+    the steps as its first axis.
     """
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
     schedule = optimizers.make_schedule(config.optimizer, config.train.num_steps)
@@ -92,13 +94,13 @@ def make_train_step(
         (value, stats), grads = grad_fn(state.params, state.batch_stats, batch, class_weights, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        new = dataclasses.replace(state, step=state.step + 1, params=params, batch_stats=stats, opt_state=opt_state)
+        updated = dataclasses.replace(state, step=state.step + 1, params=params, batch_stats=stats, opt_state=opt_state)
         metrics = {
             "loss": value,
             "grad_norm": optax.tree.norm(grads),
             "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
         }
-        return _average(new, config.optimizer.ema_decay), metrics
+        return _average(updated, config.optimizer.ema_decay), metrics
 
     def several(state, batches, constants):
         return jax.lax.scan(lambda state, batch: step(state, batch, constants), state, batches)
@@ -107,7 +109,7 @@ def make_train_step(
 
 
 def _average(state: TrainState, decay: float) -> TrainState:
-    """Move the averages towards the new values; early steps average less, so that the start is forgotten."""
+    """Move the averages towards the new values. The rate is higher in early steps, so that the start is forgotten."""
     count = state.step.astype(jnp.float32)
     rate = 1.0 - jnp.minimum(decay, count / (count + 10.0))
 
@@ -124,8 +126,8 @@ def _average(state: TrainState, decay: float) -> TrainState:
 def make_predict_step(network: Network, decode: Decode, *, dihedral: bool = False) -> Callable[..., Any]:
     """`predict(params, batch_stats, image, tone_curve) -> decoded output`, in inference mode.
 
-    With `dihedral`, the mean over the eight rotations and mirror images of each (square) tile or cell; maps [batch,
-    height, width, channel] are turned back first.
+    With `dihedral`, the output is the mean over the eight rotations and mirror images of each (square) tile or cell;
+    maps [batch, height, width, channel] are rotated and mirrored back first.
     """
 
     def predict(params, batch_stats, image, tone_curve):
@@ -139,14 +141,14 @@ def make_predict_step(network: Network, decode: Decode, *, dihedral: bool = Fals
 
 
 def _mean_of_views(stacked: Float[Array, "views_by_batch ..."]) -> Float[Array, "batch ..."]:
-    """The mean over the eight views, one behind the other; maps are turned back first."""
+    """The mean over the eight views, which are concatenated along the first axis; maps are first turned back."""
     views = jnp.split(stacked, 8)
     return _undo_dihedral(views) if stacked.ndim == 4 else sum(views[1:], views[0]) / len(views)
 
 
 def _dihedral_views(pixels: Float[Array, "batch side side channel"]) -> list[Array]:
-    turned = [jnp.rot90(pixels, quarter, axes=(1, 2)) for quarter in range(4)]
-    return turned + [view[:, :, ::-1] for view in turned]
+    rotated = [jnp.rot90(pixels, quarter, axes=(1, 2)) for quarter in range(4)]
+    return rotated + [view[:, :, ::-1] for view in rotated]
 
 
 def _undo_dihedral(views: list[Array]) -> Array:

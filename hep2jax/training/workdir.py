@@ -1,4 +1,4 @@
-"""A work directory: is it ours, does it fit the configuration, and the files written into it."""
+"""The work directory: whether it belongs to a run and fits the configuration, and the files written into it."""
 
 import dataclasses
 import json
@@ -19,59 +19,69 @@ CLASSES = "classes.json"
 METRICS = "metrics.jsonl"
 TRAINED_ON = "trained_on.json"
 PROFILE = "profile"
-"""What the modes profile and compile write, before a run or after it."""
+"""Folder that the modes profile and compile write, before a run or after it."""
 
 
 def open_for_training(directory: pathlib.Path, config: Config) -> None:
-    """Make the work directory or check that it belongs to this very run; then write `config.json`.
+    """Create the work directory, or check that it belongs to this run; then write `config.json`.
 
-    UsageError where it cannot be written, holds somebody else's files or another experiment.
+    Raises:
+        UsageError: the directory cannot be written, or it holds files of something else or of another run.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        strangers = sorted(p.name for p in directory.iterdir() if p.name != PROFILE)
+        other_files = sorted(p.name for p in directory.iterdir() if p.name != PROFILE)
         with tempfile.TemporaryFile(dir=directory):
             pass
     except OSError as error:
         raise UsageError(f"--workdir={directory}: cannot be written ({error.strerror}); choose another") from error
     if (directory / CONFIG).exists():
-        if _has_checkpoint(directory):  # else nothing was trained yet, and a mended configuration may take its place
+        if _has_checkpoint(directory):  # otherwise nothing was trained yet, and the configuration may be corrected
             _check_same_run(directory, config)
-    elif strangers:
+    elif other_files:
         raise UsageError(
-            f"--workdir={directory}: holds files that are not ours ({strangers[0]}, ...); choose an empty directory"
+            f"--workdir={directory}: holds files that hep2jax did not write ({other_files[0]}, ...); choose an empty "
+            "directory"
         )
     configs.save(config, directory / CONFIG)
 
 
 def check_same_data(directory: pathlib.Path, fingerprint: str) -> None:
-    """Keep what a run is trained on (see `Task.fingerprint`); UsageError where its checkpoint is of anything else."""
+    """Save the fingerprint of the data that a run is trained on (see `Task.fingerprint`).
+
+    Raises:
+        UsageError: the checkpoint in the directory was trained on other data.
+    """
     path = directory / TRAINED_ON
     if _has_checkpoint(directory) and (not path.exists() or json.loads(path.read_text()) != fingerprint):
         raise UsageError(
             f"--workdir={directory}: its checkpoint was trained on other data: pixels, labels or specimens of the "
-            "training side differ (--mode=evaluate measures it on any data); choose another work directory"
+            "training split differ (--mode=evaluate measures it on any data); choose another work directory"
         )
     write_json(path, fingerprint)
 
 
 def open_for_reading(directory: pathlib.Path) -> Config:
-    """The configuration of a finished or unfinished run."""
+    """The configuration of a finished or unfinished run.
+
+    Raises:
+        UsageError: the directory holds no run, or its configuration cannot be read.
+    """
     if not (directory / CONFIG).is_file():
-        raise UsageError(f"--workdir={directory}: no {CONFIG} there, so no run of ours; train first or name another")
+        raise UsageError(f"--workdir={directory}: holds no run ({CONFIG} is missing); train first or name another")
     try:
         return configs.load(directory / CONFIG)
     except json.JSONDecodeError as error:
-        raise UsageError(f"{directory / CONFIG}: not readable as JSON ({error}); the file is damaged") from error
+        raise UsageError(f"{directory / CONFIG}: cannot be read as JSON ({error}); the file is damaged") from error
 
 
 def write_classes(directory: pathlib.Path, classes: Sequence[str]) -> None:
-    """Keep the patterns' names in the order of the network's output channels 1, 2, ..."""
+    """Save the names of the patterns, in the order of the network's output channels."""
     write_json(directory / CLASSES, list(classes))
 
 
 def read_classes(directory: pathlib.Path) -> tuple[str, ...]:
-    """What `write_classes` kept."""
+    """The names that `write_classes` saved."""
     try:
         return tuple(json.loads((directory / CLASSES).read_text()))
     except (OSError, json.JSONDecodeError) as error:
@@ -79,13 +89,13 @@ def read_classes(directory: pathlib.Path) -> tuple[str, ...]:
 
 
 def check_same_network(directory: pathlib.Path, saved: Config, config: Config) -> None:
-    """UsageError where `config` asks for another network than the work directory holds."""
+    """Raise UsageError if `config` describes another network than the work directory holds."""
     for field in ("name", "width"):
-        here, there = getattr(config.model, field), getattr(saved.model, field)
-        if here != there:
+        configured, trained = getattr(config.model, field), getattr(saved.model, field)
+        if configured != trained:
             raise UsageError(
-                f"--workdir={directory}: its checkpoint is of another architecture: model.{field} is {there} there "
-                f"and {here} in the configuration"
+                f"--workdir={directory}: its checkpoint is of another architecture: model.{field} is {trained} there "
+                f"and {configured} in the configuration"
             )
 
 
@@ -106,7 +116,7 @@ def _check_same_run(directory: pathlib.Path, config: Config) -> None:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
-    """Write JSON whole or not at all."""
+    """Write a JSON file completely or not at all: a process that is killed leaves no half-written file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
@@ -115,7 +125,7 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 
 @dataclasses.dataclass
 class MetricsWriter:
-    """Appends to `metrics.jsonl` and TensorBoard. Lines after `first_step`, left by a killed run, are dropped."""
+    """Appends to `metrics.jsonl` and TensorBoard. Lines after `first_step`, left by a killed run, are removed."""
 
     directory: pathlib.Path
     first_step: int
@@ -125,13 +135,13 @@ class MetricsWriter:
         if not self.enabled:
             return
         path = self.directory / METRICS
-        kept = [line for line in _complete_lines(path) if json.loads(line).get("step", 0) <= self.first_step]
-        path.write_text("".join(line + "\n" for line in kept))
+        lines = [line for line in _complete_lines(path) if json.loads(line).get("step", 0) <= self.first_step]
+        path.write_text("".join(line + "\n" for line in lines))
         self._file = path.open("a")
         self._board = SummaryWriter(str(self.directory), purge_step=self.first_step, flush_secs=10)
 
     def write(self, step: int, split: str, values: dict[str, Any]) -> None:
-        """One line, and one TensorBoard point for each number in it."""
+        """Write one line, and one TensorBoard point for each number in it."""
         if not self.enabled:
             return
         self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
@@ -141,14 +151,14 @@ class MetricsWriter:
                 self._board.add_scalar(f"{split}/{name}", value, step)
 
     def close(self) -> None:
-        """Flush both."""
+        """Flush and close both files."""
         if self.enabled:
             self._file.close()
             self._board.close()
 
 
 def _complete_lines(path: pathlib.Path) -> list[str]:
-    """The lines that parse; a run killed while writing leaves half a line."""
+    """The lines up to the first that does not parse: a run that was killed while writing leaves half a line."""
     lines = path.read_text().splitlines() if path.exists() else []
     complete = []
     for line in lines:

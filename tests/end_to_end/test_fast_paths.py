@@ -76,5 +76,5 @@ def test_images_that_do_not_fit_the_device_are_refused(rhythm, tmp_path, monkeyp
     """A device of 32 KiB, as its runtime would report it."""
     device = type(loop.jax.local_devices()[0])
     monkeypatch.setattr(device, "memory_stats", lambda self: {"bytes_limit": 2**15}, raising=False)
-    with pytest.raises(UsageError, match="data.warp=device: the training images take .* take data.warp=host"):
+    with pytest.raises(UsageError, match="data.warp=device: the training images take .* use data.warp=host"):
         loop.train(_with(rhythm, "device", 1), tmp_path)

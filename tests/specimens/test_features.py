@@ -106,5 +106,5 @@ def test_wrong_use(network, state, tmp_path):
         Extractor(source, meshes.make_mesh(), batch_size=2).extract([], [])
     with pytest.raises(UsageError, match="gives no features of cells"):
         features.of_network(dataclasses.replace(CONFIG, model=ModelConfig(name="unet")), network, ({}, {}))
-    with pytest.raises(UsageError, match="no run of ours"):
+    with pytest.raises(UsageError, match="holds no run"):
         features.of_workdir(tmp_path)

@@ -313,7 +313,7 @@ def test_a_prediction_in_words():
 def test_a_network_for_several_patterns_is_not_measured_on_one(crossed, data_dir):
     config, directory, _ = crossed
     data = DataConfig(builder_config="specimens_tiny", data_dir=str(data_dir))
-    with pytest.raises(UsageError, match="trained on several patterns an image; hep2_synthetic has one"):
+    with pytest.raises(UsageError, match="trained on several patterns per image; hep2_synthetic has one"):
         evaluation.run(dataclasses.replace(config, data=data), directory / "fold-00")
 
 

@@ -94,6 +94,6 @@ def test_shares_and_partners_have_their_distribution():
 @pytest.mark.parametrize("name", ["fcn", "mil", "joint"])
 def test_mixup_is_refused_where_examples_are_not_cells(name: str):
     config = Config(model=ModelConfig(name=name), augment=AugmentConfig(mixup=0.4))
-    with pytest.raises(UsageError, match=rf"augment.mixup=0.4: only networks of cells.*'{name}'"):
+    with pytest.raises(UsageError, match=rf"augment.mixup=0.4: only networks that classify cells.*'{name}'"):
         tasks.resolve(config)
     tasks.resolve(Config(model=ModelConfig(name=name, mixstyle=0.5)))

@@ -46,18 +46,18 @@ def _check_that_only_records_of_the_fold_are_pooled(config, task, pooled, direct
     part = protocols.partition(fold.data, task.name, task.items)
     contest = dataclasses.replace(config, data=dataclasses.replace(config.data, protocol="contest"))
     evaluation.run(contest, folder)  # as --mode=evaluate does: the set's own test side
-    assert evaluation.kept_results(task, folder, part, 2) is None
+    assert evaluation.saved_results(task, folder, part, 2) is None
     config.evaluation.foreground_threshold = 0.99
     again, other = folds.run(config, directory)
     assert other.measured.images.num_specimens == 16
     assert other.measured.pixel.SE != pooled.measured.pixel.SE
 
     kept = json.loads(path.read_text())
-    assert evaluation.kept_results(again, folder, part, 2) is not None
-    assert evaluation.kept_results(again, folder, part, 1) is None  # of a network that was trained less
+    assert evaluation.saved_results(again, folder, part, 2) is not None
+    assert evaluation.saved_results(again, folder, part, 1) is None  # of a network that was trained less
     for rows in (kept["splits"]["test"][:-1], kept["splits"]["test"][::-1]):
         path.write_text(json.dumps(kept | {"splits": {"test": rows}}))
-        assert evaluation.kept_results(again, folder, part, 2) is None
+        assert evaluation.saved_results(again, folder, part, 2) is None
 
     fields = list(task.fields.fields)
     image = fields[part.train[0]].image.copy()

@@ -40,7 +40,7 @@ def test_a_run_that_never_trained_may_be_mended(tmp_path):
 def test_a_damaged_configuration_is_said(tmp_path):
     (tmp_path / "config.json").write_text('{"seed": ')
     (tmp_path / "checkpoints" / "100").mkdir(parents=True)
-    with pytest.raises(UsageError, match="not readable as JSON"):
+    with pytest.raises(UsageError, match="cannot be read as JSON"):
         workdir.open_for_training(tmp_path, Config())
 
 
@@ -77,5 +77,5 @@ def test_what_the_compile_mode_wrote_first_is_no_stranger(tmp_path):
     workdir.open_for_training(tmp_path, Config())
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("mine")
-    with pytest.raises(UsageError, match="holds files that are not ours"):
+    with pytest.raises(UsageError, match="holds files that hep2jax did not write"):
         workdir.open_for_training(tmp_path / "other", Config())

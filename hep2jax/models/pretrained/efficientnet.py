@@ -29,7 +29,7 @@ def _norm(channels: int) -> BatchNorm:
 
 
 class _InvertedResidual(nnx.Module):
-    """1x1 expansion (absent where it is 1), depthwise convolution, linear 1x1 projection; a skip where shapes agree."""
+    """1x1 expansion (unless it is 1), depthwise convolution, linear 1x1 projection; a skip if the shapes agree."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int, rngs: nnx.Rngs):
         wide = in_channels * expansion
@@ -53,16 +53,16 @@ class _InvertedResidual(nnx.Module):
 
 
 class EfficientNetLite0(ImageNetNetwork):
-    """4.7 million parameters, no download by hand: the default of the pre-trained networks."""
+    """The default of the pre-trained networks: 4.7 million parameters, and weights that can be installed."""
 
     multiple = 32
-    # Of the Lite family's training: (grey - 127) / 128, unlike the other networks here.
+    # The Lite family was trained with (grey - 127) / 128, unlike the other networks here.
     mean = (127 / 255, 127 / 255, 127 / 255)
     deviation = (128 / 255, 128 / 255, 128 / 255)
     layers = ("stage3", "stage5", "stage7", "head", "logits")
 
     def __init__(self, *, rngs: nnx.Rngs):
-        """Modules carry the names of the PyTorch package, less their leading underscores."""
+        """Modules have the names of the PyTorch package without the leading underscores."""
         self.conv_stem, self.bn0 = _same(3, _STEM, 3, stride=2, rngs=rngs), _norm(_STEM)
         blocks, channels = [], _STEM
         for count, kernel, stride, expansion, out in _STAGES:

@@ -1,4 +1,4 @@
-"""What the published ImageNet networks have in common: their input, their named layers, where weights come from."""
+"""What the published ImageNet networks have in common: input, named layers, and the conversion of their weights."""
 
 import dataclasses
 import math
@@ -23,14 +23,14 @@ Parameters = dict
 
 
 class ImageNetNetwork(nnx.Module):
-    """Base of the networks: NHWC, float32, evaluation only (norms by their published averages, no dropout).
+    """Base of the networks: NHWC, float32, evaluation only (norms use their published averages, no dropout).
 
     Attributes:
         side: height and width of the image that the network was published for.
-        multiple: other sides must be multiples of this; 0: only `side` fits, as the network flattens its last map.
-        mean, deviation: of the grey levels (0 to 1) of each channel, as the network was trained.
-        layers: names of what `describe` gives, fine to coarse.
-        flattened: linear layers on a flattened map, by module path: (channels, height, width) of that map.
+        multiple: other sides must be multiples of this; 0 if only `side` fits, because the last map is flattened.
+        mean, deviation: of the grey levels (0 to 1) of each channel in the network's training.
+        layers: names of the layers that `describe` gives, from fine to coarse.
+        flattened: (channels, height, width) of the flattened map that a linear layer reads, by module path.
     """
 
     side: ClassVar[int] = 224
@@ -46,23 +46,23 @@ class ImageNetNetwork(nnx.Module):
 
     @classmethod
     def torch_module(cls, module: Path) -> str:
-        """The name of a module in the published state dict; attributes are named as there unless overridden."""
+        """The name of a module in the published state dict: that of the attribute, unless a network overrides this."""
         return ".".join(map(str, module))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pretrained:
-    """A published network's structure; its arrays are apart, so that it can be closed over by `jax.jit`."""
+    """A published network's structure without its arrays, so that functions under `jax.jit` can close over it."""
 
     name: str
     graphdef: nnx.GraphDef
     kind: type[ImageNetNetwork]
     shapes: dict[Path, tuple[int, ...]]
-    """Of every array, by its path."""
+    """Shape of every array, by its path."""
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the layers that can be read, fine to coarse; the last is `logits`, of the 1,000 classes."""
+        """Names of the layers that can be read, from fine to coarse; the last is `logits`, of the 1,000 classes."""
         return self.kind.layers
 
     @property
@@ -73,10 +73,10 @@ class Pretrained:
     def prepare(
         self, grey: Float[Array, "batch height width"], side: int | None = None
     ) -> Float[Array, "batch side side 3"]:
-        """Grey cells (0 background to 1 bright, clipped) as the network takes images.
+        """Grey images of cells (0 background to 1 bright, clipped) in the form of the network's input.
 
-        Resized to its side (linear, with anti-aliasing where they shrink), the grey repeated in three channels, then
-        normalised by the mean and the standard deviation of the network's own training.
+        They are resized to its side (linearly, with anti-aliasing if they shrink), the grey levels are repeated in
+        three channels, and these are normalised by the mean and the standard deviation of the network's training.
 
         Raises:
             UsageError: the network does not take this side.
@@ -92,20 +92,20 @@ class Pretrained:
     ) -> dict[str, Float[Array, "batch _"]]:
         """Every layer of `layers`, float32 [batch, width of the layer].
 
-        Convolutional layers give the average of their (rectified and pooled) map over the pixels, fully connected ones
-        their rectified output. The average is our reading: what the HEp-2 papers do with maps is not public, and it
-        makes every layer short enough for a linear classifier.
+        Convolutional layers give the average of their (rectified and pooled) map over the pixels, fully connected
+        layers their rectified output. The average is our reading: what the HEp-2 papers do with maps is not public, and
+        the average makes every layer short enough for a linear classifier.
 
         Args:
             params: what `load` or `convert` returned.
-            image: normalised as by `prepare`.
+            image: images as `prepare` returns them.
         """
         return nnx.merge(self.graphdef, params).describe(image)
 
     def features(
         self, params: Parameters, image: Float[Array, "batch side side 3"], layer: str
     ) -> Float[Array, "batch feature"]:
-        """One layer of `describe`; under `jit` nothing behind it is computed.
+        """One layer of `describe`; under `jit` the layers after it are not computed.
 
         Raises:
             UsageError: the network has no layer of this name.
@@ -114,26 +114,26 @@ class Pretrained:
         return self.describe(params, image)[layer]
 
     def check_side(self, side: int) -> None:
-        """UsageError unless the network takes images of this height and width."""
+        """Raise UsageError unless the network takes images of this height and width."""
         multiple = self.kind.multiple
         if side != self.side and (not multiple or side < multiple or side % multiple):
             takes = f" or another multiple of {multiple}" if multiple else ""
             raise UsageError(f"{self.name}: images of side {side}: it takes {self.side}{takes}")
 
     def check_layer(self, layer: str) -> None:
-        """UsageError unless the network has a layer of this name."""
+        """Raise UsageError unless the network has a layer of this name."""
         if layer not in self.layers:
             raise UsageError(f"{self.name} has no layer '{layer}': its layers are {', '.join(self.layers)}")
 
     def convert(self, tensors: dict[str, np.ndarray], source: str) -> Parameters:
-        """A published state dict in this network's layout: kernels HWIO, linear layers [in, out], float32.
+        """Convert a published state dict to this network's layout: kernels HWIO, linear layers [in, out], float32.
 
         Args:
-            tensors: by their published names.
-            source: where they come from, for messages.
+            tensors: the tensors by their published names.
+            source: where the tensors come from, for messages.
 
         Raises:
-            UsageError: a tensor is missing, left over or of another shape: the weights are of another network.
+            UsageError: a tensor is missing, left over or of another shape, so the weights are of another network.
         """
         rest = {name: tensor for name, tensor in tensors.items() if not name.endswith(_COUNTER)}
         leaves = {path: self._take(rest, path, shape, source) for path, shape in self.shapes.items()}
@@ -153,7 +153,7 @@ class Pretrained:
 
 
 def make(name: str, kind: Callable[..., ImageNetNetwork]) -> Pretrained:
-    """The structure of a network, without making any array."""
+    """The structure of a network, made without any array."""
     module = nnx.eval_shape(lambda: kind(rngs=nnx.Rngs(0)))
     graphdef, state = nnx.split(module)
     leaves: dict[Path, Any] = traverse_util.flatten_dict(nnx.to_pure_dict(state))
@@ -162,7 +162,7 @@ def make(name: str, kind: Callable[..., ImageNetNetwork]) -> Pretrained:
 
 
 def _layout(array: np.ndarray, flattened: tuple[int, int, int] | None) -> np.ndarray:
-    """PyTorch's OIHW or [out, in] → HWIO or [in, out]; PyTorch flattens maps channel first, NHWC channel last."""
+    """PyTorch's OIHW or [out, in] as HWIO or [in, out]; PyTorch flattens maps channel first, NHWC channel last."""
     if flattened and array.shape[1:] == (math.prod(flattened),):
         array = array.reshape(-1, *flattened).transpose(0, 2, 3, 1).reshape(array.shape)
     if array.ndim == 4:
@@ -170,7 +170,7 @@ def _layout(array: np.ndarray, flattened: tuple[int, int, int] | None) -> np.nda
     return array.T
 
 
-_no_values = nnx.initializers.zeros  # weights are always loaded; tracing a random draw for each took seconds
+_no_values = nnx.initializers.zeros  # weights are always loaded, and tracing a random draw for each took seconds
 
 
 def convolution(
@@ -185,17 +185,18 @@ def convolution(
     arithmetic: Callable[..., Array] = lax.conv_general_dilated,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """A square convolution; `padding` on each side, None: half the kernel, as PyTorch pads: with strides, not SAME.
+    """A convolution with a square kernel.
 
-    `arithmetic`: in place of `lax.conv_general_dilated`, with its signature.
+    `padding` is on each side; None is half of the kernel, as in PyTorch, which differs from SAME if there is a stride.
+    `arithmetic` replaces `lax.conv_general_dilated` and has its signature.
     """
-    around = kernel // 2 if padding is None else padding
+    pads = kernel // 2 if padding is None else padding
     return nnx.Conv(
         in_channels,
         out_channels,
         (kernel, kernel),
         stride,
-        padding=around,
+        padding=pads,
         feature_group_count=groups,
         use_bias=bias,
         conv_general_dilated=arithmetic,

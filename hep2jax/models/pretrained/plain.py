@@ -1,4 +1,4 @@
-"""AlexNet and VGG-16: convolutions, max pools, three fully connected layers; layouts of torchvision."""
+"""AlexNet and VGG-16: convolutions, max pools, three fully connected layers, in the layout of torchvision."""
 
 from flax import nnx
 from jaxtyping import Array
@@ -14,8 +14,8 @@ _HIDDEN = 4096
 class AlexNet(ImageNetNetwork):
     """AlexNet as torchvision publishes it: one stream, 64-192-384-256-256 (Krizhevsky, arXiv 1404.5997, 2014).
 
-    Cascio, Taormina, Raso 2019 read AlexNet features; their weights (two groups, 227 pixels) are those of another
-    library, so this is the nearest published network, not the same.
+    Cascio, Taormina, Raso 2019 use AlexNet features. Their weights (two groups, 227 pixels) are those of another
+    library, so this is the nearest published network, not the same one.
     """
 
     layers = ("conv3", "conv4", "conv5", "fc6", "fc7", "logits")
@@ -24,7 +24,7 @@ class AlexNet(ImageNetNetwork):
     _NAMES = {"6": "conv3", "8": "conv4", "10": "conv5"}
 
     def __init__(self, *, rngs: nnx.Rngs):
-        """Modules carry torchvision's names."""
+        """Modules have torchvision's names."""
         first = convolution(3, 64, 11, stride=4, padding=2, bias=True, rngs=rngs)
         plan = {"3": (64, 192, 5), "6": (192, 384, 3), "8": (384, 256, 3), "10": (256, 256, 3)}
         later = {name: convolution(*sides, bias=True, rngs=rngs) for name, sides in plan.items()}
@@ -48,10 +48,10 @@ class Vgg16(ImageNetNetwork):
     layers = ("conv3", "conv4", "conv5", "fc6", "fc7", "logits")
     flattened = {"classifier.0": (512, 7, 7)}
     _STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
-    """Channels and convolutions of each stage; a 2x2 max pool ends it."""
+    """Channels and number of convolutions of each stage; each stage ends with a 2x2 max pool."""
 
     def __init__(self, *, rngs: nnx.Rngs):
-        """Modules carry torchvision's names: there, ReLUs and pools are numbered too."""
+        """Modules have torchvision's names, which also number the ReLUs and pools."""
         self.features = nnx.Dict()
         channels, number = 3, 0
         for out, count in self._STAGES:

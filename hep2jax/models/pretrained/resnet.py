@@ -1,7 +1,7 @@
 """ResNet-18 and ResNet-50 for 224 pixels (He, Zhang, Ren, Sun 2016) in torchvision's layout.
 
-`models.residual` trains from scratch on cells: SAME padding, a 2x2 pool, other stems. Published weights need the
-published arithmetic, so the networks are written apart.
+The networks of `models.residual` are trained from scratch on cells, with SAME padding, a 2x2 pool and other stems.
+Published weights need the published arithmetic, so these networks are written separately.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from hep2jax.models.layers import BatchNorm, global_average
 from hep2jax.models.pretrained.network import NUM_CLASSES, ImageNetNetwork, convolution, linear
 
 _WIDTHS = (64, 128, 256, 512)
-_AROUND: Any = ((1, 1), (1, 1))  # as PyTorch pads the pool; Flax's stubs want a string
+_POOL_PADDING: Any = ((1, 1), (1, 1))  # as PyTorch pads the pool; Flax's stubs want a string
 
 
 class _Block(nnx.Module):
-    """Convolutions with norms, added to the shortcut; `downsample` is its projection where the shape changes."""
+    """Convolutions with norms, added to the shortcut; `downsample` is its projection if the shape changes."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, *, rngs: nnx.Rngs):
         changes = stride > 1 or in_channels != out_channels
@@ -30,7 +30,7 @@ class _Block(nnx.Module):
             self.downsample = None
 
     def __call__(self, x: Array) -> Array:
-        """Branch plus shortcut, rectified."""
+        """The rectified sum of branch and shortcut."""
         return nnx.relu(self.branch(x) + _chain(self.downsample or (), x))
 
     def branch(self, x: Array) -> Array:
@@ -88,7 +88,7 @@ class _ResNet(ImageNetNetwork):
     depths: ClassVar[tuple[int, int, int, int]]
 
     def __init__(self, *, rngs: nnx.Rngs):
-        """Modules carry torchvision's names."""
+        """Modules have torchvision's names."""
         self.conv1, self.bn1 = convolution(3, 64, 7, stride=2, rngs=rngs), BatchNorm(64)
         channels = 64
         for index, (width, depth) in enumerate(zip(_WIDTHS, self.depths, strict=True)):
@@ -103,7 +103,7 @@ class _ResNet(ImageNetNetwork):
     @override
     def describe(self, image: Array) -> dict[str, Array]:
         x, described = nnx.relu(_chain((self.conv1, self.bn1), image)), {}
-        x = nnx.max_pool(x, (3, 3), (2, 2), padding=_AROUND)
+        x = nnx.max_pool(x, (3, 3), (2, 2), padding=_POOL_PADDING)
         for index, name in enumerate(self.layers[:4], 1):
             x = _chain(getattr(self, f"layer{index}"), x)
             described[name] = global_average(x)

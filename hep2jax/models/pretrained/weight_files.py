@@ -1,6 +1,6 @@
-"""Weight files as {name: array}: safetensors, and PyTorch's two formats without PyTorch and without running pickles.
+"""Reads weight files as {name: array}: safetensors, and PyTorch's two formats without PyTorch or running pickles.
 
-A pickle may call any function when it is loaded. The unpickler here knows the few names that a dictionary of tensors
+A pickle can call any function when it is loaded. The unpickler here knows the few names that a dictionary of tensors
 needs, builds descriptions of the tensors from them, and refuses every other name before anything is called.
 """
 
@@ -27,12 +27,12 @@ def parse(data: bytes, source: str) -> dict[str, np.ndarray]:
     """The tensors of a weight file, by name; read-only views where the format allows.
 
     Args:
-        data: the whole file: safetensors, or what `torch.save` made of a state dict (the zip archive of PyTorch 1.6
-            and later, or the stream of earlier ones, in which the classic ImageNet weights are published).
+        data: content of the file: safetensors, or a state dict saved by `torch.save` (the zip archive of PyTorch 1.6
+            and later, or the stream of earlier versions, in which the classic ImageNet weights are published).
         source: name of the file, for messages.
 
     Raises:
-        UsageError: another format, a damaged file, or one that holds more than tensors by name.
+        UsageError: the file has another format, is damaged, or holds more than tensors by name.
     """
     if data.startswith(_ZIP_HEAD):
         read = _read_zip
@@ -49,26 +49,28 @@ def parse(data: bytes, source: str) -> dict[str, np.ndarray]:
     except UsageError as error:
         raise UsageError(f"{source}: {error}") from error
     except Exception as error:  # a damaged pickle or archive can raise anything
-        raise UsageError(f"{source}: damaged or incomplete ({type(error).__name__}: {error}); get it again") from error
+        raise UsageError(
+            f"{source}: damaged or incomplete ({type(error).__name__}: {error}); download it again"
+        ) from error
 
 
 @dataclasses.dataclass
 class _Storage:
-    """The numbers that one or more tensors lie in; `numbers` comes after the pickle."""
+    """The numbers of one or more tensors. `numbers` is read from the file after the pickle."""
 
     element_type: str
     count: int
     numbers: np.ndarray | None = None
 
     def fill(self, data: bytes, offset: int = 0) -> int:
-        """Take the numbers from `data`; returns the offset behind them."""
+        """Read the numbers from `data`; returns the offset after them."""
         self.numbers = np.frombuffer(data, self.element_type, self.count, offset)
         return offset + self.numbers.nbytes
 
 
 @dataclasses.dataclass
 class _Tensor:
-    """Where a tensor lies in its storage; offset and strides count elements."""
+    """The place of a tensor in its storage; offset and strides count elements."""
 
     storage: _Storage
     offset: int
@@ -86,7 +88,7 @@ class _Tensor:
 
 
 def _tensor(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: Any) -> _Tensor:
-    """What `_rebuild_tensor_v2` is given; gradients and hooks do not matter here."""
+    """Takes the arguments of `_rebuild_tensor_v2`; those about gradients and hooks are ignored."""
     return _Tensor(storage, offset, shape, strides)
 
 
@@ -95,7 +97,7 @@ def _parameter(tensor: _Tensor, *_: Any) -> _Tensor:
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """Builds dictionaries, numbers, strings and `_Tensor`s, nothing else."""
+    """Builds dictionaries, numbers, strings and `_Tensor`s, and nothing else."""
 
     _KNOWN = {
         ("collections", "OrderedDict"): collections.OrderedDict,
@@ -113,15 +115,15 @@ class _TensorUnpickler(pickle.Unpickler):
             return _ELEMENT_TYPES[name]
         if (module, name) not in self._KNOWN:
             raise UsageError(
-                f"names {module}.{name}, which is no part of a dictionary of tensors: refused, nothing was run; save "
-                "the state dict alone, or as safetensors"
+                f"refers to {module}.{name}, which a dictionary of tensors does not need: refused, nothing was run; "
+                "save only the state dict, or save it as safetensors"
             )
         return self._KNOWN[module, name]
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, element_type, key, _, count, *views = pid
         if kind != "storage" or any(view is not None for view in views):
-            raise UsageError("holds views of storages, a form that is not read; save its state dict again")
+            raise UsageError("holds views of storages, which are not supported; save its state dict again")
         return self.storages.setdefault(key, _Storage(element_type, count))
 
 
@@ -131,7 +133,7 @@ def _read_zip(data: bytes) -> dict[str, np.ndarray]:
         (pickled,) = (name for name in names if name.count("/") == 1 and name.endswith("/data.pkl"))
         folder = pickled.removesuffix("data.pkl")
         if f"{folder}byteorder" in names and archive.read(f"{folder}byteorder") != b"little":
-            raise UsageError("was written on a big-endian machine; save it again on another")
+            raise UsageError("was written on a big-endian machine; save it again on a little-endian one")
         unpickler = _TensorUnpickler(io.BytesIO(archive.read(pickled)))
         tensors = unpickler.load()
         for key, storage in unpickler.storages.items():
@@ -140,7 +142,10 @@ def _read_zip(data: bytes) -> dict[str, np.ndarray]:
 
 
 def _read_legacy(data: bytes) -> dict[str, np.ndarray]:
-    """Magic number, version, byte order, dictionary, keys of the storages, then each storage's length and numbers."""
+    """Read pickles of a magic number, the version, the byte order, the dictionary and the keys of the storages.
+
+    The length and the numbers of each storage follow them.
+    """
     stream = io.BytesIO(data)
     _, version, system = (_TensorUnpickler(stream).load() for _ in range(3))
     if version != _LEGACY_PROTOCOL or not system["little_endian"]:
@@ -152,12 +157,12 @@ def _read_legacy(data: bytes) -> dict[str, np.ndarray]:
     for key in keys:
         storage = unpickler.storages[key]
         if int.from_bytes(data[offset : offset + 8], "little") != storage.count:
-            raise ValueError("a storage has another length than its tensors say")
+            raise ValueError("the length of a storage differs from what its tensors state")
         offset = storage.fill(data, offset + 8)
     return _arrays(tensors)
 
 
 def _arrays(tensors: Any) -> dict[str, np.ndarray]:
     if not isinstance(tensors, dict) or not all(isinstance(value, _Tensor) for value in tensors.values()):
-        raise UsageError("is no dictionary of tensors by name; save the network's state_dict() alone")
+        raise UsageError("is not a dictionary of tensors by name; save only the network's state_dict()")
     return {str(name): tensor.array() for name, tensor in tensors.items()}
