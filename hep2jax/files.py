@@ -1,0 +1,45 @@
+"""Files that appear complete or not at all, and what a full disk looks like."""
+
+import contextlib
+import errno
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_WORDS = ("No space left on device", "Disk quota exceeded", "Not enough disk space")
+
+
+@contextlib.contextmanager
+def replaced(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A path beside `path` to write to; it takes the place of `path` when the block ends without an error.
+
+    The folder is created where it is missing. After an error nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The number of the process keeps two of them from writing to one unfinished file.
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            unfinished.unlink()
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Write a text, in UTF-8."""
+    with replaced(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Write JSON; a number that is not finite is an error."""
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an error, of any library, says that no space is left for a file."""
+    return getattr(error, "errno", None) in _FULL or any(words in str(error) for words in _FULL_WORDS)
