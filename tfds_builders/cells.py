@@ -127,9 +127,9 @@ def check_specimens(cells: Sequence[Cell], where: object) -> None:
 def record(builder: OwnerFilesBuilder, *, missing: Sequence[str], notes: Sequence[str], crops: Sequence[Crop]) -> None:
     """Store with the data set what is missing, what its user must know, and which specimens share cells."""
     pairs = repeats(crops)
-    builder.say_missing(*missing)
-    builder.kept["notes"] += [*notes, *repeat_notes(pairs)]
-    builder.kept["repeated_specimens"] += [list(names) for names in repeated_specimens(pairs)]
+    builder.report_missing(*missing)
+    builder.metadata_lists["notes"] += [*notes, *repeat_notes(pairs)]
+    builder.metadata_lists["repeated_specimens"] += [list(names) for names in repeated_specimens(pairs)]
 
 
 def empty_metadata() -> tfds.core.MetadataDict:

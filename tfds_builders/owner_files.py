@@ -22,7 +22,7 @@ class OwnerFilesBuilder(ArrayRecordBuilder, skip_registration=True):
         """Every file that a build would read, by its path relative to `manual_dir` or to the owner's top directory."""
 
     @property
-    def kept(self) -> dict[str, list]:
+    def metadata_lists(self) -> dict[str, list]:
         """The lists of `info.metadata`."""
         metadata = self.info.metadata
         assert isinstance(metadata, dict)
@@ -36,17 +36,17 @@ class OwnerFilesBuilder(ArrayRecordBuilder, skip_registration=True):
         Raises:
             FileNotFoundError: the directory is absent or empty; the message is `absence` of the directory.
         """
-        for lines in self.kept.values():
+        for lines in self.metadata_lists.values():
             lines.clear()
         try:
             return pathlib.Path(os.fspath(dl_manager.manual_dir))
         except AssertionError as error:  # raised by TFDS if the directory is absent or empty
             raise FileNotFoundError(absence(pathlib.Path(str(dl_manager._manual_dir)))) from error
 
-    def say_missing(self, *lines: str) -> None:
+    def report_missing(self, *lines: str) -> None:
         """Store lines on what is missing with the data set, and log them."""
         assert self.builder_config is not None  # TFDS takes the first of BUILDER_CONFIGS where none is named
-        self.kept["missing"] += lines
+        self.metadata_lists["missing"] += lines
         for line in lines:
             logging.warning("%s/%s: %s", self.name, self.builder_config.name, line)
 

@@ -32,7 +32,7 @@ class CellReader(Protocol):
     """Reads ready cells."""
 
     def read(self, images: Sequence[np.ndarray], tone_curve: Sequence[np.ndarray]) -> Scores:
-        """Scores of each pattern, in order; images and tone_curve as `cells.make_ready` gives them."""
+        """Scores of each pattern, in order; images and tone_curve as `cells.preprocess` gives them."""
         ...
 
 

@@ -41,7 +41,7 @@ class FeatureNetwork:
 
     name: str
     data: DataConfig
-    """How its cells are made ready (`cells.make_ready`); `crop_size` is the side of the pictures that it is given."""
+    """How its cells are made ready (`cells.preprocess`); `crop_size` is the side of the pictures that it is given."""
     layers: tuple[str, ...]
     """Fine to coarse."""
     parameters: Any
@@ -166,7 +166,7 @@ class Extractor:
         """Features of every cell, in order.
 
         Args:
-            images: ready pictures, uint8 (see `cells.make_ready`, with the source's `data`).
+            images: ready pictures, uint8 (see `cells.preprocess`, with the source's `data`).
             tone_curve: their grey-level maps, float32 [4].
             quiet: do not say the rate.
 

@@ -147,7 +147,7 @@ class CellSystem:
         cuts = [cut for part in found for cut in part.cuts]
         if not cuts:
             return base.without_pattern(fields, self._num_patterns, _nothing(found), masks=masks)
-        ready = [cell_data.make_ready(cut.image, cut.mask, self._config.data) for cut in cuts]
+        ready = [cell_data.preprocess(cut.image, cut.mask, self._config.data) for cut in cuts]
         scores = self._reader.read([image for image, _ in ready], [tone_curve for _, tone_curve in ready])
         name = fields[0].specimen_id
         read = voting.read_specimens(
@@ -186,15 +186,15 @@ class CellSystem:
         if self._options.finder == "true":
             mitotic = cell_data.of_kind(field, "mitotic_cell")
             out = cell_data.cut_out(field.image, instances, [*cell_data.of_kind(field, "cell"), *mitotic])
-            flags = np.array([cut.number in mitotic for cut in out.whole], bool)
-            return _Found(cuts=out.whole, mitotic=flags, num_cut_by_frame=out.num_cut_by_frame, num_absurd=0)
+            flags = np.array([cut.number in mitotic for cut in out.cuts], bool)
+            return _Found(cuts=out.cuts, mitotic=flags, num_cut_by_frame=out.num_cut_by_frame, num_absurd=0)
         out = cell_data.cut_out(field.image, instances)
-        kept = tuple(cut for cut in out.whole if self._is_cell_sized(cut))
+        kept = tuple(cut for cut in out.cuts if self._is_cell_sized(cut))
         return _Found(
             cuts=kept,
             mitotic=np.zeros(len(kept), bool),
             num_cut_by_frame=out.num_cut_by_frame,
-            num_absurd=len(out.whole) - len(kept),
+            num_absurd=len(out.cuts) - len(kept),
         )
 
     def _is_cell_sized(self, cut: Cut) -> bool:
@@ -223,7 +223,7 @@ def _nothing(found: Sequence[_Found]) -> str:
 
 def _sizes(side: FieldSet) -> Sizes:
     """Sizes of the annotated cells."""
-    cuts = (cell_data.cut_out(f.image, f.instances, cell_data.of_kind(f, "cell")).whole for f in side.fields)
+    cuts = (cell_data.cut_out(f.image, f.instances, cell_data.of_kind(f, "cell")).cuts for f in side.fields)
     areas = [np.count_nonzero(cut.mask) for whole in cuts for cut in whole]
     if not areas:
         raise UsageError(f"{side.name}: no whole cell is annotated, so there is nothing to train a reader of cells on")

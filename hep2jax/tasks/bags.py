@@ -177,7 +177,7 @@ class BagTask(Task[BagResult, BagMetrics]):
     @override
     @classmethod
     def reads(cls, config: Config) -> bool:
-        return super().reads(config) and not images.has_several(config.data)
+        return super().reads(config) and not images.is_multilabel(config.data)
 
     @override
     @classmethod
@@ -202,7 +202,7 @@ class BagTask(Task[BagResult, BagMetrics]):
 
     @override
     def stream(self, indices: Sequence[int], rows: meshes.Rows) -> Stream:
-        return Stream(BagPlan(self.config, bag_stream.of_specimens(self.fields, indices)), rows=rows)
+        return Stream(BagPlan(self.config, bag_stream.from_specimens(self.fields, indices)), rows=rows)
 
     @override
     def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> Evaluator[BagResult]:

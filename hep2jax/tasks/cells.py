@@ -105,7 +105,7 @@ class CellEvaluator:
 
         Args:
             parameters: (params, batch_stats).
-            images: ready pictures, uint8 (see `cells.make_ready`).
+            images: ready pictures, uint8 (see `cells.preprocess`).
             tone_curve: their grey-level maps, float32 [4].
         """
         size, side = self._config.evaluation.batch_size, self._config.data.crop_size
@@ -141,7 +141,7 @@ class CellReader(Reader):
         self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: Sequence[str]
     ) -> Iterable[Any]:
         crops = zip(images, masks, names, strict=True)
-        ready = [cell_sets.make_ready(image, mask, self.config.data, name=name) for image, mask, name in crops]
+        ready = [cell_sets.preprocess(image, mask, self.config.data, name=name) for image, mask, name in crops]
         return self._evaluator.predict(
             self._parameters, [image for image, _ in ready], [tone_curve for _, tone_curve in ready]
         )

@@ -122,7 +122,7 @@ class LabelsTask(Task[LabelsResult, LabelsMetrics]):
     @override
     @classmethod
     def reads(cls, config: Config) -> bool:
-        return super().reads(config) and images.has_several(config.data)
+        return super().reads(config) and images.is_multilabel(config.data)
 
     @override
     @classmethod
@@ -152,7 +152,7 @@ class LabelsTask(Task[LabelsResult, LabelsMetrics]):
 
     @override
     def stream(self, indices: Sequence[int], rows: meshes.Rows) -> Stream:
-        return Stream(BagPlan(self.config, bag_stream.of_images(self.images, indices)), rows=rows)
+        return Stream(BagPlan(self.config, bag_stream.from_images(self.images, indices)), rows=rows)
 
     @override
     def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> Evaluator[LabelsResult]:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from hep2jax.config import DataConfig
-from hep2jax.data.sets.cells import Cell, CellSet, make_ready
+from hep2jax.data.sets.cells import Cell, CellSet, preprocess
 from hep2jax.data.sets.items import Item
 
 PATTERNS = ("disc", "ring", "dots")
@@ -38,7 +38,7 @@ def cell_set(
         for number in range(specimens * cells):
             specimen = f"{PATTERNS[pattern]}-{number // cells}"
             image, mask = picture(pattern, rng)
-            ready, tone_curve = make_ready(image, mask, config)
+            ready, tone_curve = preprocess(image, mask, config)
             item = Item(
                 identifier=f"{pattern}{number:04d}", specimen=specimen, group=specimen, pattern=pattern, split="train"
             )

@@ -176,7 +176,7 @@ def test_cells(tmp_path):
     fields = field_set(specimens=2, fields=1)
     task = CellTask(config, cells.from_fields(fields, config.data))
     results = _measure(task, tmp_path)
-    cuts = [cut for field in fields.fields for cut in cells.cut_out(field.image, field.instances).whole]
+    cuts = [cut for field in fields.fields for cut in cells.cut_out(field.image, field.instances).cuts]
     for number, cut in enumerate(cuts):
         mask = np.uint8(255) * cut.mask
         colours = np.repeat(mask[..., None], 3, axis=-1)  # of which some are saved

@@ -5,7 +5,7 @@ import pytest
 
 from hep2jax import mesh as meshes
 from hep2jax.config import Config, DataConfig, EvaluationConfig, ModelConfig
-from hep2jax.data.sets.cells import make_ready
+from hep2jax.data.sets.cells import preprocess
 from hep2jax.errors import UsageError
 from hep2jax.specimens import cell_readers, features
 from hep2jax.specimens.cell_readers import FeatureReader, Grid, NetworkReader, fit_svm_knn
@@ -171,7 +171,7 @@ def made_up_cells(rng: np.random.Generator, *, specimens: int, cells: int = 6):
             dim = rng.uniform(0.4, 1.0)
             for _ in range(cells):
                 image, mask = half_moon(rng) if pattern == 3 else picture(pattern, rng)
-                ready, grey = make_ready((image * dim).astype(np.uint8), mask, CONFIG.data)
+                ready, grey = preprocess((image * dim).astype(np.uint8), mask, CONFIG.data)
                 images.append(ready)
                 tone_curve.append(grey)
                 patterns.append(pattern)

@@ -9,7 +9,7 @@ import pytest
 from hep2jax import mesh as meshes
 from hep2jax import ops
 from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
-from hep2jax.data.streams.bags import BagPlan, of_specimens
+from hep2jax.data.streams.bags import BagPlan, from_specimens
 from hep2jax.data.streams.stream import Stream
 from hep2jax.errors import UsageError
 from hep2jax.metrics.serialise import to_dict
@@ -100,7 +100,7 @@ def _images(fields, indices):
 def test_the_stream_makes_bags_of_one_specimen(fields):
     config = _config()
     config.data.balance = "none"
-    bags = of_specimens(fields, range(len(fields)))
+    bags = from_specimens(fields, range(len(fields)))
     stream = Stream(BagPlan(config, bags))
     batch = stream.batch(5)
     assert batch["image"].shape == (_BAGS * _TILES, _SIDE, _SIDE)
@@ -116,7 +116,7 @@ def test_the_stream_makes_bags_of_one_specimen(fields):
 
 def test_the_device_makes_the_tiles_that_the_host_makes(fields):
     config = _config()
-    bags = of_specimens(fields, range(len(fields)))
+    bags = from_specimens(fields, range(len(fields)))
     host = Stream(BagPlan(config, bags)).batch(3)
     config.data.warp = "device"
     stream = Stream(BagPlan(config, bags))
@@ -140,4 +140,4 @@ def test_a_field_smaller_than_a_tile_cannot_be_trained_on(fields):
     config = _config()
     config.data.crop_size = 128
     with pytest.raises(UsageError, match=r"smaller than data.crop_size=128"):
-        Stream(BagPlan(config, of_specimens(fields, range(len(fields)))))
+        Stream(BagPlan(config, from_specimens(fields, range(len(fields)))))

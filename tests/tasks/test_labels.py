@@ -17,7 +17,7 @@ from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, 
 from hep2jax.data.sets import images, prepare
 from hep2jax.data.sets.images import ImageSet
 from hep2jax.data.splits import lists, protocols
-from hep2jax.data.streams.bags import BagPlan, of_images
+from hep2jax.data.streams.bags import BagPlan, from_images
 from hep2jax.data.streams.stream import Stream
 from hep2jax.errors import UsageError
 from hep2jax.metrics import Estimate, multilabel_metrics, to_dict
@@ -87,7 +87,7 @@ def test_huge_logits_have_a_finite_loss_and_gradient():
 
 def test_the_stream_makes_bags_of_one_image_with_its_labels():
     found, config = labelled.image_set(), _config("none")
-    bags = of_images(found, range(len(found)))
+    bags = from_images(found, range(len(found)))
     batch = Stream(BagPlan(config, bags)).batch(5)
     assert batch["image"].shape == (_BAGS * _TILES, _SIDE, _SIDE)
     assert (batch["labels"].shape, batch["labels"].dtype) == ((_BAGS, 3), np.float32)
@@ -109,7 +109,7 @@ def test_the_stream_makes_bags_of_one_image_with_its_labels():
 )
 def test_balance_draws_an_image_for_each_of_its_patterns(balance, kinds):
     found = labelled.image_set(((0,), (0,), (0,), (1,), (0, 1), ()), repeats=1)
-    stream = Stream(BagPlan(_config(balance), of_images(found, range(6))))
+    stream = Stream(BagPlan(_config(balance), from_images(found, range(6))))
     labels = np.concatenate([stream.batch(step)["labels"] for step in range(150)])
     for kind, share in kinds.items():
         row = np.isin(range(3), kind)
@@ -192,7 +192,7 @@ def test_a_pattern_that_is_measured_but_not_trained_on_is_said():
 def test_a_list_may_name_any_pattern_of_an_image(tmp_path):
     items = labelled.image_set(((0, 1), ()), repeats=1).items
     (tmp_path / "training.csv").write_text("Image ID,class\nimage-0,coarse\nimage-1,\n")
-    assert lists.assign(str(tmp_path), "dots", items, labelled.CLASSES).sides == ("train", "train")
+    assert lists.assign(str(tmp_path), "dots", items, labelled.CLASSES).splits == ("train", "train")
     for line, said in (("image-0,absent", "but is 'fine + coarse' in"), ("image-1,fine", "but has no pattern in")):
         (tmp_path / "training.csv").write_text(f"Image ID,class\n{line}\n")
         with pytest.raises(UsageError, match=said.replace("+", r"\+")):
@@ -319,9 +319,9 @@ def test_a_network_for_several_patterns_is_not_measured_on_one(crossed, data_dir
 
 def test_the_data_set_says_whether_images_have_several_patterns(tmp_path):
     config = DataConfig(name="aida", data_dir=str(tmp_path))
-    assert images.has_several(config)
-    assert images.has_several(DataConfig(builder_config="mixed"))
-    assert not images.has_several(DataConfig())
+    assert images.is_multilabel(config)
+    assert images.is_multilabel(DataConfig(builder_config="mixed"))
+    assert not images.is_multilabel(DataConfig())
     assert not list(tmp_path.iterdir())
     with pytest.raises(UsageError, match="no configuration 'mixt'"):
         prepare.features("hep2_synthetic", "mixt")

@@ -146,7 +146,7 @@ def test_what_is_missing_is_said(tmp_path):
         "fold 2: 1 of 10 specimens have no side",
         "fold 4: 1 listed specimens have no cell",
     ]
-    assert layout.fold_sides(contents(tmp_path).cells[4], contents(tmp_path).sides)[1] == -1
+    assert layout.fold_sides(contents(tmp_path).cells[4], contents(tmp_path).splits)[1] == -1
 
 
 def test_an_index_without_any_image(tmp_path):
@@ -200,7 +200,7 @@ def test_damaged_tables_are_named(tmp_path, name):
 
 def test_folders_of_folds_without_a_header_and_on_both_sides(tmp_path):
     write_fold_folders(write_cells(tmp_path), head=())
-    assert len(contents(tmp_path).sides) == 50
+    assert len(contents(tmp_path).splits) == 50
     with (tmp_path / "fold3" / "test.csv").open("a") as file:
         file.write("".join(f"{specimen}\n" for specimen in range(1, 11) if side_of(specimen, 3) == "train"))
     with pytest.raises(ValueError, match=r"fold3/train.csv, line 1: specimen s\d+ is listed twice in fold 3"):

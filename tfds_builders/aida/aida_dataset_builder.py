@@ -51,8 +51,8 @@ class Builder(OwnerFilesBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         contents = layout.read_contents(self.owner_dir(dl_manager, layout.absence))
-        self.say_missing(*contents.missing)
-        self.kept["notes"] += contents.notes
+        self.report_missing(*contents.missing)
+        self.metadata_lists["notes"] += contents.notes
         return {"train": self._generate_examples(contents.images)}
 
     def _generate_examples(self, images: Sequence[layout.Image]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -103,7 +103,7 @@ class Builder(OwnerFilesBuilder):
         incomplete = [row.key for row in rows if not row.complete]
         if complete and incomplete:
             names = shorten(incomplete, _MAX_NAMES)
-            self.say_missing(f"split {split}: {len(incomplete)} of {len(rows)} cells lack image or mask: {names}")
+            self.report_missing(f"split {split}: {len(incomplete)} of {len(rows)} cells lack image or mask: {names}")
         return complete
 
     def _report_missing_specimens(self, split: str, present: set[int]) -> None:
@@ -111,14 +111,16 @@ class Builder(OwnerFilesBuilder):
         missing = [f"{number:02d}" for number in expected if number not in present]
         line = f"split {split}: {len(expected) - len(missing)} of {len(expected)} specimens found"
         if len(missing) == len(expected):
-            self.say_missing(f"{line}, not built")
+            self.report_missing(f"{line}, not built")
         elif missing:
-            self.say_missing(f"{line}, missing {', '.join(missing)}")
+            self.report_missing(f"{line}, missing {', '.join(missing)}")
 
     def _report_left_out(self, files: layout.SpecimenFiles, why: str, numbers: Iterable[int]) -> None:
         if numbers := sorted(numbers):
             names = shorten([f"{number:03d}" for number in numbers], _MAX_NAMES)
-            self.say_missing(f"{layout.specimen_id(files.specimen)}: {len(numbers)} objects {why}, left out: {names}")
+            self.report_missing(
+                f"{layout.specimen_id(files.specimen)}: {len(numbers)} objects {why}, left out: {names}"
+            )
 
 
 def _cell_features() -> dict[str, Any]:

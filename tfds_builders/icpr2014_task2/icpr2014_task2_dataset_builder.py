@@ -44,7 +44,7 @@ class Builder(OwnerFilesBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         contents = layout.read_contents(self.owner_dir(dl_manager, layout.absence))
-        self.say_missing(*contents.missing)
+        self.report_missing(*contents.missing)
         return {"train": self._generate_examples(contents.fields)}
 
     def _generate_examples(self, fields_of_set: Sequence[layout.Field]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -55,7 +55,7 @@ class Builder(OwnerFilesBuilder):
         image = pixels.read_grey(field.image)
         mask = pixels.read_mask(field.mask, image.shape, may_be_empty=True)
         if not mask.any():
-            self.say_missing(f"{field.key}: its mask is empty, so it holds no cell")
+            self.report_missing(f"{field.key}: its mask is empty, so it holds no cell")
         instances = connected_objects(mask)
         label = 1 + layout.PATTERNS.index(field.pattern)
         return {

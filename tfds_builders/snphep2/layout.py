@@ -42,8 +42,8 @@ _SPLITS = tables.spellings_of(("train", "test"), {"training": "train", "testing"
 _FOLD_FOLDER = re.compile(r"fold[ _-]?(\d+)", re.IGNORECASE)
 _IMAGE_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")
 
-Sides = dict[tuple[int, str], int]
-"""Side of a specimen in a fold, by the number of the fold and the specimen's name."""
+Splits = dict[tuple[int, str], int]
+"""Split of a specimen in a fold, by the number of the fold and the specimen's name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,10 +57,10 @@ class Tree:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Contents:
-    """Cells by number, their sides in the folds, and lines on what is missing."""
+    """Cells by number, their splits in the folds, and lines on what is missing."""
 
     cells: tuple[cells.Cell, ...]
-    sides: Sides
+    splits: Splits
     missing: list[str]
 
 
@@ -103,9 +103,9 @@ def read_contents(tree: Tree) -> Contents:
         dataclasses.replace(cell, mask=cell.mask if cell.mask and cell.mask.is_file() else None) for cell in with_image
     )
     cells.check_specimens(listed, tree.index)
-    sides = read_sides(tree.folds)
-    missing = [*_missing_cells(tree, listed, present), *_missing_sides(present, sides)]
-    return Contents(cells=present, sides=sides, missing=missing)
+    splits = read_splits(tree.folds)
+    missing = [*_missing_cells(tree, listed, present), *_missing_splits(present, splits)]
+    return Contents(cells=present, splits=splits, missing=missing)
 
 
 def source_files(tree: Tree) -> Iterator[pathlib.Path]:
@@ -134,22 +134,22 @@ def read_index(index: pathlib.Path) -> list[cells.Cell]:
     return listed
 
 
-def read_sides(files: Sequence[pathlib.Path]) -> Sides:
-    """Sides of specimens from one table of all folds, or from `foldK/train.csv` and `foldK/test.csv`."""
-    sides: Sides = {}
+def read_splits(files: Sequence[pathlib.Path]) -> Splits:
+    """Splits of specimens from one table of all folds, or from `foldK/train.csv` and `foldK/test.csv`."""
+    splits: Splits = {}
     for path in files:
-        for where, fold, specimen, side in _side_rows(path):
+        for where, fold, specimen, side in _split_rows(path):
             if not 1 <= fold <= NUM_FOLDS:
                 raise ValueError(f"{where}: there is no fold {fold}; the {NUM_FOLDS} published folds are 1 to 5")
-            if (fold, specimen) in sides:
+            if (fold, specimen) in splits:
                 raise ValueError(f"{where}: specimen {specimen} is listed twice in fold {fold}; remove one of the rows")
-            sides[fold, specimen] = side
-    return sides
+            splits[fold, specimen] = side
+    return splits
 
 
-def fold_sides(cell: cells.Cell, sides: Sides) -> list[int]:
-    """Side of a cell in folds 1 to 5: 0 train, 1 test, -1 not given."""
-    return [sides.get((1 + fold, cell.specimen_id), NOT_GIVEN) for fold in range(NUM_FOLDS)]
+def fold_sides(cell: cells.Cell, splits: Splits) -> list[int]:
+    """Split of a cell in folds 1 to 5: 0 train, 1 test, -1 not given."""
+    return [splits.get((1 + fold, cell.specimen_id), NOT_GIVEN) for fold in range(NUM_FOLDS)]
 
 
 def _csv_files(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -196,7 +196,7 @@ def _file(entry: str, folder: pathlib.Path, where: str) -> pathlib.Path:
     return folder / relative
 
 
-def _side_rows(path: pathlib.Path) -> Iterator[tuple[str, int, str, int]]:
+def _split_rows(path: pathlib.Path) -> Iterator[tuple[str, int, str, int]]:
     """Position (for messages), fold, specimen and split of each row of a list."""
     rows = tables.read_rows(path)
     names = tables.header(rows)
@@ -241,14 +241,14 @@ def _images_below(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     return (path for path in folder.rglob("*") if path.suffix.lower() in _IMAGE_SUFFIXES and path.is_file())
 
 
-def _missing_sides(present: Sequence[cells.Cell], sides: Sides) -> Iterator[str]:
+def _missing_splits(present: Sequence[cells.Cell], splits: Splits) -> Iterator[str]:
     """Lines on specimens that the lists of the folds lack, and on listed specimens without a cell."""
     specimens = {cell.specimen_id for cell in present}
-    if not sides:
+    if not splits:
         yield "no list of the five published folds: fold_sides is -1"
         return
     for fold in range(1, 1 + NUM_FOLDS):
-        listed = {specimen for number, specimen in sides if number == fold}
+        listed = {specimen for number, specimen in splits if number == fold}
         if unlisted := len(specimens - listed):
             yield f"fold {fold}: {unlisted} of {len(specimens)} specimens have no side"
         if without_cell := len(listed - specimens):

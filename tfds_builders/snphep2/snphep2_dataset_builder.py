@@ -48,9 +48,9 @@ class Builder(OwnerFilesBuilder):
             raise FileNotFoundError(f"{tree.index}: none of the images that it names exists")
         crops = [cells.read(cell) for cell in contents.cells]
         cells.record(self, missing=contents.missing, notes=[], crops=crops)
-        return {"train": self._generate_examples(crops, contents.sides)}
+        return {"train": self._generate_examples(crops, contents.splits)}
 
-    def _generate_examples(self, crops: list[cells.Crop], sides: layout.Sides) -> cells.KeyedExamples:
+    def _generate_examples(self, crops: list[cells.Crop], splits: layout.Splits) -> cells.KeyedExamples:
         for crop in crops:
-            fold_sides = np.array(layout.fold_sides(crop.cell, sides), np.int8)
+            fold_sides = np.array(layout.fold_sides(crop.cell, splits), np.int8)
             yield crop.cell.key, {**crop.example, "fold_sides": fold_sides}

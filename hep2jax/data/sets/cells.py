@@ -113,7 +113,7 @@ def from_fields(fields: FieldSet, config: DataConfig) -> CellSet:
             field=picture,
         )
         for field, picture in ((field, fingerprint(field.image)) for field in fields.fields)
-        for cut in cut_out(field.image, field.instances, of_kind(field, "cell")).whole
+        for cut in cut_out(field.image, field.instances, of_kind(field, "cell")).cuts
     ]
     return _make_set(fields.name, fields.classes, crops, config)
 
@@ -163,7 +163,7 @@ def _cut_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfig
         specimen, picture = os.fsdecode(example["specimen_id"]), fingerprint(image)
         objects = zip(example["objects"]["instance"], example["objects"]["kind"], strict=True)
         wanted = [int(instance) for instance, kind in objects if kinds.int2str(int(kind)) == "cell"]
-        for cut in cut_out(image, instances, wanted).whole:
+        for cut in cut_out(image, instances, wanted).cuts:
             yield _Crop(
                 identifier=f"{specimen}-{int(example['field'])}-{cut.number:03d}",
                 specimen=specimen,
@@ -178,7 +178,7 @@ def _cut_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfig
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Cut:
-    """One object of a field, cut out with some context: the input of `make_ready`."""
+    """One object of a field, cut out with some context: the input of `preprocess`."""
 
     number: int
     """The object's value in the instance mask."""
@@ -190,7 +190,7 @@ class Cut:
 class CutOut:
     """The objects that were cut from one field."""
 
-    whole: tuple[Cut, ...]
+    cuts: tuple[Cut, ...]
     """The objects that do not touch the frame, in the requested order."""
     num_cut_by_frame: int
     """Number of objects that touch the frame and are therefore left out."""
@@ -217,7 +217,7 @@ def cut_out(
         Cut(number=number, image=np.ascontiguousarray(image[box]), mask=instances[box] == number)
         for number, box in widened
     )
-    return CutOut(whole=cuts, num_cut_by_frame=len(present) - len(inside))
+    return CutOut(cuts=cuts, num_cut_by_frame=len(present) - len(inside))
 
 
 Box = tuple[slice, slice]
@@ -253,11 +253,11 @@ def _make_cell(crop: _Crop, group: str, config: DataConfig) -> Cell:
         split=crop.split,
         folds=crop.folds,
     )
-    ready, tone_curve = make_ready(crop.image, crop.mask, config, name=crop.identifier)
+    ready, tone_curve = preprocess(crop.image, crop.mask, config, name=crop.identifier)
     return Cell(item=item, intensity=crop.intensity, image=crop.image, ready=ready, tone_curve=tone_curve)
 
 
-def make_ready(
+def preprocess(
     image: UInt8[np.ndarray, "height width"], mask: np.ndarray, config: DataConfig, *, name: str = "a cell"
 ) -> tuple[UInt8[np.ndarray, "ready_height ready_width"], Float32[np.ndarray, " 4"]]:
     """Preprocess one crop: reframe, mask, normalise and resize it as configured.

@@ -76,7 +76,7 @@ def _item(image: LabelledImage, counts: np.ndarray) -> Item:
     )
 
 
-def has_several(config: DataConfig) -> bool:
+def is_multilabel(config: DataConfig) -> bool:
     """Whether images of the configured data set may have several patterns or none; it does not have to be prepared."""
     return "patterns" in prepare.features(config.name, config.builder_config)
 

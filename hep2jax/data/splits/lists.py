@@ -18,7 +18,7 @@ _ALIASES = {"numem": "nuclear_membrane", "centromeric": "centromere", "cytoplasm
 class Assignment:
     """The split of each item (train, validation or test; empty: in no list), and notes on the lists."""
 
-    sides: tuple[str, ...]
+    splits: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -60,7 +60,7 @@ def assign(folder: str, name: str, items: Sequence[Item], classes: Sequence[str]
     notes += [f"{file} is not there" for split, file in FILES.items() if split not in paths]
     if left_out := splits.count(""):
         notes.append(f"{left_out:,} of {len(items):,} ids of {name} are in no list and left out")
-    return Assignment(sides=tuple(splits), notes=tuple(notes))
+    return Assignment(splits=tuple(splits), notes=tuple(notes))
 
 
 def _paths(folder: str) -> dict[str, pathlib.Path]:

@@ -16,7 +16,7 @@ from hep2jax.data.sets.items import Item, identifier_key, specimens, unique_keys
 from hep2jax.data.splits import lists
 from hep2jax.errors import UsageError
 
-CLEAN = ("kfold", "loso")
+LEAK_FREE = ("kfold", "loso")
 """Protocols that never put a specimen into two splits; they need specimen ids."""
 
 _LEFT_OUT, _TRAIN, _VALIDATION, _TEST = -1, 0, 1, 2  # gaps are taken from the lower code (see `_leave_gaps`)
@@ -93,7 +93,7 @@ def partition(config: DataConfig, name: str, items: Sequence[Item], classes: Seq
         follows the test block.
     random_cells: the same blocks after a shuffle within each pattern (`protocol_seed`), as in much of the literature.
         It leaks.
-    The last four divide the data set's own training split. The protocols in `CLEAN` never separate specimens that
+    The last four divide the data set's own training split. The protocols in `LEAK_FREE` never separate specimens that
     repeat each other pixel for pixel.
 
     Args:
@@ -126,7 +126,7 @@ def folds(config: DataConfig, name: str, items: Sequence[Item]) -> list[tuple[st
         UsageError: for the same reasons as `partition`.
     """
     table = _tabulate(name, items, ())
-    if config.protocol in CLEAN:
+    if config.protocol in LEAK_FREE:
         return [table.specimens_of(group) for group in _held_out_units(config, table)]
     if config.protocol == "contest":
         published = range(_num_published(table))
@@ -201,7 +201,7 @@ def _published_splits(config: DataConfig, table: _Table) -> Splits:
 
 def _holdout(config: DataConfig, table: _Table) -> tuple[Splits, str]:
     assigned = lists.assign(config.split_lists, table.name, table.items, table.classes)
-    splits = np.array([_CODES.get(split, _LEFT_OUT) for split in assigned.sides], int)
+    splits = np.array([_CODES.get(split, _LEFT_OUT) for split in assigned.splits], int)
     _set_aside_validation(config, table, splits)
     folder = pathlib.Path(config.split_lists).resolve().name
     return splits, "; ".join([f"the split lists of {folder}", *assigned.notes])

@@ -39,7 +39,7 @@ class Bags:
     """The pattern of each bag; if bags may have several, 1 for each pattern that the bag has and 0 for the others."""
 
 
-def of_specimens(fields: FieldSet, indices: Sequence[int]) -> Bags:
+def from_specimens(fields: FieldSet, indices: Sequence[int]) -> Bags:
     """Bags that each hold all chosen fields of a specimen."""
     chosen = [fields.fields[i] for i in indices]
     members = _members(chosen)
@@ -56,7 +56,7 @@ def of_specimens(fields: FieldSet, indices: Sequence[int]) -> Bags:
     )
 
 
-def of_images(images: ImageSet, indices: Sequence[int]) -> Bags:
+def from_images(images: ImageSet, indices: Sequence[int]) -> Bags:
     """Bags that each hold one chosen image, with zero, one or several patterns.
 
     Raises:

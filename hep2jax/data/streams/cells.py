@@ -95,7 +95,7 @@ def plain_batches(
     All batches are full, because a forward pass is compiled for one size: the last is padded with repetitions.
 
     Args:
-        images: preprocessed pictures, uint8 (see `cells.make_ready`).
+        images: preprocessed pictures, uint8 (see `cells.preprocess`).
         tone_curve: their tone curves, float32 [4].
         size: size of a batch, over all processes.
         side: height and width of the network input.

@@ -35,7 +35,7 @@ def test_every_stream_draws_gain_exponent_and_offset_over_their_whole_range():
     fields, cells = field_set(fields=1), cell_set(config.data)
     for stream, plain in (
         (Stream(FieldPlan(config, fields, range(9))), [field.grey_gain for field in fields.fields]),
-        (Stream(BagPlan(config, bag_stream.of_specimens(fields, range(9)))), [f.grey_gain for f in fields.fields]),
+        (Stream(BagPlan(config, bag_stream.from_specimens(fields, range(9)))), [f.grey_gain for f in fields.fields]),
         (Stream(CellPlan(config, cells, range(len(cells)))), [cell.tone_curve[1] for cell in cells.cells]),
     ):
         _, gain, exponent, shift = stream.batch(0)["tone_curve"].astype(float).T
@@ -54,7 +54,7 @@ def test_tiles_of_a_bag_keep_the_grey_levels_of_their_own_fields():
     made = dataclasses.replace(made, fields=(made.fields[0], fields))
     config = Config(data=DataConfig(crop_size=48, bag_tiles=8), augment=AUGMENT, train=TrainConfig(global_batch_size=4))
     tone_curve = (
-        Stream(BagPlan(config, bag_stream.of_specimens(made, range(2)))).batch(0)["tone_curve"].reshape(4, 8, 4)
+        Stream(BagPlan(config, bag_stream.from_specimens(made, range(2)))).batch(0)["tone_curve"].reshape(4, 8, 4)
     )
     for bag in tone_curve:
         offsets, numbers = np.unique(bag[:, 0], return_counts=True)

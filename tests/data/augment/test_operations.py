@@ -37,7 +37,7 @@ def _plan(kind: str, config: Config) -> Plan:
         return CellPlan(config, cells, range(len(cells)))
     fields = field_set(fields=1)
     if kind == "bags":
-        return BagPlan(config, bags.of_specimens(fields, range(9)))
+        return BagPlan(config, bags.from_specimens(fields, range(9)))
     return {"fields": FieldPlan, "joint": JointPlan}[kind](config, fields, range(9))
 
 

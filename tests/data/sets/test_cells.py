@@ -19,7 +19,7 @@ def _crop(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def _input(image: np.ndarray, mask: np.ndarray, **settings) -> np.ndarray:
     """What the network sees of a crop, float32 [size, size]."""
     config = DataConfig(**{"crop_size": 64, "normalise": "contrast_stretch", "top_percentile": 100.0, **settings})
-    ready, tone_curve = cells.make_ready(image, mask, config)
+    ready, tone_curve = cells.preprocess(image, mask, config)
     pixels = cell_stream.plain_input(ready, config.crop_size)
     return np.asarray(normalise(pixels[None], tone_curve[None]))[0, ..., 0]
 
@@ -60,21 +60,21 @@ def test_the_configured_percentile_becomes_1():
     image = np.arange(201, dtype=np.uint8).reshape(3, 67)
     for percentile in (95.0, 70.0):
         config = DataConfig(normalise="contrast_stretch", top_percentile=percentile, cell_fit="native")
-        _, tone_curve = cells.make_ready(image, image > 0, config)
+        _, tone_curve = cells.preprocess(image, image > 0, config)
         assert (tone_curve[0], 1 / tone_curve[1]) == (pytest.approx(0), pytest.approx(2 * percentile, rel=1e-5))
 
 
 def test_a_cell_is_shrunk_by_averages_of_areas():
     image = np.random.default_rng(0).integers(0, 255, (80, 64)).astype(np.uint8)
     config = DataConfig(normalise="none", cell_fit="native", scale=0.25)
-    ready, _ = cells.make_ready(image, image > 0, config)
+    ready, _ = cells.preprocess(image, image > 0, config)
     np.testing.assert_allclose(ready, image.reshape(20, 4, 16, 4).mean((1, 3)), atol=0.51)
 
 
 def test_a_masked_crop_is_dark_outside_the_mask_and_unchanged_inside():
     image, mask = _crop()
     config = DataConfig(crop_size=64, normalise="none", cell_fit="native", masked=True)
-    ready, _ = cells.make_ready(image, mask, config)
+    ready, _ = cells.preprocess(image, mask, config)
     np.testing.assert_array_equal(ready[mask], image[mask])
     assert (ready[~mask] == image.min()).all()
 
@@ -83,7 +83,7 @@ def test_native_fit_keeps_pixels_and_keep_fit_keeps_shapes():
     image = np.zeros((60, 90), np.uint8)
     mask = np.ones_like(image, bool)
     sides = {
-        fit: cells.make_ready(image, mask, DataConfig(crop_size=45, normalise="none", cell_fit=fit))[0].shape
+        fit: cells.preprocess(image, mask, DataConfig(crop_size=45, normalise="none", cell_fit=fit))[0].shape
         for fit in ("native", "keep", "stretch")
     }
     assert sides == {"native": (60, 90), "keep": (30, 45), "stretch": (45, 45)}
@@ -94,10 +94,10 @@ def test_a_margin_makes_tight_and_wide_crops_alike():
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     tight = np.s_[rows[0] - 2 : rows[-1] + 3, columns[0] - 2 : columns[-1] + 3]
     config = DataConfig(crop_size=64, normalise="none", cell_fit="native", cell_margin=0.0)
-    wide, _ = cells.make_ready(image, mask, config)
-    close, _ = cells.make_ready(image[tight], mask[tight], config)
+    wide, _ = cells.preprocess(image, mask, config)
+    close, _ = cells.preprocess(image[tight], mask[tight], config)
     np.testing.assert_array_equal(wide, close)
-    with_context, _ = cells.make_ready(image[tight], mask[tight], DataConfig(**{**vars(config), "cell_margin": 0.25}))
+    with_context, _ = cells.preprocess(image[tight], mask[tight], DataConfig(**{**vars(config), "cell_margin": 0.25}))
     longer = max(wide.shape)
     assert with_context.shape == tuple(side + 2 * round(0.25 * longer) for side in wide.shape)
 
@@ -106,7 +106,7 @@ def test_a_margin_makes_tight_and_wide_crops_alike():
 def test_options_that_need_a_mask_say_so(settings):
     image, _ = _crop()
     with pytest.raises(UsageError, match="00042: has no mask"):
-        cells.make_ready(image, np.zeros_like(image, bool), DataConfig(normalise="none", **settings), name="00042")
+        cells.preprocess(image, np.zeros_like(image, bool), DataConfig(normalise="none", **settings), name="00042")
 
 
 def test_cells_cut_from_specimens_lie_inside_the_frame_and_carry_their_truth(data_dir):
@@ -140,8 +140,8 @@ def test_objects_that_reach_the_frame_are_not_cut_out():
     instances[0:10, 20:30], instances[20:30, 40:50], instances[50:55, 70:79] = 1, 2, 5
     image = np.arange(60 * 80, dtype=np.uint16).astype(np.uint8).reshape(60, 80)
     out = cells.cut_out(image, instances)
-    assert ([cut.number for cut in out.whole], out.num_cut_by_frame) == ([2, 5], 1)
-    first = out.whole[0]
+    assert ([cut.number for cut in out.cuts], out.num_cut_by_frame) == ([2, 5], 1)
+    first = out.cuts[0]
     np.testing.assert_array_equal(first.image, image[18:32, 38:52])
     assert first.mask.sum() == 100
-    assert [cut.number for cut in cells.cut_out(image, instances, [5, 4, 9]).whole] == [5]
+    assert [cut.number for cut in cells.cut_out(image, instances, [5, 4, 9]).cuts] == [5]

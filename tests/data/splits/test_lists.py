@@ -40,7 +40,7 @@ def _assign(folder: pathlib.Path, **texts: str) -> lists.Assignment:
 )
 def test_every_shape_of_list(tmp_path: pathlib.Path, text: str):
     made = _assign(tmp_path, training=text)
-    assert made.sides == ("train", "", "", "", "train", "", "", "")
+    assert made.splits == ("train", "", "", "", "train", "", "", "")
     assert made.notes == (
         "validation.csv is not there",
         "test.csv is not there",
@@ -55,7 +55,7 @@ def test_each_list_is_a_side():
 
 def test_ids_that_the_set_does_not_have_are_counted(tmp_path: pathlib.Path):
     made = _assign(tmp_path, training="1\n2\n3\n4\n99", validation="5\n6", test="\n".join(map(str, range(1000, 3720))))
-    assert made.sides == ("train",) * 4 + ("validation",) * 2 + ("",) * 2
+    assert made.splits == ("train",) * 4 + ("validation",) * 2 + ("",) * 2
     assert made.notes == (
         "1 ids of training.csv are not in the data",
         "2,720 ids of test.csv are not in the data, so that this side is empty",
@@ -65,7 +65,7 @@ def test_ids_that_the_set_does_not_have_are_counted(tmp_path: pathlib.Path):
 
 def test_a_folder_without_training_list_is_for_measuring(tmp_path: pathlib.Path):
     made = _assign(tmp_path, test="1\n2\n3\n4\n5\n6\n7\n8")
-    assert made.sides == ("test",) * 8
+    assert made.splits == ("test",) * 8
     assert made.notes == ("training.csv is not there", "validation.csv is not there")
 
 
@@ -74,7 +74,7 @@ def test_ids_that_are_no_numbers(tmp_path: pathlib.Path):
     items[0:1] = change(items[0:1], identifier="alpha")  # not a header, as the set knows it
     folder = _write(tmp_path, training="alpha\ns1-00005\ns1-5\n")
     made = lists.assign(folder, "made_up", items)
-    assert made.sides == ("train", "", "", "", "train", "", "", "")
+    assert made.splits == ("train", "", "", "", "train", "", "", "")
     assert made.notes[0] == "1 ids of training.csv are not in the data"
 
 

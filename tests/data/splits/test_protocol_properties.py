@@ -100,7 +100,7 @@ def _all_folds(config: DataConfig, items: list[Item]) -> list[protocols.Partitio
         config.fold = fold
         partition = _try(config, items)
         if isinstance(partition, str):
-            reason = "validation_fraction" if config.protocol in protocols.CLEAN else "block_gap"
+            reason = "validation_fraction" if config.protocol in protocols.LEAK_FREE else "block_gap"
             assert getattr(config, reason) > 0
             assert partition.startswith(f"data.{reason}={getattr(config, reason)}: ")
             return []
@@ -120,7 +120,7 @@ def _check_folds(items: list[Item], partitions: list[protocols.Partition], whole
         _check_note(items, partition)
 
 
-@pytest.mark.parametrize("protocol", protocols.CLEAN)
+@pytest.mark.parametrize("protocol", protocols.LEAK_FREE)
 @over_tables
 def test_no_specimen_on_two_sides(protocol: str, items: list[Item], config: DataConfig):
     config.protocol = protocol

@@ -182,7 +182,7 @@ def test_bad_folds_are_refused():
         _divide(_fields(("test",)), "kfold")
 
 
-@pytest.mark.parametrize("protocol", protocols.CLEAN)
+@pytest.mark.parametrize("protocol", protocols.LEAK_FREE)
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_clean_protocols_need_specimen_ids(protocol: str, share: float):
     items = cells()

@@ -92,8 +92,8 @@ def test_patterns_of_cells_specimens_and_images(balance: str, fields: FieldSet):
     for stream, patterns in (
         (Stream(CellPlan(config, cells, uneven)), "labels"),
         (Stream(JointPlan(config, fields, range(7))), "patterns"),
-        (Stream(BagPlan(config, bag_stream.of_specimens(fields, range(7)))), "labels"),
-        (Stream(BagPlan(config, bag_stream.of_images(images, several))), "labels"),
+        (Stream(BagPlan(config, bag_stream.from_specimens(fields, range(7)))), "labels"),
+        (Stream(BagPlan(config, bag_stream.from_images(images, several))), "labels"),
     ):
         delivered = np.concatenate([stream.batch(step)[patterns] for step in range(30)])
         found = stream.frequencies()
