@@ -192,7 +192,7 @@ def test_a_pattern_that_is_measured_but_not_trained_on_is_said():
 def test_a_list_may_name_any_pattern_of_an_image(tmp_path):
     items = labelled.image_set(((0, 1), ()), repeats=1).items
     (tmp_path / "training.csv").write_text("Image ID,class\nimage-0,coarse\nimage-1,\n")
-    assert lists.assign(str(tmp_path), "dots", items, labelled.CLASSES).sides == ("train", "train")
+    assert lists.assign(str(tmp_path), "dots", items, labelled.CLASSES).splits == ("train", "train")
     for line, said in (("image-0,absent", "but is 'fine + coarse' in"), ("image-1,fine", "but has no pattern in")):
         (tmp_path / "training.csv").write_text(f"Image ID,class\n{line}\n")
         with pytest.raises(UsageError, match=said.replace("+", r"\+")):
