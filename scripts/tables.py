@@ -1,6 +1,6 @@
-"""The results tables: one data set under one protocol each, and figures of the literature, each with its own protocol.
+"""The results tables: each has one data set and one protocol, and results of the literature with their own protocols.
 
-Published figures: the papers' abstracts, unless the source says otherwise.
+Published results are from the abstracts of the papers, unless the source says otherwise.
 """
 
 import dataclasses
@@ -9,12 +9,12 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Published:
-    """Figures of the literature, in per cent as they were printed; empty: not given."""
+    """Results of the literature, in per cent as printed; empty if not given."""
 
     method: str
     source: str
     protocol: str
-    """What was trained on and tested, as far as is known."""
+    """Training and test data, as far as they are known."""
     aca: str = ""
     mca: str = ""
     specimen_aca: str = ""
@@ -23,17 +23,17 @@ class Published:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One method of ours."""
+    """One of our methods."""
 
     name: str
     config: str = ""
     """FILE or FILE:VARIANT of `configs/`; empty: the row is the mean prediction of `members`."""
     members: tuple[str, ...] = ()
-    """Rows of the same table that stand before this one."""
+    """Earlier rows of the same table."""
     overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Dotted keys of the configuration; `{runs}` in a value is the directory of the rows."""
     words: str = ""
-    """What the table says; empty: the network's name."""
+    """Description in the table; empty: the name of the network."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,9 +43,9 @@ class Table:
     name: str
     title: str
     side: str
-    """Split of `report/metrics.json` that is reported."""
+    """The split of `report/metrics.json` that is reported."""
     common: dict[str, Any]
-    """Dotted keys that every row shares: the data set and the protocol."""
+    """Dotted keys that all rows share: the data set and the protocol."""
     rows: tuple[Row, ...]
     published: tuple[Published, ...] = ()
     note: str = ""
@@ -53,7 +53,7 @@ class Table:
 
 NO_ROTATION: dict[str, Any] = {"augment.rotate": False, "augment.mirror": False}
 NO_AUGMENTATION = NO_ROTATION | {"augment.scale_min": 1.0, "augment.scale_max": 1.0, "augment.gamma": 0.0}
-# Across specimens the exposure misleads, inside a specimen it gives the pattern away.
+# Exposure differs between specimens: it reveals the pattern of cells in a known specimen, but misleads on new ones.
 ACROSS_SPECIMENS: dict[str, Any] = {
     "data.normalise": "contrast_stretch",
     "data.balance": "pattern",
@@ -188,7 +188,7 @@ ICPR2014_BY_SPECIMEN = Table(
     ),
 )
 
-# Sets differ in how tightly cells were cropped; around the mask's box they become alike.
+# Data sets differ in how tightly cells are cropped; cropping them to the bounding box of the mask makes them similar.
 _SAME_FRAME: dict[str, Any] = {"data.cell_margin": 0.1}
 
 SYNTHETIC = Table(

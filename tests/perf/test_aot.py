@@ -305,7 +305,7 @@ def test_the_only_batch_tried_is_not_recommended():
 def test_without_a_batch_that_fits_the_tables_say_so():
     failed = dataclasses.replace(_compiled(images=512), record={"status": "out of memory", "seconds": 9.0}, text="")
     (table,) = tables.of_generation(_generation([failed], []))
-    assert "No batch fits" in table.note
+    assert "No batch size fits" in table.note
 
 
 @pytest.mark.parametrize(
@@ -405,4 +405,4 @@ def test_a_small_network_compiles_for_one_chip(tmp_path: pathlib.Path, capsys: p
     assert any(row["module"].startswith("stages.") for row in found["modules"])
     printed = capsys.readouterr().out
     assert "compiling fcn for v5e:1, 8 images per chip ..." in printed
-    assert "compiled before: fcn for v5e:1, 8 images per chip" in printed
+    assert "already compiled: fcn for v5e:1, 8 images per chip" in printed

@@ -85,7 +85,7 @@ def test_the_command_prints_what_is_finished_and_names_what_it_cannot_run(comman
     _finish(tmp_path / "icpr2012_half" / "base")
     done = command("scripts.results", f"--runs={tmp_path}", "--only=icpr2012_half/*", new=True)
     assert done.returncode == 0, done.stderr
-    assert "icpr2012_half/equalise: left out, its data are not at hand" in done.stdout
+    assert "icpr2012_half/equalise: left out, its data are not available" in done.stdout
     assert "| 1,234 | 50.00 [40.0, 60.0] |" in done.stdout
     wrong = command("scripts.results", "--manual_dir=icpr2013=somewhere")
     assert wrong.returncode == 2

@@ -170,7 +170,7 @@ def test_a_field_that_is_missing_is_named():
     whole = [disc_field(name, pattern=0, number=k) for name in ("a", "b", "c") for k in range(4)]
     lacking = [field for field in whole if (field.specimen_id, field.number) not in (("b", 2), ("b", 3))]
     assert comparison.missing_fields(whole) == []
-    assert comparison.missing_fields(lacking) == ["b: field 2, 3 is not there; read from the other 2"]
+    assert comparison.missing_fields(lacking) == ["b: field 2, 3 is missing; read from the other 2"]
 
 
 def test_training_side_holds_the_training_specimens_alone(fields, partitions):

@@ -176,7 +176,7 @@ class TestWhatCannotBeRead:
     def test_mitotic_cells_alone_unless_they_are_to_be_used(self, given, configs, fields, division, directory):
         field = fields.fields[0]
         mitotic = _changed(field, kinds=dict.fromkeys(field.kinds, "mitotic_cell"))
-        assert "mitotic and set aside" in given.read([mitotic]).left_out
+        assert "mitotic and were not used" in given.read([mitotic]).left_out
         user = _fit(CellSystem("all", CellOptions(use_mitotic=True), configs["cells"]), fields, division, directory)
         cells = _changed(field, kinds=dict.fromkeys(field.kinds, "cell"))
         assert user.read([mitotic]).probabilities.tolist() == user.read([cells]).probabilities.tolist()
