@@ -50,7 +50,7 @@ class Timing:
     """Number of rounds."""
 
 
-def timed(run_steps: Callable[[int], None], seconds: float, *, round_seconds: float = 0.1) -> Timing:
+def time_steps(run_steps: Callable[[int], None], seconds: float, *, round_seconds: float = 0.1) -> Timing:
     """Time steps for about `seconds`, in rounds of about `round_seconds`.
 
     Args:

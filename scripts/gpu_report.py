@@ -290,7 +290,7 @@ class Card:
             def run_steps(count: int) -> None:
                 jax.block_until_ready([dispatch() for _ in range(count)][-1])
 
-            measured = bench_common.timed(run_steps, self.seconds)
+            measured = bench_common.time_steps(run_steps, self.seconds)
         measured = dataclasses.replace(
             measured, median=measured.median / per_call, low=measured.low / per_call, high=measured.high / per_call
         )
@@ -325,7 +325,7 @@ class Card:
                     result = run(*parameters, synthetic.batch["image"], synthetic.batch["tone_curve"])
                 jax.block_until_ready(result)
 
-            measured = bench_common.timed(run_steps, self.seconds)
+            measured = bench_common.time_steps(run_steps, self.seconds)
         self.row(name, "predict", "ours", config.train.global_batch_size, measured, compile_seconds=seconds)
 
     def gradients(self, name: str, config: Config, synthetic: synthetic_step.SyntheticStep) -> None:

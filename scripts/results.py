@@ -148,7 +148,7 @@ def render(table: Table, runs: pathlib.Path) -> str:
     """A table as Markdown. Raises UsageError if some of its finished rows have specimen leakage and others do not."""
     finished = [(row, runs / table.name / row.name) for row in table.rows]
     finished = [(row, path) for row, path in finished if (path / "report" / "metrics.json").exists()]
-    sections = [_metrics(path, table.side) for _, path in finished]
+    sections = [_metrics(path, table.split) for _, path in finished]
     notes = {section["specimen_leakage"]: section["leakage_note"] for section in sections}
     if len(notes) > 1:
         raise UsageError(f"table {table.name}: some rows leak specimens and some do not; they belong in two tables")

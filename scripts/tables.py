@@ -42,7 +42,7 @@ class Table:
 
     name: str
     title: str
-    side: str
+    split: str
     """The split of `report/metrics.json` that is reported."""
     common: dict[str, Any]
     """Dotted keys that all rows share: the data set and the protocol."""
@@ -78,7 +78,7 @@ _GAO = "the test part of a random split of the cells with the same counts"
 ICPR2014_HOLDOUT = Table(
     name="icpr2014_holdout",
     title="I3A Task 1 cells, 64/16/20 lists (leaks)",
-    side="validation",
+    split="validation",
     common={"data.name": "icpr2014_task1", "data.protocol": "holdout"},
     note=(
         "Ours: the validation part; every row was fixed before it was looked at, on a part of the training list or "
@@ -146,7 +146,7 @@ ICPR2014_HOLDOUT = Table(
 ICPR2014_BLOCKED = Table(
     name="icpr2014_blocked",
     title="I3A Task 1 cells, contiguous blocks of ids",
-    side="test",
+    split="test",
     common={"data.name": "icpr2014_task1", "data.protocol": "blocked", "data.num_folds": 5},
     note=f"The same settings as under the 64/16/20 lists. {PARTLY}",
     rows=(
@@ -158,7 +158,7 @@ ICPR2014_BLOCKED = Table(
 ICPR2014_BY_SPECIMEN = Table(
     name="icpr2014_by_specimen",
     title="I3A Task 1 cells, specimens held out",
-    side="test",
+    split="test",
     common={"data.name": "icpr2014_task1", "data.protocol": "kfold", "data.num_folds": 5},
     note=f"Five groups of specimens, not 82 single ones. {PARTLY}",
     rows=(
@@ -194,7 +194,7 @@ _SAME_FRAME: dict[str, Any] = {"data.cell_margin": 0.1}
 SYNTHETIC = Table(
     name="synthetic_cells",
     title="Cells cut from the synthetic specimens",
-    side="test",
+    split="test",
     common={"data.name": "hep2_synthetic", "data.protocol": "contest"},
     rows=(
         Row(name="gao", config="cnn"),
@@ -205,7 +205,7 @@ SYNTHETIC = Table(
 ICPR2014_WHOLE = Table(
     name="icpr2014_whole",
     title="I3A Task 1 cells, all of them, for pre-training (measured on what it was trained on)",
-    side="train",
+    split="train",
     common={"data.name": "icpr2014_task1", "data.protocol": "contest"},
     note=PARTLY,
     rows=(
@@ -247,7 +247,7 @@ def _variant(name: str, words: str, overrides: dict[str, Any]) -> Row:
 ICPR2012_HALF = Table(
     name="icpr2012_half",
     title="ICPR 2012 cells, training half, specimens held out: what helps",
-    side="test",
+    split="test",
     common={"data.name": "icpr2012", "data.protocol": "kfold", "data.num_folds": 7},
     note="Seven folds of two of the 14 specimens. The contest's test half was not at hand. Each row changes the first.",
     rows=(

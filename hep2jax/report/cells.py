@@ -14,7 +14,7 @@ from hep2jax.report.terms import pattern_label, pattern_name
 
 MAX_SIDE = 96
 """Maximum side of an embedded cell image in pixels."""
-RIGHT_SHOWN = 8
+NUM_CORRECT_SHOWN = 8
 """Number of correctly classified cells to show for each pattern."""
 MOSAIC = 4
 """Number of cells in a picture of the atlas: two rows of two."""
@@ -109,7 +109,9 @@ def gallery(cells: Sequence[CellItem], classes: Sequence[str], confusion: Confus
 
 def _strips(cells: Sequence[CellItem], classes: Sequence[str]) -> Html:
     """One row of cells for each pattern with correctly classified cells."""
-    correct = [(index, _evenly_spaced(_correct_cells(cells, name), RIGHT_SHOWN)) for index, name in enumerate(classes)]
+    correct = [
+        (index, _evenly_spaced(_correct_cells(cells, name), NUM_CORRECT_SHOWN)) for index, name in enumerate(classes)
+    ]
     rows = [_row_of_cells(pattern_label(index, classes[index]), shown) for index, shown in correct if shown]
     if not rows:
         return Html("")

@@ -5,7 +5,7 @@ from typing import Any
 
 from hep2jax.report.markup import Html, count, element, format_value, interval, percent, table
 from hep2jax.report.panels import bar
-from hep2jax.report.terms import coded_label, consensus, name_of, pattern_name
+from hep2jax.report.terms import coded_label, consensus, metric_name, pattern_name
 
 _Label = Callable[[int, str], Html]
 _RATES = (
@@ -58,7 +58,7 @@ def _complete_names(classes: Sequence[str], number: int) -> list[str]:
 
 def _summarise(metrics: dict[str, Any], key: str) -> str:
     bounds = interval(metrics.get(f"{key}_ci95"))
-    return f"{name_of(key)} {format_value(metrics[key])}" + (f" ({bounds})" if bounds else "")
+    return f"{metric_name(key)} {format_value(metrics[key])}" + (f" ({bounds})" if bounds else "")
 
 
 def _notes(metrics: dict[str, Any], unit: str) -> Html | None:

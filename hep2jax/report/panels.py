@@ -5,7 +5,7 @@ from typing import Any
 
 from hep2jax.report.layout import KeyMetrics
 from hep2jax.report.markup import Html, element, format_value, interval, is_interval, is_number, join, table
-from hep2jax.report.terms import coded_label, definition_of, name_of, term
+from hep2jax.report.terms import coded_label, metric_definition, metric_name, term
 
 PIXEL_ORDER = ("Dice", "Dice_mean_per_image", "JA", "SE", "SP", "AC", "SEG", "SEG_instances")
 ALIASES = ("pixel_accuracy",)
@@ -14,7 +14,7 @@ ALIASES = ("pixel_accuracy",)
 
 def tiles(section: dict[str, Any], key_metrics: Sequence[KeyMetrics]) -> Html:
     """Tiles with the key metrics of a split and their intervals; missing metrics are left out."""
-    label, baseline = _strongest(baselines_of(section))
+    label, baseline = _strongest(pixel_baselines(section))
     drawn = []
     for group in key_metrics:
         values = section if group.section is None else section.get(group.section) or {}
@@ -26,14 +26,14 @@ def tiles(section: dict[str, Any], key_metrics: Sequence[KeyMetrics]) -> Html:
 def _tile(prefix: str, key: str, values: dict[str, Any], baseline_label: str, baseline: dict[str, Any]) -> Html:
     value, bounds = values[key], values.get(f"{key}_ci95")
     lines = [
-        element("span", prefix, name_of(key), class_="label"),
+        element("span", prefix, metric_name(key), class_="label"),
         element("strong", format_value(value)),
         _range_bar(value, bounds, baseline.get(key)),
         element("span", f"95\u202f%: {interval(bounds)}" if is_interval(bounds) else "no interval", class_="bounds"),
     ]
     if is_number(baseline.get(key)):
         lines.append(element("span", f"{baseline_label}: {format_value(baseline[key])}", class_="bounds"))
-    return element("div", *lines, class_="tile", title=definition_of(key))
+    return element("div", *lines, class_="tile", title=metric_definition(key))
 
 
 def _range_bar(value: Any, bounds: Any, baseline: Any) -> Html:
@@ -60,7 +60,7 @@ def bar(value: Any) -> Html:
     return element("span", format_value(value), filled, class_="barred")
 
 
-def baselines_of(section: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def pixel_baselines(section: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Pixel metrics of the classical baselines of a split, by displayed name; empty if no baseline was run."""
     baselines = section.get("baselines") or {}
     return {name.replace("_", " + ").capitalize(): values.get("pixel") or {} for name, values in baselines.items()}
@@ -77,7 +77,7 @@ def pixel_panel(section: dict[str, Any]) -> Html:
     keys = [key for key in PIXEL_ORDER if key in pixel] + _other_metrics(pixel)
     if not keys:
         return Html("")
-    baselines = baselines_of(section)
+    baselines = pixel_baselines(section)
     header = ["metric", "value", "95\u202f% interval", *baselines, "definition"]
     rows = [_pixel_row(key, pixel, baselines) for key in keys]
     heading = element("h3", "Pixels and objects ", element("small", "cell against background, artefacts left out"))
@@ -107,7 +107,7 @@ def _pixel_row(key: str, pixel: dict[str, Any], baselines: dict[str, dict[str, A
         element("b", format_value(pixel.get(key))),
         interval(pixel.get(f"{key}_ci95")),
         *baseline_cells,
-        element("span", definition_of(key), class_="definition"),
+        element("span", metric_definition(key), class_="definition"),
     ]
 
 

@@ -65,12 +65,12 @@ def term(key: str) -> Html:
     return element("abbr", name, title=definition) if definition else element("span", name)
 
 
-def name_of(key: str) -> str:
+def metric_name(key: str) -> str:
     """The displayed name of a metric."""
     return DEFINITIONS.get(key, (key, ""))[0]
 
 
-def definition_of(key: str) -> str:
+def metric_definition(key: str) -> str:
     """The definition of a metric; empty for an unknown key."""
     return DEFINITIONS.get(key, ("", ""))[1]
 

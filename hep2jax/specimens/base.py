@@ -129,7 +129,7 @@ def training_split(fields: FieldSet, train: Sequence[int]) -> FieldSet:
     )
 
 
-def prepared(field: Field, data: DataConfig) -> Field:
+def prepare_field(field: Field, data: DataConfig) -> Field:
     """The field with the working resolution and normalisation of another configuration; the channel does not change."""
     return field_sets.make_field(
         config=data,
@@ -141,9 +141,9 @@ def prepared(field: Field, data: DataConfig) -> Field:
     )
 
 
-def prepared_set(fields: FieldSet, data: DataConfig) -> FieldSet:
-    """Apply `prepared` to every field of a set."""
-    return dataclasses.replace(fields, fields=tuple(prepared(field, data) for field in fields.fields))
+def prepare_fields(fields: FieldSet, data: DataConfig) -> FieldSet:
+    """Apply `prepare_field` to every field of a set."""
+    return dataclasses.replace(fields, fields=tuple(prepare_field(field, data) for field in fields.fields))
 
 
 def train(directory: pathlib.Path, config: Config, task: Task) -> None:
@@ -167,5 +167,5 @@ def train_on_fields(
 ) -> pathlib.Path:
     """Train the configured network on the fields with these indices; returns its folder in `directory`."""
     folder = directory / f"network-{config.model.name}"
-    train(folder, config, make_task(config, prepared_set(training_split(fields, indices), config.data)))
+    train(folder, config, make_task(config, prepare_fields(training_split(fields, indices), config.data)))
     return folder

@@ -27,7 +27,7 @@ from hep2jax.training import workdir
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Measured:
+class ScoredReading:
     """A reading with the pixel counts of its masks; it can be stored as JSON."""
 
     reading: Reading
@@ -69,7 +69,7 @@ def compare(
         if not part.train or not part.test:
             raise UsageError(f"{fields.name}: division {number + 1} has no specimens to train on, or none to test")
     fingerprints = [fingerprint(field) for field in fields.fields]
-    measured: dict[str, list[Measured]] = {}
+    measured: dict[str, list[ScoredReading]] = {}
     unavailable: dict[str, str] = {}
     for system in systems:
         try:
@@ -109,7 +109,7 @@ def _division(
     part: Partition,
     directory: pathlib.Path,
     count: int,
-) -> list[Measured]:
+) -> list[ScoredReading]:
     """The readings of the test specimens of one partition, from the stored file if it matches."""
     path = directory / "readings" / f"{system.name}.json"
     splits = [[fingerprints[i] for i in indices] for indices in (part.train, part.test)]
@@ -126,7 +126,9 @@ def _division(
     return [from_record(record) for record in stored["readings"]]
 
 
-def _measure(read: Callable[[Sequence[Field]], Reading], group: Sequence[Field], classes: Sequence[str]) -> Measured:
+def _measure(
+    read: Callable[[Sequence[Field]], Reading], group: Sequence[Field], classes: Sequence[str]
+) -> ScoredReading:
     started = time.perf_counter()
     reading = read(group)
     seconds = time.perf_counter() - started
@@ -136,7 +138,7 @@ def _measure(read: Callable[[Sequence[Field]], Reading], group: Sequence[Field],
         pixels = sum((_count(field, mask) for field, mask in pairs), PixelCounts())
     if reading.pattern is not None and not 0 <= reading.pattern < len(classes):
         raise ValueError(f"{reading.specimen}: pattern {reading.pattern} is not one of the {len(classes)}")
-    return Measured(
+    return ScoredReading(
         reading=dataclasses.replace(reading, masks=(), seconds=seconds),
         intensity=group[0].intensity,
         pixels=pixels,
@@ -182,7 +184,7 @@ class SystemMetrics:
 _UNDEFINED = Estimate(value=None)
 
 
-def system_metrics(family: str, rows: Sequence[Measured], classes: Sequence[str]) -> SystemMetrics:
+def system_metrics(family: str, rows: Sequence[ScoredReading], classes: Sequence[str]) -> SystemMetrics:
     """Metrics of a system of this family over all specimens that it was tested on."""
     readings = [row.reading for row in rows]
     patterns = classification_metrics(
@@ -211,7 +213,7 @@ def system_metrics(family: str, rows: Sequence[Measured], classes: Sequence[str]
     )
 
 
-def _segmentation(rows: Sequence[Measured], classes: Sequence[str]) -> tuple[Estimate, Estimate]:
+def _segmentation(rows: Sequence[ScoredReading], classes: Sequence[str]) -> tuple[Estimate, Estimate]:
     """Dice and JA of the foreground, in this order."""
     no_objects = np.zeros(0)
     scores = [
@@ -225,7 +227,7 @@ def _segmentation(rows: Sequence[Measured], classes: Sequence[str]) -> tuple[Est
     return segmentation.Dice, segmentation.JA
 
 
-def _intensity(rows: Sequence[Measured]) -> Estimate:
+def _intensity(rows: Sequence[ScoredReading]) -> Estimate:
     graded = [row for row in rows if row.reading.intensity]
     if not graded:
         return _UNDEFINED
@@ -233,7 +235,7 @@ def _intensity(rows: Sequence[Measured]) -> Estimate:
     return Estimate(value=accuracy, ci95=score_interval(accuracy, len(graded)))
 
 
-def _fields_alone(rows: Sequence[Measured]) -> tuple[Estimate, Estimate]:
+def _fields_alone(rows: Sequence[ScoredReading]) -> tuple[Estimate, Estimate]:
     """The accuracy from one field, and the gain from using all fields."""
     several = [row for row in rows if row.alone]
     if not several:
@@ -259,7 +261,7 @@ def missing_fields(fields: Sequence[Field]) -> list[str]:
     ]
 
 
-def to_record(row: Measured) -> dict[str, Any]:
+def to_record(row: ScoredReading) -> dict[str, Any]:
     """Convert a row to a dictionary that can be written as JSON."""
     reading = {f.name: getattr(row.reading, f.name) for f in dataclasses.fields(Reading) if f.name != "masks"}
     reading["probabilities"] = [round(float(p), 6) for p in row.reading.probabilities]
@@ -267,10 +269,10 @@ def to_record(row: Measured) -> dict[str, Any]:
     return {"reading": reading, "intensity": row.intensity, "pixels": pixels, "alone": list(row.alone)}
 
 
-def from_record(record: Mapping[str, Any]) -> Measured:
+def from_record(record: Mapping[str, Any]) -> ScoredReading:
     """Inverse of `to_record`."""
     values = {**record["reading"], "probabilities": np.array(record["reading"]["probabilities"], np.float64)}
     pixels = None if record["pixels"] is None else PixelCounts(*record["pixels"])
-    return Measured(
+    return ScoredReading(
         reading=Reading(**values), intensity=record["intensity"], pixels=pixels, alone=tuple(record["alone"])
     )

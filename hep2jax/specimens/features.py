@@ -1,9 +1,9 @@
 """Features of cells: the activations of a network before its last layer, as the input of other classifiers.
 
-    extractor = Extractor(of_pretrained("efficientnet_lite0", data), mesh)
+    extractor = Extractor(from_pretrained("efficientnet_lite0", data), mesh)
     features = extractor.extract(images, tone_curve)      # features.layers["head"] is float32 [cells, 1280]
 
-The network is a published one (`of_pretrained`) or one trained by this project (`of_workdir`, `of_network`).
+The network is a published one (`from_pretrained`) or one trained by this project (`from_workdir`, `from_network`).
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ class FeatureNetwork:
     """Pure function: (parameters, normalised cells) → features by layer."""
 
 
-def of_pretrained(
+def from_pretrained(
     name: str, data: DataConfig, path: str | os.PathLike[str] | None = None, *, side: int | None = None
 ) -> FeatureNetwork:
     """A published ImageNet network with all its layers except the logits.
@@ -73,7 +73,7 @@ def of_pretrained(
     return FeatureNetwork(name=name, data=data, layers=network.layers[:-1], parameters=params, describe=describe)
 
 
-def of_network(config: Config, network: Network, parameters: Parameters) -> FeatureNetwork:
+def from_network(config: Config, network: Network, parameters: Parameters) -> FeatureNetwork:
     """A cell network trained by this project, with the single layer `OWN_LAYER`.
 
     Raises:
@@ -93,7 +93,7 @@ def of_network(config: Config, network: Network, parameters: Parameters) -> Feat
     )
 
 
-def of_workdir(directory: pathlib.Path) -> FeatureNetwork:
+def from_workdir(directory: pathlib.Path) -> FeatureNetwork:
     """The cell network of a work directory, with its averaged parameters.
 
     Raises:
@@ -101,7 +101,7 @@ def of_workdir(directory: pathlib.Path) -> FeatureNetwork:
     """
     config = workdir.open_for_reading(directory)
     parameters, classes = evaluation.load_parameters(directory)
-    return of_network(config, states.make_network(config, len(classes)), parameters)
+    return from_network(config, states.make_network(config, len(classes)), parameters)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -44,7 +44,7 @@ class BagSystem:
 
     def read(self, fields: Sequence[Field]) -> Reading:
         """Read one specimen."""
-        prepared = [base.prepared(field, self.settings.data) for field in fields]
+        prepared = [base.prepare_field(field, self.settings.data) for field in fields]
         probabilities = pooled(self._evaluator.measure(self._parameters, prepared))
         return _reading(fields, probabilities)
 

@@ -29,7 +29,7 @@ class PixelNetwork:
 
     def read(self, fields: Sequence[Field]) -> list[FieldReading]:
         """Results of the fields, in input order."""
-        prepared = [base.prepared(field, self.config.data) for field in fields]
+        prepared = [base.prepare_field(field, self.config.data) for field in fields]
         return list(self._evaluator.read_pixels(self._parameters, prepared))
 
 

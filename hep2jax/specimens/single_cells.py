@@ -137,13 +137,13 @@ class CellSystem:
             "mean_probability": voting.by_mean_probability,
         }
         if options.reader == "pretrained_svm":
-            source = features.of_pretrained(options.pretrained, self._config.data, options.weights, side=options.side)
+            source = features.from_pretrained(options.pretrained, self._config.data, options.weights, side=options.side)
             folder = directory / f"svm-{options.pretrained}"
         else:
             network = _fit_network(self._config, cells, directory)
             if options.reader == "network":
                 return _open_network(network), rules[options.rule]
-            source, folder = features.of_workdir(network), directory / f"svm-{self._config.model.name}"
+            source, folder = features.from_workdir(network), directory / f"svm-{self._config.model.name}"
         layers = options.layers if options.reader == "pretrained_svm" else ()
         fitted = _fit_svm_knn(source, layers or source.layers, cells, folder, options.grid, self._num_patterns)
         extractor = _extractor(source, (fitted.classifier.layer,))

@@ -86,7 +86,7 @@ def _measure(process: Process, what: str, side: str, run_steps: Callable[[int], 
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    measured = bench_common.timed(run_steps, process.seconds)
+    measured = bench_common.time_steps(run_steps, process.seconds)
     memory = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
     size = process.config.train.global_batch_size
     times = {"seconds": measured.median, "low": measured.low, "high": measured.high, "rounds": measured.rounds}

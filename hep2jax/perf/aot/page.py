@@ -78,5 +78,5 @@ def _page(facts: dict[str, Any], generations: Sequence[Generation]) -> str:
 
 
 def _section(generation: Generation) -> Html:
-    tables_html = sheets.html(tables.of_generation(generation), tables.NOTICE)
+    tables_html = sheets.html(tables.generation_tables(generation), tables.NOTICE)
     return element("section", element("h2", f"TPU {generation.name}"), tables_html)

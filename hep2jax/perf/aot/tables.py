@@ -13,7 +13,7 @@ NOTICE = "estimated by the TPU compiler; no TPU was used"
 MAX_MODULES = 20
 
 
-def of_generation(generation: Generation) -> list[Table]:
+def generation_tables(generation: Generation) -> list[Table]:
     """All tables of one TPU generation."""
     tables = [sweep(generation)]
     if generation.estimates:

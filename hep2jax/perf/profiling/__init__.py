@@ -33,7 +33,7 @@ WARM_UP = 2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Measured:
+class StepMeasurements:
     """Measurements of the profiled steps."""
 
     num_steps: int
@@ -121,7 +121,7 @@ def _prepare_run(config: Config, directory: pathlib.Path) -> Iterator[Run]:
             shutil.rmtree(scratch)
 
 
-def _measure(training_run: Run, folder: pathlib.Path, num_steps: int) -> Measured:
+def _measure(training_run: Run, folder: pathlib.Path, num_steps: int) -> StepMeasurements:
     per_call = training_run.config.train.steps_per_call
     calls = -(-num_steps // per_call)
     last = training_run.step + (WARM_UP + 2 * calls) * per_call
@@ -137,7 +137,7 @@ def _measure(training_run: Run, folder: pathlib.Path, num_steps: int) -> Measure
         options.python_tracer_level = 0  # Python frames would slow down the host and enlarge the file
         with jax.profiler.trace(str(folder), profiler_options=options):
             with_trace = _time_steps(training_run, compiled, feed, calls)
-    return Measured(
+    return StepMeasurements(
         num_steps=calls * per_call,
         without_trace=without_trace,
         with_trace=with_trace,
@@ -181,7 +181,7 @@ def _rates(training_run: Run, seconds: dict[str, float], num_steps: int) -> dict
     return rates | efficiency
 
 
-def _report(training_run: Run, folder: pathlib.Path, measured: Measured) -> None:
+def _report(training_run: Run, folder: pathlib.Path, measured: StepMeasurements) -> None:
     path = trace.newest(folder)
     module_name = re.search(r"^HloModule ([\w.\-]+)", measured.text)
     assert module_name is not None
