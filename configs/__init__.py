@@ -1,1 +1,1 @@
-"""One file for each thing that a user would run; `get_config(variant)` gives its plain form or one of `VARIANTS`."""
+"""Configuration files; `get_config(variant)` returns the default configuration or one of the file's `VARIANTS`."""

@@ -1,11 +1,11 @@
-"""The cell-level main job: Gao et al.'s CNN, as published, on cells cut from the embedded synthetic specimens.
+"""The main configuration for cells: the CNN of Gao et al., as published, on cells of the embedded synthetic specimens.
 
 Variants:
 
-* `published`: cells of whole synthetic camera frames, in batches for GPUs and TPUs.
-* `icpr2012`: the ICPR 2012 contest cells, leave-specimens-out inside the contest's training half. What is tried on
-  these 14 specimens is judged on them, never on the contest's test half. Name the owner's files with
-  --config.data.manual_dir=DIR; `scripts.cross_validate` runs all seven folds.
+* `published`: cells of synthetic fields in full camera size, with batch sizes for GPUs and TPUs.
+* `icpr2012`: cells of the ICPR 2012 contest, with cross-validation over the specimens of the contest's training half.
+  Experiments are evaluated on these 14 specimens, never on the contest's test half. Give the directory of the
+  original files with --config.data.manual_dir=DIR; `scripts.cross_validate` runs all seven folds.
 """
 
 from hep2jax.config import (

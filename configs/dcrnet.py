@@ -1,4 +1,4 @@
-"""`dcrnet` on synthetic cells, narrow enough for a CPU. Variants: those of `cnn`; `published` at its full width."""
+"""`dcrnet` on synthetic cells, narrowed for a CPU. Variants: as `cnn`; `published` has the full width."""
 
 from hep2jax.config import Config, ModelConfig
 

@@ -1,4 +1,4 @@
-"""`dri` on synthetic cells, narrow enough for a CPU. Variants: those of `cnn`; `published` at its full width."""
+"""`dri` on synthetic cells, narrowed for a CPU. Variants: as `cnn`; `published` has the full width."""
 
 from hep2jax.config import Config, ModelConfig
 

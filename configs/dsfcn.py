@@ -1,4 +1,4 @@
-"""DSFCN (Xie et al. 2019), an eighth as wide as published, on synthetic specimens. Variants: those of `fcn`."""
+"""DSFCN (Xie et al. 2019) on synthetic specimens, with an eighth of the published width. Variants: as `fcn`."""
 
 from hep2jax.config import Config
 

@@ -1,4 +1,4 @@
-"""`dsrn` on synthetic cells, shallow and narrow enough for a CPU. Variants: those of `cnn`, `published` whole."""
+"""`dsrn` on synthetic cells, shallower and narrower for a CPU. Variants: as `cnn`; `published` has the full size."""
 
 from hep2jax.config import Config, ModelConfig
 

@@ -1,9 +1,11 @@
-"""The main job: a VGG-16 FCN, an eighth as wide as published, on the embedded synthetic specimens; minutes on a CPU.
+"""The main configuration: a VGG-16 FCN with an eighth of the published width, on the embedded synthetic specimens.
+
+Training takes minutes on a CPU.
 
 Variants:
 
-* `published`: the published width, on whole synthetic camera frames at full resolution; for GPUs and TPUs.
-* `icpr2012`: real specimens, ICPR 2012 (40x), leave-specimens-out inside the training half, two at a time.
+* `published`: the published width, on synthetic fields in full camera size and resolution; for GPUs and TPUs.
+* `icpr2012`: real specimens of ICPR 2012 (40x); cross-validation inside the training half, two specimens held out.
 """
 
 from hep2jax.config import (
@@ -33,7 +35,7 @@ def get_config(variant: str = "") -> Config:
         evaluation=EvaluationConfig(tile_size=224, tile_overlap=32, batch_size=8),
     )
     if variant == "icpr2012":
-        _take_icpr2012(config)
+        _use_icpr2012(config)
     return config
 
 
@@ -49,13 +51,13 @@ def _published() -> Config:
     )
 
 
-def _take_icpr2012(config: Config) -> None:
+def _use_icpr2012(config: Config) -> None:
     data = config.data
     data.name, data.channel, data.protocol, data.num_folds = "icpr2012", "green", "kfold", 7
-    # The nuclei (77 px) get the size that those of the synthetic specimens have at their working resolution.
+    # With this scale, the nuclei (77 px) have the same size as those of the synthetic specimens.
     data.scale = 0.3125
     config.train.num_steps = 300
-    # The annotators left out every cell that the frame cuts: no training on them, and none counted as found.
+    # The annotation omits all cells that the image border cuts: they are excluded from training and from predictions.
     data.cut_cell_margin = 77
     config.evaluation.nuclear_diameter = 77.0
     config.evaluation.dihedral = True

@@ -1,4 +1,4 @@
-"""FCRN (Li, Shen, Yu 2017), an eighth as wide as published, on synthetic specimens. Variants: those of `fcn`."""
+"""FCRN (Li, Shen, Yu 2017) on synthetic specimens, with an eighth of the published width. Variants: as `fcn`."""
 
 from hep2jax.config import Config
 

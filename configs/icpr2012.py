@@ -1,6 +1,8 @@
-"""What we would send to the ICPR 2012 contest: `dsfcn` on the whole training half, as long as it was judged.
+"""The network to submit to the ICPR 2012 contest: `dsfcn` on the complete training half.
 
-Chosen among the four by leave-specimens-out inside that half (RESULTS.md). `make icpr2012 MANUAL_DIR=DIR` runs it.
+It was selected among four networks by cross-validation inside the training half (RESULTS.md), and is trained for the
+same number of steps.
+`make icpr2012 MANUAL_DIR=DIR` runs it.
 """
 
 from hep2jax.config import Config, check_variant

@@ -1,8 +1,9 @@
-"""The network that we would send to the ICPR 2012 contest for its cells: trained on the whole training half.
+"""The network to submit to the ICPR 2012 contest for its cells, trained on the complete training half.
 
-Gao et al.'s CNN, started from `configs/icpr2014_pretraining.py`, cells framed by their masks, small steps towards
-smoothed labels: what was best when specimens of the training half were held out (RESULTS.md). Name the owner's files
-with --config.data.manual_dir=DIR; the contest's test half is measured if it is there. `make icpr2012-cells` runs both.
+The CNN of Gao et al. starts from `configs/icpr2014_pretraining.py`; cells are cropped to their masks, the learning rate
+is small and labels are smoothed. These settings were the best with held-out specimens of the training half
+(RESULTS.md). Give the directory of the original files with --config.data.manual_dir=DIR; the contest's test half is
+evaluated if it is present. `make icpr2012-cells` runs both trainings.
 """
 
 from hep2jax.config import Config, check_variant

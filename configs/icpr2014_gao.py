@@ -1,8 +1,9 @@
-"""Gao et al.'s CNN on the I3A Task 1 cells, with rotation by multiples of 9 degrees; seven minutes on one core.
+"""The CNN of Gao et al. on the I3A Task 1 cells, with rotation by multiples of 9 degrees; seven minutes on one core.
 
-Name the owner's files with --config.data.manual_dir=DIR and the lists of the 64/16/20 split with
---config.data.split_lists=DIR. Every specimen is in all parts of that split: its figures leak, and the report says so.
-Grey levels stay as they are: contrast stretching, which the paper applies, was worse on a part of the training list.
+Give the directory of the original files with --config.data.manual_dir=DIR and the lists of the 64/16/20 split with
+--config.data.split_lists=DIR. All parts of this split contain cells of the same specimens, so there is specimen
+leakage, which the report states. Grey levels are not normalised: contrast stretching, which the paper applies, was
+worse on a part of the training list.
 """
 
 from hep2jax.config import AugmentConfig, Config, check_variant

@@ -1,7 +1,8 @@
-"""Gao et al.'s CNN on all I3A Task 1 cells, to start from on other cells; six minutes on one core.
+"""The CNN of Gao et al. on all I3A Task 1 cells, as pre-training for other cells; six minutes on one core.
 
-Across specimens the exposure misleads: cells are stretched, framed alike by their masks, and turned. Name
-the owner's files with --config.data.manual_dir=DIR. There is no side left to measure on but the one it is trained on.
+Exposure differs between specimens and is misleading, so the contrast of cells is stretched; cells are cropped to their
+masks and rotated. Give the directory of the original files with --config.data.manual_dir=DIR. All cells are in the
+training split, so it is the only split that can be evaluated.
 """
 
 from hep2jax.config import Config, check_variant

@@ -1,10 +1,11 @@
-"""One U-Net that segments, names the pattern and grades the intensity, an eighth as wide as published.
+"""One U-Net that segments, classifies the pattern and grades the intensity, with an eighth of the published width.
 
-Grey levels are not normalised field by field and hardly jittered: the intensity is to be seen in them. Variants:
+Grey levels are not normalised by field, and there is no augmentation of grey levels, because the intensity depends on
+them. Variants:
 
-* `published`: whole synthetic camera frames, 15 patches of 384 pixels a frame; for GPUs and TPUs. As published:
-  patches, stitching, batch, Adam at 1e-4, turns by multiples of 90 degrees. Ours: the number of steps, and patches that
-  are drawn anywhere, every pattern equally often.
+* `published`: synthetic fields in full camera size, with 15 patches of 384 pixels per field; for GPUs and TPUs. As
+  published: patches, stitching, batch size, Adam with a learning rate of 1e-4, rotation by multiples of 90 degrees.
+  Our choices: the number of steps, and patches at random positions with equal frequency of all patterns.
 * `icpr2012`: real specimens; data, protocol and resolution as in `fcn:icpr2012`.
 """
 

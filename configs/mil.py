@@ -1,13 +1,14 @@
-"""Attention-pooled multiple-instance learning: specimens read from tiles, patterns alone are learnt from.
+"""Multiple-instance learning with attention pooling: specimens are classified by tiles, with their patterns as labels.
 
 Variants:
 
-* `mixed`: synthetic images of two patterns, one or none.
+* `mixed`: synthetic images with two patterns, one pattern or none.
 * `icpr2012`: real specimens; data, protocol and resolution as in `fcn:icpr2012`.
-* `aida`: every pattern of each AIDA_HEp-2 image; patients held out in turn. `hep2jax.main` trains one of five folds,
-  `scripts.cross_validate` all; a tenth of the patients chooses the checkpoint. Written without the images at hand:
-  resolution (that of `icpr2012`, the same magnification is a guess) and length are to be tuned. Drawn as they occur, so
-  that probabilities keep to the patterns' shares.
+* `aida`: all patterns of each AIDA_HEp-2 image, with cross-validation over patients. `hep2jax.main` trains one of five
+  folds, `scripts.cross_validate` all of them; a tenth of the patients is used to select the checkpoint. The images were
+  not available when this was written, so resolution and number of steps are not tuned; the resolution is that of
+  `icpr2012`, which assumes the same magnification. Images are drawn with their natural frequencies, so that predicted
+  probabilities reflect the frequencies of the patterns.
 """
 
 from hep2jax.config import (

@@ -1,10 +1,10 @@
-"""`resnet` on synthetic cells, shallow and narrow enough for a CPU.
+"""`resnet` on synthetic cells, shallower and narrower for a CPU.
 
-Variants: those of `cnn`, `published` at its full size; and
+Variants: as `cnn`, where `published` has the full size; and
 
-* `icpr2014`: ResNet-18, a quarter as wide as published, on the I3A Task 1 cells; three quarters of an hour on two
-  cores. Data, lists and grey levels as in `icpr2014_gao`; any angle, predictions averaged over the eight dihedral
-  views.
+* `icpr2014`: ResNet-18 with a quarter of the published width on the I3A Task 1 cells; 45 minutes on two cores. Data,
+  lists and grey levels are as in `icpr2014_gao`; rotation by any angle, and predictions averaged over the eight
+  dihedral views.
 """
 
 from hep2jax.config import AugmentConfig, Config, ModelConfig, check_variant

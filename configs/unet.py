@@ -1,4 +1,4 @@
-"""The U-Net baseline, an eighth as wide as published, on synthetic specimens. Variants: those of `fcn`."""
+"""The U-Net baseline on synthetic specimens, with an eighth of the published width. Variants: as `fcn`."""
 
 from hep2jax.config import Config
 

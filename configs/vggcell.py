@@ -1,4 +1,4 @@
-"""`vggcell` on synthetic cells, narrow enough for a CPU. Variants: those of `cnn`; `published` at its full width."""
+"""`vggcell` on synthetic cells, narrowed for a CPU. Variants: as `cnn`; `published` has the full width."""
 
 from hep2jax.config import Config, ModelConfig
 

@@ -1,1 +1,1 @@
-"""Commands beside the main program: preparation of data, benchmarks, tables."""
+"""Commands in addition to the main program: data preparation, benchmarks and tables of results."""

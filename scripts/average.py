@@ -1,9 +1,10 @@
-"""The mean prediction of several finished runs on the same cells, measured as one reader (an ensemble).
+"""Averages the predictions of several finished runs on the same cells, and evaluates this ensemble.
 
     python -m scripts.average --member=DIR --member=DIR [--member=DIR ...] --workdir=DIR
 
-Reads what each run's evaluation kept: to have their mean on new data, measure the runs there first (`--mode=evaluate`).
-Which runs to average is to be decided before their metrics are seen. The last line is one JSON object.
+The predictions are read from the evaluation of each run: to average them on new data, first evaluate the runs on these
+data (`--mode=evaluate`). Decide which runs to average before seeing their metrics. The last line of the output is one
+JSON object.
 """
 
 import json
@@ -29,53 +30,59 @@ _CONDITIONS = ("protocol", "specimen_leakage", "leakage_note")
 
 def define_flags() -> None:
     """The command's flags."""
-    flags.DEFINE_multi_string("member", [], "A finished run of a cell network; once for each.")
-    flags.DEFINE_string("workdir", None, "Where the metrics are written, in the layout of a run's report.")
+    flags.DEFINE_multi_string(
+        "member", [], "Work directory of a finished run of a cell network; repeat it for each run."
+    )
+    flags.DEFINE_string("workdir", None, "Directory for the metrics, with the files of a run's report.")
 
 
 def main(argv: Sequence[str]) -> None:
-    """Average, say the metrics of every side and, last, one JSON object."""
+    """Average, then print the metrics of every split and, as the last line, one JSON object."""
     del argv
     members, directory = flags.FLAGS.member, flags.FLAGS.workdir
     if len(members) < 2 or not directory:
-        raise UsageError("name at least two runs and a place: --member=DIR --member=DIR --workdir=DIR")
+        raise UsageError("name at least two runs and an output directory: --member=DIR --member=DIR --workdir=DIR")
     print(json.dumps(average([pathlib.Path(run) for run in members], pathlib.Path(directory))))
 
 
 def average(runs: Sequence[pathlib.Path], directory: pathlib.Path) -> dict[str, Any]:
-    """Write `report/metrics.json` and `report/records.json`; returns the headline metrics by side.
+    """Write `report/metrics.json` and `report/records.json`; returns the main metrics by split.
 
-    Every cell's probabilities are the mean of what the runs give it; its specimen is that of the first run's records.
+    The probabilities of a cell are the mean over the runs; its other values are from the records of the first run.
 
     Args:
-        runs: finished work directories of cell networks.
-        directory: of the average.
+        runs: work directories of finished runs of cell networks.
+        directory: directory for the results of the ensemble.
 
     Raises:
-        UsageError: a run that is not finished or reads no cells; runs of other patterns, protocols or cells.
+        UsageError: a run is not finished or has no cell network, or the runs differ in patterns, protocol or cells.
     """
     config = workdir.open_for_reading(runs[0])
     if config.model.name not in CLASSIFIERS:
         raise UsageError(f"--run={runs[0]}: holds no cell network, but {config.model.name}")
-    kept, sections = [_read(run, "records.json") for run in runs], [_read(run, "metrics.json") for run in runs]
-    classes = tuple(kept[0]["classes"])
-    for run, own in zip(runs, kept, strict=True):
-        if tuple(own["classes"]) != classes or own["splits"].keys() != kept[0]["splits"].keys():
-            raise UsageError(f"--member={run}: has other patterns or sides than {runs[0]}")
+    records, sections = [_read(run, "records.json") for run in runs], [_read(run, "metrics.json") for run in runs]
+    classes = tuple(records[0]["classes"])
+    for run, run_records in zip(runs, records, strict=True):
+        if tuple(run_records["classes"]) != classes or run_records["splits"].keys() != records[0]["splits"].keys():
+            raise UsageError(f"--member={run}: has other patterns or splits than {runs[0]}")
     task = CellTask(config, CellSet(name=config.data.name, classes=classes, cells=()))
-    sides: dict[str, Records] = {}
+    mean_records: dict[str, Records] = {}
     averaged: dict[str, SplitMetrics] = {}
-    for side in kept[0]["splits"]:
-        conditions = [{name: section[side][name] for name in _CONDITIONS} for section in sections]
-        if any(other != conditions[0] for other in conditions):
-            raise UsageError(f"the runs were not measured under one protocol (side {side})")
-        sides[side] = _mean({str(run): own["splits"][side] for run, own in zip(runs, kept, strict=True)})
-        rows = [task.from_record(record) for record in sides[side]]
-        averaged[side] = SplitMetrics(measured=task.metrics(rows), **conditions[0])
-        print(task.describe(side, averaged[side].measured))
-    workdir.write_json(directory / "report" / "records.json", {"classes": list(classes), "splits": sides})
-    workdir.write_json(directory / "report" / "metrics.json", {side: to_dict(own) for side, own in averaged.items()})
-    return {side: task.summary(own.measured) for side, own in averaged.items()}
+    for split in records[0]["splits"]:
+        conditions = [{name: section[split][name] for name in _CONDITIONS} for section in sections]
+        if any(condition != conditions[0] for condition in conditions):
+            raise UsageError(f"the runs were not measured under one protocol (split {split})")
+        mean_records[split] = _mean(
+            {str(run): run_records["splits"][split] for run, run_records in zip(runs, records, strict=True)}
+        )
+        rows = [task.from_record(record) for record in mean_records[split]]
+        averaged[split] = SplitMetrics(measured=task.metrics(rows), **conditions[0])
+        print(task.describe(split, averaged[split].measured))
+    workdir.write_json(directory / "report" / "records.json", {"classes": list(classes), "splits": mean_records})
+    workdir.write_json(
+        directory / "report" / "metrics.json", {split: to_dict(metrics) for split, metrics in averaged.items()}
+    )
+    return {split: task.summary(metrics.measured) for split, metrics in averaged.items()}
 
 
 def _read(run: pathlib.Path, name: str) -> dict[str, Any]:
@@ -86,7 +93,7 @@ def _read(run: pathlib.Path, name: str) -> dict[str, Any]:
 
 
 def _mean(runs: Mapping[str, Records]) -> Records:
-    """The first run's records with the mean of all runs' probabilities."""
+    """The records of the first run, with the probabilities averaged over all runs."""
     by_cell = {run: {record["identifier"]: record for record in records} for run, records in runs.items()}
     first, *_ = by_cell.values()
     for run, cells in by_cell.items():

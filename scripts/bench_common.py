@@ -1,4 +1,4 @@
-"""What the benchmarks share: sides that take turns, and the words on where they ran."""
+"""Functions shared by the benchmarks: interleaved measurements, and a description of the machine."""
 
 import dataclasses
 import importlib.metadata
@@ -18,28 +18,28 @@ from hep2jax.errors import UsageError
 
 LIBRARIES = ("jax", "flax", "grain", "torch", "opencv-python-headless")
 
-Figure = TypeVar("Figure")
+Measurement = TypeVar("Measurement")
 
 Rounds = dict[str, list[float]]
-"""The figures of each side, one a round."""
+"""The measurements of each variant, one per round."""
 
 
-def interleaved(sides: Mapping[str, Callable[[], Figure]], repeats: int) -> dict[str, list[Figure]]:
-    """One figure of every side in each of `repeats` rounds, so that a busy moment of the machine hits all sides.
+def interleaved(variants: Mapping[str, Callable[[], Measurement]], repeats: int) -> dict[str, list[Measurement]]:
+    """Measure every variant once in each of `repeats` rounds, so that other load on the machine affects all variants.
 
-    Every other round goes backwards: no side always follows the same one.
+    Every second round is in reverse order, so that no variant always follows the same one.
     """
-    rounds: dict[str, list[Figure]] = {name: [] for name in sides}
+    rounds: dict[str, list[Measurement]] = {name: [] for name in variants}
     for number in range(repeats):
-        names = list(sides)
+        names = list(variants)
         for name in names[::-1] if number % 2 else names:
-            rounds[name].append(sides[name]())
+            rounds[name].append(variants[name]())
     return rounds
 
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Seconds of a step over several rounds of many steps."""
+    """Seconds per step, over several rounds of many steps."""
 
     median: float
     low: float
@@ -47,58 +47,59 @@ class Timing:
     high: float
     """Ninetieth percentile."""
     rounds: int
+    """Number of rounds."""
 
 
-def timed(several: Callable[[int], None], seconds: float, *, round_seconds: float = 0.1) -> Timing:
-    """Time a step in rounds, each of as many steps as take `round_seconds`, for about `seconds`.
+def time_steps(run_steps: Callable[[int], None], seconds: float, *, round_seconds: float = 0.1) -> Timing:
+    """Time steps for about `seconds`, in rounds of about `round_seconds`.
 
     Args:
-        several: does that many steps and waits for the end of the last one. Everything is compiled already.
-        seconds: of all rounds; there are at least three.
-        round_seconds: of one round.
+        run_steps: executes this number of steps and waits for the last one. Everything must be compiled already.
+        seconds: duration of all rounds, of which there are at least three.
+        round_seconds: duration of one round.
     """
-    several(1)
+    run_steps(1)
     start = time.perf_counter()
-    several(2)
+    run_steps(2)
     steps = max(1, round(2 * round_seconds / (time.perf_counter() - start)))
     rounds, end = [], time.perf_counter() + seconds
     while len(rounds) < 3 or time.perf_counter() < end:
         start = time.perf_counter()
-        several(steps)
+        run_steps(steps)
         rounds.append((time.perf_counter() - start) / steps)
     low, median, high = np.quantile(rounds, [0.1, 0.5, 0.9]).tolist()
     return Timing(median, low, high, len(rounds))
 
 
 def medians(rounds: Rounds) -> dict[str, float]:
-    """The median figure of each side."""
-    return {name: statistics.median(figures) for name, figures in rounds.items()}
+    """The median measurement of each variant."""
+    return {name: statistics.median(values) for name, values in rounds.items()}
 
 
 def ratios(rounds: Rounds, reference: str) -> dict[str, float]:
-    """Median over the rounds of a side's figure divided by that of the side `reference` in the same round."""
-    below = rounds[reference]
+    """Median over the rounds of each variant's measurement divided by that of `reference` in the same round."""
+    reference_values = rounds[reference]
     return {
-        name: statistics.median(figure / base for figure, base in zip(figures, below, strict=True))
-        for name, figures in rounds.items()
+        name: statistics.median(value / base for value, base in zip(values, reference_values, strict=True))
+        for name, values in rounds.items()
     }
 
 
 def machine() -> dict[str, Any]:
-    """Hardware, versions and threads."""
-    found = {name: _version(name) for name in LIBRARIES}
+    """Hardware, versions and number of threads of this machine."""
+    versions = {name: _version(name) for name in LIBRARIES}
     return {
         "processor": _processor(),
         "threads": num_threads(),
         "load": round(os.getloadavg()[0], 1),
         "devices": [device.device_kind for device in jax.local_devices()],
         "python": platform.python_version(),
-        **{name: version for name, version in found.items() if version},
+        **{name: version for name, version in versions.items() if version},
     }
 
 
 def num_threads() -> int:
-    """The processors that this process may use: XLA takes as many threads, and the peers are given as many."""
+    """Number of processors that this process may use. XLA uses as many threads, and the PyTorch peers get the same."""
     return len(os.sched_getaffinity(0))
 
 
@@ -117,18 +118,18 @@ def _processor() -> str:
 
 
 def need_torch() -> None:
-    """Raises UsageError where PyTorch, an extra that only the benchmarks need, is not installed."""
+    """Raise UsageError if PyTorch, an extra that only the benchmarks need, is not installed."""
     if importlib.util.find_spec("torch") is None:
         raise UsageError("PyTorch is not installed: pip install -e '.[bench]'")
 
 
 def say_where(where: Mapping[str, Any]) -> None:
-    """One line on the machine, above a table."""
+    """Print a line about the machine, to be followed by a table."""
     print(", ".join(f"{name} {value}" for name, value in where.items()), flush=True)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table; floats with three digits that count."""
+    """A Markdown table; floats have three significant digits."""
     lines = [list(head), ["---"] * len(head), *([_cell(value) for value in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

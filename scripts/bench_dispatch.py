@@ -1,13 +1,12 @@
-"""What it costs to start a step: our compiled step beside `jax.jit`, several steps a call, `jax.pmap` and `nnx.jit`.
+"""Measures the cost of dispatching a training step: our compiled step, `jax.jit`, `jax.pmap`, `nnx.jit` and others.
 
     python -m scripts.bench_dispatch [--networks=gao,fcn,dsfcn] [--size=tiny] [--calls=50] [--repeats=7]
     python -m scripts.bench_dispatch --networks=gao,fcn --size=shipped --calls=3
 
-`host us`: a program that takes and returns the same arrays and computes nothing, from call to call: the host's part of
-a step, which no device time hides. `call us`: the training step itself, from call to return, with nothing queued; a CPU
-computes inside the call, an accelerator after it.
-`step ms`: from step to step. All per training step. `tiny`: the narrowest network on the smallest input; `shipped`: the
-configuration as it is.
+All times are per training step. `host us`: time from call to call of a program that takes and returns the same arrays
+and computes nothing; this is the work of the host, which device time does not hide. `call us`: time from call to return
+of the training step with an empty queue; a CPU computes inside the call, an accelerator after it. `step ms`: time from
+step to step. `tiny`: the narrowest network with the smallest input; `shipped`: the unchanged configuration.
 """
 
 import dataclasses
@@ -37,24 +36,24 @@ _AXIS = "devices"
 
 
 def define_flags() -> None:
-    """The command's own flags."""
-    flags.DEFINE_list("networks", ["gao", "fcn", "dsfcn"], "Of gao, resnet, fcn, dsfcn.")
-    flags.DEFINE_enum("size", "tiny", ["tiny", "shipped"], "How large the networks are.")
-    flags.DEFINE_integer("calls", 50, "Calls of a path in a round.")
-    flags.DEFINE_integer("repeats", 7, "Rounds; every path is measured once in each.")
+    """Define the flags of this command."""
+    flags.DEFINE_list("networks", ["gao", "fcn", "dsfcn"], "Networks to measure, from gao, resnet, fcn, dsfcn.")
+    flags.DEFINE_enum("size", "tiny", ["tiny", "shipped"], "Size of the networks.")
+    flags.DEFINE_integer("calls", 50, "Calls of each path in a round.")
+    flags.DEFINE_integer("repeats", 7, "Number of rounds; every path is measured once in each.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Path:
-    """One way to call steps: `call` starts one and returns its metrics."""
+    """One way to call training steps: `call` starts a call and returns its metrics."""
 
     call: Callable[[], Any]
     steps: int = 1
-    """Training steps in a call."""
+    """Number of training steps per call."""
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measure, print the table and, last, one JSON object."""
+    """Measure, then print the table and, as the last line, one JSON object."""
     del argv
     cli.prepare_runtime()
     options = flags.FLAGS
@@ -66,29 +65,29 @@ def main(argv: Sequence[str]) -> None:
         if options.size == "tiny":
             make_tiny(config)
         results[name] = measure(config, options.calls, options.repeats)
-        for path, figures in results[name]["paths"].items():
-            rows.append((f"`{name}`", results[name]["leaves"], path, *figures.values()))
+        for path, times in results[name]["paths"].items():
+            rows.append((f"`{name}`", results[name]["leaves"], path, *times.values()))
     head = ("network", "arrays in state", "path", "host us", "over ours", "call us", "step ms", "over ours")
     print(bench_common.table(head, rows))
     print(json.dumps({"benchmark": "dispatch", "size": options.size, **where, "networks": results}))
 
 
 def make_tiny(config: Config) -> None:
-    """The narrowest network, one example a device, the smallest input."""
+    """Change the configuration to the narrowest network, one example per device and the smallest input."""
     config.model.width = config.model.width if config.model.name == "gao" else 0.01
     config.data.crop_size = config.data.crop_size if config.model.name == "gao" else 32
     config.train.global_batch_size = jax.device_count()
 
 
 def measure(config: Config, calls: int, repeats: int) -> dict[str, Any]:
-    """Figures of every path."""
+    """Times of every path."""
     host = measure_idle(config, calls, repeats)
-    paths = _started(config, idle=False)
-    whole = bench_common.interleaved(_sides(paths, calls, _seconds_a_step), repeats)
-    returned = bench_common.medians(bench_common.interleaved(_sides(paths, calls, _seconds_to_return), repeats))
-    host_seconds, step_seconds = bench_common.medians(host), bench_common.medians(whole)
-    host_ratios, step_ratios = bench_common.ratios(host, OURS), bench_common.ratios(whole, OURS)
-    figures = {
+    paths = _compiled_paths(config, idle=False)
+    full = bench_common.interleaved(_measurements(paths, calls, _seconds_a_step), repeats)
+    returned = bench_common.medians(bench_common.interleaved(_measurements(paths, calls, _seconds_to_return), repeats))
+    host_seconds, step_seconds = bench_common.medians(host), bench_common.medians(full)
+    host_ratios, step_ratios = bench_common.ratios(host, OURS), bench_common.ratios(full, OURS)
+    times = {
         name: {
             "host_us": 1e6 * host_seconds[name],
             "host_ratio": host_ratios[name],
@@ -99,24 +98,25 @@ def measure(config: Config, calls: int, repeats: int) -> dict[str, Any]:
         for name in PATHS
     }
     leaves = len(jax.tree.leaves(synthetic_step.make(config).state))
-    return {"batch": config.train.global_batch_size, "leaves": leaves, "paths": figures}
+    return {"batch": config.train.global_batch_size, "leaves": leaves, "paths": times}
 
 
 def measure_idle(config: Config, calls: int, repeats: int) -> bench_common.Rounds:
-    """Seconds of the host for each training step, round by round."""
-    return bench_common.interleaved(_sides(_started(config, idle=True), calls, _seconds_a_step), repeats)
+    """Host time of each training step in seconds, by round."""
+    return bench_common.interleaved(_measurements(_compiled_paths(config, idle=True), calls, _seconds_a_step), repeats)
 
 
-def _started(config: Config, *, idle: bool) -> dict[str, Path]:
-    """Every path, compiled."""
+def _compiled_paths(config: Config, *, idle: bool) -> dict[str, Path]:
+    """All paths, compiled by a first call."""
     paths = {name: make(config, idle=idle) for name, make in PATHS.items()}
     for path in paths.values():
         jax.block_until_ready(path.call())
     return paths
 
 
-def _sides(paths: dict[str, Path], calls: int, measured: Callable[[Path, int], float]) -> Any:
-    return {name: functools.partial(measured, path, calls) for name, path in paths.items()}
+def _measurements(paths: dict[str, Path], calls: int, measure_path: Callable[[Path, int], float]) -> Any:
+    """A function for each path that measures it once."""
+    return {name: functools.partial(measure_path, path, calls) for name, path in paths.items()}
 
 
 def _seconds_a_step(path: Path, calls: int) -> float:
@@ -128,7 +128,7 @@ def _seconds_a_step(path: Path, calls: int) -> float:
 
 
 def _seconds_to_return(path: Path, calls: int) -> float:
-    """The median; each call waits for the one before, so that nothing is queued."""
+    """Median time of a call until it returns; each call waits for the previous one, so that the queue is empty."""
     seconds = []
     for _ in range(calls):
         started = time.perf_counter()
@@ -138,66 +138,70 @@ def _seconds_to_return(path: Path, calls: int) -> float:
     return statistics.median(seconds) / path.steps
 
 
-def _made(config: Config, idle: bool) -> synthetic_step.SyntheticStep:
-    made = synthetic_step.make(config)
-    return dataclasses.replace(made, step=do_nothing) if idle else made
+def _synthetic_step(config: Config, idle: bool) -> synthetic_step.SyntheticStep:
+    """The training step on noise; `idle` replaces it by a step without arithmetic."""
+    synthetic = synthetic_step.make(config)
+    return dataclasses.replace(synthetic, step=do_nothing) if idle else synthetic
 
 
 def do_nothing(state: TrainState, batch: Any, constants: Any) -> tuple[TrainState, steps.Metrics]:
-    """The step's arguments and results without its arithmetic."""
+    """A step with the same arguments and results, but without arithmetic."""
     del batch, constants
     metrics = {name: jnp.zeros(()) for name in ("loss", "grad_norm", "learning_rate")}
     return dataclasses.replace(state, step=state.step + 1), metrics
 
 
 def compiled(config: Config, *, idle: bool) -> Path:
-    """As `hep2jax.training.loop` calls its steps: a program compiled ahead of the first call."""
-    made = _made(config, idle)
-    return Path(call=synthetic_step.runner(made.compile()[1], made), steps=config.train.steps_per_call)
+    """The step as in `hep2jax.training.loop`: a program that is compiled before the first call."""
+    synthetic = _synthetic_step(config, idle)
+    return Path(call=synthetic_step.runner(synthetic.compile()[1], synthetic), steps=config.train.steps_per_call)
 
 
 def several(config: Config, *, idle: bool) -> Path:
-    """The same with `train.steps_per_call=8`."""
+    """The same as `compiled`, with `train.steps_per_call=8`."""
     train = dataclasses.replace(config.train, steps_per_call=STEPS_PER_CALL)
     return compiled(dataclasses.replace(config, train=train), idle=idle)
 
 
 def jitted(config: Config, *, idle: bool) -> Path:
     """`jax.jit` of the same function."""
-    made = _made(config, idle)
-    return Path(call=synthetic_step.runner(jax.jit(made.step, donate_argnums=0), made))
+    synthetic = _synthetic_step(config, idle)
+    return Path(call=synthetic_step.runner(jax.jit(synthetic.step, donate_argnums=0), synthetic))
 
 
 def pmapped(config: Config, *, idle: bool) -> Path:
     """`jax.pmap` of the same function over the local devices, each with its share of the batch.
 
-    The devices average their parameters after the step and not their gradients in it: as many bytes, without another
-    training step.
+    The devices average their parameters after the step instead of their gradients during the step: this transfers the
+    same number of bytes and does not need another training step.
     """
-    made, count = _made(config, idle), jax.local_device_count()
+    synthetic, count = _synthetic_step(config, idle), jax.local_device_count()
 
     def step(state: TrainState, batch: Any, constants: Any) -> tuple[TrainState, steps.Metrics]:
-        state, metrics = made.step(state, batch, constants)
+        state, metrics = synthetic.step(state, batch, constants)
         if idle or count == 1:
             return state, metrics
         params, stats, metrics = jax.lax.pmean((state.params, state.batch_stats, metrics), _AXIS)
         return dataclasses.replace(state, params=params, batch_stats=stats), metrics
 
-    state, constants = jax.tree.map(lambda leaf: jnp.stack([leaf] * count), (made.state, made.constants))
-    batch = jax.tree.map(lambda leaf: jnp.reshape(leaf, (count, -1, *leaf.shape[1:])), made.batch)
-    divided = dataclasses.replace(made, state=state, batch=batch, constants=constants)
+    state, constants = jax.tree.map(lambda leaf: jnp.stack([leaf] * count), (synthetic.state, synthetic.constants))
+    batch = jax.tree.map(lambda leaf: jnp.reshape(leaf, (count, -1, *leaf.shape[1:])), synthetic.batch)
+    divided = dataclasses.replace(synthetic, state=state, batch=batch, constants=constants)
     return Path(call=synthetic_step.runner(jax.pmap(step, axis_name=_AXIS, donate_argnums=0), divided))
 
 
 def nnx_jitted(config: Config, *, idle: bool) -> Path:
     """`nnx.jit` of a step over modules, with `nnx.Optimizer` and the averages as a second module."""
-    made = synthetic_step.make(config)
-    state, transform = packing.unpack(made.state), optimizers.make_optimizer(config.optimizer, config.train.num_steps)
-    model = nnx.merge(made.network.graphdef, state.params, state.batch_stats)
-    average = nnx.merge(made.network.graphdef, state.ema_params, state.ema_batch_stats)
+    synthetic = synthetic_step.make(config)
+    state, transform = (
+        packing.unpack(synthetic.state),
+        optimizers.make_optimizer(config.optimizer, config.train.num_steps),
+    )
+    model = nnx.merge(synthetic.network.graphdef, state.params, state.batch_stats)
+    average = nnx.merge(synthetic.network.graphdef, state.ema_params, state.ema_batch_stats)
     optimizer = nnx.Optimizer(model, transform, wrt=nnx.Param)
     step = nnx.jit(_do_nothing_to_modules if idle else _module_step(config))
-    return Path(call=lambda: step(model, optimizer, average, made.batch, made.constants))
+    return Path(call=lambda: step(model, optimizer, average, synthetic.batch, synthetic.constants))
 
 
 def _do_nothing_to_modules(model, optimizer, average, batch, constants) -> steps.Metrics:
@@ -239,7 +243,7 @@ PATHS: dict[str, Callable[..., Path]] = {
     "jax.pmap": pmapped,
     "nnx.jit": nnx_jitted,
 }
-"""Ways to call the same step."""
+"""The ways to call the same step, by name."""
 
 
 if __name__ == "__main__":

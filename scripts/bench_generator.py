@@ -1,4 +1,4 @@
-"""How many fields of each pattern the synthetic generator makes in a second on one core.
+"""Measures how many fields of each pattern the synthetic generator makes per second on one core.
 
 Usage: python -m scripts.bench_generator [--seconds=1.5]
 """
@@ -14,11 +14,11 @@ import cv2
 from tfds_builders.hep2_synthetic import generator
 
 SIZES = ((416, 416), (520, 694), (1040, 1388))
-"""Heights and widths measured: the default fields, half and a whole I3A camera frame."""
+"""Heights and widths to measure: the default field, and an I3A camera frame at half and at full size."""
 
 
 def fields_per_second(pattern: str, height: int, width: int, seconds: float) -> float:
-    """Generates positive specimens of two fields for about `seconds` and returns fields per second of CPU time."""
+    """Generate positive specimens of two fields for about `seconds`; returns fields per second of CPU time."""
     draw = functools.partial(generator.generate_specimen, height=height, width=width, fields=2)
     draw(0, pattern, "positive")  # warm up
     start, fields, seed = time.process_time(), 0, 1
@@ -29,9 +29,9 @@ def fields_per_second(pattern: str, height: int, width: int, seconds: float) -> 
 
 
 def main() -> None:
-    """Prints a table of patterns by field sizes and, as the last line, the same figures as JSON."""
+    """Print a table of patterns by field size and, as the last line, the same rates as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=1.5, help="CPU seconds spent on each figure")
+    parser.add_argument("--seconds", type=float, default=1.5, help="CPU seconds for each measurement")
     seconds = parser.parse_args().seconds
     cv2.setNumThreads(1)
     print(f"{'fields/s per core':20s}" + "".join(f"{f'{h} x {w}':>14s}" for h, w in SIZES))
@@ -41,8 +41,8 @@ def main() -> None:
         print(f"{pattern:20s}" + "".join(f"{rate:14.2f}" for rate in rates[pattern].values()), flush=True)
     slowest = {f"{h}x{w}": min(rate[f"{h}x{w}"] for rate in rates.values()) for h, w in SIZES}
     print(f"{'slowest':20s}" + "".join(f"{rate:14.2f}" for rate in slowest.values()))
-    figures = {"benchmark": "generator", "machine": platform.machine(), "unit": "fields per CPU second"}
-    print(json.dumps(figures | {"slowest": slowest, "patterns": rates}))
+    result = {"benchmark": "generator", "machine": platform.machine(), "unit": "fields per CPU second"}
+    print(json.dumps(result | {"slowest": slowest, "patterns": rates}))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Input pipelines side by side, each feeding the same network: ours, ours without the warp, PyTorch's DataLoader.
+"""Compares input pipelines for the same network: ours, ours without the warp, and PyTorch's DataLoader.
 
     python -m scripts.bench_input --config=configs/cnn.py [--workers=2] [--repeats=7] [--seconds=2]
 
-`configs/fcn.py`: crops of fields with their masks instead of cells; both on the embedded synthetic set. Real cells:
-`--config=configs/icpr2014_gao.py --config.data.manual_dir=DIR --config.data.split_lists=LISTS`. Every variant makes
-whole batches as fast as it can and nobody uses them: on a machine with few cores the step takes its share of them.
+`configs/fcn.py` measures crops of fields with masks instead of cells; both use the embedded synthetic set. For real
+cells: `--config=configs/icpr2014_gao.py --config.data.manual_dir=DIR --config.data.split_lists=LISTS`. Every variant
+makes batches as fast as possible, and the batches are not used; on a machine with few cores, a training step would also
+need its share of the cores.
 """
 
 import dataclasses
@@ -35,16 +36,16 @@ PEER = "DataLoader"
 
 
 def define_flags() -> None:
-    """The experiment's flags and the command's own."""
+    """Define the flags of an experiment and of this command."""
     cli.define_experiment_flags()
-    flags.DEFINE_integer("workers", 2, "Processes of the DataLoader; threads of our stream beside it.")
-    flags.DEFINE_integer("repeats", 7, "Rounds; every variant is measured once in each.")
-    flags.DEFINE_float("seconds", 2.0, "How long a variant is measured in a round.")
+    flags.DEFINE_integer("workers", 2, "Number of processes of the DataLoader, and of threads of our stream.")
+    flags.DEFINE_integer("repeats", 7, "Number of rounds; every variant is measured once in each.")
+    flags.DEFINE_float("seconds", 2.0, "Duration of one measurement of a variant.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Source:
-    """What every variant reads: the training side of a data set, decoded, in memory."""
+    """The input of every variant: the training split of a data set, decoded and in memory."""
 
     task: Task
     indices: Sequence[int]
@@ -52,17 +53,17 @@ class Source:
 
     @property
     def batch_size(self) -> int:
-        """Examples in a batch."""
+        """Number of examples in a batch."""
         return self.task.config.train.global_batch_size
 
     def dataset(self, warp: str = "host") -> grain.MapDataset:
-        """The batches of a training run; `warp`, `device`: as indices and matrices."""
+        """The batches of a training run; with `warp="device"`, they consist of indices and matrices."""
         config = self.task.config
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, warp=warp))
-        return _with(self.task, config).stream(self.indices, slice(0, self.batch_size)).dataset(0, _STEPS)
+        return _with_config(self.task, config).stream(self.indices, slice(0, self.batch_size)).dataset(0, _STEPS)
 
 
-def _with(task: Task, config: Config) -> Task:
+def _with_config(task: Task, config: Config) -> Task:
     if isinstance(task, CellTask):
         return CellTask(config, task.cells)
     assert isinstance(task, FieldTask)
@@ -70,7 +71,7 @@ def _with(task: Task, config: Config) -> Task:
 
 
 def loader(source: Source, workers: int) -> Iterator[Any]:
-    """A DataLoader with so many processes; none: in the calling thread."""
+    """A DataLoader with this number of processes; with 0, it works in the calling thread."""
     from scripts.peers import loader as peer
 
     task = source.task
@@ -83,29 +84,29 @@ def loader(source: Source, workers: int) -> Iterator[Any]:
 
 
 def threaded(dataset: grain.MapDataset, threads: int) -> Iterator[Any]:
-    """Batches made by so many threads, two ahead of each; none: by the calling thread."""
+    """Batches from this number of threads, each prefetching two; with 0, the calling thread makes them."""
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
 
 
 def prefetched(source: Source, warp: str = "host") -> Iterator[Any]:
-    """As in training: one thread makes batches and puts them on the devices."""
+    """Batches as in training: one thread makes them and puts them on the devices."""
     return feeding.prefetched(source.dataset(warp), meshes.make_mesh(), source.task.config.train.prefetch)
 
 
 def from_memory(source: Source) -> Iterator[Any]:
-    """Batches by random index alone, gathered from examples that are ready."""
-    ready = _ready(source)
+    """Batches gathered from prepared examples by random indices, without augmentation."""
+    arrays = _network_inputs(source)
     count, size = len(source.indices), source.batch_size
 
     def batch(step: int) -> dict[str, np.ndarray]:
-        chosen = np.random.default_rng((source.task.config.seed, step)).integers(count, size=size)
-        return {name: values.take(chosen, axis=0) for name, values in ready.items()}
+        indices = np.random.default_rng((source.task.config.seed, step)).integers(count, size=size)
+        return {name: values.take(indices, axis=0) for name, values in arrays.items()}
 
     return threaded(grain.MapDataset.range(0, _STEPS).map(batch), 0)
 
 
-def _ready(source: Source) -> dict[str, np.ndarray]:
-    """Every example as the network takes it without augmentation; of a field, its first crop."""
+def _network_inputs(source: Source) -> dict[str, np.ndarray]:
+    """All examples as network inputs without augmentation; a field is represented by its top left crop."""
     task, side = source.task, source.task.config.data.crop_size
     if isinstance(task, CellTask):
         cells = [task.cells.cells[i] for i in source.indices]
@@ -126,7 +127,7 @@ def _ready(source: Source) -> dict[str, np.ndarray]:
 
 
 VARIANTS: dict[str, Callable[[Source], Iterator[Any]]] = {
-    # The DataLoader comes first: it forks, which must not happen after JAX has started its threads.
+    # The DataLoader must be first: it forks, which is unsafe after JAX has started its threads.
     PEER: lambda source: loader(source, source.workers),
     "DataLoader, no workers": lambda source: loader(source, 0),
     "stream, no threads": lambda source: threaded(source.dataset(), 0),
@@ -136,11 +137,11 @@ VARIANTS: dict[str, Callable[[Source], Iterator[Any]]] = {
     "indices, as device arrays": lambda source: prefetched(source, "device"),
     "memory, no warp, no threads": from_memory,
 }
-"""Ways to make the same batches; those with `workers` use so many processes or threads."""
+"""The ways to make the same batches, by name; those with `workers` use this number of processes or threads."""
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measure, print the table and, last, one JSON object."""
+    """Measure, then print the table and, as the last line, one JSON object."""
     del argv
     bench_common.need_torch()
     config, _ = cli.experiment()
@@ -151,29 +152,34 @@ def main(argv: Sequence[str]) -> None:
     rounds = measure(source, flags.FLAGS.repeats, flags.FLAGS.seconds)
     rates, ratios = bench_common.medians(rounds), bench_common.ratios(rounds, PEER)
     where = bench_common.machine()
-    what = {"data": config.data.name, "model": config.model.name, "examples": len(train), "side": config.data.crop_size}
-    bench_common.say_where({**what, "batch": source.batch_size, "workers": source.workers, **where})
+    description = {
+        "data": config.data.name,
+        "model": config.model.name,
+        "examples": len(train),
+        "side": config.data.crop_size,
+    }
+    bench_common.say_where({**description, "batch": source.batch_size, "workers": source.workers, **where})
     rows = [(name, rate, ratios[name]) for name, rate in rates.items()]
     print(bench_common.table(("variant", "examples/s", f"over {PEER}"), rows))
-    figures = {"benchmark": "input", **what, "batch": source.batch_size, "workers": source.workers, **where}
-    print(json.dumps({**figures, "examples_per_second": rates, "ratio": ratios}))
+    result = {"benchmark": "input", **description, "batch": source.batch_size, "workers": source.workers, **where}
+    print(json.dumps({**result, "examples_per_second": rates, "ratio": ratios}))
 
 
 def measure(source: Source, repeats: int, seconds: float) -> bench_common.Rounds:
-    """Examples/s of every variant, round by round."""
+    """Examples/s of every variant, by round."""
     iterators = {name: make(source) for name, make in VARIANTS.items()}
-    sides = {name: _side(batches, source, seconds) for name, batches in iterators.items()}
+    measurements = {name: _measurement(batches, source, seconds) for name, batches in iterators.items()}
     try:
-        return bench_common.interleaved(sides, repeats)
+        return bench_common.interleaved(measurements, repeats)
     finally:
         for batches in iterators.values():
             if isinstance(batches, grain.DatasetIterator):
                 batches.close()
 
 
-def _side(batches: Iterator[Any], source: Source, seconds: float) -> Callable[[], float]:
+def _measurement(batches: Iterator[Any], source: Source, seconds: float) -> Callable[[], float]:
     """A function that measures one round."""
-    # While the others were measured, workers filled their queues: those batches cost this round nothing.
+    # While other variants were measured, the workers filled their queues. These batches would be free, so skip them.
     queued = max(2 * source.workers, source.task.config.train.prefetch) + 1
 
     def run() -> float:

@@ -1,9 +1,9 @@
-"""The training step (forward, backward, clipping, AdamW, averages) beside the same network in PyTorch, in one process.
+"""Compares our training step (forward, backward, clipping, AdamW, averages) with the same network in PyTorch.
 
     python -m scripts.bench_step [--networks=gao,fcn,unet] [--ways=eager,channels_last,compile] [--repeats=15]
 
-Configurations are those of `configs/` (`gao` as published, the others narrower), the batch is noise, both sides start
-from the same parameters and use the same number of threads, float32. For a GPU there is `scripts.gpu_report`.
+Both run in one process, in float32, with the same initial parameters and number of threads, on batches of noise. The
+configurations are those of `configs/` (`gao` as published, the others narrower). For a GPU, use `scripts.gpu_report`.
 """
 
 import json
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
     from scripts.peers import training
 
 CONFIGURATIONS = {"gao": "cnn", "resnet": "resnet", "fcn": "fcn", "dsfcn": "dsfcn", "unet": "unet"}
-"""The configuration of each network that has a twin."""
+"""The configuration of each network that has a PyTorch twin."""
 OURS = "ours"
 
 
 def define_flags() -> None:
-    """The command's own flags."""
-    flags.DEFINE_list("networks", list(CONFIGURATIONS), f"Of {', '.join(CONFIGURATIONS)}.")
-    flags.DEFINE_list("ways", None, "Of eager, channels_last, compile, compile_channels_last.")
-    flags.DEFINE_integer("batch", 0, "Examples in a step; 0: the configuration's.")
-    flags.DEFINE_float("width", 0.0, "Of the network; 0: the configuration's.")
-    flags.DEFINE_integer("crop", 0, "Side of the input; 0: the configuration's.")
-    flags.DEFINE_integer("repeats", 15, "Rounds; every side is measured once in each.")
-    flags.DEFINE_integer("steps", 3, "Steps of a side in a round, with one wait at their end.")
+    """Define the flags of this command."""
+    flags.DEFINE_list("networks", list(CONFIGURATIONS), f"Networks to measure, from {', '.join(CONFIGURATIONS)}.")
+    flags.DEFINE_list("ways", None, "Ways to run PyTorch, from eager, channels_last, compile, compile_channels_last.")
+    flags.DEFINE_integer("batch", 0, "Batch size; 0: that of the configuration.")
+    flags.DEFINE_float("width", 0.0, "Width of the network; 0: that of the configuration.")
+    flags.DEFINE_integer("crop", 0, "Side of the input in pixels; 0: that of the configuration.")
+    flags.DEFINE_integer("repeats", 15, "Number of rounds; both frameworks are measured once in each.")
+    flags.DEFINE_integer("steps", 3, "Steps per measurement, with one wait for the last step.")
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measure, print the table and, last, one JSON object."""
+    """Measure, then print the table and, as the last line, one JSON object."""
     del argv
     bench_common.need_torch()
     cli.prepare_runtime()
@@ -53,10 +53,9 @@ def main(argv: Sequence[str]) -> None:
     for name in options.networks:
         config = configuration(name, batch=options.batch, width=options.width, crop=options.crop)
         results[name] = result = measure(config, ways, device, options.repeats, options.steps)
-        for side, milliseconds in result["ms"].items():
-            rows.append(
-                (f"`{name}`", result["batch"], side, milliseconds, result["cpu_ms"][side], result["ratio"][side])
-            )
+        for variant, milliseconds in result["ms"].items():
+            times = (milliseconds, result["cpu_ms"][variant], result["ratio"][variant])
+            rows.append((f"`{name}`", result["batch"], variant, *times))
         for way, problem in result["failed"].items():
             print(f"{name}, {way}: failed: {problem}", flush=True)
     print(bench_common.table(("network", "batch", "side", "ms a step", "CPU ms", "time of ours / this"), rows))
@@ -64,7 +63,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def configuration(name: str, *, batch: int = 0, width: float = 0.0, crop: int = 0) -> Config:
-    """The shipped configuration, with what is not 0 changed. Raises UsageError for a network without a twin."""
+    """The shipped configuration, with the arguments that are not 0. Raises UsageError for a network without a twin."""
     if name not in CONFIGURATIONS:
         raise UsageError(f"--networks={name}: must be of {', '.join(CONFIGURATIONS)}")
     config = config_files.load(CONFIGURATIONS[name])
@@ -89,20 +88,20 @@ def _device_and_ways(ways: list[str] | None) -> tuple[str, list[str]]:
 
 
 def measure(config: Config, ways: Sequence[str], device: str, repeats: int, steps: int) -> dict[str, Any]:
-    """Milliseconds a step of every side, by the clock and of all processors, ratios, and the words of what failed."""
-    made = synthetic_step.make(config)
-    num_parameters, failed = states.num_parameters(made.state.params), {}
-    sides = {}
+    """Wall-clock and CPU milliseconds per step of each variant, ratios, and messages of variants that failed."""
+    synthetic = synthetic_step.make(config)
+    num_parameters, failed = states.num_parameters(synthetic.state.params), {}
+    variants = {}
     for way in ways:
         try:
-            sides[way] = _peer(made, way, device, steps)
-            sides[way]()
-        except Exception as error:  # whatever torch.compile lacks here: a C++ compiler, an operation
-            sides.pop(way, None)
+            variants[way] = _peer(synthetic, way, device, steps)
+            variants[way]()
+        except Exception as error:  # torch.compile may lack, for example, a C++ compiler or an operation
+            variants.pop(way, None)
             failed[way] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    sides[OURS] = _ours(made, steps)  # last: it uses the state up
-    sides[OURS]()
-    rounds, cpu = _divided(bench_common.interleaved(sides, repeats))
+    variants[OURS] = _ours(synthetic, steps)  # last: our step donates its state, which the peers copy before
+    variants[OURS]()
+    rounds, cpu = _wall_and_cpu(bench_common.interleaved(variants, repeats))
     return {
         "batch": config.train.global_batch_size,
         "width": config.model.width,
@@ -116,50 +115,50 @@ def measure(config: Config, ways: Sequence[str], device: str, repeats: int, step
 
 
 Round = tuple[float, float]
-"""Seconds of the clock and of all processors, for each step."""
+"""Wall-clock and CPU seconds per step."""
 
 
-def _divided(rounds: dict[str, list[Round]]) -> tuple[bench_common.Rounds, bench_common.Rounds]:
-    wall, cpu = ({name: [each[part] for each in figures] for name, figures in rounds.items()} for part in (0, 1))
+def _wall_and_cpu(rounds: dict[str, list[Round]]) -> tuple[bench_common.Rounds, bench_common.Rounds]:
+    wall, cpu = ({name: [times[part] for times in variant] for name, variant in rounds.items()} for part in (0, 1))
     return wall, cpu
 
 
-def _timed(several: Callable[[], None], steps: int) -> Round:
-    clock, processors = time.perf_counter(), time.process_time()
-    several()
-    return (time.perf_counter() - clock) / steps, (time.process_time() - processors) / steps
+def _timed(run_steps: Callable[[], None], steps: int) -> Round:
+    wall_start, cpu_start = time.perf_counter(), time.process_time()
+    run_steps()
+    return (time.perf_counter() - wall_start) / steps, (time.process_time() - cpu_start) / steps
 
 
-def _ours(made: synthetic_step.SyntheticStep, steps: int) -> Callable[[], Round]:
+def _ours(synthetic: synthetic_step.SyntheticStep, steps: int) -> Callable[[], Round]:
     """A function that times one round of the compiled step."""
-    dispatch = synthetic_step.runner(made.compile()[1], made)
+    dispatch = synthetic_step.runner(synthetic.compile()[1], synthetic)
 
-    def several() -> None:
+    def run_steps() -> None:
         jax.block_until_ready([dispatch() for _ in range(steps)])
 
-    return lambda: _timed(several, steps)
+    return lambda: _timed(run_steps, steps)
 
 
-def _peer(made: synthetic_step.SyntheticStep, way: str, device: str, steps: int) -> Callable[[], Round]:
-    """The same of the twin, which starts from our parameters."""
-    trainer = twin(made, way, device)
-    batch, constants = trainer.put(jax.device_get(made.batch)), trainer.put(jax.device_get(made.constants))
+def _peer(synthetic: synthetic_step.SyntheticStep, way: str, device: str, steps: int) -> Callable[[], Round]:
+    """The same for the PyTorch twin, which starts with our parameters."""
+    trainer = twin(synthetic, way, device)
+    batch, constants = trainer.put(jax.device_get(synthetic.batch)), trainer.put(jax.device_get(synthetic.constants))
 
-    def several() -> None:
+    def run_steps() -> None:
         for _ in range(steps):
             trainer.step(batch, constants["class_weights"])
         trainer.wait()
 
-    return lambda: _timed(several, steps)
+    return lambda: _timed(run_steps, steps)
 
 
-def twin(made: synthetic_step.SyntheticStep, way: str, device: str) -> "training.Trainer":
-    """The PyTorch side with our parameters."""
+def twin(synthetic: synthetic_step.SyntheticStep, way: str, device: str) -> "training.Trainer":
+    """The trainer of the PyTorch twin, with our parameters."""
     from scripts.peers import networks, training
 
-    model = networks.build(made.config.model, made.num_outputs)
-    networks.copy_parameters(model, *packing.unpack((made.state.params, made.state.batch_stats)))
-    return training.Trainer(model, made.config, training.WAYS[way], device)
+    model = networks.build(synthetic.config.model, synthetic.num_outputs)
+    networks.copy_parameters(model, *packing.unpack((synthetic.state.params, synthetic.state.batch_stats)))
+    return training.Trainer(model, synthetic.config, training.WAYS[way], device)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The training step of every shipped configuration for the embedded data, alone and with its data; no figure is a test.
+"""Measures the training step of every shipped configuration for the embedded data, with and without its input pipeline.
 
     python -m scripts.bench_zoo [--configs=cnn,dri,fcn] [--calls=5] [--repeats=5]
 
-`alone`: the same batch again and again. `with data`: batches as training takes them, made and put on the devices by the
-prefetching thread. `waiting`: share of the latter's time in which the devices had nothing to do for want of a batch.
-Medians over the rounds; both sides take turns.
+`alone`: every step uses the same batch. `with data`: batches as in training, made and put on the devices by the
+prefetching thread. `waiting`: share of the time of `with data` in which the devices waited for a batch. Values are
+medians over rounds in which both are measured in turn. They are for information: no test checks them.
 """
 
 import contextlib
@@ -42,14 +42,14 @@ _HEAD = (
 
 
 def define_flags() -> None:
-    """The command's own flags."""
-    flags.DEFINE_list("configs", list(_ALL), "Of configs/, each as FILE or FILE:VARIANT.")
-    flags.DEFINE_integer("calls", 5, "Calls of a side in a round.")
-    flags.DEFINE_integer("repeats", 5, "Rounds; both sides are measured once in each.")
+    """Define the flags of this command."""
+    flags.DEFINE_list("configs", list(_ALL), "Configurations in configs/, each as FILE or FILE:VARIANT.")
+    flags.DEFINE_integer("calls", 5, "Calls per measurement.")
+    flags.DEFINE_integer("repeats", 5, "Number of rounds; a step is measured with and without data once in each.")
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measure, print the table and, last, one JSON object."""
+    """Measure, then print the table and, as the last line, one JSON object."""
     del argv
     cli.prepare_runtime()
     where = bench_common.machine()
@@ -57,10 +57,10 @@ def main(argv: Sequence[str]) -> None:
     results, rows = {}, []
     for name in flags.FLAGS.configs:
         config = tasks.resolve(config_files.load(name))
-        results[name] = found = measure(config, flags.FLAGS.calls, flags.FLAGS.repeats)
+        results[name] = result = measure(config, flags.FLAGS.calls, flags.FLAGS.repeats)
         size, side = config.train.global_batch_size, config.data.crop_size
         rows.append(
-            (f"`{name}`", config.model.width, size, side, f"{found['parameters']:,}", *list(found.values())[1:])
+            (f"`{name}`", config.model.width, size, side, f"{result['parameters']:,}", *list(result.values())[1:])
         )
         print(bench_common.table(_HEAD, rows[-1:]).splitlines()[-1], flush=True)
     print(bench_common.table(_HEAD, rows))
@@ -70,33 +70,33 @@ def main(argv: Sequence[str]) -> None:
 def measure(
     config: Config, calls: int, repeats: int, lock: contextlib.AbstractContextManager | None = None
 ) -> dict[str, float]:
-    """The figures of a row, from `parameters` on; with the `lock` held while the devices are used."""
+    """The values of a row, starting with `parameters`; `lock` is held while the devices are used."""
     with tempfile.TemporaryDirectory() as scratch:
-        this = loop.prepare(config, pathlib.Path(scratch), StepClock(), tasks.load(config))
+        run = loop.prepare(config, pathlib.Path(scratch), StepClock(), tasks.load(config))
         try:
-            with lock or contextlib.nullcontext(), loop.open_feed(this, 0, 1_000_000_000) as feed:
-                return _measure(this, feed, calls, repeats)
+            with lock or contextlib.nullcontext(), loop.open_feed(run, 0, 1_000_000_000) as feed:
+                return _measure(run, feed, calls, repeats)
         finally:
-            this.checkpoints.close()
-            this.writer.close()
+            run.checkpoints.close()
+            run.writer.close()
 
 
-def _measure(this: Run, feed: Feed, calls: int, repeats: int) -> dict[str, float]:
+def _measure(run: Run, feed: Feed, calls: int, repeats: int) -> dict[str, float]:
     batch = next(feed.batches)
-    compiled = loop.compile_step(this, batch, feed.constants)
-    sides = {
-        "alone": _side(this, compiled, feed, lambda metrics: batch, calls),
-        "fed": _side(this, compiled, feed, lambda metrics: loop.next_batch(this, feed.batches, metrics), calls),
+    compiled = loop.compile_step(run, batch, feed.constants)
+    variants = {
+        "alone": _measurement(run, compiled, feed, lambda metrics: batch, calls),
+        "fed": _measurement(run, compiled, feed, lambda metrics: loop.next_batch(run, feed.batches, metrics), calls),
     }
-    sides["alone"]()
-    rounds = bench_common.interleaved(sides, repeats)
-    seconds = {name: [each["step_seconds"] for each in figures] for name, figures in rounds.items()}
-    waited = {"fed": [each["data_wait_share"] for each in rounds["fed"]]}
+    variants["alone"]()
+    rounds = bench_common.interleaved(variants, repeats)
+    seconds = {name: [rates["step_seconds"] for rates in variant] for name, variant in rounds.items()}
+    waited = {"fed": [rates["data_wait_share"] for rates in rounds["fed"]]}
     step = bench_common.medians(seconds)
-    size = this.config.train.global_batch_size
+    size = run.config.train.global_batch_size
     return {
-        "parameters": states.num_parameters(this.state.params),
-        "mflop_per_image": this.program.flops * jax.device_count() / size / 1e6,
+        "parameters": states.num_parameters(run.state.params),
+        "mflop_per_image": run.program.flops * jax.device_count() / size / 1e6,
         "alone_ms": 1e3 * step["alone"],
         "fed_ms": 1e3 * step["fed"],
         "ratio": bench_common.ratios(seconds, "alone")["fed"],
@@ -105,31 +105,32 @@ def _measure(this: Run, feed: Feed, calls: int, repeats: int) -> dict[str, float
     }
 
 
-def _side(
-    this: Run, compiled: jax.stages.Compiled, feed: Feed, next_batch: Callable, calls: int
+def _measurement(
+    run: Run, compiled: jax.stages.Compiled, feed: Feed, next_batch: Callable, calls: int
 ) -> Callable[[], dict[str, float]]:
-    """A function that measures one round: the figures of `timing.rates`."""
-    # While the other side was measured, the queue filled: those batches cost this round nothing.
-    queued = this.config.train.prefetch + 1
+    """A function that measures one round and returns `timing.rates`."""
+    # While the other variant was measured, the queue filled up. These batches would be free, so skip them.
+    queued = run.config.train.prefetch + 1
 
-    def several(count: int) -> None:
+    def run_calls(count: int) -> None:
         metrics = None
         for _ in range(count):
             batch = next_batch(metrics)
-            with this.clock.phase("step"):
-                this.state, metrics = compiled(this.state, batch, feed.constants)
-        with this.clock.phase("step"):
-            jax.block_until_ready(this.state)
+            with run.clock.phase("step"):
+                # The step donates its state, so the new state must replace it.
+                run.state, metrics = compiled(run.state, batch, feed.constants)
+        with run.clock.phase("step"):
+            jax.block_until_ready(run.state)
 
-    def run() -> dict[str, float]:
-        several(queued)
-        this.clock.window()
-        several(calls)
-        steps = calls * this.config.train.steps_per_call
-        size = this.config.train.global_batch_size
-        return timing.rates(this.clock.window(), steps=steps, batch=size, devices=jax.device_count())
+    def measure_round() -> dict[str, float]:
+        run_calls(queued)
+        run.clock.window()
+        run_calls(calls)
+        steps = calls * run.config.train.steps_per_call
+        size = run.config.train.global_batch_size
+        return timing.rates(run.clock.window(), steps=steps, batch=size, devices=jax.device_count())
 
-    return run
+    return measure_round
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""Trains and measures every system that reads whole specimens, all on the same division, and writes one table.
+"""Trains and evaluates all systems that read whole specimens on the same partitions, and writes one table.
 
     python -m scripts.compare_specimens --data=hep2_synthetic [--workdir=runs/compare] [--write=RESULTS.md]
     python -m scripts.compare_specimens --data=icpr2012 --manual_dir=DIR --folds=7 [...]
 
-The synthetic set is divided as it comes (train, test); real ones into folds of specimens. What is finished in the work
-directory is not done again: an interrupted comparison goes on, and a further system costs only itself. What was read of
-other specimens or with other settings is read again; what was trained so is refused. The last line is one JSON object.
+The synthetic set has its own splits (train, test); real sets are divided into folds of specimens. Finished results in
+the work directory are reused: an interrupted comparison continues, and an additional system runs alone. Readings of
+other specimens or with other settings are computed again, but a network that was trained on other specimens or with
+other settings is an error. The last line of the output is one JSON object.
 """
 
 import json
@@ -25,20 +26,30 @@ from hep2jax.training import workdir
 from scripts import documents, specimen_systems
 
 _DATA = flags.DEFINE_enum("data", "hep2_synthetic", list(specimen_systems.PARTS), "Data set.")
-_BUILDER_CONFIG = flags.DEFINE_string("builder_config", "", "Its named configuration; empty: its specimens.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where prepared sets are kept.")
-_MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "The owner's directory tree, for sets that need a licence.")
-_FOLDS = flags.DEFINE_integer("folds", 7, "Folds of specimens, for real sets.")
-_SYSTEMS = flags.DEFINE_string("systems", "", "Shell patterns over the systems' names, separated by commas.")
-_SET = flags.DEFINE_multi_string("set", [], "PART.section.key=value: a key of a part's configuration; once a key.")
+_BUILDER_CONFIG = flags.DEFINE_string(
+    "builder_config", "", "Named configuration of the data set; empty: its specimens."
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of the prepared data sets.")
+_MANUAL_DIR = flags.DEFINE_string(
+    "manual_dir", None, "Directory of the original files, for data sets that need a licence."
+)
+_FOLDS = flags.DEFINE_integer("folds", 7, "Number of folds of specimens, for real data sets.")
+_SYSTEMS = flags.DEFINE_string("systems", "", "Shell patterns of system names, separated by commas.")
+_SET = flags.DEFINE_multi_string(
+    "set", [], "PART.section.key=value: sets a key in the configuration of a part; repeat it for each key."
+)
 _FEATURES = flags.DEFINE_enum(
-    "feature_network", pretrained.DEFAULT, pretrained.NAMES, "Published network whose features systems read."
+    "feature_network", pretrained.DEFAULT, pretrained.NAMES, "Published network that provides features to some systems."
 )
 _WEIGHTS = flags.DEFINE_string(
-    "feature_weights", None, "File of its weights: torchvision's .pth or .safetensors; none: the installed package."
+    "feature_weights", None, "File with its weights: torchvision's .pth or .safetensors; none: the installed package."
 )
-_WORKDIR = flags.DEFINE_string("workdir", "runs/compare", "Where everything is kept, in a folder for each data set.")
-_WRITE = flags.DEFINE_string("write", None, "A file with lines <!-- table compare_NAME -->.")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/compare", "Directory for all results, with a folder for each data set.")
+_WRITE = flags.DEFINE_string(
+    "write",
+    None,
+    "A file to write the table into, between lines <!-- table compare_NAME --> and <!-- end compare_NAME -->.",
+)
 
 
 def _weights() -> pathlib.Path | None:
@@ -49,12 +60,12 @@ def _weights() -> pathlib.Path | None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Compare, print the table and, last, one JSON object."""
+    """Compare the systems, then print the table and, as the last line, one JSON object."""
     del argv
     cli.prepare_runtime()
     parts = specimen_systems.read_parts(_DATA.value, _SET.value)
     features = ImageNetFeatures(network=_FEATURES.value, weights=_weights())
-    systems, unmade = specimen_systems.make_systems(specimen_systems.choose(_SYSTEMS.value), parts, features)
+    systems, unavailable = specimen_systems.make_systems(specimen_systems.choose(_SYSTEMS.value), parts, features)
     data = DataConfig(
         name=_DATA.value,
         builder_config=_BUILDER_CONFIG.value,
@@ -68,11 +79,11 @@ def main(argv: Sequence[str]) -> None:
     name = "_".join(filter(None, (_DATA.value, _BUILDER_CONFIG.value)))
     directory = pathlib.Path(_WORKDIR.value) / name
     fields = field_sets.load(data)
-    divided = specimen_systems.divide(data, fields)
-    result = comparison.compare(systems, fields, divided, directory)
-    result["unavailable"] |= unmade
+    partitions = specimen_systems.divide(data, fields)
+    result = comparison.compare(systems, fields, partitions, directory)
+    result["unavailable"] |= unavailable
     result["protocol"] = (
-        divided[0].description if len(divided) == 1 else f"{data.protocol}, {len(divided)} folds pooled"
+        partitions[0].description if len(partitions) == 1 else f"{data.protocol}, {len(partitions)} folds pooled"
     )
     result["networks"] = {part: config.model.name for part, config in parts.items()} | {"features": features.network}
     result["points_lost_to_finding"] = specimen_systems.points_lost_to_finding(result["systems"])

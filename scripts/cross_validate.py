@@ -1,9 +1,9 @@
-"""Train and measure every fold of data.protocol (kfold, loso, blocked, random_cells) and pool the metrics.
+"""Trains and evaluates every fold of data.protocol (kfold, loso, blocked, random_cells) and pools the metrics.
 
 python -m scripts.cross_validate --config=configs/fcn.py:icpr2012 --config.data.manual_dir=DIR --workdir=DIR
 
-Run again after an interruption, it goes on where it stopped. A finished fold that was last measured on other data or
-with other settings (`--mode=evaluate`, `evaluation.*`) is measured again; one trained on other data is refused.
+After an interruption, the same command continues. A finished fold that was last evaluated on other data or with other
+settings (`--mode=evaluate`, `evaluation.*`) is evaluated again; a fold that was trained on other data is an error.
 """
 
 import json
@@ -16,7 +16,7 @@ cli.define_experiment_flags()
 
 
 def main(argv: Sequence[str]) -> None:
-    """Run the folds, then print the pooled table and, last, one JSON object."""
+    """Run the folds, then print the pooled table and, as the last line, one JSON object."""
     del argv
     config, directory = cli.experiment()
     cli.prepare_runtime()

@@ -1,4 +1,4 @@
-"""Tables inside documents, each between the lines `<!-- table NAME -->` and `<!-- end NAME -->`."""
+"""Writes tables into documents, each between the lines `<!-- table NAME -->` and `<!-- end NAME -->`."""
 
 import pathlib
 from collections.abc import Mapping
@@ -7,10 +7,10 @@ from hep2jax.errors import UsageError
 
 
 def write(path: pathlib.Path, texts: Mapping[str, str]) -> None:
-    """Replace what stands between each named table's two marks.
+    """Replace the text between the two marks of each named table.
 
     Raises:
-        UsageError: a table has no marks there.
+        UsageError: the document has no marks for a table.
     """
     text = path.read_text()
     for name, table in texts.items():

@@ -1,9 +1,9 @@
-"""Wheels for a GPU machine that has jax, flax, optax, orbax and PyTorch, and cannot reach a package registry.
+"""Fetches wheels for a GPU machine that has jax, flax, optax, orbax and PyTorch, but no access to a package registry.
 
     python -m scripts.fetch_wheels --output=DIR [--python=3.12]
 
-There: `python3 -m pip install --no-index --no-deps --target SITE DIR/*.whl`, then the benchmark with SITE in
-PYTHONPATH. The versions are those of constraints.txt.
+On the GPU machine, run `python3 -m pip install --no-index --no-deps --target SITE DIR/*.whl`, then the benchmark with
+SITE in PYTHONPATH. The versions are those of constraints.txt.
 """
 
 import pathlib
@@ -33,37 +33,37 @@ PACKAGES = (
     "termcolor",
     "toml",
 )
-"""What jax, flax, optax, orbax, PyTorch, OpenCV, SciPy and their needs do not bring."""
+"""Required packages that are not dependencies of jax, flax, optax, orbax, PyTorch, OpenCV or SciPy."""
 SOURCE_ONLY = ("promise",)
-"""Published without wheels: they are built here, and are pure Python."""
+"""Pure Python packages that are published without wheels; the wheels are built locally."""
 _GLIBC = (17, 24, 27, 28, 31, 34)
 
 
 def define_flags() -> None:
-    """The command's own flags."""
-    flags.DEFINE_string("output", "build/wheels", "Where the wheels go.")
-    flags.DEFINE_string("python", "3.12", "Version of the machine's Python.")
+    """Define the flags of this command."""
+    flags.DEFINE_string("output", "build/wheels", "Directory for the wheels.")
+    flags.DEFINE_string("python", "3.12", "Python version of the GPU machine.")
 
 
 def commands(versions: dict[str, str], output: pathlib.Path, python: str) -> list[list[str]]:
-    """pip's command lines: one that downloads wheels for Linux on x86-64, one that builds the others."""
+    """The command lines of pip: one downloads wheels for Linux on x86-64, the other builds the remaining wheels."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     platforms = [f"--platform=manylinux_2_{minor}_x86_64" for minor in _GLIBC] + ["--platform=manylinux2014_x86_64"]
     target = ["--only-binary=:all:", f"--python-version={python}", "--implementation=cp", *platforms]
-    wanted, built = ([f"{name}=={versions[name]}" for name in names] for names in (PACKAGES, SOURCE_ONLY))
+    downloaded, built = ([f"{name}=={versions[name]}" for name in names] for names in (PACKAGES, SOURCE_ONLY))
     return [
-        [*pip, "download", "--no-deps", *target, f"--dest={output}", *wanted],
+        [*pip, "download", "--no-deps", *target, f"--dest={output}", *downloaded],
         [*pip, "wheel", "--no-deps", f"--wheel-dir={output}", *built],
     ]
 
 
 def pinned(text: str) -> dict[str, str]:
-    """Version of each package that constraints.txt pins for every Python."""
+    """The version of each package that constraints.txt pins for all Python versions."""
     return dict(re.findall(r"^([\w.\-]+)==([\w.]+)$", text, re.MULTILINE))
 
 
 def main(argv: Sequence[str]) -> None:
-    """Fetch, and say how many there are."""
+    """Fetch the wheels, then print their number and size."""
     del argv
     output = pathlib.Path(flags.FLAGS.output)
     output.mkdir(parents=True, exist_ok=True)

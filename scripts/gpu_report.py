@@ -1,16 +1,17 @@
-"""What one GPU says of the published networks in a few minutes: are they right on it, and how fast beside PyTorch?
+"""Checks the published networks on one GPU in a few minutes, and compares their speed with PyTorch.
 
     python -m scripts.gpu_report --minutes=8 [--networks=fcn,gao,resnet,dsfcn,unet] [--output=runs/gpu_report]
 
-Every network trains in bfloat16 on batches of noise at its published size, beside the same network in PyTorch on the
-same card: eager and `torch.compile`, channels last, autocast to bfloat16, same batch, same parameters at the start.
-Then steps with their data (host and device warp), several steps a call, and prediction. Gradients of a small batch are
-compared with PyTorch in float64 on the CPU, by norm. PyTorch works in processes of its own, one a network; a lock keeps
-timings apart, and compilations run beside each other, so that a short lease is used. Each row is written to
-`rows.jsonl` and `table.md` in the output directory as soon as it is had: a run that is cut off still tells.
+Every network trains in bfloat16 on batches of noise at its published size, and so does the same network in PyTorch on
+the same card: eager and with `torch.compile`, channels last, autocast to bfloat16, with the same batch and initial
+parameters. Then steps with their input pipeline (host and device warp), several steps per call, and prediction are
+timed. Gradients of a small batch are compared with those of PyTorch in float64 on the CPU, by relative norm. PyTorch
+runs in separate processes, one per network. A lock prevents simultaneous timings, but compilations run in parallel to
+use the available time on the card. Each row is written to `rows.jsonl` and `table.md` in the output directory as soon
+as it is complete, so the results of an interrupted run are kept.
 
-`--tiny` rehearses all of it in small sizes, on whatever device there is. `python -m scripts.fetch_wheels` fetches what
-a machine lacks that has jax, flax, optax, orbax and PyTorch, and no network.
+`--tiny` runs everything with small sizes on any device, as a rehearsal. `python -m scripts.fetch_wheels` fetches the
+missing packages for a machine that has jax, flax, optax, orbax and PyTorch, but no network.
 """
 
 import dataclasses
@@ -44,16 +45,16 @@ CONFIGURATIONS = {
     "dsfcn": "dsfcn:published",
     "unet": "unet:published",
 }
-"""The configuration of each network, the most telling first."""
+"""The configuration of each network, most informative first."""
 BATCH = {"unet": 64}
-"""Where the configuration's batch leaves no room for two frameworks on a card of 80 GB."""
+"""Batch sizes of networks whose configured batch is too large for two frameworks on a card with 80 GB."""
 DATA = "specimens"
-"""The synthetic set that steps are fed from: small fields, as whole camera frames take minutes to make."""
+"""The synthetic data set of the steps with data. Its fields are small: large ones take minutes to generate."""
 PER_CALL = 8
 KINDS = ("train", "data", "gradients", "predict", "several")
 _TINY_SIDE = {"gao": 78, "resnet": 32}
-_MEMORY_SHARE = "0.5"  # of the card for JAX; PyTorch takes the rest
-_CHILDREN = 2
+_MEMORY_SHARE = "0.5"  # share of the card's memory for JAX; PyTorch uses the rest
+_MAX_PROCESSES = 2
 _HEAD = (
     "network",
     "what",
@@ -70,18 +71,20 @@ _HEAD = (
 
 
 def define_flags() -> None:
-    """The command's own flags."""
-    flags.DEFINE_float("minutes", 8.0, "When to end, whatever is not yet had.")
-    flags.DEFINE_list("networks", list(CONFIGURATIONS), f"Of {', '.join(CONFIGURATIONS)}.")
-    flags.DEFINE_list("rows", list(KINDS), f"Of {', '.join(KINDS)}.")
+    """Define the flags of this command."""
+    flags.DEFINE_float("minutes", 8.0, "Time limit; measurements that are not finished are skipped.")
+    flags.DEFINE_list("networks", list(CONFIGURATIONS), f"Networks, from {', '.join(CONFIGURATIONS)}.")
+    flags.DEFINE_list("rows", list(KINDS), f"Kinds of measurements, from {', '.join(KINDS)}.")
     flags.DEFINE_string("output", "runs/gpu_report", "Directory for rows.jsonl and table.md.")
-    flags.DEFINE_float("seconds", 2.0, "How long each thing is timed.")
-    flags.DEFINE_boolean("peers", True, "Measure PyTorch, too; without, its gradients of an earlier run are compared.")
-    flags.DEFINE_boolean("tiny", False, "Narrow networks on small batches: a rehearsal.")
+    flags.DEFINE_float("seconds", 2.0, "Duration of each measurement.")
+    flags.DEFINE_boolean(
+        "peers", True, "Measure PyTorch, too; if not, gradients are compared with those of an earlier run."
+    )
+    flags.DEFINE_boolean("tiny", False, "Use narrow networks and small batches, as a rehearsal.")
 
 
 def configuration(name: str, *, tiny: bool) -> Config:
-    """The published configuration of a network; `tiny`: the same, small enough for a CPU."""
+    """The published configuration of a network; with `tiny`, small enough for a CPU."""
     config = config_files.load(CONFIGURATIONS[name])
     config.train.global_batch_size = BATCH.get(name, config.train.global_batch_size)
     if name == "resnet":
@@ -95,7 +98,7 @@ def configuration(name: str, *, tiny: bool) -> Config:
 
 @dataclasses.dataclass
 class Report:
-    """The rows that are had, on disk and in memory."""
+    """The completed rows, in memory and on disk."""
 
     directory: pathlib.Path
     where: dict[str, Any]
@@ -103,12 +106,12 @@ class Report:
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     @property
-    def left(self) -> float:
-        """Seconds until the end."""
+    def seconds_left(self) -> float:
+        """Seconds until the time limit."""
         return self.end - time.monotonic()
 
     def add(self, row: dict[str, Any]) -> None:
-        """Keep a row, write it down, show it."""
+        """Store a row, write the files, and print the row."""
         self.rows.append(row)
         with (self.directory / "rows.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
@@ -116,7 +119,7 @@ class Report:
         print(json.dumps(row), flush=True)
 
     def text(self) -> str:
-        """Two tables: speed, and errors of gradients."""
+        """Two Markdown tables, of speed and of errors of gradients, and the failures."""
         ours = {
             (row["network"], row["what"]): row["seconds"]
             for row in self.rows
@@ -141,22 +144,22 @@ class Report:
         return "\n\n".join([where, *tables, *failed])
 
     def _ordered(self) -> list[dict[str, Any]]:
-        """By network, in the order of `CONFIGURATIONS`, then by what was measured."""
+        """The rows by network, in the order of `CONFIGURATIONS`, then by kind of measurement."""
         return sorted(
             self.rows, key=lambda row: (list(CONFIGURATIONS).index(row["network"]), row["what"] != "train", row["what"])
         )
 
-    def _compiled(self, row: dict[str, Any]) -> Any:
-        """Seconds that the compilation took; PyTorch's processes say it before the step's time."""
-        what = (row["network"], row["what"], row["side"])
-        said = [one for one in self.rows if (one["network"], one["what"], one["side"]) == what]
-        return next((one["compile_seconds"] for one in said if "compile_seconds" in one), "–")
+    def _compile_seconds(self, row: dict[str, Any]) -> Any:
+        """Duration of the compilation in seconds; the PyTorch processes write it in an earlier row."""
+        key = (row["network"], row["what"], row["side"])
+        matches = [other for other in self.rows if (other["network"], other["what"], other["side"]) == key]
+        return next((other["compile_seconds"] for other in matches if "compile_seconds" in other), "–")
 
     def _speed(self, row: dict[str, Any], ours: dict[tuple[str, str], float]) -> tuple[Any, ...]:
         base = ours.get((row["network"], row["what"]))
         rate = row["batch"] / row["seconds"]
         share = base / row["seconds"] if base else "–"
-        figures = [f"{row[name]:.1%}" if row.get(name) else "–" for name in ("mfu", "roofline_fraction")]
+        utilisation = [f"{row[name]:.1%}" if row.get(name) else "–" for name in ("mfu", "roofline_fraction")]
         memory = row["memory_bytes"] / 1e9 if row.get("memory_bytes") else "–"
         return (
             f"`{row['network']}`",
@@ -166,23 +169,23 @@ class Report:
             1e3 * row["seconds"],
             rate,
             share,
-            *figures,
+            *utilisation,
             memory,
-            self._compiled(row),
+            self._compile_seconds(row),
         )
 
 
 class Peers:
-    """PyTorch's processes: at most `_CHILDREN` at a time, in order; their rows are taken in by `poll`."""
+    """The PyTorch processes: at most `_MAX_PROCESSES` run at a time, in order; `poll` reads their rows."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
         self._waiting: list[pathlib.Path] = []
         self._running: dict[pathlib.Path, subprocess.Popen] = {}
-        self._read: dict[pathlib.Path, int] = {}
+        self._num_lines_read: dict[pathlib.Path, int] = {}
 
     def ask(self, kind: str, name: str, config: Config, num_outputs: int, seconds: float) -> None:
-        """Queue a request."""
+        """Queue a request of one kind, `peer` or `reference`, for a network."""
         path = self._report.directory / f"{name}_{kind}.json"
         request = {
             "kind": kind,
@@ -197,7 +200,7 @@ class Peers:
         self.poll()
 
     def poll(self) -> bool:
-        """Take in new rows, start what waits; whether anything is still to come."""
+        """Read new rows and start waiting requests; returns whether any process is running."""
         for path, process in list(self._running.items()):
             if process.poll() is not None:
                 del self._running[path]
@@ -212,39 +215,39 @@ class Peers:
                             "failed": f"exit {process.returncode}: {log}",
                         }
                     )
-            self._take(path.with_suffix(".jsonl"))
+            self._read_rows(path.with_suffix(".jsonl"))
         for path in [path for path in self._waiting if self._is_ready(path)]:
-            if len(self._running) < _CHILDREN:
+            if len(self._running) < _MAX_PROCESSES:
                 self._waiting.remove(path)
                 self._start(path)
         return bool(self._running)
 
     def _is_ready(self, path: pathlib.Path) -> bool:
-        """A reference is compared with the gradients of the peer, too, which come first."""
+        """A reference also checks the gradients of the peer, so it must wait for them."""
         name, kind = path.stem.rsplit("_", 1)
         return kind == "peer" or (path.parent / f"{name}_peer.npz").exists()
 
     def _start(self, path: pathlib.Path) -> None:
-        # The twins take configurations and layer tables from our package: its JAX must leave the card alone.
+        # The twins import configurations and layer tables from our package and thus JAX, which must not use the card.
         environment = os.environ | {"JAX_PLATFORMS": "cpu"}
         command = [sys.executable, "-m", "scripts.peers.process", str(path)]
         with path.with_suffix(".log").open("w") as log:
             self._running[path] = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
-    def _take(self, path: pathlib.Path) -> None:
+    def _read_rows(self, path: pathlib.Path) -> None:
         lines = path.read_text().splitlines() if path.exists() else []
-        for line in lines[self._read.get(path, 0) :]:
+        for line in lines[self._num_lines_read.get(path, 0) :]:
             self._report.add(json.loads(line))
-        self._read[path] = len(lines)
+        self._num_lines_read[path] = len(lines)
 
     def close(self) -> None:
-        """End what runs."""
+        """Stop the running processes."""
         for process in self._running.values():
             process.kill()
 
 
 class Card:
-    """Our side of the measurements."""
+    """Our own measurements on the card."""
 
     def __init__(self, report: Report, seconds: float) -> None:
         self.report, self.seconds = report, seconds
@@ -252,7 +255,7 @@ class Card:
         self.chip = chips.find(jax.devices()[0].device_kind)
 
     def row(self, name: str, what: str, side: str, batch: int, timing_: bench_common.Timing, **more: Any) -> None:
-        """Write down a timing."""
+        """Add the row of a timing to the report."""
         self.report.add(
             {
                 "network": name,
@@ -267,32 +270,32 @@ class Card:
             }
         )
 
-    def save_probe(self, name: str, made: synthetic_step.SyntheticStep) -> None:
-        """The parameters, and a small batch for gradients, for PyTorch."""
-        trees = packing.unpack((made.state.params, made.state.batch_stats))
+    def save_probe(self, name: str, synthetic: synthetic_step.SyntheticStep) -> None:
+        """Save the parameters, and a small batch for gradients, for PyTorch."""
+        trees = packing.unpack((synthetic.state.params, synthetic.state.batch_stats))
         leaves = {path: np.asarray(leaf) for tree in trees for path, leaf in states.leaves_by_path(tree).items()}
         protocol.save_arrays(self.report.directory / f"{name}_parameters.npz", leaves)
-        protocol.save_arrays(self.report.directory / f"{name}_probe.npz", synthetic_step.noise(probe(made.config)))
+        protocol.save_arrays(self.report.directory / f"{name}_probe.npz", synthetic_step.noise(probe(synthetic.config)))
 
-    def train(self, name: str, config: Config, made: synthetic_step.SyntheticStep, side: str = "ours") -> None:
-        """The compiled training step on a batch that stays on the card."""
+    def train(self, name: str, config: Config, synthetic: synthetic_step.SyntheticStep, side: str = "ours") -> None:
+        """Time the compiled training step on a batch that stays on the card."""
         per_call, size = config.train.steps_per_call, config.train.global_batch_size
-        flops = model_flops.model_flops(config, made.num_outputs, size)
-        with self.lock:  # the compiler tries algorithms out on the card
+        flops = model_flops.model_flops(config, synthetic.num_outputs, size)
+        with self.lock:  # the compiler benchmarks algorithms on the card
             start = time.perf_counter()
-            compiled = made.compile()[1]
+            compiled = synthetic.compile()[1]
             seconds = time.perf_counter() - start
-            dispatch = synthetic_step.runner(compiled, made)
+            dispatch = synthetic_step.runner(compiled, synthetic)
 
-            def several(count: int) -> None:
+            def run_steps(count: int) -> None:
                 jax.block_until_ready([dispatch() for _ in range(count)][-1])
 
-            measured = bench_common.timed(several, self.seconds)
+            measured = bench_common.time_steps(run_steps, self.seconds)
         measured = dataclasses.replace(
             measured, median=measured.median / per_call, low=measured.low / per_call, high=measured.high / per_call
         )
         program = timing.analyse(compiled, flops)
-        figures = timing.efficiency(
+        efficiency = timing.efficiency(
             program, measured.median, devices=1, chip=self.chip, dtype=states.compute_dtype(config).name
         )
         self.row(
@@ -305,34 +308,36 @@ class Card:
             compile_seconds=seconds,
             flops=flops,
             bytes_accessed=program.bytes_accessed,
-            **figures,
+            **efficiency,
         )
 
-    def predict(self, name: str, config: Config, made: synthetic_step.SyntheticStep) -> None:
-        """Probabilities of a batch of the training's size."""
-        parameters = packing.unpack((made.state.ema_params, made.state.ema_batch_stats))
-        run = jax.jit(steps.make_predict_step(made.network, tasks.kind(config).decode))
+    def predict(self, name: str, config: Config, synthetic: synthetic_step.SyntheticStep) -> None:
+        """Time the prediction of a batch with the size of the training batch."""
+        parameters = packing.unpack((synthetic.state.ema_params, synthetic.state.ema_batch_stats))
+        run = jax.jit(steps.make_predict_step(synthetic.network, tasks.kind(config).decode))
         with self.lock:
             start = time.perf_counter()
-            jax.block_until_ready(run(*parameters, made.batch["image"], made.batch["tone_curve"]))
+            jax.block_until_ready(run(*parameters, synthetic.batch["image"], synthetic.batch["tone_curve"]))
             seconds = time.perf_counter() - start
 
-            def several(count: int) -> None:
+            def run_steps(count: int) -> None:
                 for _ in range(count):
-                    result = run(*parameters, made.batch["image"], made.batch["tone_curve"])
+                    result = run(*parameters, synthetic.batch["image"], synthetic.batch["tone_curve"])
                 jax.block_until_ready(result)
 
-            measured = bench_common.timed(several, self.seconds)
+            measured = bench_common.time_steps(run_steps, self.seconds)
         self.row(name, "predict", "ours", config.train.global_batch_size, measured, compile_seconds=seconds)
 
-    def gradients(self, name: str, config: Config, made: synthetic_step.SyntheticStep) -> None:
-        """Gradients of the small batch in bfloat16 and in float32 at the highest precision, for the comparison."""
+    def gradients(self, name: str, config: Config, synthetic: synthetic_step.SyntheticStep) -> None:
+        """Save the gradients of the small batch in bfloat16, and in float32 at the highest precision."""
         batch = synthetic_step.noise(probe(config))
-        weights = np.ones(made.num_outputs, np.float32)
-        params, stats = packing.unpack((made.state.params, made.state.batch_stats))
+        weights = np.ones(synthetic.num_outputs, np.float32)
+        params, stats = packing.unpack((synthetic.state.params, synthetic.state.batch_stats))
         for dtype, precision in (("bfloat16", "default"), ("float32", "highest")):
             chosen = dataclasses.replace(config, train=dataclasses.replace(config.train, compute_dtype=dtype))
-            loss_fn = steps.make_loss(chosen, states.make_network(chosen, made.num_outputs), tasks.kind(chosen).loss)
+            loss_fn = steps.make_loss(
+                chosen, states.make_network(chosen, synthetic.num_outputs), tasks.kind(chosen).loss
+            )
             with self.lock, jax.default_matmul_precision(precision):
                 grad_fn = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
                 (loss, _), gradients = jax.device_get(grad_fn(params, stats, batch, weights, jax.random.key(0)))
@@ -340,18 +345,18 @@ class Card:
             protocol.save_arrays(self.report.directory / f"{name}_{dtype}.npz", arrays | {"loss": np.asarray(loss)})
 
     def fed(self, name: str, config: Config, warp: str) -> None:
-        """The step with its data, and how long it waits for them."""
+        """Time the step with its input pipeline, and measure how long it waits for data."""
         data = dataclasses.replace(config.data, warp=warp, builder_config=DATA)
         config = dataclasses.replace(config, data=data)
-        found = bench_zoo.measure(config, calls=20, repeats=5, lock=self.lock)
+        result = bench_zoo.measure(config, calls=20, repeats=5, lock=self.lock)
         size = config.train.global_batch_size
         for side, key in ((f"{warp} warp, alone", "alone_ms"), (f"{warp} warp, with data", "fed_ms")):
-            row = {"network": name, "what": "data", "side": side, "batch": size, "seconds": found[key] / 1e3}
-            self.report.add(row | {"waiting_percent": found["waiting_percent"], "ratio": found["ratio"]})
+            row = {"network": name, "what": "data", "side": side, "batch": size, "seconds": result[key] / 1e3}
+            self.report.add(row | {"waiting_percent": result["waiting_percent"], "ratio": result["ratio"]})
 
 
 def probe(config: Config) -> Config:
-    """The same network on a batch that a CPU computes in float64 in seconds."""
+    """The configuration with a small batch, for which a CPU computes float64 gradients in seconds."""
     side = config.data.crop_size if config.model.name in ("gao", "resnet") else 64
     return dataclasses.replace(
         config,
@@ -363,24 +368,24 @@ def probe(config: Config) -> Config:
 def work(
     card: Card, peers: Peers, networks: Sequence[str], *, tiny: bool, with_peers: bool
 ) -> Iterator[tuple[str, str, Callable[[], None]]]:
-    """(network, what, how), the most important first."""
-    chosen = {name: configuration(name, tiny=tiny) for name in networks}
+    """Yield (network, kind of measurement, function that measures), most important first."""
+    configurations = {name: configuration(name, tiny=tiny) for name in networks}
 
     def step(name: str) -> None:
-        made = synthetic_step.make(chosen[name])
-        card.save_probe(name, made)
+        synthetic = synthetic_step.make(configurations[name])
+        card.save_probe(name, synthetic)
         if with_peers:
-            peers.ask("peer", name, chosen[name], made.num_outputs, card.seconds)
-        card.train(name, chosen[name], made)
+            peers.ask("peer", name, configurations[name], synthetic.num_outputs, card.seconds)
+        card.train(name, configurations[name], synthetic)
 
     def gradients(name: str) -> None:
-        made = synthetic_step.make(chosen[name])
-        card.gradients(name, chosen[name], made)
-        peers.ask("reference", name, chosen[name], made.num_outputs, card.seconds)
+        synthetic = synthetic_step.make(configurations[name])
+        card.gradients(name, configurations[name], synthetic)
+        peers.ask("reference", name, configurations[name], synthetic.num_outputs, card.seconds)
 
     def several(name: str) -> None:
         config = dataclasses.replace(
-            chosen[name], train=dataclasses.replace(chosen[name].train, steps_per_call=PER_CALL)
+            configurations[name], train=dataclasses.replace(configurations[name].train, steps_per_call=PER_CALL)
         )
         card.train(name, config, synthetic_step.make(config), f"ours, {PER_CALL} steps a call")
 
@@ -388,16 +393,20 @@ def work(
         yield name, "train", lambda name=name: step(name)
     for name in [name for name in ("fcn", "gao") if name in networks]:
         for warp in ("host", "device"):
-            yield name, "data", lambda name=name, warp=warp: card.fed(name, chosen[name], warp)
+            yield name, "data", lambda name=name, warp=warp: card.fed(name, configurations[name], warp)
     for name in networks:
         yield name, "gradients", lambda name=name: gradients(name)
-        yield name, "predict", lambda name=name: card.predict(name, chosen[name], synthetic_step.make(chosen[name]))
+        yield (
+            name,
+            "predict",
+            lambda name=name: card.predict(name, configurations[name], synthetic_step.make(configurations[name])),
+        )
     for name in [name for name in ("gao", "resnet", "fcn") if name in networks]:
         yield name, "several", lambda name=name: several(name)
 
 
 def main(argv: Sequence[str]) -> None:
-    """Measure until the time is up; the table and, last, one JSON object."""
+    """Measure until the time limit, then print the table and, as the last line, one JSON object."""
     del argv
     options = flags.FLAGS
     end = time.monotonic() + 60 * options.minutes
@@ -410,16 +419,16 @@ def main(argv: Sequence[str]) -> None:
     card, peers = Card(report, options.seconds), Peers(report)
     try:
         for name, what, run in work(card, peers, options.networks, tiny=options.tiny, with_peers=options.peers):
-            if report.left < 5:
+            if report.seconds_left < 5:
                 break
             if what not in options.rows:
                 continue
             if what == "data":
-                data.wait(max(1.0, report.left))
+                data.wait(max(1.0, report.seconds_left))
             _attempt(report, name, what, run)
             peers.poll()
-            time.sleep(0.5)  # whoever waits for the card asks for it twenty times a second
-        while peers.poll() and report.left > 0:
+            time.sleep(0.5)  # let a waiting process get the lock, for which it polls twenty times per second
+        while peers.poll() and report.seconds_left > 0:
             time.sleep(0.2)
     finally:
         peers.close()
@@ -431,13 +440,13 @@ def main(argv: Sequence[str]) -> None:
 def _attempt(report: Report, name: str, what: str, run: Callable[[], None]) -> None:
     try:
         run()
-    except Exception as error:  # one network's failure must not cost the others their time on the card
+    except Exception as error:  # continue with the other measurements
         text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
         report.add({"network": name, "what": what, "side": "ours", "failed": text})
 
 
 def _prepare(directory: pathlib.Path) -> subprocess.Popen:
-    """Builds the synthetic data set in a process beside the first measurements."""
+    """Build the synthetic data set in a separate process during the first measurements."""
     command = [sys.executable, "-m", "scripts.prepare_data", "--name=hep2_synthetic", f"--builder_config={DATA}"]
     with (directory / "prepare.log").open("w") as log:
         return subprocess.Popen(

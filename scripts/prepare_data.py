@@ -1,4 +1,4 @@
-"""`python -m scripts.prepare_data`: what `hep2jax prepare` does, from a checkout."""
+"""`python -m scripts.prepare_data` does the same as `hep2jax prepare`, from a checkout of the repository."""
 
 from hep2jax import cli, prepare
 

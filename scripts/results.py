@@ -1,12 +1,11 @@
-"""Fills the results tables: runs what is missing, then writes every table with the published figures beside ours.
+"""Fills the results tables: runs missing rows, then writes every table with our results and published ones.
 
     python -m scripts.results --manual_dir=icpr2014_task1=DIR --manual_dir=icpr2012=DIR --split_lists=DIR \\
         [--only=PATTERN] [--write=RESULTS.md]
 
-A table is one data set under one protocol (`scripts/tables.py` lists them): rows that leak specimens and rows that do
-not never stand in one table. A finished row is not run again, an interrupted one goes on where it stopped. Rows whose
-data are not at hand are named and left out. Each row carries the commit that it was finished at. Without --write the
-tables are printed.
+A table contains one data set under one protocol (see `scripts/tables.py`), and never mixes rows with and without
+specimen leakage. Finished rows are not run again, and interrupted rows continue. Rows with missing data are reported
+and left out. Each row shows the commit at which it was finished. Without --write, the tables are printed.
 """
 
 import dataclasses
@@ -32,22 +31,26 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 _COMMIT = "commit.txt"
 MANY_FOLDS = ("kfold", "loso", "blocked", "random_cells")
 
-_RUNS = flags.DEFINE_string("runs", "runs/results", "Where the rows' work directories live.")
-_MANUAL = flags.DEFINE_multi_string("manual_dir", [], "NAME=DIR: the owner's directory of a data set; once a set.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where prepared sets are kept.")
-_LISTS = flags.DEFINE_string("split_lists", None, "Folder of the 64/16/20 lists, for the tables of that protocol.")
-_ONLY = flags.DEFINE_string("only", "*", "Shell pattern over TABLE/ROW: run these only. Every table is written.")
-_RUN = flags.DEFINE_bool("run", True, "False: write the tables from what is finished.")
-_WRITE = flags.DEFINE_string("write", None, "A file with the lines <!-- table NAME --> and <!-- end NAME -->.")
+_RUNS = flags.DEFINE_string("runs", "runs/results", "Directory of the rows' work directories.")
+_MANUAL = flags.DEFINE_multi_string(
+    "manual_dir", [], "NAME=DIR: directory of the original files of a data set; repeat it for each set."
+)
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Directory of the prepared data sets.")
+_LISTS = flags.DEFINE_string("split_lists", None, "Directory of the 64/16/20 lists, for the tables with this protocol.")
+_ONLY = flags.DEFINE_string("only", "*", "Shell pattern of TABLE/ROW: run these rows only. All tables are written.")
+_RUN = flags.DEFINE_bool("run", True, "Run missing rows; if false, write the tables from finished rows only.")
+_WRITE = flags.DEFINE_string(
+    "write", None, "A file to write the tables into, between lines <!-- table NAME --> and <!-- end NAME -->."
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where data and results are."""
+    """The directories of data and results."""
 
     runs: pathlib.Path
     manual: dict[str, str] = dataclasses.field(default_factory=dict)
-    """The owner's directory of each data set at hand."""
+    """The directory of the original files of each available data set."""
     data_dir: str | None = None
     split_lists: str | None = None
 
@@ -74,37 +77,39 @@ def _manual_dirs() -> dict[str, str]:
     pairs = [text.split("=", 1) for text in _MANUAL.value]
     for pair in pairs:
         if len(pair) != 2 or pair[0] not in BUILDERS:
-            raise UsageError(f"--manual_dir={'='.join(pair)}: write NAME=DIR with NAME of {', '.join(BUILDERS)}")
+            raise UsageError(
+                f"--manual_dir={'='.join(pair)}: write NAME=DIR, where NAME is one of {', '.join(BUILDERS)}"
+            )
     return {name: directory for name, directory in pairs}
 
 
 def run_missing(tables: Sequence[Table], place: Place, only: str = "*") -> None:
-    """Run each unfinished row whose TABLE/ROW matches the shell pattern `only`, as a command of its own."""
+    """Run each unfinished row with a TABLE/ROW that matches the shell pattern `only`, as a separate command."""
     for table, row in _rows(tables):
         directory, name = place.runs / table.name / row.name, f"{table.name}/{row.name}"
         if (directory / "report" / "metrics.json").exists() or not fnmatch.fnmatch(name, only):
             continue
         arguments = _average(table, row, place) if row.members else _training(table, row, place)
         if not arguments:
-            missing = "not all that it averages is finished" if row.members else "its data are not at hand"
+            missing = "not all of its members are finished" if row.members else "its data are not available"
             say(f"{name}: left out, {missing} (--manual_dir, --split_lists)")
             continue
         say(f"{name}: {arguments[0]}")
-        line = [sys.executable, "-m", *arguments, f"--workdir={directory}"]
-        if subprocess.run(line, cwd=ROOT).returncode:
-            raise UsageError(f"{name}: the run failed; its last words stand above")
+        command = [sys.executable, "-m", *arguments, f"--workdir={directory}"]
+        if subprocess.run(command, cwd=ROOT).returncode:
+            raise UsageError(f"{name}: the run failed; see its output above")
         (directory / _COMMIT).write_text(_commit())
 
 
 def _commit() -> str:
-    """Of the code that runs; with a star where it was changed since."""
-    line = ["git", "describe", "--always", "--dirty=*", "--exclude=*"]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
+    """The commit of the running code, with a star if there are uncommitted changes."""
+    command = ["git", "describe", "--always", "--dirty=*", "--exclude=*"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return result.stdout.strip() or "unknown"
 
 
 def _training(table: Table, row: Row, place: Place) -> list[str]:
-    """The module that trains and measures the row, and its arguments; none where the data are not at hand."""
+    """The module that trains and evaluates the row, and its arguments; empty if the data are not available."""
     values = settings(table, row, place)
     if values is None:
         return []
@@ -115,7 +120,7 @@ def _training(table: Table, row: Row, place: Place) -> list[str]:
 
 
 def _average(table: Table, row: Row, place: Place) -> list[str]:
-    """The module that averages the row's members, and its arguments; none where a member is not finished."""
+    """The module that averages the members of the row, and its arguments; empty if a member is not finished."""
     runs = [place.runs / table.name / member for member in row.members]
     finished = all((run / "report" / "metrics.json").exists() for run in runs)
     return ["scripts.average", *(f"--member={run}" for run in runs)] if finished else []
@@ -126,65 +131,66 @@ def _rows(tables: Sequence[Table]) -> Iterator[tuple[Table, Row]]:
 
 
 def settings(table: Table, row: Row, place: Place) -> dict[str, Any] | None:
-    """Dotted keys of a row's run; None where its data are not at hand."""
+    """Configuration of a row by dotted keys; None if its data are not available."""
     values = {**table.common, **row.overrides}
     values = {k: v.format(runs=place.runs) if isinstance(v, str) else v for k, v in values.items()}
-    needed = {}
+    paths = {}
     if values["data.name"] != "hep2_synthetic":
-        needed["data.manual_dir"] = place.manual.get(values["data.name"])
+        paths["data.manual_dir"] = place.manual.get(values["data.name"])
     if values["data.protocol"] == "holdout":
-        needed["data.split_lists"] = place.split_lists
-    if None in needed.values():
+        paths["data.split_lists"] = place.split_lists
+    if None in paths.values():
         return None
-    return values | needed | ({"data.data_dir": place.data_dir} if place.data_dir else {})
+    return values | paths | ({"data.data_dir": place.data_dir} if place.data_dir else {})
 
 
 def render(table: Table, runs: pathlib.Path) -> str:
-    """A table as Markdown. Raises UsageError where its finished rows do not agree on whether specimens leak."""
+    """A table as Markdown. Raises UsageError if some of its finished rows have specimen leakage and others do not."""
     finished = [(row, runs / table.name / row.name) for row in table.rows]
     finished = [(row, path) for row, path in finished if (path / "report" / "metrics.json").exists()]
-    figures = [_figures(path, table.side) for _, path in finished]
-    notes = {section["specimen_leakage"]: section["leakage_note"] for section in figures}
+    sections = [_metrics(path, table.split) for _, path in finished]
+    notes = {section["specimen_leakage"]: section["leakage_note"] for section in sections}
     if len(notes) > 1:
         raise UsageError(f"table {table.name}: some rows leak specimens and some do not; they belong in two tables")
     head = [f"### {table.title}", ""]
-    if not figures:
+    if not sections:
         head += ["Not run yet.", ""]
     else:
-        said = f"Protocol: {figures[0]['protocol']}; {next(iter(notes.values()))}. {table.note}".strip()
-        head += [f"{said} {_intervals(figures)}", ""]
-    if not figures and not table.published:
+        protocol = f"Protocol: {sections[0]['protocol']}; {next(iter(notes.values()))}. {table.note}".strip()
+        head += [f"{protocol} {_intervals(sections)}", ""]
+    if not sections and not table.published:
         return "\n".join(head).rstrip()
     lines = [
         "| method | parameters | ACA | MCA | ACA of specimens | MCA of specimens | minutes | commit |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    lines += [_line(row, path, section) for (row, path), section in zip(finished, figures, strict=True)]
+    lines += [_line(row, path, section) for (row, path), section in zip(finished, sections, strict=True)]
     lines += [_published(entry) for entry in table.published]
     return "\n".join(head + lines)
 
 
-def _intervals(figures: Sequence[dict[str, Any]]) -> str:
-    """Which intervals stand in the table."""
-    methods = {"cells": {own["ci_method"] for own in figures}}
-    methods["specimens"] = {own["specimen"]["ci_method"] for own in figures if "specimen" in own}
-    return " ".join(f"Intervals of {unit}: {' or '.join(sorted(own))}." for unit, own in methods.items() if own)
+def _intervals(sections: Sequence[dict[str, Any]]) -> str:
+    """The methods of the confidence intervals in the table."""
+    methods = {"cells": {section["ci_method"] for section in sections}}
+    methods["specimens"] = {section["specimen"]["ci_method"] for section in sections if "specimen" in section}
+    return " ".join(f"Intervals of {unit}: {' or '.join(sorted(names))}." for unit, names in methods.items() if names)
 
 
-def _figures(directory: pathlib.Path, side: str) -> dict[str, Any]:
-    sections = json.loads((directory / "report" / "metrics.json").read_text())
-    if side not in sections:
-        raise UsageError(f"{directory}: has no side '{side}', only {', '.join(sections)}")
-    return sections[side]
+def _metrics(directory: pathlib.Path, split: str) -> dict[str, Any]:
+    """The metrics of one split of a finished run."""
+    metrics = json.loads((directory / "report" / "metrics.json").read_text())
+    if split not in metrics:
+        raise UsageError(f"{directory}: has no split '{split}', only {', '.join(metrics)}")
+    return metrics[split]
 
 
 def _line(row: Row, directory: pathlib.Path, section: dict[str, Any]) -> str:
-    words = row.words or f"`{configs.load(directory / 'config.json').model.name}`"
-    whole = section.get("specimen", {})
+    method = row.words or f"`{configs.load(directory / 'config.json').model.name}`"
+    specimens = section.get("specimen", {})
     efforts = [_effort(directory.with_name(member)) for member in row.members or (row.name,)]
     parameters, minutes = map(sum, zip(*efforts, strict=True))
-    cells = [_percent(section, "aca"), _percent(section, "mca"), _percent(whole, "aca"), _percent(whole, "mca")]
-    return f"| {words} | {parameters:,} | {' | '.join(cells)} | {minutes:.0f} | {_finished_at(directory)} |"
+    cells = [_percent(section, "aca"), _percent(section, "mca"), _percent(specimens, "aca"), _percent(specimens, "mca")]
+    return f"| {method} | {parameters:,} | {' | '.join(cells)} | {minutes:.0f} | {_finished_at(directory)} |"
 
 
 def _finished_at(directory: pathlib.Path) -> str:
@@ -193,7 +199,7 @@ def _finished_at(directory: pathlib.Path) -> str:
 
 
 def _published(entry: Published) -> str:
-    cells = [figure or "–" for figure in (entry.aca, entry.mca, entry.specimen_aca, entry.specimen_mca)]
+    cells = [value or "–" for value in (entry.aca, entry.mca, entry.specimen_aca, entry.specimen_mca)]
     return f"| *{entry.method}* ({entry.source}; protocol: {entry.protocol}) | – | {' | '.join(cells)} | – | – |"
 
 
@@ -205,7 +211,7 @@ def _percent(section: dict[str, Any], name: str) -> str:
 
 
 def _effort(directory: pathlib.Path) -> tuple[int, float]:
-    """Parameters of the network and minutes of all its runs."""
+    """Number of parameters of the network, and total duration of its runs in minutes."""
     finals = []
     for path in sorted(directory.glob("**/metrics.jsonl")):
         rows = [json.loads(line) for line in path.read_text().splitlines()]

@@ -1,9 +1,10 @@
-"""Draws pictures of the synthetic specimens, with the outlines of their masks in the right half of each.
+"""Draws pictures of synthetic specimens, with the outlines of the masks in the right half of each picture.
 
 Usage: python -m scripts.show_synthetic [--set=specimens|fields|mixed] [--output=docs/synthetic.png] [--seed=500]
 
-`specimens` is the picture of the README: the eight patterns, positive and intermediate. `fields` shows the four fields
-of a positive specimen of each pattern, on one scale of grey levels; `mixed` the pairs of patterns, and negatives.
+`specimens` is the picture of the README, with the eight patterns, positive and intermediate. `fields` shows the four
+fields of a positive specimen of each pattern, with a common range of grey levels. `mixed` shows the pairs of patterns
+and negative specimens.
 """
 
 import argparse
@@ -18,30 +19,30 @@ from tfds_builders.hep2_synthetic import generator
 from tfds_builders.hep2_synthetic.hep2_synthetic_dataset_builder import STRAYING
 
 CELL = 42
-"""Nuclear diameter of the specimens drawn, in pixels."""
+"""Nuclear diameter of the specimens in pixels."""
 SIDE = 212
 """Side of a picture in pixels."""
 LABEL_HEIGHT = 24
 DISPLAY_GAMMA = 0.8
-"""Lifts the dim cytoplasm a little, as viewers of fluorescence images do."""
+"""Brightens the dim cytoplasm slightly, as viewers of fluorescence images do."""
 
 
 def grey_range(images: Sequence[np.ndarray]) -> tuple[float, float]:
-    """The grey levels that become black and white: background (5th percentile) and 99.7th percentile."""
+    """The grey levels to show as black and white: the background (5th percentile) and the 99.7th percentile."""
     low, high = np.percentile(np.stack(images), [5, 99.7])
     return float(low), float(high)
 
 
-def stretch(image: np.ndarray, tone_curve: tuple[float, float]) -> np.ndarray:
-    """Maps grey levels from the first of `tone_curve` to the second onto 0 to 255."""
-    low, high = tone_curve
+def stretch(image: np.ndarray, levels: tuple[float, float]) -> np.ndarray:
+    """Map the range of grey levels `levels` (low, high) to 0..255, with `DISPLAY_GAMMA`."""
+    low, high = levels
     scaled = np.clip((image - low) / max(high - low, 1), 0, 1)
     return (255 * scaled**DISPLAY_GAMMA).astype(np.uint8)
 
 
-def outlined(field: generator.Field, tone_curve: tuple[float, float] | None = None) -> np.ndarray:
-    """Returns a colour picture [h, w, 3] with the outlines of cells, mitotic cells and artefacts in its right half."""
-    plain = cv2.cvtColor(stretch(field.image, tone_curve or grey_range([field.image])), cv2.COLOR_GRAY2BGR)
+def outlined(field: generator.Field, levels: tuple[float, float] | None = None) -> np.ndarray:
+    """A colour picture [h, w, 3] with the outlines of cells, mitotic cells and artefacts in its right half."""
+    plain = cv2.cvtColor(stretch(field.image, levels or grey_range([field.image])), cv2.COLOR_GRAY2BGR)
     drawn = plain.copy()
     for item in field.objects:
         mask = (field.instance_mask == item.instance).astype(np.uint8)
@@ -52,11 +53,11 @@ def outlined(field: generator.Field, tone_curve: tuple[float, float] | None = No
 
 
 def shows_enough(field: generator.Field) -> bool:
-    """Whether a field has at least eight objects, and a whole mitotic cell in the half that has no outlines."""
-    whole = field.instance_mask.copy()
-    whole[2:-2, 2 : SIDE // 2] = 0
+    """Whether a field has at least eight objects, and a complete mitotic cell in the half without outlines."""
+    outside = field.instance_mask.copy()
+    outside[2:-2, 2 : SIDE // 2] = 0
     mitotic = [item.instance for item in field.objects if item.kind == "mitotic_cell"]
-    return len(field.objects) > 7 and any(not (whole == instance).any() for instance in mitotic)
+    return len(field.objects) > 7 and any(not (outside == instance).any() for instance in mitotic)
 
 
 def draw(
@@ -68,7 +69,7 @@ def draw(
     fields: int = 1,
     variation: generator.FieldVariation = generator.STEADY,
 ) -> list[generator.Field]:
-    """Draws the fields of a specimen in the size of the pictures."""
+    """Generate the fields of a specimen in the size of the pictures."""
     return generator.generate_specimen(
         seed,
         pattern,
@@ -83,7 +84,7 @@ def draw(
 
 
 def choose(seed: int, pattern: str, intensity: str) -> generator.Field:
-    """Returns the first field from `seed` on that `shows_enough`, else the last of 400."""
+    """The first field, with seeds from `seed` on, for which `shows_enough` is true, or else the last of 400."""
     for number in range(seed, seed + 400):
         field = draw(number, pattern, intensity)[0]
         if shows_enough(field):
@@ -92,7 +93,7 @@ def choose(seed: int, pattern: str, intensity: str) -> generator.Field:
 
 
 def labelled(picture: np.ndarray, text: str) -> np.ndarray:
-    """Puts a picture into a frame with a line of text."""
+    """Add a frame and a line of text to a picture."""
     picture = cv2.copyMakeBorder(picture, LABEL_HEIGHT, 4, 4, 4, cv2.BORDER_CONSTANT, value=(24, 24, 24))
     cv2.putText(
         picture, text.replace("_", " "), (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (235, 235, 235), 1, cv2.LINE_AA
@@ -101,7 +102,7 @@ def labelled(picture: np.ndarray, text: str) -> np.ndarray:
 
 
 def contact_sheet(seed: int) -> np.ndarray:
-    """Draws all patterns in four columns; each pattern's positive specimen stands above its intermediate one."""
+    """Draw all patterns in four columns, each with a positive specimen above an intermediate one."""
     rows = []
     for first in range(0, len(generator.PATTERNS), 4):
         for intensity in reversed(generator.INTENSITIES):
@@ -112,18 +113,18 @@ def contact_sheet(seed: int) -> np.ndarray:
 
 
 def fields_sheet(seed: int) -> np.ndarray:
-    """Draws the four fields of a specimen of each pattern side by side, on one scale of grey levels."""
+    """Draw the four fields of a specimen of each pattern side by side, with a common range of grey levels."""
     rows = []
     for pattern in generator.PATTERNS:
         fields = draw(seed, pattern, "positive", fields=4, variation=STRAYING)
-        tone_curve = grey_range([field.image for field in fields])
-        tiles = [labelled(outlined(field, tone_curve), f"{pattern}, field {k}") for k, field in enumerate(fields)]
+        levels = grey_range([field.image for field in fields])
+        tiles = [labelled(outlined(field, levels), f"{pattern}, field {k}") for k, field in enumerate(fields)]
         rows.append(np.hstack(tiles))
     return np.vstack(rows)
 
 
 def mixed_sheet(seed: int) -> np.ndarray:
-    """Draws two specimens of each pair of patterns and four negative ones."""
+    """Draw two specimens of each pair of patterns and four negative specimens."""
     negative = [(generator.NEGATIVE, generator.NEGATIVE, "", seed + k) for k in range(4)]
     pairs = [(main, "positive", second, seed + k) for main, second in generator.PAIRS for k in range(2)]
     tiles = []
@@ -134,11 +135,11 @@ def mixed_sheet(seed: int) -> np.ndarray:
 
 
 SHEETS = {"specimens": contact_sheet, "fields": fields_sheet, "mixed": mixed_sheet}
-"""What draws the picture of each set."""
+"""The function that draws each picture."""
 
 
 def main() -> None:
-    """Writes the picture."""
+    """Draw the picture and write it to a file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--set", choices=SHEETS, default="specimens")
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("docs/synthetic.png"))

@@ -1,10 +1,10 @@
-"""How often the project's 95 % intervals hold the truth: simulated, on data shaped like the two sets of real specimens.
+"""Simulates the coverage of the project's 95 % intervals, on data like those of the two sets of real specimens.
 
     python -m scripts.simulate_coverage [--replicates=1000] [--write=docs/intervals.md]
 
-Prints a table and, last, one JSON object. Specimens are drawn from populations whose figures are known; what is
-assumed of them stands in docs/intervals.md and in the functions that draw. Beside each interval, on fewer replicates,
-the percentile bootstrap over specimens, which the project used before.
+Prints a table and, as the last line, one JSON object. Specimens are drawn from populations with known metrics; the
+assumptions are described in docs/intervals.md and in the functions that draw. For comparison, the percentile bootstrap
+over specimens, which the project used before, is simulated on fewer replicates.
 """
 
 import collections
@@ -27,34 +27,38 @@ from scripts import documents
 
 
 def define_flags() -> None:
-    """The command's flags."""
-    flags.DEFINE_integer("replicates", 1000, "Data sets drawn of each population.")
-    flags.DEFINE_string("write", None, "A file with the lines <!-- table coverage --> and <!-- end coverage -->.")
+    """Define the flags of this command."""
+    flags.DEFINE_integer("replicates", 1000, "Number of data sets drawn from each population.")
+    flags.DEFINE_string(
+        "write",
+        None,
+        "A file to write the table into, between lines <!-- table coverage --> and <!-- end coverage -->.",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Population:
-    """Specimens with known figures."""
+    """A population of specimens with known metrics."""
 
     words: str
     usual: bool
-    """Whether it is of the range that results of this project lie in; the others are there to find the limits."""
+    """Whether it is in the range of this project's results; other populations show the limits of the intervals."""
     truth: dict[str, float]
-    """Figures by kind."""
+    """True values by kind of metric."""
     draw: Callable[[np.random.Generator], dict[str, Estimate]]
-    """A data set's figures by kind."""
+    """Draws a data set and returns its estimates by kind of metric."""
     resample: Callable[[np.random.Generator], dict[str, np.ndarray]] | None = None
-    """A data set's figures by kind, in each of a number of bootstrap samples."""
+    """Draws a data set and returns the metrics of its bootstrap samples by kind of metric."""
 
 
-# Cells, and specimens read as a whole
+# Cells and specimens
 
 DESIGNS = {
     14: ((61, 47, 42), (48, 46), (68, 41), (56, 46), (89, 63, 56), (24, 34)),
     83: tuple(np.random.default_rng(83).integers(66, 254, number) for number in (16, 16, 16, 16, 15, 4)),
 }
-"""Cells of each specimen of each pattern: ICPR 2012's training half as it is, and I3A Task 1 by its specimens of each
-pattern and its fewest and most cells."""
+"""Number of cells of each specimen of each pattern: as in ICPR 2012's training half, and like I3A Task 1, with its
+specimens of each pattern and random numbers of cells between its minimum and maximum."""
 OFFSETS = {
     "patterns alike": np.zeros(6),
     "patterns differ": np.array((-1, 1, -0.5, 0.5, 0, 1.5)),
@@ -63,15 +67,15 @@ OFFSETS = {
 """Added to the log odds of each pattern's mean recall."""
 RECALLS = (0.5, 0.7, 0.9, 0.97)
 SPREADS = (0.05, 0.15, 0.3, 0.6, 0.9)
-"""Of specimens of one pattern: their recalls are Beta-distributed with this share of the variance that all-or-nothing
-specimens would have. By their intervals, the results of RESULTS.md have 0.04 to 0.07 where cells of one specimen are
-in training and test, and 0.3 to 0.5 where they are not."""
+"""Spread of the recalls of specimens of one pattern. They are Beta-distributed; the spread is their variance as a share
+of the variance of specimens with recall 0 or 1. According to their intervals, the results in RESULTS.md have a spread
+of 0.04 to 0.07 if cells of one specimen are in both training and test data, and of 0.3 to 0.5 otherwise."""
 
 
 def cell_populations(number: int) -> Iterator[Population]:
-    """Each specimen has a recall of its own, and its cells are right independently with that probability."""
+    """Each specimen has its own recall, and its cells are correct independently with this probability."""
     design = DESIGNS[number]
-    pattern, items = np.repeat(np.arange(6), [len(own) for own in design]), np.concatenate(design)
+    pattern, items = np.repeat(np.arange(6), [len(sizes) for sizes in design]), np.concatenate(design)
     of_pattern = np.bincount(pattern, items) / items.sum()
     for name, offsets in OFFSETS.items():
         for recall in RECALLS:
@@ -89,8 +93,8 @@ def cell_populations(number: int) -> Iterator[Population]:
 
 
 def specimen_populations(number: int) -> Iterator[Population]:
-    """Each specimen is right with the probability of its pattern."""
-    sizes = [len(own) for own in DESIGNS[number]]
+    """Each specimen is correct with the probability of its pattern."""
+    sizes = [len(cells) for cells in DESIGNS[number]]
     pattern, items = np.repeat(np.arange(6), sizes), np.ones(sum(sizes), np.int64)
     for name, offsets in OFFSETS.items():
         for recall in (*RECALLS, 0.6, 0.8):
@@ -114,26 +118,26 @@ def _estimates(pattern: np.ndarray, items: np.ndarray, right: np.ndarray, unit: 
     recall = all_right.sum(0) / all_items.sum(0)
     weightings = {"ACA": all_items.sum(0), "MCA": np.ones(6)}
     if unit == "specimens":
-        found = {
+        ci95 = {
             name: intervals.trials_interval(all_right.sum(0), all_items.sum(0), w) for name, w in weightings.items()
         }
     else:
-        found = {name: intervals.clustered_interval(all_right, all_items, w) for name, w in weightings.items()}
+        ci95 = {name: intervals.clustered_interval(all_right, all_items, w) for name, w in weightings.items()}
     return {
-        f"{name} of {unit}": Estimate(value=float(w @ recall / w.sum()), ci95=found[name])
+        f"{name} of {unit}": Estimate(value=float(w @ recall / w.sum()), ci95=ci95[name])
         for name, w in weightings.items()
     }
 
 
 def _resampled_recalls(pattern, items, right, rng) -> dict[str, np.ndarray]:
     weights = np.zeros((_BOOTSTRAPS, len(items)))
-    for own in (np.flatnonzero(pattern == k) for k in range(6)):
-        weights[:, own] = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), _BOOTSTRAPS)
+    for rows in (np.flatnonzero(pattern == k) for k in range(6)):
+        weights[:, rows] = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), _BOOTSTRAPS)
     of_pattern = np.eye(6)[pattern]
-    found, all_items = weights @ (right[:, None] * of_pattern), weights @ (items[:, None] * of_pattern)
+    all_right, all_items = weights @ (right[:, None] * of_pattern), weights @ (items[:, None] * of_pattern)
     return {
-        "ACA of cells": found.sum(1) / all_items.sum(1),
-        "MCA of cells": (found / all_items).mean(1),
+        "ACA of cells": all_right.sum(1) / all_items.sum(1),
+        "MCA of cells": (all_right / all_items).mean(1),
     }
 
 
@@ -141,9 +145,9 @@ def _resampled_recalls(pattern, items, right, rng) -> dict[str, np.ndarray]:
 
 
 def pixel_populations(number: int) -> Iterator[Population]:
-    """A specimen's sensitivity, false area and objects' Jaccard indices are Beta-distributed about its population's.
+    """Sensitivity, false area and objects' Jaccard index of specimens are Beta-distributed around the population mean.
 
-    Its foreground is log-normal about 18 % of 1.4 million pixels, its objects are Poisson about 50.
+    The foreground is log-normal around 18 % of 1.4 million pixels, the number of objects is Poisson around 50.
     """
     for quality in (0.7, 0.85, 0.95):
         for spread in (0.03, 0.1, 0.3):
@@ -159,11 +163,11 @@ def pixel_populations(number: int) -> Iterator[Population]:
 def _fields(number: int, quality: float, spread: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Pixel counts [specimens, 4] and the sum and number of the objects' Jaccard indices [specimens, 2]."""
     size = 1 / spread - 1
-    found = rng.beta(quality * size, (1 - quality) * size, number)
-    false = rng.beta((1 - quality) * size, quality * size, number)
+    sensitivity = rng.beta(quality * size, (1 - quality) * size, number)
+    false_area = rng.beta((1 - quality) * size, quality * size, number)
     jaccard = rng.beta(quality * size, (1 - quality) * size, number)
     foreground = 1.4e6 * np.minimum(rng.lognormal(np.log(0.18), 0.35, number), 0.45)
-    counts = np.stack([foreground * found, foreground * false, foreground * (1 - found)])
+    counts = np.stack([foreground * sensitivity, foreground * false_area, foreground * (1 - sensitivity)])
     counts = np.concatenate([counts, 1.4e6 - counts.sum(0, keepdims=True)]).T.astype(np.int64)
     objects = rng.poisson(50, number) + 1
     return counts, np.stack([jaccard * objects, objects], axis=1)
@@ -179,8 +183,8 @@ def _pixel_truth(quality: float, spread: float) -> dict[str, float]:
 def _pixel_estimates(drawn: tuple[np.ndarray, np.ndarray]) -> dict[str, Estimate]:
     counts, objects = drawn
     pooled, without = (
-        metrics.pixel_ratios(own) | {"SEG": objs[..., 0] / objs[..., 1]}
-        for own, objs in ((counts.sum(0), objects.sum(0)), (counts.sum(0) - counts, objects.sum(0) - objects))
+        metrics.pixel_ratios(pixels) | {"SEG": jaccard[..., 0] / jaccard[..., 1]}
+        for pixels, jaccard in ((counts.sum(0), objects.sum(0)), (counts.sum(0) - counts, objects.sum(0) - objects))
     )
     return {
         name: Estimate(value=float(value), ci95=intervals.jackknife_interval(float(value), without[name]))
@@ -195,13 +199,13 @@ def _resampled_pixels(drawn: tuple[np.ndarray, np.ndarray], rng) -> dict[str, np
     return metrics.pixel_ratios(weights @ counts) | {"SEG": of_objects[:, 0] / of_objects[:, 1]}
 
 
-# Several patterns an image
+# Several patterns per image
 
 
 def label_populations(number: int) -> Iterator[Population]:
-    """Images of a specimen share its patterns and most of the error of their scores, which are normal about the truth.
+    """Images of a specimen share its patterns and a part of the normally distributed error of their scores.
 
-    Two images a specimen; each of four patterns is there in 40 % of the specimens, by itself.
+    There are two images per specimen; each of four patterns is present in 40 % of the specimens, independently.
     """
     for distance in (1.0, 2.0, 3.0):
         for shared in (0.3, 0.7):
@@ -234,11 +238,11 @@ def _label_estimates(drawn: tuple[np.ndarray, np.ndarray, np.ndarray]) -> dict[s
     return estimates_of(metrics.multilabel_metrics(*drawn, "abcd"))
 
 
-# What several fields gain
+# Gain from several fields
 
 
 def gain_populations(number: int) -> Iterator[Population]:
-    """Four fields a specimen, each right by itself with a probability of the specimen's own; all four by majority."""
+    """Four fields per specimen, each correct with a probability of the specimen; together they vote by majority."""
     for alone in (0.6, 0.8, 0.95):
         for spread in (0.1, 0.3, 0.6):
             draw = functools.partial(_gains, alone, spread)
@@ -261,7 +265,7 @@ def _paired(differences: np.ndarray) -> Estimate:
     return Estimate(value=float(differences.mean()), ci95=intervals.paired_interval(differences))
 
 
-# Counting
+# Coverage
 
 _BOOTSTRAPS, _BOOTSTRAP_REPLICATES = 500, 100
 POPULATIONS: dict[str, Callable[[int], Iterator[Population]]] = {
@@ -275,25 +279,27 @@ POPULATIONS: dict[str, Callable[[int], Iterator[Population]]] = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """How often an interval held the truth of one population."""
+    """Coverage of the intervals of one metric in one population."""
 
     kind: str
     words: str
     usual: bool
     share: float
+    """Share of the intervals that contain the true value."""
     width: float
     """Mean width of the intervals."""
     bootstrap: float | None
+    """Coverage of the percentile bootstrap; None if it was not simulated."""
 
 
 def cover(population: Population, replicates: int, seed: int = 0, bootstraps: int = 0) -> list[Coverage]:
-    """Draw data sets and count, kind by kind."""
+    """Draw data sets and compute the coverage for each kind of metric."""
     rng = np.random.default_rng([seed, zlib.crc32(population.words.encode())])
-    held, widths, resampled = (collections.defaultdict(list) for _ in range(3))
+    covered, widths, resampled = (collections.defaultdict(list) for _ in range(3))
     for _ in range(replicates):
         for kind, estimate in population.draw(rng).items():
             low, high = estimate.ci95 or (np.nan, np.nan)
-            held[kind].append(low <= population.truth[kind] <= high)
+            covered[kind].append(low <= population.truth[kind] <= high)
             widths[kind].append(high - low)
     resample = population.resample or (lambda rng: {})
     for _ in range(bootstraps):
@@ -305,16 +311,16 @@ def cover(population: Population, replicates: int, seed: int = 0, bootstraps: in
             kind=kind,
             words=population.words,
             usual=population.usual,
-            share=float(np.mean(held[kind])),
+            share=float(np.mean(covered[kind])),
             width=float(np.nanmean(widths[kind])),
             bootstrap=float(np.mean(resampled[kind])) if resampled[kind] else None,
         )
-        for kind in held
+        for kind in covered
     ]
 
 
 def table(rows: Sequence[tuple[int, Coverage]]) -> str:
-    """One line for each kind and number of specimens."""
+    """A Markdown table with a line for each kind of metric and number of specimens."""
     lines = [
         "| figure | specimens | usual populations: mean, lowest, highest | all: lowest, where | all: highest, where "
         "| bootstrap, usual: mean, lowest |",
@@ -323,15 +329,15 @@ def table(rows: Sequence[tuple[int, Coverage]]) -> str:
     groups = collections.defaultdict(list)
     for number, row in rows:
         groups[row.kind, number].append(row)
-    for (kind, number), own in groups.items():
-        usual = [row.share for row in own if row.usual]
-        low, high = min(own, key=lambda row: row.share), max(own, key=lambda row: row.share)
-        before = [row.bootstrap for row in own if row.usual and row.bootstrap is not None]
+    for (kind, number), group in groups.items():
+        usual = [row.share for row in group if row.usual]
+        low, high = min(group, key=lambda row: row.share), max(group, key=lambda row: row.share)
+        bootstrap = [row.bootstrap for row in group if row.usual and row.bootstrap is not None]
         cells = [
             f"{_percent(statistics.mean(usual))}, {_percent(min(usual))}, {_percent(max(usual))}",
             f"{_percent(low.share)} ({low.words})",
             f"{_percent(high.share)} ({high.words})",
-            f"{_percent(statistics.mean(before))}, {_percent(min(before))}" if before else "–",
+            f"{_percent(statistics.mean(bootstrap))}, {_percent(min(bootstrap))}" if bootstrap else "–",
         ]
         lines.append(f"| {kind} | {number} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -342,7 +348,7 @@ def _percent(share: float) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Simulate, print the table and, last, one JSON object."""
+    """Simulate, then print the table and, as the last line, one JSON object."""
     del argv
     rows = [
         (number, row)

@@ -1,4 +1,4 @@
-"""What `scripts.compare_specimens` compares, and the table that it writes."""
+"""The systems and configurations for `scripts.compare_specimens`, and its table."""
 
 import fnmatch
 import json
@@ -23,23 +23,23 @@ PARTS = {
         "joint": "joint:icpr2012",
     },
 }
-"""By data set: the networks that systems are made of, each as FILE or FILE:VARIANT of `configs/`."""
+"""The network configurations of each data set by part, as FILE or FILE:VARIANT of `configs/`."""
 ADJUSTED = {
     "cells.evaluation.batch_size": 32,  # a specimen has a few dozen cells
     "pixels.evaluation.baselines": False,
 }
 CELLS_BY_DEFAULT = ("cells-*-prevalence", "cells-*-network-mean_probability", "cells-*-pretrained_svm-histogram_svm")
-"""Of the many systems of single cells; of the others, all."""
+"""Single-cell systems that run by default, together with all other systems."""
 
 
 def read_parts(data: str, settings: Sequence[str]) -> dict[str, Config]:
-    """The configuration of each part, adjusted; UsageError for a setting that cannot be."""
+    """The configuration of each part with `ADJUSTED` and `settings`; raises UsageError for an invalid setting."""
     parts = {part: config_files.load(name) for part, name in PARTS[data].items()}
     for key, value in ADJUSTED.items():
         _assign(parts, key, value)
     for text in settings:
-        key, found, value = text.partition("=")
-        if not found or key.count(".") != 2 or key.split(".")[0] not in parts:
+        key, equals, value = text.partition("=")
+        if not equals or key.count(".") != 2 or key.split(".")[0] not in parts:
             raise UsageError(f"--set={text}: write PART.section.key=value with PART of {', '.join(parts)}")
         _assign(parts, key, _parse(value))
     return {part: tasks.resolve(config) for part, config in parts.items()}
@@ -61,32 +61,32 @@ def _assign(parts: Mapping[str, Config], key: str, value: Any) -> None:
 
 
 def choose(patterns: str) -> list[str]:
-    """Names of the systems that the patterns name; without any, the default ones."""
-    wanted = [pattern.strip() for pattern in patterns.split(",") if pattern.strip()]
-    for pattern in wanted:
+    """Names of the systems that match the shell patterns; without patterns, the default systems."""
+    requested = [pattern.strip() for pattern in patterns.split(",") if pattern.strip()]
+    for pattern in requested:
         if not fnmatch.filter(SYSTEMS, pattern):
             raise UsageError(f"--systems={pattern}: no such system; there are {', '.join(SYSTEMS)}")
-    if not wanted:
-        wanted = [*CELLS_BY_DEFAULT, *(name for name in SYSTEMS if not name.startswith("cells-"))]
-    return [name for name in SYSTEMS if any(fnmatch.fnmatch(name, pattern) for pattern in wanted)]
+    if not requested:
+        requested = [*CELLS_BY_DEFAULT, *(name for name in SYSTEMS if not name.startswith("cells-"))]
+    return [name for name in SYSTEMS if any(fnmatch.fnmatch(name, pattern) for pattern in requested)]
 
 
 def make_systems(
     names: Sequence[str], parts: Mapping[str, Config], features: ImageNetFeatures
 ) -> tuple[list[System], dict[str, str]]:
-    """The systems that can be made from these parts, and why the others cannot."""
-    made, unmade = [], {}
+    """The systems that can be made from these parts, and the reasons why the others cannot."""
+    systems, unavailable = [], {}
     for name in names:
         try:
-            made.append(SYSTEMS[name](parts, features))
+            systems.append(SYSTEMS[name](parts, features))
         except KeyError as error:
-            unmade[name] = f"needs a configuration of the part {error} for this data set"
-            say(f"{name}: left out: {unmade[name]}")
-    return made, unmade
+            unavailable[name] = f"needs a configuration of the part {error} for this data set"
+            say(f"{name}: left out: {unavailable[name]}")
+    return systems, unavailable
 
 
 def divide(data: DataConfig, fields: FieldSet) -> list[protocols.Partition]:
-    """Every fold of the protocol."""
+    """The partitions of all folds of the protocol."""
     parts = []
     for fold in range(len(protocols.folds(data, fields.name, fields.items))):
         data.fold = fold
@@ -95,17 +95,17 @@ def divide(data: DataConfig, fields: FieldSet) -> list[protocols.Partition]:
 
 
 def points_lost_to_finding(systems: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Percentage points of specimen accuracy and MCA lost by finding the cells: true masks less those that were found.
+    """Loss of specimen accuracy and MCA caused by segmentation: with annotated cells minus with segmented cells.
 
-    By system whose cells are found, `cells-<finder>-<reader>-<rule>`.
+    In percentage points, by name of the system with segmented cells, `cells-<finder>-<reader>-<rule>`.
     """
     lost = {}
-    for name, own in systems.items():
+    for name, metrics in systems.items():
         family, _, rest = name.partition("-")
         finder, _, reading = rest.partition("-")
-        true = systems.get(f"cells-true-{reading}")
-        if family == "cells" and finder != "true" and true is not None:
-            lost[name] = {key: round(100 * (true[key] - own[key]), 2) for key in ("accuracy", "mca")}
+        annotated = systems.get(f"cells-true-{reading}")
+        if family == "cells" and finder != "true" and annotated is not None:
+            lost[name] = {key: round(100 * (annotated[key] - metrics[key]), 2) for key in ("accuracy", "mca")}
     return lost
 
 
@@ -116,9 +116,9 @@ def render(data: str, result: Mapping[str, Any]) -> str:
         f"### {data}: systems that read whole specimens",
         "",
         f"Protocol: {result['protocol']}; {result['leakage_note']}. Networks: {networks}. Per cent; a specimen that is "
-        "left out counts as an error. Points lost: accuracy with the annotators' cells less accuracy with found ones. "
-        "One field: accuracy when a field is read by itself; its gain: accuracy from all fields less that. "
-        "Intervals: docs/intervals.md; of accuracy, MCA and intensity, specimens are trials.",
+        "left out counts as an error. Points lost: accuracy with annotated cells minus accuracy with segmented ones. "
+        "One field: accuracy from a single field; gain: accuracy from all fields minus accuracy from one field. "
+        "Intervals: docs/intervals.md; for accuracy, MCA and intensity, specimens are independent trials.",
         "",
         "| system | family | accuracy | MCA | points lost | one field | gain | Dice | JA | intensity | s a specimen "
         "| left out |",
@@ -151,11 +151,11 @@ def _percent(row: Mapping[str, Any], key: str) -> str:
 
 
 def summary(data: str, result: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures of the last line."""
+    """The metrics for the last line of the output."""
     keys = ("accuracy", "mca", "one_field_accuracy", "gain_of_fields", "Dice", "JA", "intensity_accuracy")
     systems = {
         name: {key: row[key] for key in (*keys, "seconds_per_specimen")} | {"num_left_out": len(row["left_out"])}
         for name, row in result["systems"].items()
     }
-    said = {key: result[key] for key in ("protocol", "specimen_leakage", "points_lost_to_finding", "unavailable")}
-    return {"data": data, **said, "systems": systems}
+    conditions = {key: result[key] for key in ("protocol", "specimen_leakage", "points_lost_to_finding", "unavailable")}
+    return {"data": data, **conditions, "systems": systems}

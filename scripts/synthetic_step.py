@@ -1,4 +1,4 @@
-"""A training step with its state and a batch of noise, for what times or compiles steps and needs no images."""
+"""A training step with its state and a batch of noise, for timing and compilation without a data set."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,15 +18,15 @@ from hep2jax.training.state import Network, TrainState
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SyntheticStep:
-    """What a training run compiles, before it is compiled.
+    """The training step of a run before compilation, with its arguments.
 
     Attributes:
-        config: of the run.
-        network: its structure.
-        step: (state, batch, constants) → (state, metrics), not compiled; `train.steps_per_call` steps.
-        state: fresh, packed, on every device. A compiled step donates it: it can be used up once.
-        batch: on the devices, divided over them.
-        constants: class weights, all 1, on every device.
+        config: configuration of the run.
+        network: structure of the network.
+        step: function (state, batch, constants) → (state, metrics), which executes `train.steps_per_call` steps.
+        state: initial packed state, replicated on all devices. A compiled step donates it, so it can be used only once.
+        batch: a batch that is sharded over the devices.
+        constants: class weights, all 1, replicated on all devices.
     """
 
     config: Config
@@ -38,50 +38,53 @@ class SyntheticStep:
 
     @property
     def num_outputs(self) -> int:
-        """Channels of the network's output."""
+        """Number of output channels of the network."""
         return tasks.num_outputs(self.config, tasks.patterns(self.config))
 
     def compile(self) -> tuple[jax.stages.Lowered, jax.stages.Compiled]:
-        """The step as `hep2jax.training.loop` compiles it."""
-        shared = meshes.replicated(meshes.make_mesh())
-        jitted = jax.jit(self.step, donate_argnums=0, out_shardings=(shared, shared))
+        """Lower and compile the step as `hep2jax.training.loop` does."""
+        replicated = meshes.replicated(meshes.make_mesh())
+        jitted = jax.jit(self.step, donate_argnums=0, out_shardings=(replicated, replicated))
         lowered = jitted.lower(self.state, self.batch, self.constants)
         return lowered, lowered.compile()
 
 
 def make(config: Config) -> SyntheticStep:
-    """The configured network, its state and a batch; crops are made on the host."""
+    """The configured network, its state and a batch; crops are cut on the host."""
     mesh, num_outputs = meshes.make_mesh(), tasks.num_outputs(config, tasks.patterns(config))
     network = states.make_network(config, num_outputs)
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
-    shared = meshes.replicated(mesh)
+    replicated = meshes.replicated(mesh)
     return SyntheticStep(
         config=config,
         network=network,
         step=steps.make_train_step(config, network, tasks.kind(config).loss),
-        state=packing.pack(states.initial_state(network, optimizer, config.seed, shared)),
+        state=packing.pack(states.initial_state(network, optimizer, config.seed, replicated)),
         batch=feeding.put(noise(config), mesh, stacked=config.train.steps_per_call > 1),
-        constants=jax.device_put({"class_weights": np.ones(num_outputs, np.float32)}, shared),
+        constants=jax.device_put({"class_weights": np.ones(num_outputs, np.float32)}, replicated),
     )
 
 
 def noise(config: Config) -> dict[str, np.ndarray]:
-    """A batch of noise in the shapes and dtypes that the configured network is trained on."""
+    """A batch of noise with the shapes and dtypes of a training batch of the configured network."""
     rng, size, calls = np.random.default_rng(config.seed), config.train.global_batch_size, config.train.steps_per_call
     shapes = tasks.kind(config).batch_shapes(config, size)
-    tops = {"image": 256, "labels": tasks.num_outputs(config, tasks.patterns(config))}
-    batch = {name: rng.integers(0, top, shapes[name].shape).astype(shapes[name].dtype) for name, top in tops.items()}
+    limits = {"image": 256, "labels": tasks.num_outputs(config, tasks.patterns(config))}
+    batch = {
+        name: rng.integers(0, limit, shapes[name].shape).astype(shapes[name].dtype) for name, limit in limits.items()
+    }
     batch["tone_curve"] = np.tile(np.array([0, 1 / 255, 1, 0], np.float32), (size, 1))
     return {name: np.stack([values] * calls) for name, values in batch.items()} if calls > 1 else batch
 
 
-def runner(run: Callable[..., Any], made: SyntheticStep) -> Callable[[], Any]:
-    """A function that dispatches one more call of `run`, made from `made.step`, and returns its metrics."""
-    state = made.state
+def runner(run: Callable[..., Any], synthetic: SyntheticStep) -> Callable[[], Any]:
+    """A function that dispatches the next call of `run`, the compiled `synthetic.step`, and returns its metrics."""
+    state = synthetic.state
 
-    def one() -> Any:
+    def dispatch() -> Any:
+        # `run` donates the state, so every call must use the state that the previous call returned.
         nonlocal state
-        state, metrics = run(state, made.batch, made.constants)
+        state, metrics = run(state, synthetic.batch, synthetic.constants)
         return metrics
 
-    return one
+    return dispatch

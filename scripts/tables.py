@@ -1,6 +1,6 @@
-"""The results tables: one data set under one protocol each, and figures of the literature, each with its own protocol.
+"""The results tables: each has one data set and one protocol, and results of the literature with their own protocols.
 
-Published figures: the papers' abstracts, unless the source says otherwise.
+Published results are from the abstracts of the papers, unless the source says otherwise.
 """
 
 import dataclasses
@@ -9,12 +9,12 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Published:
-    """Figures of the literature, in per cent as they were printed; empty: not given."""
+    """Results of the literature, in per cent as printed; empty if not given."""
 
     method: str
     source: str
     protocol: str
-    """What was trained on and tested, as far as is known."""
+    """Training and test data, as far as they are known."""
     aca: str = ""
     mca: str = ""
     specimen_aca: str = ""
@@ -23,17 +23,17 @@ class Published:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One method of ours."""
+    """One of our methods."""
 
     name: str
     config: str = ""
     """FILE or FILE:VARIANT of `configs/`; empty: the row is the mean prediction of `members`."""
     members: tuple[str, ...] = ()
-    """Rows of the same table that stand before this one."""
+    """Earlier rows of the same table."""
     overrides: dict[str, Any] = dataclasses.field(default_factory=dict)
     """Dotted keys of the configuration; `{runs}` in a value is the directory of the rows."""
     words: str = ""
-    """What the table says; empty: the network's name."""
+    """Description in the table; empty: the name of the network."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,10 +42,10 @@ class Table:
 
     name: str
     title: str
-    side: str
-    """Split of `report/metrics.json` that is reported."""
+    split: str
+    """The split of `report/metrics.json` that is reported."""
     common: dict[str, Any]
-    """Dotted keys that every row shares: the data set and the protocol."""
+    """Dotted keys that all rows share: the data set and the protocol."""
     rows: tuple[Row, ...]
     published: tuple[Published, ...] = ()
     note: str = ""
@@ -53,7 +53,7 @@ class Table:
 
 NO_ROTATION: dict[str, Any] = {"augment.rotate": False, "augment.mirror": False}
 NO_AUGMENTATION = NO_ROTATION | {"augment.scale_min": 1.0, "augment.scale_max": 1.0, "augment.gamma": 0.0}
-# Across specimens the exposure misleads, inside a specimen it gives the pattern away.
+# Exposure differs between specimens: it reveals the pattern of cells in a known specimen, but misleads on new ones.
 ACROSS_SPECIMENS: dict[str, Any] = {
     "data.normalise": "contrast_stretch",
     "data.balance": "pattern",
@@ -78,7 +78,7 @@ _GAO = "the test part of a random split of the cells with the same counts"
 ICPR2014_HOLDOUT = Table(
     name="icpr2014_holdout",
     title="I3A Task 1 cells, 64/16/20 lists (leaks)",
-    side="validation",
+    split="validation",
     common={"data.name": "icpr2014_task1", "data.protocol": "holdout"},
     note=(
         "Ours: the validation part; every row was fixed before it was looked at, on a part of the training list or "
@@ -146,7 +146,7 @@ ICPR2014_HOLDOUT = Table(
 ICPR2014_BLOCKED = Table(
     name="icpr2014_blocked",
     title="I3A Task 1 cells, contiguous blocks of ids",
-    side="test",
+    split="test",
     common={"data.name": "icpr2014_task1", "data.protocol": "blocked", "data.num_folds": 5},
     note=f"The same settings as under the 64/16/20 lists. {PARTLY}",
     rows=(
@@ -158,7 +158,7 @@ ICPR2014_BLOCKED = Table(
 ICPR2014_BY_SPECIMEN = Table(
     name="icpr2014_by_specimen",
     title="I3A Task 1 cells, specimens held out",
-    side="test",
+    split="test",
     common={"data.name": "icpr2014_task1", "data.protocol": "kfold", "data.num_folds": 5},
     note=f"Five groups of specimens, not 82 single ones. {PARTLY}",
     rows=(
@@ -188,13 +188,13 @@ ICPR2014_BY_SPECIMEN = Table(
     ),
 )
 
-# Sets differ in how tightly cells were cropped; around the mask's box they become alike.
+# Data sets differ in how tightly cells are cropped; cropping them to the bounding box of the mask makes them similar.
 _SAME_FRAME: dict[str, Any] = {"data.cell_margin": 0.1}
 
 SYNTHETIC = Table(
     name="synthetic_cells",
     title="Cells cut from the synthetic specimens",
-    side="test",
+    split="test",
     common={"data.name": "hep2_synthetic", "data.protocol": "contest"},
     rows=(
         Row(name="gao", config="cnn"),
@@ -205,7 +205,7 @@ SYNTHETIC = Table(
 ICPR2014_WHOLE = Table(
     name="icpr2014_whole",
     title="I3A Task 1 cells, all of them, for pre-training (measured on what it was trained on)",
-    side="train",
+    split="train",
     common={"data.name": "icpr2014_task1", "data.protocol": "contest"},
     note=PARTLY,
     rows=(
@@ -247,7 +247,7 @@ def _variant(name: str, words: str, overrides: dict[str, Any]) -> Row:
 ICPR2012_HALF = Table(
     name="icpr2012_half",
     title="ICPR 2012 cells, training half, specimens held out: what helps",
-    side="test",
+    split="test",
     common={"data.name": "icpr2012", "data.protocol": "kfold", "data.num_folds": 7},
     note="Seven folds of two of the 14 specimens. The contest's test half was not at hand. Each row changes the first.",
     rows=(

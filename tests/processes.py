@@ -104,7 +104,7 @@ def _first_batch(this: Run) -> dict[str, np.ndarray]:
 
 
 def _extract_features(this: Run, task: CellTask, parameters: Parameters, folder: pathlib.Path) -> None:
-    extractor = Extractor(features.of_network(task.config, this.network, parameters), this.mesh, batch_size=8)
+    extractor = Extractor(features.from_network(task.config, this.network, parameters), this.mesh, batch_size=8)
     cells = task.cells.cells
     found = extractor.extract([cell.ready for cell in cells], [cell.tone_curve for cell in cells], quiet=True)
     if this.is_chief:

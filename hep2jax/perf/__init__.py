@@ -1,1 +1,1 @@
-"""Speed: chips and their peaks, floating-point operations, profiles, and what the TPU compiler says."""
+"""Performance: peak rates of chips, counts of floating-point operations, profiles, and estimates for TPUs."""

@@ -1,4 +1,4 @@
-"""What accelerators can do at most, as their vendors publish it."""
+"""Peak rates of accelerators, as published by their vendors."""
 
 import dataclasses
 
@@ -7,30 +7,30 @@ _TERA, _GIGA, _GIB = 10**12, 10**9, 2**30
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chip:
-    """Published peaks of one chip, which is one JAX device. Dense figures: no 2:4 sparsity."""
+    """Published peak rates of one chip, which is one JAX device, for dense matrices (without 2:4 sparsity)."""
 
     name: str
     device_kinds: tuple[str, ...]
-    """What `jax.Device.device_kind` says of it."""
+    """Values of `jax.Device.device_kind` for this chip."""
     bf16_flops: float | None = None
-    """FLOP/s of bfloat16 matrix products; None: the hardware has none, XLA computes in float32."""
+    """FLOP/s of bfloat16 matrix products; None: not supported by the hardware, so XLA computes in float32."""
     tf32_flops: float | None = None
-    """FLOP/s of TensorFloat-32 matrix products, where the chip has them."""
+    """FLOP/s of TensorFloat-32 matrix products, if the chip supports them."""
     fp32_flops: float | None = None
     """FLOP/s of float32 arithmetic; None: not published."""
     hbm_bytes: int
-    """Memory of the device. Vendors write GB for what the devices report in about as many GiB."""
+    """Memory of the device. Vendors give GB, but the devices report about the same number of GiB."""
     hbm_bandwidth: float
-    """Bytes/s between chip and memory."""
+    """Bandwidth between chip and memory in bytes/s."""
     interconnect: str
     """Name of the link between chips."""
     interconnect_bandwidth: float
-    """Bytes/s of a chip's links together, sum of both directions."""
+    """Total bandwidth of the links of a chip in bytes/s, sum of both directions."""
 
     def peak_flops(self, dtype: str) -> float | None:
-        """Highest FLOP/s of matrix products in a compute dtype at JAX's default precision; None where not published.
+        """Peak FLOP/s of matrix products in a compute dtype at JAX's default precision; None if not published.
 
-        At that precision TPUs multiply float32 rounded to bfloat16, and NVIDIA chips from Ampere on in TensorFloat-32.
+        At this precision, TPUs round float32 factors to bfloat16, and NVIDIA chips since Ampere use TensorFloat-32.
         """
         if dtype == "bfloat16":
             return self.bf16_flops or self.fp32_flops
@@ -38,13 +38,13 @@ class Chip:
 
 
 def find(device_kind: str) -> Chip | None:
-    """The chip of a `jax.Device.device_kind`, upper or lower case; None where it is not in the table (CPUs are not)."""
-    return _BY_KIND.get(device_kind.lower())
+    """The chip with this `jax.Device.device_kind`, in any case; None if it is not in the table, as for CPUs."""
+    return _BY_DEVICE_KIND.get(device_kind.lower())
 
 
-# TPUs: docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}, "bidirectional ICI bandwidth per chip". v4's page has no ICI
-# figure: six links of 50 GB/s in each direction are from Jouppi et al. 2023 (arXiv 2304.01433), table 4. v4's and v5p's
-# two cores are one JAX device ("megacore").
+# TPUs: docs.cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}, "bidirectional ICI bandwidth per chip". The page
+# of v4 gives no ICI bandwidth: six links of 50 GB/s in each direction are from Jouppi et al. 2023 (arXiv 2304.01433),
+# table 4. The two cores of v4 and v5p are one JAX device ("megacore").
 _TPUS = (
     Chip(
         name="TPU v4",
@@ -85,8 +85,8 @@ _TPUS = (
 )
 
 # NVIDIA's data sheets: "H100 Tensor Core GPU" (SXM column), "H200 Tensor Core GPU" (SXM), "A100 Tensor Core GPU"
-# (2021; its 2020 edition for 40 GB), "Tesla V100" (SXM2), "L4 Tensor Core GPU", "T4". Where a sheet prints only figures
-# "with sparsity", half of them. V100 and T4 have float16 tensor cores (125 and 65 TFLOP/s) but no bfloat16.
+# (2021; the 2020 edition for 40 GB), "Tesla V100" (SXM2), "L4 Tensor Core GPU", "T4". If a sheet gives only rates "with
+# sparsity", half of them are used. V100 and T4 have float16 tensor cores (125 and 65 TFLOP/s) but no bfloat16.
 _GPUS = (
     Chip(
         name="NVIDIA H100 SXM",
@@ -184,4 +184,4 @@ _GPUS = (
 )
 
 CHIPS = _TPUS + _GPUS
-_BY_KIND = {kind.lower(): chip for chip in CHIPS for kind in chip.device_kinds}
+_BY_DEVICE_KIND = {kind.lower(): chip for chip in CHIPS for kind in chip.device_kinds}

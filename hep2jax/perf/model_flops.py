@@ -1,4 +1,4 @@
-"""The arithmetic of a training step of the network as it is published, whatever formulation computes it."""
+"""Counts the FLOPs of a training step of the published network, independent of the formulation that is executed."""
 
 import dataclasses
 
@@ -12,16 +12,16 @@ from hep2jax.training import state as states
 
 
 def model_flops(config: Config, num_outputs: int, images: int) -> float:
-    """Operations of one training step: 2 for each multiply-add of a convolution or matrix product, 1 for others.
+    """FLOPs of one training step: 2 for each multiply-add of a convolution or matrix product, 1 for other operations.
 
-    They are counted in the plain formulation of the network on crops that the host has cut. Formulations for one
-    platform compute more: columns side by side and blocks multiply zeros, crops that are cut on the device multiply
-    interpolation weights. So figures of speed that divide by these operations compare across platforms.
+    They are counted in the plain formulation of the network, on crops that are cut on the host. Formulations for a
+    specific platform compute more: those with columns side by side or blocks multiply zeros, and crops that are cut on
+    the device multiply interpolation weights. With this count, utilisation is comparable across platforms.
 
     Args:
-        config: of the run.
-        num_outputs: channels of the network's output.
-        images: `train.global_batch_size`, or one device's share of it.
+        config: configuration of the run.
+        num_outputs: number of output channels of the network.
+        images: `train.global_batch_size`, or the share of one device.
     """
     config = dataclasses.replace(
         config,
@@ -33,8 +33,8 @@ def model_flops(config: Config, num_outputs: int, images: int) -> float:
     key = jax.eval_shape(lambda: jax.random.key(0))
     state = jax.eval_shape(lambda key: packing.pack(states.fresh_state(network, optimizer, key)), key)
     constants = {"class_weights": jax.ShapeDtypeStruct((num_outputs,), jnp.float32)}
-    # Of the backends only the CPU's counts what is not compiled; the platform that is lowered for is the same on every
-    # machine, as JAX has several formulations of some operations, too.
+    # Only the CPU backend can analyse a program that is not compiled. JAX lowers some operations differently on each
+    # platform, so the platform is fixed: the count is the same on every machine.
     with ops.target(ops.PLAIN), jax.default_device(jax.local_devices(backend="cpu")[0]):
         traced = jax.jit(steps.make_train_step(config, network, kind.loss)).trace(
             state, kind.batch_shapes(config, images), constants

@@ -1,7 +1,7 @@
-"""Writes `report/index.html`: one file that opens from disk, with everything a run has to show.
+"""Writes `report/index.html`, a single file with the results of a run that can be opened from disk.
 
-`page.py` puts it together from `page.html`, `style.css`, `script.js` and the parts that the other modules make. Nothing
-on the page is loaded from elsewhere, and it reads without its script.
+`page.py` assembles it from `page.html`, `style.css`, `script.js` and the parts that the other modules make. The page
+loads nothing from elsewhere and is readable without its script.
 """
 
 import contextlib
@@ -41,24 +41,24 @@ def write_report(
 ) -> pathlib.Path:
     """Write `workdir/report/index.html` and return its path. The same input gives the same bytes.
 
-    Reads `workdir/metrics.jsonl` and `workdir/config.json` where they exist. Every part that has no input is left out.
-    The file appears whole or not at all.
+    Reads `workdir/metrics.jsonl` and `workdir/config.json` where they exist. Parts without input are left out. The
+    file is replaced atomically, so it is never incomplete.
 
     Args:
-        workdir: of the run; `report/` is made in it.
-        metrics: contents of `report/metrics.json`: split → figures.
+        workdir: work directory of the run; `report/` is created in it.
+        metrics: contents of `report/metrics.json`: split → metrics.
         gallery: split → fields or cells to show.
-        layout: what is shown of this kind of reading.
-        environment: nested versions and devices.
-        timings: phase → seconds; `total` is the wall time that the others are a share of.
+        layout: the parts of the page for this kind of task.
+        environment: versions and devices, may be nested.
+        timings: phase → seconds; `total` is the wall time that the shares of the phases refer to.
 
     Raises:
-        UsageError: the file cannot be written (disk full, no permission).
+        UsageError: the file cannot be written (for example, the disk is full or permission is missing).
     """
     text = render(workdir, metrics, gallery, layout, environment, timings)
     path = workdir / "report" / "index.html"
     try:
-        _write_whole(path, text)
+        _write_atomically(path, text)
     except OSError as error:
         raise UsageError(
             f"cannot write the report {path}: {error.strerror or error}; free space there or choose another --workdir"
@@ -66,7 +66,7 @@ def write_report(
     return path
 
 
-def _write_whole(path: pathlib.Path, text: str) -> None:
+def _write_atomically(path: pathlib.Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".tmp")
     try:

@@ -1,4 +1,4 @@
-"""Single cells: a few of each pattern that were read correctly, then the errors by what was taken for what."""
+"""Pictures of single cells: some correctly classified cells of each pattern, then the errors by confused patterns."""
 
 import collections
 import dataclasses
@@ -13,37 +13,37 @@ from hep2jax.report.markup import Html, count, element, format_value, is_number,
 from hep2jax.report.terms import pattern_label, pattern_name
 
 MAX_SIDE = 96
-"""Longer side in pixels at which a cell is embedded at most."""
-RIGHT_SHOWN = 8
-"""Correctly read cells shown of each pattern."""
+"""Maximum side of an embedded cell image in pixels."""
+NUM_CORRECT_SHOWN = 8
+"""Number of correctly classified cells to show for each pattern."""
 MOSAIC = 4
-"""Cells in a picture of the atlas: two rows of two."""
+"""Number of cells in a picture of the atlas: two rows of two."""
 
 Confusion = Sequence[Sequence[float]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CellItem:
-    """One cell and what was read from it."""
+    """One cell and its prediction."""
 
     identifier: str
     """Name of the cell within its data set."""
     specimen_id: str
-    """Empty where it is unknown."""
+    """Specimen of the cell; empty if unknown."""
     intensity: str
     """`positive`, `intermediate` or `unknown`."""
     truth: str
     """Annotated pattern."""
     prediction: str
-    """Pattern that was read."""
+    """Predicted pattern."""
     probability: float
-    """Of the prediction, in [0, 1]."""
+    """Probability of the prediction, in [0, 1]."""
     image: np.ndarray
-    """uint8 [height, width], grey, the owner's crop at native resolution."""
+    """Grey image, uint8 [height, width]: the crop of the data set at native resolution."""
 
     @property
     def wrong(self) -> bool:
-        """Whether another pattern was read than the annotated one."""
+        """Whether the prediction differs from the annotation."""
         return self.truth != self.prediction
 
 
@@ -51,11 +51,11 @@ class CellPictures:
     """Draws single cells (see `layout.Pictures`)."""
 
     def prepare(self, items: Mapping[str, Sequence[CellItem]]) -> dict[str, Sequence[CellItem]]:
-        """The cells as they are."""
+        """Return the cells unchanged."""
         return dict(items)
 
     def names(self, prepared: Sequence[CellItem]) -> list[str]:
-        """The patterns that cells are of or were read as, in alphabetical order."""
+        """The annotated and predicted patterns of the cells, in alphabetical order."""
         return names(prepared)
 
     def atlas(self, prepared: Sequence[CellItem], classes: Sequence[str]) -> Html:
@@ -63,24 +63,24 @@ class CellPictures:
         return atlas(prepared, classes)
 
     def gallery(self, prepared: Sequence[CellItem], classes: Sequence[str], section: Mapping[str, Any]) -> Html:
-        """Cells that were read correctly, then the errors."""
+        """Correctly classified cells, then the errors."""
         return gallery(prepared, classes, section.get("confusion") or [])
 
 
 def names(cells: Iterable[CellItem]) -> list[str]:
-    """The patterns that cells are of or were read as, in alphabetical order."""
+    """The annotated and predicted patterns of the cells, in alphabetical order."""
     return sorted({name for cell in cells for name in (cell.truth, cell.prediction)})
 
 
 def atlas(cells: Sequence[CellItem], classes: Sequence[str]) -> Html:
-    """A strip with one picture for each pattern, of cells that were read correctly; empty for fewer than two patterns.
+    """A strip with a picture of correctly classified cells for each pattern; empty if fewer than two patterns have any.
 
     Args:
-        cells: in any order.
+        cells: cells in any order.
         classes: pattern names in class order.
     """
-    right = [(index, _right(cells, pattern)) for index, pattern in enumerate(classes)]
-    pictures = [_mosaic(shown, pattern_label(index, classes[index])) for index, shown in right if shown]
+    correct = [(index, _correct_cells(cells, pattern)) for index, pattern in enumerate(classes)]
+    pictures = [_mosaic(shown, pattern_label(index, classes[index])) for index, shown in correct if shown]
     if len(pictures) < 2:
         return Html("")
     caption = "Cells of each pattern that were read correctly, each with its own contrast."
@@ -88,19 +88,19 @@ def atlas(cells: Sequence[CellItem], classes: Sequence[str]) -> Html:
 
 
 def _mosaic(cells: Sequence[CellItem], title: Html) -> Html:
-    """Two by two cells, or one where there are fewer than four."""
-    shown = _spread(cells, MOSAIC) if len(cells) >= MOSAIC else cells[:1]
+    """A picture of two by two cells, or of one cell if there are fewer than four."""
+    shown = _evenly_spaced(cells, MOSAIC) if len(cells) >= MOSAIC else cells[:1]
     pictures = element("div", *map(_picture, shown), class_="mosaic" if len(shown) > 1 else "single")
     return element("figure", pictures, element("figcaption", title))
 
 
 def gallery(cells: Sequence[CellItem], classes: Sequence[str], confusion: Confusion) -> Html:
-    """A few correctly read cells of each pattern, then the errors, most frequent pair of patterns first.
+    """Some correctly classified cells of each pattern, then the errors, starting with the most frequent confusion.
 
     Args:
-        cells: in any order.
+        cells: cells in any order.
         classes: pattern names in class order; every name of `cells` must be among them.
-        confusion: counts of all cells measured [K, K], rows are the truth; empty: unknown.
+        confusion: counts over all evaluated cells, [K, K], rows are the truth; empty: unknown.
     """
     if not cells:
         return Html("")
@@ -108,9 +108,11 @@ def gallery(cells: Sequence[CellItem], classes: Sequence[str], confusion: Confus
 
 
 def _strips(cells: Sequence[CellItem], classes: Sequence[str]) -> Html:
-    """One row of cells for each pattern of which any was read correctly."""
-    right = [(index, _spread(_right(cells, name), RIGHT_SHOWN)) for index, name in enumerate(classes)]
-    rows = [_row_of_cells(pattern_label(index, classes[index]), shown) for index, shown in right if shown]
+    """One row of cells for each pattern with correctly classified cells."""
+    correct = [
+        (index, _evenly_spaced(_correct_cells(cells, name), NUM_CORRECT_SHOWN)) for index, name in enumerate(classes)
+    ]
+    rows = [_row_of_cells(pattern_label(index, classes[index]), shown) for index, shown in correct if shown]
     if not rows:
         return Html("")
     heading = element("h3", "Cells read correctly ", element("small", "a few of each pattern"))
@@ -157,7 +159,7 @@ def _row_of_cells(title: Html, cells: Sequence[CellItem]) -> Html:
 
 
 def _pair_totals(classes: Sequence[str], confusion: Confusion) -> dict[tuple[int, int], float]:
-    """Errors by (truth, read) among all cells measured, pairs without any left out."""
+    """Number of errors by (truth, prediction) among all evaluated cells, without pairs that have no errors."""
     size = min(len(classes), len(confusion))
     return {
         (truth, read): confusion[truth][read]
@@ -170,41 +172,41 @@ def _pair_totals(classes: Sequence[str], confusion: Confusion) -> dict[tuple[int
 def _pairs(
     cells: Iterable[CellItem], classes: Sequence[str], totals: dict[tuple[int, int], float]
 ) -> dict[tuple[int, int], list[CellItem]]:
-    """Wrongly read cells by (truth, read): the pair with most errors first, the surest error of a pair first."""
+    """Misclassified cells by (truth, prediction), most frequent pair first, most confident error of a pair first."""
     order = {name: index for index, name in enumerate(classes)}
     groups = collections.defaultdict(list)
-    for cell in sorted((cell for cell in cells if cell.wrong), key=lambda cell: (-_sureness(cell), _key(cell))):
+    for cell in sorted((cell for cell in cells if cell.wrong), key=lambda cell: (-_confidence(cell), _key(cell))):
         groups[order[cell.truth], order[cell.prediction]].append(cell)
     return dict(sorted(groups.items(), key=lambda pair: (-max(totals.get(pair[0], 0), len(pair[1])), pair[0])))
 
 
-def _right(cells: Iterable[CellItem], pattern: str) -> list[CellItem]:
+def _correct_cells(cells: Iterable[CellItem], pattern: str) -> list[CellItem]:
     return sorted((cell for cell in cells if cell.truth == pattern and not cell.wrong), key=_key)
 
 
-def _spread(cells: Sequence[CellItem], number: int) -> list[CellItem]:
-    """Up to `number` cells, evenly over the sequence, hence over the specimens that it is sorted by."""
-    chosen = np.linspace(0, len(cells) - 1, min(number, len(cells))).round().astype(int)
-    return [cells[i] for i in chosen]
+def _evenly_spaced(cells: Sequence[CellItem], number: int) -> list[CellItem]:
+    """Up to `number` cells at equal intervals of the sequence, which covers the specimens, as it is sorted by them."""
+    indices = np.linspace(0, len(cells) - 1, min(number, len(cells))).round().astype(int)
+    return [cells[i] for i in indices]
 
 
 def _key(cell: CellItem) -> tuple[str, str]:
     return cell.specimen_id, cell.identifier
 
 
-def _sureness(cell: CellItem) -> float:
+def _confidence(cell: CellItem) -> float:
     return cell.probability if is_number(cell.probability) else -1.0
 
 
 def _picture(cell: CellItem) -> Html:
     shown = shrink(cell.image)
     height, width = shown.shape
-    words = _words(cell)
+    description = _describe(cell)
     source = overlays.png(overlays.stretch_contrast(shown))
-    return element("img", src=source, alt=words, title=words, width=width, height=height)
+    return element("img", src=source, alt=description, title=description, width=width, height=height)
 
 
-def _words(cell: CellItem) -> str:
+def _describe(cell: CellItem) -> str:
     specimen = f" of specimen {cell.specimen_id}" if cell.specimen_id else ""
     intensity = f", {cell.intensity}" if cell.intensity not in ("", "unknown") else ""
     return (
@@ -223,13 +225,13 @@ def _probability(cell: CellItem) -> str:
 
 
 def shrink(image: np.ndarray) -> np.ndarray:
-    """A cell at the size at which it is embedded: area average to `MAX_SIDE`, smaller ones as they are.
+    """Shrink a cell to at most `MAX_SIDE` by area averaging; smaller cells are returned unchanged.
 
     Args:
         image: uint8 [height, width].
 
     Returns:
-        uint8 [height', width'] of the same shape but for rounding, neither side longer than `MAX_SIDE`.
+        uint8 [height', width'] with the same aspect ratio except for rounding, neither side longer than `MAX_SIDE`.
     """
     scale = MAX_SIDE / max(image.shape)
     if scale >= 1:

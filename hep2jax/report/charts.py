@@ -1,4 +1,4 @@
-"""The curves of a run as inline SVG, drawn with the page's own colours so that light and dark both work."""
+"""Draws the curves of a run as inline SVG, in the colours of the page so that they work in light and dark mode."""
 
 import dataclasses
 import math
@@ -12,22 +12,23 @@ WIDTH, HEIGHT = 350, 180
 LEFT, RIGHT, TOP, BOTTOM = 40, 10, 8, 30
 MAX_POINTS = 300
 MAX_SERIES = 6
-FIGURES = ("mca", "map", "dice", "aca", "seg", "ja")
-"""Last words of the names drawn among the figures of a held-out split, most telling first."""
+METRICS = ("mca", "map", "dice", "aca", "seg", "ja")
+"""Metrics of a held-out split that are drawn, as the last words of their names, most informative first."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Series:
-    """One line of a chart: a name and points in the order of the steps."""
+    """One line of a chart: a label and points (step, value) in the order of the steps."""
 
     label: str
     points: list[tuple[float, float]]
     not_finite: int = 0
+    """Number of values that were NaN or infinite."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Axis:
-    """A range of values laid on a range of SVG units, with ticks at round values."""
+    """A mapping from a range of values to a range of SVG units, with ticks at round values."""
 
     low: float
     high: float
@@ -36,18 +37,18 @@ class Axis:
     ticks: list[float]
 
     def __call__(self, value: float) -> float:
-        """SVG coordinate of a value."""
+        """The SVG coordinate of a value."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
 
 def curves(history: History, unit: str = "image") -> Html:
-    """All charts that the history has points for, in a grid; empty if there is none.
+    """All charts that the history has points for, in a grid; empty if there are none.
 
     Args:
-        history: of the run.
-        unit: what a training example is called, `image` or `cell`.
+        history: history of the run.
+        unit: word for a training example, `image` or `cell`.
     """
-    title, held_out = _held_out_figures(history)
+    title, held_out = _held_out_metrics(history)
     charts = [
         _chart("Loss", _named(history, "loss")),
         _chart(title, held_out, top=1.0),
@@ -65,30 +66,30 @@ def _named(history: History, name: str) -> list[Series]:
     return [_series(history, key, label=key[0]) for key in keys if key[1] == name]
 
 
-def _held_out_figures(history: History) -> tuple[str, list[Series]]:
-    """Title and lines of the chart of what was measured on specimens that were not trained on."""
+def _held_out_metrics(history: History) -> tuple[str, list[Series]]:
+    """Title and lines of the chart of the metrics on held-out splits."""
     ranked = []
     for split, name in history.series:
-        last_word = _words(name)[-1].lower()
-        if split != "train" and last_word in FIGURES:
-            ranked.append((FIGURES.index(last_word), split, name))
+        last_word = _split_words(name)[-1].lower()
+        if split != "train" and last_word in METRICS:
+            ranked.append((METRICS.index(last_word), split, name))
     chosen = sorted(ranked)[:MAX_SERIES]
     splits = {split for _, split, _ in chosen}
     if len(splits) == 1:
-        title, labels = f"Figures on {splits.pop()}", [_label(name) for _, _, name in chosen]
+        title, labels = f"Metrics on {splits.pop()}", [_label(name) for _, _, name in chosen]
     else:
-        title, labels = "Figures on held-out data", [f"{split}, {_label(name)}" for _, split, name in chosen]
+        title, labels = "Metrics on held-out data", [f"{split}, {_label(name)}" for _, split, name in chosen]
     keys = [(split, name) for _, split, name in chosen]
     return title, [_series(history, key, label) for key, label in zip(keys, labels, strict=True)]
 
 
-def _words(name: str) -> list[str]:
+def _split_words(name: str) -> list[str]:
     return re.split(r"[._/]", name)
 
 
 def _label(name: str) -> str:
     """`specimen_mca` → `specimen MCA`."""
-    return " ".join(word.upper() if word in ("aca", "mca") else word for word in _words(name))
+    return " ".join(word.upper() if word in ("aca", "mca") else word for word in _split_words(name))
 
 
 def _series(history: History, key: tuple[str, str], label: str) -> Series:
@@ -97,7 +98,7 @@ def _series(history: History, key: tuple[str, str], label: str) -> Series:
 
 
 def thin(points: Sequence[tuple[float, float]], limit: int = MAX_POINTS) -> list[tuple[float, float]]:
-    """At most `limit` points: neighbours are averaged in groups of equal size, (step, value) alike."""
+    """At most `limit` points: consecutive points are averaged in groups of equal size, both steps and values."""
     size = math.ceil(len(points) / limit)
     if size <= 1:
         return list(points)
@@ -105,17 +106,17 @@ def thin(points: Sequence[tuple[float, float]], limit: int = MAX_POINTS) -> list
     return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups]
 
 
-def nice_ticks(low: float, high: float, at_most: int = 5) -> list[float]:
-    """Round values (1, 2 or 5 times a power of ten) from `low` down to `high` up, covering both."""
-    rough = (high - low) / (at_most - 1)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
+def nice_ticks(low: float, high: float, max_ticks: int = 5) -> list[float]:
+    """Multiples of a round step (1, 2 or 5 times a power of ten) that cover the range from `low` to `high`."""
+    min_step = (high - low) / (max_ticks - 1)
+    power = 10.0 ** math.floor(math.log10(min_step))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= min_step * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(index * step, 12) for index in range(first, last + 1)]
 
 
 def short(value: float) -> str:
-    """A tick label: three digits, thousands as k, millions as M."""
+    """A tick label with three significant digits, thousands as k, millions as M."""
     for unit, letter in ((1e6, "M"), (1e3, "k")):
         if abs(value) >= unit:
             return f"{value / unit:.3g}{letter}"
@@ -123,7 +124,7 @@ def short(value: float) -> str:
 
 
 def _chart(title: str, series: list[Series], top: float | None = None) -> Html:
-    """One chart; empty where no line has two points and nothing went wrong either."""
+    """One chart; empty if no line has two points and all values are finite."""
     if not any(len(line.points) > 1 or line.not_finite for line in series):
         return Html("")
     drawn = [line for line in series if line.points]
@@ -160,9 +161,9 @@ def _drawing(title: str, series: list[Series], x: Axis, y: Axis) -> Html:
 
 
 def _y_tick(axis: Axis, tick: float) -> Html:
-    at = f"{axis(tick):.1f}"
-    rule = element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at, class_="rule")
-    return join([rule, _text(short(tick), x=LEFT - 6, y=at, dy="0.32em", text_anchor="end")])
+    y = f"{axis(tick):.1f}"
+    rule = element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="rule")
+    return join([rule, _text(short(tick), x=LEFT - 6, y=y, dy="0.32em", text_anchor="end")])
 
 
 def _x_tick(axis: Axis, tick: float) -> Html:
@@ -174,12 +175,12 @@ def _text(text: str, **attributes: object) -> Html:
 
 
 def _line(index: int, line: Series, x: Axis, y: Axis) -> Html:
-    places = [(f"{x(step):.1f}", f"{y(value):.1f}") for step, value in line.points]
-    if len(places) == 1:
-        return element("circle", cx=places[0][0], cy=places[0][1], r=3, class_=f"dot line-{index}")
+    coordinates = [(f"{x(step):.1f}", f"{y(value):.1f}") for step, value in line.points]
+    if len(coordinates) == 1:
+        return element("circle", cx=coordinates[0][0], cy=coordinates[0][1], r=3, class_=f"dot line-{index}")
     return element(
         "polyline",
-        points=" ".join(f"{px},{py}" for px, py in places),
+        points=" ".join(f"{px},{py}" for px, py in coordinates),
         class_=f"line-{index}",
         data_steps=" ".join(f"{step:.0f}" for step, _ in line.points),
         data_values=" ".join(f"{value:.4g}" for _, value in line.points),

@@ -1,78 +1,80 @@
-"""How patterns were read, of specimens, images or cells: confusion matrix and figures of each pattern."""
+"""Classification of specimens, images or cells: the confusion matrix and the metrics of each pattern."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from hep2jax.report.markup import Html, count, element, format_value, interval, percent, table
 from hep2jax.report.panels import bar
-from hep2jax.report.terms import coded_label, consensus, name_of, pattern_name
+from hep2jax.report.terms import coded_label, consensus, metric_name, pattern_name
 
 _Label = Callable[[int, str], Html]
 _RATES = (
     (
         "average_precision",
         "AP",
-        "Average precision: precision over the thresholds at which one of the pattern is found",
+        "Average precision: mean precision over the thresholds at which an example of the pattern is found",
     ),
     ("f1", "F1", "Harmonic mean of recall and precision"),
-    ("recall", "recall", "Of those of the pattern, the share that was read as it"),
-    ("precision", "precision", "Of those read as the pattern, the share that is of it"),
+    ("recall", "recall", "The share of the examples of this pattern that was read as it"),
+    ("precision", "precision", "The share of the examples read as this pattern that has it"),
 )
-"""Rates of a pattern: key, word and what it says; the first two where an example may have several patterns."""
+"""Rates of a pattern: key, name and definition. The first two are for tasks with several patterns per example."""
 
 
 def classification(
     title: str,
     unit: str,
-    figures: dict[str, Any],
+    metrics: dict[str, Any],
     classes: Sequence[str],
     label: _Label = coded_label,
 ) -> Html:
-    """Panel with confusion matrix and table for each pattern; empty where neither was measured.
+    """Panel with the confusion matrix and a table of the patterns; empty if there are no such metrics.
 
     Args:
         title: heading.
-        unit: what is counted, `specimen`, `image` or `cell`.
-        figures: `confusion`, `per_class`, `aca`, `mca` and what goes with them; any may be absent.
-        classes: pattern names in class order, where `figures` does not name its own.
-        label: what a row is called, of index and name of its class.
+        unit: what is counted: `specimen`, `image` or `cell`.
+        metrics: `confusion`, `per_class`, `aca`, `mca`, and their intervals and notes; any may be absent.
+        classes: pattern names in class order, used if `metrics` has no `classes`.
+        label: makes the label of a row from the index and the name of its class.
     """
-    confusion, per_class = figures.get("confusion") or [], figures.get("per_class") or {}
-    classes = _named(figures.get("classes") or classes, len(confusion))
+    confusion, per_class = metrics.get("confusion") or [], metrics.get("per_class") or {}
+    classes = _complete_names(metrics.get("classes") or classes, len(confusion))
     parts = []
     if confusion:
         parts.append(_matrix(confusion, classes, unit, label))
     if per_class:
         parts.append(_per_class_table(per_class, classes, unit, label))
-    summary = " · ".join(_summarised(figures, key) for key in ("mca", "aca", "mAP") if key in figures)
+    summary = " · ".join(_summarise(metrics, key) for key in ("mca", "aca", "mAP") if key in metrics)
     if not (parts or summary):
         return Html("")
     heading = element("h3", title, " ", element("small", summary))
-    return element("section", heading, *parts, _notes(figures, unit), class_="panel")
+    return element("section", heading, *parts, _notes(metrics, unit), class_="panel")
 
 
-def _named(classes: Sequence[str], number: int) -> list[str]:
-    """A name for every row of the matrix, even where the names are missing."""
+def _complete_names(classes: Sequence[str], number: int) -> list[str]:
+    """A name for every row of the matrix, with substitutes for missing names."""
     return [*classes, *(f"class {index}" for index in range(len(classes), number))]
 
 
-def _summarised(figures: dict[str, Any], key: str) -> str:
-    bounds = interval(figures.get(f"{key}_ci95"))
-    return f"{name_of(key)} {format_value(figures[key])}" + (f" ({bounds})" if bounds else "")
+def _summarise(metrics: dict[str, Any], key: str) -> str:
+    bounds = interval(metrics.get(f"{key}_ci95"))
+    return f"{metric_name(key)} {format_value(metrics[key])}" + (f" ({bounds})" if bounds else "")
 
 
-def _notes(figures: dict[str, Any], unit: str) -> Html | None:
-    undecided, method, threshold = (figures.get(key) for key in ("num_undecided", "ci_method", "threshold"))
+def _notes(metrics: dict[str, Any], unit: str) -> Html | None:
+    undecided, method, threshold = (metrics.get(key) for key in ("num_undecided", "ci_method", "threshold"))
     notes = [f"Intervals: {method}."] if method else []
     if threshold:
-        notes.append(f"F1, recall and precision: an image is said to have the patterns of probability ≥ {threshold:g}.")
+        notes.append(
+            f"F1, recall and precision: an image counts as having the patterns with probability ≥ {threshold:g}."
+        )
     if undecided:
-        notes.append(f"{count(undecided, unit)} without a decision: wrong, and in no column of the matrix.")
+        notes.append(f"{count(undecided, unit)} without a decision: counted as wrong, and not in the matrix.")
     return element("p", " ".join(notes), class_="muted note") if notes else None
 
 
 def _matrix(confusion: Sequence[Sequence[float]], classes: Sequence[str], unit: str, label: _Label) -> Html:
-    """Rows are the truth; a cell is shaded by its share of its row, errors in another hue than hits."""
+    """The confusion matrix: rows are the truth; the shade of a cell is its share of the row, its hue marks errors."""
     header = [
         element("span", "truth ↓\u2002read as →", class_="corner"),
         *(element("span", pattern_name(name), class_="upright", title=consensus(name)) for name in [*classes, "all"]),
@@ -113,5 +115,5 @@ def _per_class_table(per_class: dict[str, dict[str, Any]], classes: Sequence[str
     return table(header, rows, class_="figures")
 
 
-def _per_class_cells(figures: dict[str, Any], keys: Sequence[str]) -> list[Any]:
-    return [*(bar(figures.get(key)) for key in keys), format_value(figures.get("support"))]
+def _per_class_cells(metrics: dict[str, Any], keys: Sequence[str]) -> list[Any]:
+    return [*(bar(metrics.get(key)) for key in keys), format_value(metrics.get("support"))]

@@ -1,6 +1,6 @@
-"""The specimens themselves: image, truth, prediction and errors of every field, worst first.
+"""Pictures of the specimens: image, truth, prediction and errors of every field, worst first.
 
-A field's grey image and its two overlays are embedded once; every other drawing of it refers to them.
+The grey image of a field and its two overlays are embedded once; other drawings of the field refer to them.
 """
 
 import collections
@@ -14,56 +14,56 @@ from hep2jax.report.palette import FALSE_NEGATIVE, FALSE_POSITIVE, WRONG_PATTERN
 from hep2jax.report.terms import pattern_name, swatch
 
 ATLAS_CROP = 0.62
-"""Side of the square shown of a field in the atlas strip, as a share of the field's shorter side."""
+"""Side of the square crop of a field in the atlas strip, as a share of the shorter side of the field."""
 
 
 class FieldPictures:
     """Draws fields, grouped by specimen (see `layout.Pictures`)."""
 
     def prepare(self, items: Mapping[str, Sequence[GalleryItem]]) -> dict[str, list[list[Display]]]:
-        """Fields shrunk for the page; the width depends on how many the page has in all."""
+        """Shrink the fields for the page; their width depends on the number of fields on the page."""
         width = display_width(sum(map(len, items.values())))
         return {split: prepare(f"split{i}", shown, width) for i, (split, shown) in enumerate(items.items())}
 
     def names(self, prepared: Sequence[Sequence[Display]]) -> list[str]:
-        """The patterns in the order in which the fields' votes name them."""
+        """The patterns in the order of their first appearance in the votes of the fields."""
         return list(dict.fromkeys(name for fields in prepared for field in fields for name in field.item.votes))
 
     def atlas(self, prepared: Sequence[Sequence[Display]], classes: Sequence[str]) -> Html:
-        """A field of each pattern."""
+        """A strip with one field of each pattern."""
         return atlas(prepared, classes)
 
     def gallery(
         self, prepared: Sequence[Sequence[Display]], classes: Sequence[str], section: Mapping[str, Any]
     ) -> Html:
-        """Every specimen that is shown."""
+        """All specimens that are shown."""
         return gallery(prepared, classes, section.get("num_specimens"))
 
 
 def display_width(num_fields: int) -> int:
-    """Width in pixels at which fields are embedded, so that a page of many stays under about 8 MB."""
+    """Width of embedded fields in pixels; with many fields it is smaller, to keep the page below about 8 MB."""
     return 480 if num_fields <= 64 else 320 if num_fields <= 160 else 208
 
 
 def prepare(name: str, items: Sequence[GalleryItem], width: int) -> list[list[Display]]:
-    """Fields shrunk for the page, grouped by specimen; wrong specimens first, then by their lowest Dice.
+    """Shrink fields for the page and group them by specimen: misclassified ones first, then by their lowest Dice.
 
     Args:
-        name: of the split, part of the element ids: letters, digits and hyphens.
+        name: name of the split in element ids: letters, digits and hyphens.
         items: fields in any order.
-        width: of the embedded images in pixels.
+        width: width of the embedded images in pixels.
     """
     specimens = collections.defaultdict(list)
     for item in sorted(items, key=lambda item: (_dice(item), item.field)):
         specimens[item.specimen_id].append(item)
-    groups = sorted(specimens.values(), key=_badness)
+    groups = sorted(specimens.values(), key=_worst_first)
     return [
         [overlays.display(item, width, f"{name}-{row}-{column}") for column, item in enumerate(group)]
         for row, group in enumerate(groups)
     ]
 
 
-def _badness(fields: Sequence[GalleryItem]) -> tuple[bool, float, str]:
+def _worst_first(fields: Sequence[GalleryItem]) -> tuple[bool, float, str]:
     return not _any_wrong(fields), _dice(fields[0]), fields[0].specimen_id
 
 
@@ -72,17 +72,17 @@ def _any_wrong(fields: Sequence[GalleryItem]) -> bool:
 
 
 def _dice(item: GalleryItem) -> float:
-    """Dice for sorting: fields without one come last."""
+    """Dice as a sort key: fields without Dice come last."""
     return float(item.dice) if item.dice is not None and is_number(float(item.dice)) else 2.0
 
 
 def gallery(specimens: Sequence[Sequence[Display]], classes: Sequence[str], num_measured: int | None = None) -> Html:
-    """Legend, filter and one card for each specimen; empty where there is none.
+    """Legend, filter and one card for each specimen; empty if there are none.
 
     Args:
-        specimens: from `prepare`.
+        specimens: specimens from `prepare`.
         classes: pattern names in class order.
-        num_measured: how many specimens there are; None: not known.
+        num_measured: number of evaluated specimens; None: unknown.
     """
     if not specimens:
         return Html("")
@@ -98,7 +98,7 @@ def gallery(specimens: Sequence[Sequence[Display]], classes: Sequence[str], num_
 
 
 def _summary(num_shown: int, num_measured: int | None, num_wrong: int) -> str:
-    """How many are shown, of how many where these are more."""
+    """The number of specimens shown, and the total number if it is larger."""
     total = max(num_measured or 0, num_shown)
     number = f"{num_shown} of {count(total, 'specimen')}" if total > num_shown else count(total, "specimen")
     wrong = f"{num_wrong} of them read wrongly" if num_wrong else "all of them read correctly"
@@ -129,7 +129,7 @@ def _entry(mark: Html, text: str) -> Html:
 
 
 def _controls(specimens: Sequence[Sequence[Display]]) -> Html:
-    """Filters; hidden until the script that works them runs."""
+    """Filters; they are hidden until the script of the page runs."""
     patterns = sorted({fields[0].item.truth for fields in specimens})
     options = [element("option", pattern_name(name), value=name) for name in patterns]
     return element(
@@ -187,7 +187,7 @@ def _panel(field: Display, title: str, *layers: Html) -> Html:
 
 
 def _votes(item: GalleryItem, classes: Sequence[str]) -> Html:
-    """Shares of the foreground pixels as one bar, the largest three in words."""
+    """Shares of the foreground pixels as one bar, and the three largest as text."""
     order = {name: index for index, name in enumerate(classes)}
     shares = {name: float(share) for name, share in item.votes.items() if is_number(float(share))}
     parts = [
@@ -196,21 +196,21 @@ def _votes(item: GalleryItem, classes: Sequence[str]) -> Html:
         if name in order and share > 0
     ]
     largest = sorted(shares.items(), key=lambda vote: -vote[1])[:3]
-    words = ", ".join(f"{pattern_name(name)} {percent(share)}" for name, share in largest if share >= 0.005)
-    return join([element("span", *parts, class_="vote-bar"), element("span", words or "no foreground")])
+    text = ", ".join(f"{pattern_name(name)} {percent(share)}" for name, share in largest if share >= 0.005)
+    return join([element("span", *parts, class_="vote-bar"), element("span", text or "no foreground")])
 
 
 def atlas(specimens: Sequence[Sequence[Display]], classes: Sequence[str]) -> Html:
-    """A strip with one field for each pattern, that of median Dice, coloured by what was read from it."""
+    """A strip with the field of median Dice for each pattern, coloured by its prediction."""
     pictures = []
     for index, pattern in enumerate(classes):
         fields = [field for group in specimens for field in group if field.item.truth == pattern]
         if fields:
-            middle = sorted(fields, key=lambda field: _dice(field.item))[len(fields) // 2]
-            pictures.append(_atlas_picture(middle, index))
+            median_field = sorted(fields, key=lambda field: _dice(field.item))[len(fields) // 2]
+            pictures.append(_atlas_picture(median_field, index))
     if len(pictures) < 2:
         return Html("")
-    caption = "For each pattern the field of median Dice, coloured by what the network read."
+    caption = "For each pattern, the field of median Dice, coloured by the predicted pattern."
     return element("div", element("div", *pictures, class_="atlas"), element("p", caption, class_="muted"))
 
 

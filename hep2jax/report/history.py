@@ -1,4 +1,4 @@
-"""Reads `metrics.jsonl`, what a run wrote while it went: one object per line."""
+"""Reads `metrics.jsonl`, the log of a run with one JSON object per line."""
 
 import dataclasses
 import json
@@ -11,21 +11,21 @@ from hep2jax.report.markup import is_number
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class History:
-    """The curves of a run and how it ended."""
+    """The curves of a run, its last step and the digest of its parameters."""
 
     series: dict[tuple[str, str], dict[int, float]]
-    """(split, name) → step → value, finite values only; names of nested objects are joined by a dot."""
+    """(split, name) → step → value, finite values only; the names of nested keys are joined by dots."""
     not_finite: dict[tuple[str, str], list[int]]
-    """(split, name) → the steps whose value was NaN or infinite."""
+    """(split, name) → the steps with a value that was NaN or infinite."""
     last_step: int | None
     params_digest: str | None
 
 
 def read_history(path: pathlib.Path) -> History:
-    """Read the file, or an empty history if there is none.
+    """Read the file; without a file, the history is empty.
 
-    A line that is not a JSON object is skipped: a killed run leaves its last one cut. Where a step occurs twice (a run
-    that was continued repeats the steps after its checkpoint) the later line counts.
+    Lines that are not JSON objects are skipped, because the last line of a killed run may be incomplete. If a step
+    occurs twice, the later line counts: a resumed run repeats the steps after its checkpoint.
     """
     series: dict[tuple[str, str], dict[int, float]] = {}
     not_finite: dict[tuple[str, str], list[int]] = {}

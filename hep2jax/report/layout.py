@@ -1,4 +1,4 @@
-"""What the report shows of a kind of reading; each task says it of itself."""
+"""Describes the parts of the report for a kind of task; each task provides its own layout."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -9,12 +9,12 @@ from hep2jax.report.markup import Html
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KeyMetrics:
-    """Metrics at the head of a split, one tile each."""
+    """Metrics at the top of a split, one tile each."""
 
     prefix: str
-    """In front of the name of the metric, such as `Specimens, `."""
+    """Text before the name of the metric, such as `Specimens, `."""
     section: str | None = None
-    """Section of the split that holds them; None: its top."""
+    """Section of the split's metrics that contains them; None: the top level."""
     names: Sequence[str]
 
 
@@ -24,22 +24,22 @@ class Classification:
 
     title: str
     unit: str
-    """What is counted, in the singular."""
+    """Word for what is counted, in the singular."""
     section: str | None = None
-    """As in `KeyMetrics`."""
+    """See `KeyMetrics.section`."""
     of_patterns: bool = True
-    """False: the classes are no patterns, so that they carry no pattern's colour."""
+    """False: the classes are not patterns and are shown without the colours of patterns."""
 
 
 class Pictures(Protocol):
     """Draws the examples of a split."""
 
     def prepare(self, items: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-        """What is drawn of each split."""
+        """Prepare the examples of each split for drawing."""
         ...
 
     def names(self, prepared: Any) -> list[str]:
-        """The patterns that occur."""
+        """The patterns that occur in the prepared examples."""
         ...
 
     def atlas(self, prepared: Any, classes: Sequence[str]) -> Html:
@@ -47,16 +47,16 @@ class Pictures(Protocol):
         ...
 
     def gallery(self, prepared: Any, classes: Sequence[str], section: Mapping[str, Any]) -> Html:
-        """The examples, with what is measured of the split at hand."""
+        """The examples; `section` contains the metrics of the split."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The chapter of a split."""
+    """The parts of the chapter of a split."""
 
     unit: str
-    """What an example is, in the singular."""
+    """Word for an example, in the singular."""
     key_metrics: Sequence[KeyMetrics]
     classifications: Sequence[Classification]
     pictures: Pictures

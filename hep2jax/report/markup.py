@@ -1,6 +1,6 @@
-"""HTML made of small pieces: text is escaped unless it is already `Html`, so nothing has to be remembered.
+"""Builds HTML from elements. Text that is not yet `Html` is escaped automatically.
 
-Also the one place that says how a figure, an interval and a missing value look.
+This module also defines the format of numbers, intervals and missing values.
 """
 
 import html
@@ -14,25 +14,25 @@ _WITHOUT_END_TAG = frozenset({"br", "img", "input", "meta"})
 
 
 class Html(str):
-    """A string that is markup already: `element` puts it in as it stands."""
+    """A string that is already markup: `element` inserts it without escaping."""
 
 
 def escape(value: Any) -> Html:
-    """`value` as text inside an element or an attribute; `Html` passes unchanged, None is empty."""
+    """`value` as text of an element or an attribute; `Html` is returned unchanged, None becomes an empty string."""
     if isinstance(value, Html):
         return value
     return Html("" if value is None else html.escape(str(value)))
 
 
 def join(parts: Iterable[Any]) -> Html:
-    """The parts one after the other, each escaped unless it is `Html`."""
+    """Concatenate the parts; each is escaped unless it is `Html`."""
     return Html("".join(escape(part) for part in parts))
 
 
 def element(tag: str, /, *children: Any, **attributes: Any) -> Html:
-    """One element. A trailing underscore of an attribute is dropped, others become hyphens.
+    """Make one element. A trailing underscore of an attribute name is removed, other underscores become hyphens.
 
-    Attributes that are None or False are left out; True gives the bare name.
+    Attributes with the value None or False are left out; True gives an attribute without a value.
     """
     text = "".join(_attribute(key, value) for key, value in attributes.items())
     if tag in _WITHOUT_END_TAG:
@@ -48,7 +48,7 @@ def _attribute(key: str, value: Any) -> str:
 
 
 def table(header: Sequence[Any], rows: Iterable[Sequence[Any]], **attributes: Any) -> Html:
-    """A table in a box that scrolls sideways on a narrow screen; first cell of a row is its header."""
+    """A table that scrolls horizontally on a narrow screen; the first cell of each row is its header."""
     head = element("thead", element("tr", *(element("th", cell, scope="col") for cell in header)))
     body = element("tbody", *(_row(cells) for cells in rows))
     return element("div", element("table", head, body, **attributes), class_="scroll")
@@ -65,7 +65,7 @@ def is_number(value: Any) -> bool:
 
 
 def format_value(value: Any, digits: int = 3) -> str:
-    """A figure with `digits` decimals, integers as they are, a dash for what is absent or not finite."""
+    """A number with `digits` decimals, an integer in full, or a dash for a missing or non-finite value."""
     if not is_number(value):
         return MISSING
     if isinstance(value, numbers.Integral):
@@ -74,12 +74,12 @@ def format_value(value: Any, digits: int = 3) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in [0, 1] as a percentage without decimals."""
+    """Format a share in [0, 1] as a percentage without decimals."""
     return f"{100 * share:.0f}\u202f%"
 
 
 def interval(bounds: Any) -> str:
-    """`[low, high]` with three decimals, empty if a bound is absent or not finite."""
+    """Format `[low, high]` with three decimals; empty if a bound is missing or not finite."""
     if not is_interval(bounds):
         return ""
     return f"{bounds[0]:.3f}\u2009–\u2009{bounds[1]:.3f}"

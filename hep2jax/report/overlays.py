@@ -1,4 +1,4 @@
-"""A field at the size at which the page shows it: contrast, annotation, prediction and errors as drawing layers."""
+"""Prepares fields for the page: images with stretched contrast, and layers with annotation, prediction and errors."""
 
 import base64
 import dataclasses
@@ -18,7 +18,7 @@ JPEG_QUALITY = 80
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GalleryItem:
-    """One field (image) of one specimen with its annotation and what was read from it."""
+    """One field (image) of a specimen with its annotation and prediction."""
 
     specimen_id: str
     field: int
@@ -26,15 +26,15 @@ class GalleryItem:
     truth: str
     """Annotated pattern of the specimen."""
     prediction: str
-    """Pattern that was read."""
+    """Predicted pattern."""
     intensity: str
     """`positive` or `intermediate`."""
     dice: float | None
-    """Foreground Dice of this field, None where it is not defined."""
+    """Foreground Dice of this field; None if it is undefined."""
     votes: dict[str, float]
     """Pattern → share of the predicted foreground pixels."""
     image: np.ndarray
-    """uint8 [height, width], grey, native resolution."""
+    """Grey image at native resolution, uint8 [height, width]."""
     truth_classes: np.ndarray
     """uint8 [height, width]: 0 background, 1+i pattern i, 255 void."""
     predicted_classes: np.ndarray
@@ -42,13 +42,13 @@ class GalleryItem:
 
     @property
     def wrong(self) -> bool:
-        """Whether another pattern was read than the annotated one."""
+        """Whether the prediction differs from the annotation."""
         return self.truth != self.prediction
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Display:
-    """A field shrunk for the page and the prefix of its element ids."""
+    """A field that was shrunk for the page, with the prefix of its element ids."""
 
     item: GalleryItem
     key: str
@@ -64,16 +64,16 @@ class Display:
 
 
 def display(item: GalleryItem, width: int, key: str) -> Display:
-    """Shrink a field to at most `width` pixels across: area average for the image, nearest for classes.
+    """Shrink a field to at most `width` pixels: the image by area averaging, the classes by nearest neighbours.
 
     Args:
         item: the field.
-        width: of the result in pixels; narrower fields keep their size.
-        key: letters, digits and hyphens, unique on the page.
+        width: maximum width in pixels; narrower fields keep their size.
+        key: prefix of element ids: letters, digits and hyphens, unique on the page.
     """
-    height, native = item.image.shape
-    scale = min(1.0, width / native)
-    size = max(1, round(native * scale)), max(1, round(height * scale))
+    height, native_width = item.image.shape
+    scale = min(1.0, width / native_width)
+    size = max(1, round(native_width * scale)), max(1, round(height * scale))
     return Display(
         item=item,
         key=key,
@@ -84,13 +84,13 @@ def display(item: GalleryItem, width: int, key: str) -> Display:
 
 
 def stretch_contrast(image: np.ndarray) -> np.ndarray:
-    """Grey values between the 1st and 99.8th percentile spread over 0..255, with a mild gamma for dim cells.
+    """Stretch grey values from the 1st to the 99.8th percentile to 0..255, with a mild gamma to show dim cells.
 
     Args:
         image: uint8 [height, width].
 
     Returns:
-        uint8 of the same shape; an even image comes out black.
+        uint8 of the same shape; a constant image becomes black.
     """
     low, high = np.percentile(image, (1.0, 99.8))
     unit = np.clip((image.astype(np.float32) - low) / max(high - low, 1.0), 0.0, 1.0)
@@ -98,22 +98,22 @@ def stretch_contrast(image: np.ndarray) -> np.ndarray:
 
 
 def image_layer(field: Display) -> Html:
-    """The grey image, embedded; other drawings show it again through `reuse(field, "image")`."""
+    """The embedded grey image; other drawings refer to it by `reuse(field, "image")`."""
     return _embedded(field, "image", _jpeg(field.image))
 
 
 def prediction_layer(field: Display) -> Html:
-    """The predicted patterns in translucent colour, embedded."""
+    """The embedded layer of the predicted patterns in translucent colours."""
     return _embedded(field, "read", png(prediction_overlay(field.predicted)))
 
 
 def error_layer(field: Display) -> Html:
-    """The errors, embedded."""
+    """The embedded layer of the errors."""
     return _embedded(field, "errors", png(error_overlay(field.truth, field.predicted)))
 
 
 def reuse(field: Display, layer: str) -> Html:
-    """A layer that is embedded elsewhere on the page: `image`, `read` or `errors`."""
+    """A reference to a layer that is embedded elsewhere on the page: `image`, `read` or `errors`."""
     return element("use", href=f"#{field.key}-{layer}")
 
 
@@ -123,7 +123,7 @@ def _embedded(field: Display, layer: str, source: str) -> Html:
 
 
 def truth_contours(classes: np.ndarray) -> list[Html]:
-    """Outlines of the annotated regions as SVG paths, one for each class; void has the class `void`."""
+    """Outlines of the annotated regions as SVG paths, one for each class; void pixels have the CSS class `void`."""
     paths = []
     for value in np.unique(classes[classes > 0]).tolist():
         style = {"class_": "void"} if value == VOID else {"stroke": pattern_colour(value - 1)}
@@ -138,7 +138,7 @@ def _outline(mask: np.ndarray) -> str:
 
 
 def prediction_overlay(classes: np.ndarray) -> np.ndarray:
-    """Predicted classes as translucent colour with an opaque edge, uint8 BGRA [height, width, 4]."""
+    """Predicted classes in translucent colours with opaque outlines, uint8 BGRA [height, width, 4]."""
     overlay = np.zeros((*classes.shape, 4), np.uint8)
     for value in np.unique(classes[classes > 0]).tolist():
         overlay[classes == value] = (*bgr(pattern_colour(value - 1)), FILL_ALPHA)
@@ -148,16 +148,19 @@ def prediction_overlay(classes: np.ndarray) -> np.ndarray:
 
 
 def error_overlay(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Where truth and prediction differ, one colour for each kind of error, uint8 BGRA; void stays clear."""
-    measured = truth != VOID
+    """Differences of truth and prediction, one colour for each kind of error, uint8 BGRA [height, width, 4].
+
+    Void pixels stay transparent, because metrics do not count them.
+    """
+    valid = truth != VOID
     kinds = (
         (FALSE_POSITIVE, (truth == 0) & (predicted > 0)),
         (FALSE_NEGATIVE, (truth > 0) & (predicted == 0)),
         (WRONG_PATTERN, (truth > 0) & (predicted > 0) & (truth != predicted)),
     )
     overlay = np.zeros((*truth.shape, 4), np.uint8)
-    for colour, where in kinds:
-        overlay[where & measured] = (*bgr(colour), ERROR_ALPHA)
+    for colour, mask in kinds:
+        overlay[mask & valid] = (*bgr(colour), ERROR_ALPHA)
     return overlay
 
 
@@ -166,7 +169,7 @@ def _jpeg(image: np.ndarray) -> str:
 
 
 def png(image: np.ndarray) -> str:
-    """A picture, uint8 grey [height, width] or BGRA [height, width, 4], as a data URI."""
+    """Encode an image, uint8 grey [height, width] or BGRA [height, width, 4], as a PNG data URI."""
     return _data_uri(image, ".png", "image/png", (cv2.IMWRITE_PNG_COMPRESSION, 6))
 
 

@@ -1,4 +1,4 @@
-"""Puts the page together: headline, a chapter for each split, curves, configuration, environment and time."""
+"""Assembles the page: headline, a chapter for each split, curves, configuration, environment and times."""
 
 import importlib.resources
 import json
@@ -17,7 +17,7 @@ from hep2jax.report.overlays import GalleryItem
 from hep2jax.report.specimens import specimen_table
 
 Gallery = Sequence[GalleryItem] | Sequence[CellItem]
-"""What a split shows: whole fields or single cells."""
+"""The examples of a split: fields or single cells."""
 
 SPLIT_ORDER = ("test", "validation", "train")
 PROTOCOLS = {
@@ -40,7 +40,7 @@ def render(
     environment: dict[str, Any],
     timings: dict[str, Any],
 ) -> str:
-    """The page as one string; arguments as in `write_report`."""
+    """Return the page as a string; the arguments are those of `write_report`."""
     history = read_history(workdir / "metrics.jsonl")
     config = _read_config(workdir / "config.json")
     pictures = layout.pictures.prepare(items)
@@ -72,7 +72,7 @@ def _resource(name: str) -> str:
 
 
 def _read_config(path: pathlib.Path) -> dict[str, Any]:
-    """The run's configuration as it was written, so that a report of an older version can still be made."""
+    """Read the configuration without validation, so that runs of older versions can be reported."""
     try:
         values = json.loads(path.read_text())
     except (FileNotFoundError, json.JSONDecodeError):
@@ -84,19 +84,19 @@ def _rank(split: str) -> tuple[int, str]:
     return (SPLIT_ORDER.index(split) if split in SPLIT_ORDER else len(SPLIT_ORDER), split)
 
 
-def _headline(name: str, config: dict, figures_of_split: dict, history: History, date: str | None) -> Html:
+def _headline(name: str, config: dict, split_metrics: dict, history: History, date: str | None) -> Html:
     data, model = config.get("data", {}), config.get("model", {})
     facts = {
         "Data set": data.get("name"),
         "Network": _network(model),
-        "Protocol": _protocol(figures_of_split.get("protocol"), data),
-        "Specimens": _leakage(figures_of_split),
+        "Protocol": _protocol(split_metrics.get("protocol"), data),
+        "Specimens": _leakage(split_metrics),
         "Trained": None if history.last_step is None else count(history.last_step, "step"),
         "Parameters": element("code", history.params_digest) if history.params_digest else None,
         "Measured": date,
     }
-    known = [element("div", element("dt", key), element("dd", value)) for key, value in facts.items() if value]
-    return join([element("h1", name), element("dl", *known, class_="facts")])
+    entries = [element("div", element("dt", key), element("dd", value)) for key, value in facts.items() if value]
+    return join([element("h1", name), element("dl", *entries, class_="facts")])
 
 
 def _network(model: dict[str, Any]) -> str | None:
@@ -105,26 +105,26 @@ def _network(model: dict[str, Any]) -> str | None:
 
 
 def _protocol(protocol: str | None, data: dict[str, Any]) -> str | None:
-    """The protocol in words; one that is not ours to explain stands as it was written."""
+    """Description of the protocol; the name of an unknown protocol is returned unchanged."""
     protocol = protocol or data.get("protocol")
-    words = PROTOCOLS.get(str(protocol))
-    if words is None:
+    description = PROTOCOLS.get(str(protocol))
+    if description is None:
         return protocol
-    return words.format(num_folds=data.get("num_folds", MISSING), fold=data.get("fold", MISSING))
+    return description.format(num_folds=data.get("num_folds", MISSING), fold=data.get("fold", MISSING))
 
 
 def _leakage(section: dict[str, Any]) -> Html | None:
     if "specimen_leakage" not in section:
         return None
-    return element("span", _leakage_words(section), class_="badge bad" if section["specimen_leakage"] else "badge ok")
+    return element("span", _leakage_note(section), class_="badge bad" if section["specimen_leakage"] else "badge ok")
 
 
-def _leakage_words(section: dict[str, Any]) -> str:
+def _leakage_note(section: dict[str, Any]) -> str:
     return section.get("leakage_note") or (LEAK if section["specimen_leakage"] else NO_LEAK)
 
 
 def _summary(split: str, section: dict[str, Any], pictures: Any, layout: Layout) -> Html:
-    """The first split's key metrics and a picture of each pattern."""
+    """The key metrics of the first split and a picture of each pattern."""
     if not (section or pictures):
         return element("p", "Nothing was evaluated.", class_="muted")
     coverage = _coverage(section, layout.unit)
@@ -134,7 +134,7 @@ def _summary(split: str, section: dict[str, Any], pictures: Any, layout: Layout)
 
 
 def _classes(section: dict[str, Any], pictures: Any, layout: Layout) -> list[str]:
-    """Pattern names in class order, then those that only the pictures name."""
+    """Pattern names in class order, followed by names that only occur in the pictures."""
     named = [str(name) for name in section.get("classes") or ()]
     return list(dict.fromkeys([*named, *layout.pictures.names(pictures)]))
 
@@ -153,7 +153,7 @@ def _split(split: str, section: dict, pictures: Any, layout: Layout, config: dic
         ]
     )
     notes = [_coverage(section, layout.unit), _protocol(section.get("protocol"), config.get("data", {}))]
-    notes += [_leakage_words(section)] if section.get("specimen_leakage") else []
+    notes += [_leakage_note(section)] if section.get("specimen_leakage") else []
     notes += section.get("notes") or []
     return _section(title, body, " · ".join(note for note in notes if note))
 
@@ -166,12 +166,12 @@ def _classification(panel: Classification, section: dict[str, Any], classes: Seq
 
 
 def _plain_label(_: int, name: str) -> Html:
-    """Of a class that is no pattern, so that it carries no pattern's colour."""
+    """The label of a class that is not a pattern, without the colour of a pattern."""
     return element("span", name)
 
 
 def _coverage(section: dict[str, Any], unit: str) -> str:
-    """`48 images of 24 specimens`, as far as it is known."""
+    """The numbers of examples and specimens that are known, such as `48 images of 24 specimens`."""
     numbers = ((section.get("num_examples"), unit), (section.get("num_specimens"), "specimen"))
     return " of ".join(count(number, noun) for number, noun in numbers if number)
 

@@ -1,43 +1,43 @@
-"""Key figures and the figures of pixels and objects as HTML."""
+"""Tiles of key metrics, and panels with the metrics of pixels and objects, as HTML."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from hep2jax.report.layout import KeyMetrics
 from hep2jax.report.markup import Html, element, format_value, interval, is_interval, is_number, join, table
-from hep2jax.report.terms import coded_label, definition_of, name_of, term
+from hep2jax.report.terms import coded_label, metric_definition, metric_name, term
 
 PIXEL_ORDER = ("Dice", "Dice_mean_per_image", "JA", "SE", "SP", "AC", "SEG", "SEG_instances")
 ALIASES = ("pixel_accuracy",)
-"""Keys that repeat another one's figure."""
+"""Keys that repeat the value of another key."""
 
 
 def tiles(section: dict[str, Any], key_metrics: Sequence[KeyMetrics]) -> Html:
-    """The key figures of a split, each with its interval; figures that are absent are left out."""
-    label, baseline = _strongest(baselines_of(section))
+    """Tiles with the key metrics of a split and their intervals; missing metrics are left out."""
+    label, baseline = _strongest(pixel_baselines(section))
     drawn = []
     for group in key_metrics:
         values = section if group.section is None else section.get(group.section) or {}
-        beside = baseline if group.section == "pixel" else {}
-        drawn += [_tile(group.prefix, key, values, label, beside) for key in group.names if key in values]
+        group_baseline = baseline if group.section == "pixel" else {}
+        drawn += [_tile(group.prefix, key, values, label, group_baseline) for key in group.names if key in values]
     return element("div", *drawn, class_="tiles")
 
 
 def _tile(prefix: str, key: str, values: dict[str, Any], baseline_label: str, baseline: dict[str, Any]) -> Html:
     value, bounds = values[key], values.get(f"{key}_ci95")
     lines = [
-        element("span", prefix, name_of(key), class_="label"),
+        element("span", prefix, metric_name(key), class_="label"),
         element("strong", format_value(value)),
         _range_bar(value, bounds, baseline.get(key)),
         element("span", f"95\u202f%: {interval(bounds)}" if is_interval(bounds) else "no interval", class_="bounds"),
     ]
     if is_number(baseline.get(key)):
         lines.append(element("span", f"{baseline_label}: {format_value(baseline[key])}", class_="bounds"))
-    return element("div", *lines, class_="tile", title=definition_of(key))
+    return element("div", *lines, class_="tile", title=metric_definition(key))
 
 
 def _range_bar(value: Any, bounds: Any, baseline: Any) -> Html:
-    """A rule from 0 to 1: the interval a band, the figure a tick, the baseline a hollow mark."""
+    """A scale from 0 to 1 with the interval as a band, the value as a tick and the baseline as a hollow mark."""
     marks = []
     if is_interval(bounds):
         low, high = _position(bounds[0]), _position(bounds[1])
@@ -54,31 +54,31 @@ def _position(value: float) -> float:
 
 
 def bar(value: Any) -> Html:
-    """A figure in [0, 1] with a bar of that length."""
+    """A value in [0, 1] with a bar of this length."""
     length = _position(value) if is_number(value) else 0.0
     filled = element("i", element("i", style=f"width:{length:.1f}%"), class_="bar", aria_hidden="true")
     return element("span", format_value(value), filled, class_="barred")
 
 
-def baselines_of(section: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Pixel figures of the classical baselines of a split, by the name to show; empty where none was run."""
+def pixel_baselines(section: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Pixel metrics of the classical baselines of a split, by displayed name; empty if no baseline was run."""
     baselines = section.get("baselines") or {}
     return {name.replace("_", " + ").capitalize(): values.get("pixel") or {} for name, values in baselines.items()}
 
 
 def _strongest(baselines: dict[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
-    """The baseline of the highest Dice: the one that a network has to beat."""
+    """Name and metrics of the baseline with the highest Dice, the reference for a network."""
     return max(baselines.items(), key=lambda item: item[1].get("Dice") or 0.0, default=("", {}))
 
 
 def pixel_panel(section: dict[str, Any]) -> Html:
-    """Pixel and object figures with intervals, the baseline beside them, and what each one means."""
-    pixel = _with_pattern_figures(section.get("pixel") or {})
-    keys = [key for key in PIXEL_ORDER if key in pixel] + _further_figures(pixel)
+    """Panel with the metrics of pixels and objects, their intervals, the baselines, and definitions."""
+    pixel = _with_pattern_metrics(section.get("pixel") or {})
+    keys = [key for key in PIXEL_ORDER if key in pixel] + _other_metrics(pixel)
     if not keys:
         return Html("")
-    baselines = baselines_of(section)
-    header = ["figure", "value", "95\u202f% interval", *baselines, "what it says"]
+    baselines = pixel_baselines(section)
+    header = ["metric", "value", "95\u202f% interval", *baselines, "definition"]
     rows = [_pixel_row(key, pixel, baselines) for key in keys]
     heading = element("h3", "Pixels and objects ", element("small", "cell against background, artefacts left out"))
     method = pixel.get("ci_method")
@@ -86,19 +86,19 @@ def pixel_panel(section: dict[str, Any]) -> Html:
     return element("section", heading, table(header, rows, class_="figures pixels"), note, class_="panel")
 
 
-def _with_pattern_figures(pixel: dict[str, Any]) -> dict[str, Any]:
+def _with_pattern_metrics(pixel: dict[str, Any]) -> dict[str, Any]:
     classes = pixel.get("classes")
     return {**classes, **pixel} if isinstance(classes, dict) else pixel
 
 
-def _further_figures(pixel: dict[str, Any]) -> list[str]:
-    """Figures that the page has no fixed place for: shown all the same, counts and repeats left out."""
+def _other_metrics(pixel: dict[str, Any]) -> list[str]:
+    """Metrics that are not in `PIXEL_ORDER`; they are shown last, without counts and repeated values."""
     known = (*PIXEL_ORDER, *ALIASES)
     return [key for key, value in pixel.items() if key not in known and isinstance(value, float)]
 
 
 def _pixel_row(key: str, pixel: dict[str, Any], baselines: dict[str, dict[str, Any]]) -> list[Any]:
-    beside = [
+    baseline_cells = [
         element("span", format_value(values[key]), class_="baseline", data_label=label) if key in values else ""
         for label, values in baselines.items()
     ]
@@ -106,13 +106,13 @@ def _pixel_row(key: str, pixel: dict[str, Any], baselines: dict[str, dict[str, A
         term(key),
         element("b", format_value(pixel.get(key))),
         interval(pixel.get(f"{key}_ci95")),
-        *beside,
-        element("span", definition_of(key), class_="definition"),
+        *baseline_cells,
+        element("span", metric_definition(key), class_="definition"),
     ]
 
 
 def pattern_pixels_panel(section: dict[str, Any], classes: Sequence[str]) -> Html:
-    """Dice and intersection over union of every pattern; empty where neither was measured."""
+    """Panel with Dice and intersection over union of each pattern; empty if there are no such metrics."""
     pixel = section.get("pixel") or {}
     dice = pixel.get("Dice_per_pattern") or {}
     iou = (pixel.get("classes") or {}).get("iou") or {}
@@ -123,7 +123,9 @@ def pattern_pixels_panel(section: dict[str, Any], classes: Sequence[str]) -> Htm
     header = [
         "pattern",
         element("abbr", "Dice", title="Cell against background on the images of this pattern"),
-        element("abbr", "IoU", title="Pixels given this pattern against pixels of this pattern, over all images"),
+        element(
+            "abbr", "IoU", title="Pixels predicted as this pattern against pixels of this pattern, over all images"
+        ),
     ]
     return element(
         "section", element("h3", "Pixels by pattern"), table(header, rows, class_="figures barred-rows"), class_="panel"
@@ -137,6 +139,6 @@ def _in_class_order(names: Iterable[str], classes: Sequence[str]) -> list[tuple[
 
 
 def side_by_side(*panels: Html, class_: str = "") -> Html:
-    """The panels that are not empty, in columns where there is room."""
+    """The panels that are not empty, in columns if the page is wide enough."""
     shown = [panel for panel in panels if panel]
     return element("div", *shown, class_=f"panels-of-split {class_}".strip()) if shown else join([])

@@ -1,4 +1,4 @@
-"""What the figures came from: configuration, environment and where the time went."""
+"""The origin of the results: configuration, environment and times."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ PHASES = {
 
 
 def configuration(values: dict[str, Any]) -> Html:
-    """Every key by section, those that differ from the default marked; empty without a configuration."""
+    """All keys by section, with marks on values that differ from the default; empty without a configuration."""
     if not values:
         return Html("")
     defaults = to_dict(Config())
@@ -33,8 +33,8 @@ def configuration(values: dict[str, Any]) -> Html:
 
 
 def _section(name: str, values: dict[str, Any], defaults: Any) -> Html:
-    known = defaults if isinstance(defaults, dict) else {}
-    rows = [_setting(key, value, known) for key, value in values.items()]
+    section_defaults = defaults if isinstance(defaults, dict) else {}
+    rows = [_setting(key, value, section_defaults) for key, value in values.items()]
     return element("section", element("h4", name), element("dl", *rows), class_="block")
 
 
@@ -47,7 +47,7 @@ def _setting(key: str, value: Any, defaults: dict[str, Any]) -> Html:
 
 
 def environment(values: dict[str, Any]) -> Html:
-    """Versions, devices and whatever else the run said about its machine; nested keys joined by a dot."""
+    """Versions, devices and other recorded facts about the machine; nested keys are joined by dots."""
     if not values:
         return Html("")
     top = {key: value for key, value in values.items() if not isinstance(value, dict)}
@@ -70,7 +70,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def readable(value: Any) -> str:
-    """A value as people write it: none, yes and no, lists with commas, numbers without trailing zeros."""
+    """A value for people: `none`, `yes` and `no`, lists with commas, numbers without trailing zeros."""
     if value is None or value == "":
         return "none" if value is None else "empty"
     if isinstance(value, bool):
@@ -85,7 +85,7 @@ def readable(value: Any) -> str:
 def timing_bars(timings: dict[str, Any]) -> Html:
     """One bar for each phase, as a share of the total; empty if there are no timings.
 
-    Without a `total` the sum of the phases stands for it. Phases that overlap are not corrected for.
+    Without a `total`, the sum of the phases is used. Overlapping phases are not corrected for.
     """
     phases = {key: value for key, value in timings.items() if key != "total" and is_number(value)}
     total = timings.get("total")
@@ -115,7 +115,7 @@ def _timing(name: str, seconds: float, share: float | None) -> Html:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: `42 ms`, `3.2 s`, `12 min 05 s`, `2 h 03 min`."""
+    """A duration in a readable form: `42 ms`, `3.2 s`, `12 min 05 s`, `2 h 03 min`."""
     if seconds < 1:
         return f"{1000 * seconds:.0f} ms"
     if seconds < 60:

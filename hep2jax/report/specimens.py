@@ -1,4 +1,4 @@
-"""What was read of each specimen from its cells, worst first."""
+"""Table of the specimens with the predictions of their cells, worst first."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,15 +9,15 @@ from hep2jax.report.terms import pattern_label, pattern_name
 
 
 def specimen_table(specimens: Sequence[dict[str, Any]], classes: Sequence[str]) -> Html:
-    """Panel with a row for each specimen, by the share of its cells read correctly; empty without specimens.
+    """Panel with a row for each specimen, ordered by the share of correct cells; empty without specimens.
 
     Args:
-        specimens: `specimen`, `pattern`, `prediction`, `num_cells`, `right` of each; any may be absent.
+        specimens: dictionaries with `specimen`, `pattern`, `prediction`, `num_cells`, `right`; any may be absent.
         classes: pattern names in class order.
     """
     if not specimens:
         return Html("")
-    ordered = sorted(specimens, key=_badness)
+    ordered = sorted(specimens, key=_worst_first)
     header = [
         "specimen",
         "pattern",
@@ -59,7 +59,7 @@ def _share(row: dict[str, Any]) -> float | None:
     return right / number if is_number(right) and is_number(number) and number else None
 
 
-def _badness(row: dict[str, Any]) -> tuple[float, str]:
-    """Specimens without a share come last."""
+def _worst_first(row: dict[str, Any]) -> tuple[float, str]:
+    """Sort key; specimens without a share come last."""
     share = _share(row)
     return (2.0 if share is None else share), str(row.get("specimen"))

@@ -1,4 +1,4 @@
-"""Tables of figures that look alike on the terminal and on a page of their own."""
+"""Tables that can be printed in the terminal or written to an HTML page."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ thead th, .muted { color: var(--muted); font-size: .8125rem; }
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Table:
-    """Cells as text, the first column names the row."""
+    """A table of text cells; the first column contains the names of the rows."""
 
     title: str
     header: Sequence[str]
@@ -30,37 +30,37 @@ class Table:
 
 
 def text(tables: Sequence[Table], notice: str = "") -> str:
-    """For the terminal; `notice` stands beside every title, in parentheses."""
-    return "\n".join(_text(one, notice) for one in tables)
+    """The tables as text for the terminal; `notice` is shown in parentheses after every title."""
+    return "\n".join(_text(sheet, notice) for sheet in tables)
 
 
-def _text(one: Table, notice: str) -> str:
-    lines = [one.header, *one.rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(one.header))]
-    body = ["  ".join(_aligned(line, widths)).rstrip() for line in lines] if one.rows else []
-    return "\n".join(["", _title(one, notice), *body, *([one.note] if one.note else [])])
+def _text(sheet: Table, notice: str) -> str:
+    lines = [sheet.header, *sheet.rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(sheet.header))]
+    body = ["  ".join(_aligned(line, widths)).rstrip() for line in lines] if sheet.rows else []
+    return "\n".join(["", _title(sheet, notice), *body, *([sheet.note] if sheet.note else [])])
 
 
 def _aligned(line: Sequence[str], widths: Sequence[int]) -> list[str]:
     return [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
 
 
-def _title(one: Table, notice: str) -> str:
-    return f"{one.title} ({notice})" if notice else one.title
+def _title(sheet: Table, notice: str) -> str:
+    return f"{sheet.title} ({notice})" if notice else sheet.title
 
 
 def html(tables: Sequence[Table], notice: str = "") -> Html:
-    """For a page."""
-    return join(_html(one, notice) for one in tables)
+    """The tables as HTML."""
+    return join(_html(sheet, notice) for sheet in tables)
 
 
-def _html(one: Table, notice: str) -> Html:
-    heading, note = element("h3", _title(one, notice)), element("p", one.note, class_="muted") if one.note else ""
-    return join([heading, table(one.header, one.rows) if one.rows else "", note])
+def _html(sheet: Table, notice: str) -> Html:
+    heading, note = element("h3", _title(sheet, notice)), element("p", sheet.note, class_="muted") if sheet.note else ""
+    return join([heading, table(sheet.header, sheet.rows) if sheet.rows else "", note])
 
 
 def page(title: str, *parts: Any) -> str:
-    """A whole document that needs no other file; `parts` come below its heading."""
+    """A complete HTML document that needs no other file, with `parts` below the heading."""
     head = element(
         "head",
         element("meta", charset="utf-8"),
@@ -73,20 +73,20 @@ def page(title: str, *parts: Any) -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    """`12.34 ms`."""
+    """Format seconds as `12.34 ms`."""
     return f"{1e3 * seconds:,.2f} ms"
 
 
 def percent(share: float) -> str:
-    """A share in [0, 1] as `12.3 %`."""
+    """Format a share in [0, 1] as `12.3 %`."""
     return f"{100 * share:.1f} %"
 
 
 def megabytes(number: float) -> str:
-    """Bytes as `12.34 MB`."""
+    """Format bytes as `12.34 MB`."""
     return f"{number / 1e6:,.2f} MB"
 
 
 def gigabytes(number: float) -> str:
-    """Bytes as `12.34 GB`."""
+    """Format bytes as `12.34 GB`."""
     return f"{number / 1e9:,.2f} GB"

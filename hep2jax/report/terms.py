@@ -1,4 +1,4 @@
-"""The words of the page: what each figure is called and means, and how patterns are named and coloured."""
+"""Names and definitions of metrics, and names and colours of patterns, as shown on the page."""
 
 from hep2jax.report.markup import Html, element
 from hep2jax.report.palette import pattern_colour
@@ -8,9 +8,9 @@ DEFINITIONS = {
     "mca": (
         "MCA",
         "Mean class accuracy: the share read correctly within each pattern, averaged over the patterns, so that a "
-        "rare pattern weighs as much as a common one.",
+        "rare pattern has the same weight as a common one.",
     ),
-    "aca": ("ACA", "Average classification accuracy: the share of all that were read correctly."),
+    "aca": ("ACA", "Average classification accuracy: the share of all examples that were read correctly."),
     "mAP": (
         "mAP",
         "Mean average precision: for each pattern the precision over the images above a threshold, averaged over the "
@@ -18,20 +18,20 @@ DEFINITIONS = {
     ),
     "f1_macro": (
         "macro F1",
-        "2·TP / (2·TP + FP + FN) of each pattern, an image with it found or not, averaged over the patterns.",
+        "2·TP / (2·TP + FP + FN) of each pattern over the images, averaged over the patterns.",
     ),
     "f1_micro": ("micro F1", "2·TP / (2·TP + FP + FN) over all images and patterns together."),
-    "exact_match": ("exact match", "The share of images of which every pattern was found and no other."),
+    "exact_match": ("exact match", "The share of images for which exactly the annotated patterns were predicted."),
     "Dice": (
         "Dice",
-        "2·TP / (2·TP + FP + FN): how well predicted and annotated foreground cover each other; 1 is a perfect match.",
+        "2·TP / (2·TP + FP + FN): the overlap of predicted and annotated foreground; 1 is a perfect match.",
     ),
-    "JA": ("JA", "Jaccard index, TP / (TP + FP + FN): the foreground both agree on over all that either marks."),
+    "JA": ("JA", "Jaccard index, TP / (TP + FP + FN): the common foreground as a share of the foreground of either."),
     "SE": ("SE", "Sensitivity, TP / (TP + FN): the share of annotated cell pixels that were found."),
-    "SP": ("SP", "Specificity, TN / (TN + FP): the share of background pixels left as background."),
+    "SP": ("SP", "Specificity, TN / (TN + FP): the share of background pixels that were predicted as background."),
     "AC": (
         "AC",
-        "Pixel accuracy, (TP + TN) / all: the share of pixels put on the right side, cell or background.",
+        "Pixel accuracy, (TP + TN) / all: the share of pixels correctly classified as cell or background.",
     ),
     "SEG": (
         "SEG",
@@ -41,52 +41,52 @@ DEFINITIONS = {
     ),
     "SEG_instances": (
         "SEG, single cells",
-        "As SEG, but every annotated cell is an object of its own, even where cells touch.",
+        "As SEG, but every annotated cell is a separate object, even if cells touch.",
     ),
     "Dice_mean_per_image": (
         "Dice, mean of images",
-        "Dice of each image by itself, averaged: small or sparse images weigh as much as crowded ones.",
+        "Mean of the Dice of each image, so that sparse images have the same weight as crowded ones.",
     ),
     "mean_class_iou": (
         "mean pattern IoU",
-        "Intersection over union of each pattern's pixels, background errors included, averaged over the patterns.",
+        "Intersection over union of the pixels of each pattern, with background errors, averaged over the patterns.",
     ),
     "pattern_accuracy": (
         "pattern of pixels",
-        "Of the pixels that are cell in truth and prediction, the share given the right pattern.",
+        "The share of pixels with the correct pattern, among the pixels that are cell in both truth and prediction.",
     ),
 }
-"""Name in `metrics.json` → what the page calls it and one sentence that defines it."""
+"""Key in `metrics.json` → displayed name and definition."""
 
 
 def term(key: str) -> Html:
-    """A figure's name, its definition on hover; an unknown key as it stands."""
+    """The displayed name of a metric with its definition as a tooltip; an unknown key is shown unchanged."""
     name, definition = DEFINITIONS.get(key, (key, ""))
     return element("abbr", name, title=definition) if definition else element("span", name)
 
 
-def name_of(key: str) -> str:
-    """What the page calls a figure."""
+def metric_name(key: str) -> str:
+    """The displayed name of a metric."""
     return DEFINITIONS.get(key, (key, ""))[0]
 
 
-def definition_of(key: str) -> str:
-    """The sentence that defines a figure, empty for an unknown key."""
+def metric_definition(key: str) -> str:
+    """The definition of a metric; empty for an unknown key."""
     return DEFINITIONS.get(key, ("", ""))[1]
 
 
 def pattern_name(name: str) -> str:
-    """A pattern's name as people write it: `fine_speckled` → `fine speckled`."""
+    """The displayed name of a pattern: `fine_speckled` → `fine speckled`."""
     return str(name).replace("_", " ")
 
 
 def swatch(index: int) -> Html:
-    """The small square that carries a pattern's colour."""
+    """A small square in the colour of a pattern."""
     return element("i", class_="swatch", style=f"background:{pattern_colour(index)}")
 
 
 def pattern_label(index: int, name: str) -> Html:
-    """Swatch and name of a pattern; its consensus codes on hover."""
+    """Swatch and name of a pattern, with its consensus codes as a tooltip."""
     return element("span", swatch(index), pattern_name(name), title=consensus(name))
 
 
@@ -97,5 +97,5 @@ def coded_label(index: int, name: str) -> Html:
 
 
 def consensus(name: str) -> str | None:
-    """A pattern's consensus codes and what its label leaves open; None for one that has no code."""
+    """The consensus codes of a pattern and a note on what its label leaves open; None if it has no code."""
     return "ICAP " + "; ".join(filter(None, (icap.describe(name), icap.note(name)))) if icap.codes(name) else None

@@ -1,1 +1,1 @@
-"""Systems that read whole specimens, and their comparison."""
+"""Systems that classify whole specimens, and the comparison of these systems."""

@@ -1,4 +1,7 @@
-"""The interface of whole-specimen reading: all fields of a specimen in; pattern, scores, intensity and masks out."""
+"""The interface of systems that read whole specimens.
+
+A system receives all fields of a specimen and returns its pattern, scores, intensity and masks.
+"""
 
 import dataclasses
 import pathlib
@@ -17,40 +20,40 @@ from hep2jax.tasks import Task
 from hep2jax.training import loop
 
 FAMILIES = ("single cells", "pixels", "images", "joint")
-"""The families of the survey's specimen level (its section 3.2): single-cell processing; multi-cell processing, of
-pixels and of images; and networks that do several things at once."""
+"""The families of specimen-level methods in section 3.2 of the survey: single-cell processing, multi-cell processing
+of pixels or of images, and networks that solve several tasks at once."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What a system says of one specimen."""
+    """The result that a system returns for one specimen."""
 
     specimen: str
     truth: int
-    """The specimen's pattern."""
+    """The annotated pattern of the specimen."""
     pattern: int | None
-    """What was read; None where the specimen was left out."""
+    """The predicted pattern; None if the specimen could not be read."""
     probabilities: Float[np.ndarray, " patterns"]
-    """A score of every pattern, float64, none negative, of sum 1; zeros where the specimen was left out."""
+    """Scores of the patterns, float64, not negative and summing to 1; all zeros if the specimen could not be read."""
     intensity: str = ""
-    """One of the set's grades; empty where the system grades none."""
+    """The predicted grade, one of those of the data set; empty if the system does not grade intensity."""
     masks: tuple[Bool[np.ndarray, "height width"], ...] = ()
-    """What the system takes for cells, one mask a field in the order given, at native resolution; empty where it
-    segments nothing itself."""
+    """The predicted cell pixels, one mask for each field in the order of the input, at native resolution; empty if the
+    system does not segment."""
     left_out: str = ""
-    """Why the specimen could not be read; else empty."""
+    """Why the specimen could not be read; empty if it was read."""
     seconds: float = 0.0
-    """Wall time of the reading; `comparison.compare` measures it."""
+    """Wall time of `System.read`, which `comparison.compare` measures."""
 
 
 class System(Protocol):
-    """A way of reading specimens, from training to the reading.
+    """A method that classifies specimens, with its training.
 
     Attributes:
-        name: of the system, as in `systems.SYSTEMS`.
+        name: name of the system, as in `systems.SYSTEMS`.
         family: one of `FAMILIES`.
-        settings: all that decides its readings except the specimens: configurations and options, as `fingerprint`
-            takes them.
+        settings: the configurations and options that determine the results, apart from the specimens. `fingerprint`
+            must accept them.
     """
 
     name: str
@@ -58,44 +61,46 @@ class System(Protocol):
     settings: Any
 
     def fit(self, fields: FieldSet, train: Sequence[int], directory: pathlib.Path) -> None:
-        """Learn from some specimens; what the directory keeps of the same specimens and settings is not learned again.
+        """Train on the training specimens. Results for the same specimens and settings in the directory are reused.
 
         Args:
-            fields: every field at hand; those that `train` does not name must not be looked at.
+            fields: all fields of the data set; fields that are not in `train` must not be used.
             train: indices of the fields of the training specimens.
-            directory: of this division of this set's specimens. All systems share it: each keeps what it learns in
-                folders of its own there, and systems with a part in common (a network) share that part's folder.
+            directory: directory of this partition of the data set. All systems share it. Each system stores its
+                results in separate folders there, and systems that use the same network share the folder of the
+                network.
 
         Raises:
-            UsageError: something is missing that this system needs (weights, a package), or too few specimens.
+            UsageError: something that this system needs (weights, a package) is missing, or there are too few
+                specimens.
         """
         ...
 
     def read(self, fields: Sequence[Field]) -> Reading:
-        """Read one specimen from all its fields, at least one, once `fit` was called.
+        """Read one specimen from all its fields, of which there is at least one; `fit` must have been called.
 
-        A specimen that cannot be read is no error: the reading says why (`left_out`).
+        A specimen that cannot be read does not raise an error: `Reading.left_out` gives the reason.
         """
         ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImageNetFeatures:
-    """The published network whose features the systems `cells-*-pretrained_svm-*` and `forest` read."""
+    """The published network that provides features to the systems `cells-*-pretrained_svm-*` and `forest`."""
 
     network: str = pretrained.DEFAULT
     """One of `pretrained.NAMES`."""
     weights: pathlib.Path | None = None
-    """File of its weights; None: the installed package, for the default network alone."""
+    """File with its weights; None: use the installed package, which is possible for the default network only."""
 
 
 Factory = Callable[[Mapping[str, Config], ImageNetFeatures], System]
-"""Makes a system from the configurations of the networks by part (`cells`, `pixels`, `mil`, `joint`) and the published
-network. KeyError where the part that the system needs has none for this data set."""
+"""Makes a system from the published network and the configurations of the other networks, which are keyed by part:
+`cells`, `pixels`, `mil` or `joint`. Raises KeyError if a part that the system needs is not in the mapping."""
 
 
 def without_pattern(fields: Sequence[Field], num_patterns: int, why: str, **rest) -> Reading:
-    """The reading of a specimen that cannot be read; `rest` may give its masks."""
+    """The result for a specimen that cannot be read, with the reason `why`; `rest` may contain its masks."""
     return Reading(
         specimen=fields[0].specimen_id,
         truth=fields[0].pattern,
@@ -107,22 +112,25 @@ def without_pattern(fields: Sequence[Field], num_patterns: int, why: str, **rest
 
 
 def by_specimen(fields: Iterable[Field]) -> dict[str, list[Field]]:
-    """The fields of each specimen in order of their numbers, specimens in order of appearance."""
+    """The fields of each specimen, ordered by field number; specimens are in order of their first appearance."""
     groups = group_by(fields, lambda field: field.specimen_id)
     return {name: sorted(group, key=lambda field: field.number) for name, group in groups.items()}
 
 
 def training_split(fields: FieldSet, train: Sequence[int]) -> FieldSet:
-    """The training specimens' fields alone, all in the split `train`.
+    """A set that contains only the fields of the training specimens, all assigned to the split `train`.
 
-    A task made from it, with `data.protocol=contest`, is divided by `train` as the comparison divides.
+    With `data.protocol=contest`, a task that is made from this set trains on exactly the specimens that the comparison
+    trains on.
     """
-    chosen = tuple(dataclasses.replace(fields.fields[i], split="train") for i in train)
-    return FieldSet(name=f"{fields.name}, the comparison's training specimens", classes=fields.classes, fields=chosen)
+    training_fields = tuple(dataclasses.replace(fields.fields[i], split="train") for i in train)
+    return FieldSet(
+        name=f"{fields.name}, the comparison's training specimens", classes=fields.classes, fields=training_fields
+    )
 
 
-def prepared(field: Field, data: DataConfig) -> Field:
-    """The field with working resolution and normalisation of another configuration; its channel stays."""
+def prepare_field(field: Field, data: DataConfig) -> Field:
+    """The field with the working resolution and normalisation of another configuration; the channel does not change."""
     return field_sets.make_field(
         config=data,
         **{
@@ -133,29 +141,31 @@ def prepared(field: Field, data: DataConfig) -> Field:
     )
 
 
-def prepared_set(fields: FieldSet, data: DataConfig) -> FieldSet:
-    """`prepared` of every field."""
-    return dataclasses.replace(fields, fields=tuple(prepared(field, data) for field in fields.fields))
+def prepare_fields(fields: FieldSet, data: DataConfig) -> FieldSet:
+    """Apply `prepare_field` to every field of a set."""
+    return dataclasses.replace(fields, fields=tuple(prepare_field(field, data) for field in fields.fields))
 
 
 def train(directory: pathlib.Path, config: Config, task: Task) -> None:
-    """Train on a task of the training specimens alone (see `training_split`), once; it goes on where it stopped.
+    """Train on a task that contains only the training specimens (see `training_split`).
+
+    A training run that was interrupted continues; one that is complete is not repeated.
 
     Raises:
-        UsageError: the directory holds another experiment, or a network of other specimens.
+        UsageError: the directory holds another experiment, or a network that was trained on other specimens.
     """
-    divided = dataclasses.replace(config, data=dataclasses.replace(config.data, protocol="contest", fold=0))
-    loop.complete(divided, directory, task)
+    contest_config = dataclasses.replace(config, data=dataclasses.replace(config.data, protocol="contest", fold=0))
+    loop.complete(contest_config, directory, task)
 
 
 def train_on_fields(
     config: Config,
     fields: FieldSet,
-    chosen: Sequence[int],
+    indices: Sequence[int],
     directory: pathlib.Path,
     make_task: Callable[[Config, FieldSet], Task],
 ) -> pathlib.Path:
-    """Train the configured network on the training specimens' fields, once; its folder in the division's directory."""
+    """Train the configured network on the fields with these indices; returns its folder in `directory`."""
     folder = directory / f"network-{config.model.name}"
-    train(folder, config, make_task(config, prepared_set(training_split(fields, chosen), config.data)))
+    train(folder, config, make_task(config, prepare_fields(training_split(fields, indices), config.data)))
     return folder

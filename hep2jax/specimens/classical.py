@@ -1,7 +1,7 @@
-"""Otsu + watershed: the classical segmentation that the networks are measured against.
+"""Segmentation by Otsu's threshold and a watershed: the classical baseline for the networks.
 
-Every length is a fixed fraction of the nuclear diameter, chosen before any measurement and fitted to no
-image.
+Every length is a fixed fraction of the nuclear diameter. The fractions were chosen before any measurement and are not
+fitted to any image.
 """
 
 import math
@@ -17,21 +17,21 @@ from hep2jax.metrics import connected_objects
 
 VARIANTS = ("otsu_watershed", "otsu_log_watershed")
 MIVIA_NUCLEAR_DIAMETER = 77.0
-"""Pixels; mean equivalent diameter of the nuclei in MIVIA HEp-2 v1.0 (40x objective, ICPR 2012)."""
+"""Mean equivalent diameter, in pixels, of the nuclei in MIVIA HEp-2 v1.0 (40x objective, ICPR 2012)."""
 SMOOTHING_SIGMA = 0.026
-"""Nuclear diameters: 2 px at 77 px, above the noise's correlation and below the size of a nucleolus."""
+"""In nuclear diameters: 2 px at 77 px, above the correlation length of the noise and below the size of a nucleolus."""
 BACKGROUND_WIDTH = 2.0
-"""Nuclear diameters: side of the opening that removes cells but keeps the illumination field."""
+"""Side of the morphological opening, in nuclear diameters. It removes cells and preserves uneven illumination."""
 MIN_AREA = 0.1
-"""Nominal nuclei: smaller regions are specks."""
+"""Smallest area of a cell, in areas of a nominal nucleus: smaller regions are specks."""
 MAX_HOLE_AREA = 1.0
-"""Nominal nuclei: larger holes are gaps between cells, not the inside of one."""
+"""Largest area of a hole, in areas of a nominal nucleus: larger holes are gaps between cells."""
 SEED_SIGMA = 0.05
-"""Nuclear diameters: smoothing of the distance map, so that a rough edge does not seed twice."""
+"""Smoothing of the distance map, in nuclear diameters. It prevents two seeds in one nucleus with a rough edge."""
 SEED_DISTANCE = 0.4
-"""Nuclear diameters: closest centres of two touching nuclei."""
+"""Smallest distance between the centres of two touching nuclei, in nuclear diameters."""
 CUT_CONTACT = 1 / 3
-"""Nuclear diameters on the frame above which a cell counts as cut by it."""
+"""A cell is cut by the image border if more than this length of it lies on the border, in nuclear diameters."""
 
 Grey = UInt8[np.ndarray, "height width"]
 Mask = Bool[np.ndarray, "height width"]
@@ -45,27 +45,26 @@ def segment(
     smoothing_sigma: float | None = None,
     min_pixels: int | None = None,
 ) -> Int[np.ndarray, "height width"]:
-    """Find the cells of one field without learning.
+    """Segment the cells of one field without training.
 
-    Gaussian smoothing, Otsu's global threshold (IEEE SMC 9, 1979), holes filled, specks removed, touching
-    nuclei split by a watershed on the distance transform. `otsu_watershed` thresholds grey values.
-    `otsu_log_watershed` thresholds the logarithm of the intensity over its background (a morphological
-    opening wider than a cell): illumination is divided out and a bright cell no longer lifts the threshold
-    above the dim ones.
+    The steps are Gaussian smoothing, Otsu's global threshold (IEEE SMC 9, 1979), filling of holes, removal of specks,
+    and separation of touching nuclei by a watershed on the distance transform. `otsu_watershed` thresholds grey
+    values. `otsu_log_watershed` thresholds the logarithm of the ratio of intensity to background, where the
+    background is a morphological opening wider than a cell: this removes uneven illumination, and a bright cell no
+    longer raises the threshold above the dim cells.
 
     Args:
-        image: uint8 [height, width], the channel that carries the stain.
+        image: uint8 [height, width], the channel that contains the stain.
         variant: one of `VARIANTS`.
         nuclear_diameter: typical diameter of a nucleus in pixels of `image`.
-        smoothing_sigma: in pixels; None: `SMOOTHING_SIGMA` nuclear diameters.
-        min_pixels: area of the smallest region kept; None: `MIN_AREA` of a nominal nucleus.
+        smoothing_sigma: standard deviation of the smoothing in pixels; None: `SMOOTHING_SIGMA` nuclear diameters.
+        min_pixels: area of the smallest region to keep; None: `MIN_AREA` times the area of a nominal nucleus.
 
     Returns:
-        int32 [height, width], 0 = background, objects 1, 2, ...; all 0 for an image of one grey value.
+        int32 [height, width], 0 = background, objects 1, 2, ...; all 0 for an image with a single grey value.
 
     Raises:
-        ValueError: unknown variant, an image that is not uint8 [height, width], a diameter that is not
-            positive.
+        ValueError: the variant is unknown, the image is not uint8 [height, width], or the diameter is not positive.
     """
     _check(image, variant, nuclear_diameter)
     if np.ptp(image) == 0:
@@ -75,7 +74,7 @@ def segment(
     contrast = _blur(image.astype(np.float32), sigma)
     if variant == "otsu_log_watershed":
         contrast = _log_over_background(contrast, nuclear_diameter)
-    # float64: blurring leaves a flat image with differences too small for 256 bins between float32 numbers.
+    # Otsu's 256 bins need float64: in a blurred flat image the differences are too small for bin edges in float32.
     mask = contrast > threshold_otsu(contrast.astype(np.float64))
     mask = _fill_holes(mask, MAX_HOLE_AREA * nucleus_area)
     mask = connected_objects(mask, round(MIN_AREA * nucleus_area) if min_pixels is None else min_pixels) > 0
@@ -83,22 +82,23 @@ def segment(
 
 
 def split_touching(mask: Mask, nuclear_diameter: float) -> Int[np.ndarray, "height width"]:
-    """Divide a foreground mask into nuclei by a watershed on its smoothed distance transform.
+    """Separate a foreground mask into nuclei by a watershed on its smoothed distance transform.
 
     Args:
         mask: bool [height, width].
-        nuclear_diameter: in pixels; centres closer than `SEED_DISTANCE` of it stay one object.
+        nuclear_diameter: in pixels; maxima closer than `SEED_DISTANCE` times this stay one object.
 
     Returns:
         int32 [height, width]; positive exactly on the mask.
     """
     regions = connected_objects(mask)
-    # A frame of background: OpenCV ignores the image's edge, and knows no distance in an all-true mask.
+    # Add a border of background: OpenCV does not treat the image edge as background, and a mask that is true
+    # everywhere would have no distances.
     framed = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     distance = cv2.distanceTransform(framed, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
     distance = _blur(distance, SEED_SIGMA * nuclear_diameter)
     separation = max(1, round(SEED_DISTANCE * nuclear_diameter))
-    # Seeds are sought region by region, so that every region has one and no foreground is lost.
+    # Maxima are searched in each region separately, so that every region has a seed and no foreground is lost.
     peaks = peak_local_max(distance, min_distance=separation, labels=regions, exclude_border=False)
     seeds = np.zeros(mask.shape, np.int32)
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
@@ -106,13 +106,13 @@ def split_touching(mask: Mask, nuclear_diameter: float) -> Int[np.ndarray, "heig
 
 
 def drop_cut_cells(cells: Int[np.ndarray, "height width"], nuclear_diameter: float) -> Int[np.ndarray, "height width"]:
-    """The objects without those that the frame of the image cuts; labels stay as they are.
+    """Remove the objects that the image border cuts; the other labels do not change.
 
-    A cell is cut if more than `CUT_CONTACT` nuclear diameters of it lie on the frame: a whole cell beside the frame
-    may graze it by the few pixels that an outline errs.
+    A cell is cut if more than `CUT_CONTACT` nuclear diameters of it lie on the border. A complete cell near the border
+    may touch it in a few pixels, because its outline is not exact.
     """
-    frame = np.concatenate([cells[0], cells[-1], cells[1:-1, 0], cells[1:-1, -1]])
-    contact = np.bincount(frame, minlength=cells.max() + 1)
+    border = np.concatenate([cells[0], cells[-1], cells[1:-1, 0], cells[1:-1, -1]])
+    contact = np.bincount(border, minlength=cells.max() + 1)
     contact[0] = 0
     return np.where(contact[cells] > CUT_CONTACT * nuclear_diameter, 0, cells)
 
@@ -130,16 +130,12 @@ def _log_over_background(image: Float[np.ndarray, "height width"], nuclear_diame
 
 
 def _fill_holes(mask: Mask, max_pixels: float) -> Mask:
-    # The frame joins all background that reaches the image's edge, which is therefore no hole.
+    # The added border connects all background that reaches the image edge; that background is not a hole.
     outside = cv2.copyMakeBorder((~mask).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1) > 0
     background = connected_objects(outside, math.floor(max_pixels) + 1, connectivity=4) > 0
-    background |= _touching_frame(outside)
-    return ~background[1:-1, 1:-1]
-
-
-def _touching_frame(outside: Mask) -> Mask:
     regions = connected_objects(outside, connectivity=4)
-    return regions == regions[0, 0]
+    background |= regions == regions[0, 0]
+    return ~background[1:-1, 1:-1]
 
 
 def _blur(image: np.ndarray, sigma: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Systems side by side: the same specimens held out for each, readings kept as they come, metrics over all of them."""
+"""Compares systems: all of them are tested on the same held-out specimens, and their results are stored and pooled."""
 
 import collections
 import dataclasses
@@ -27,17 +27,17 @@ from hep2jax.training import workdir
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Measured:
-    """A reading and what its masks are worth; goes into JSON."""
+class ScoredReading:
+    """A reading with the pixel counts of its masks; it can be stored as JSON."""
 
     reading: Reading
-    """Without its masks."""
+    """The reading without its masks."""
     intensity: str
-    """The specimen's true grade."""
+    """The annotated grade of the specimen."""
     pixels: PixelCounts | None
-    """Cell against background over all its fields, void left out; None where the system gives no masks."""
+    """Cell against background over all fields, without void pixels; None if the system returns no masks."""
     alone: tuple[int | None, ...]
-    """What is read from each of its fields by itself; empty where there is one field only."""
+    """The pattern predicted from each field alone; empty if the specimen has one field."""
 
 
 def compare(
@@ -46,30 +46,30 @@ def compare(
     partitions: Sequence[Partition],
     directory: pathlib.Path,
 ) -> dict[str, Any]:
-    """Fit every system on every partition's training side, read its test specimens, pool.
+    """Train every system on each partition, read the test specimens and pool the results.
 
-    Finished readings are kept in `directory/division-NN/readings/<system>.json` and not made again, except where they
-    are of other specimens or of other settings of the system. A system that cannot be fitted (weights that are not
-    there, a network of other specimens in its folder) is named with the reason, and the others go on.
+    Results are stored in `directory/division-NN/readings/<system>.json`. They are computed again only if the specimens
+    or the settings of the system differ. If a system cannot be trained (weights are missing, or its folder holds a
+    network that was trained on other specimens), the reason is reported and the other systems continue.
 
     Args:
-        systems: their names differ.
-        fields: of the data set.
-        partitions: of its items; each specimen is tested at most once.
-        directory: for this data set and these partitions alone.
+        systems: systems with different names.
+        fields: the fields of the data set.
+        partitions: partitions of the fields; each specimen is tested at most once.
+        directory: directory for this data set and these partitions only.
 
     Returns:
-        `classes`; `num_divisions`; `leakage_note`; `missing_fields` (lines); `unavailable` {system: reason};
-        `systems` {name: `SystemMetrics` as a dictionary}.
+        `classes`; `num_divisions`; `specimen_leakage`; `leakage_note`; `missing_fields` (list of lines);
+        `unavailable` {system: reason}; `systems` {name: `SystemMetrics` as a dictionary}.
 
     Raises:
-        UsageError: nothing to train or test on, or no system could be fitted.
+        UsageError: a partition has no specimens to train or test on, or no system could be trained.
     """
     for number, part in enumerate(partitions):
         if not part.train or not part.test:
             raise UsageError(f"{fields.name}: division {number + 1} has no specimens to train on, or none to test")
-    prints = [fingerprint(field) for field in fields.fields]
-    measured: dict[str, list[Measured]] = {}
+    fingerprints = [fingerprint(field) for field in fields.fields]
+    measured: dict[str, list[ScoredReading]] = {}
     unavailable: dict[str, str] = {}
     for system in systems:
         try:
@@ -77,7 +77,7 @@ def compare(
                 row
                 for number, part in enumerate(partitions)
                 for row in _division(
-                    system, fields, prints, part, directory / f"division-{number:02d}", len(partitions)
+                    system, fields, fingerprints, part, directory / f"division-{number:02d}", len(partitions)
                 )
             ]
         except UsageError as error:
@@ -105,28 +105,30 @@ def compare(
 def _division(
     system: System,
     fields: FieldSet,
-    prints: Sequence[str],
+    fingerprints: Sequence[str],
     part: Partition,
     directory: pathlib.Path,
     count: int,
-) -> list[Measured]:
-    """The readings of a division's test specimens, from their file where it holds these."""
+) -> list[ScoredReading]:
+    """The readings of the test specimens of one partition, from the stored file if it matches."""
     path = directory / "readings" / f"{system.name}.json"
-    sides = [[prints[i] for i in side] for side in (part.train, part.test)]
-    identity = fingerprint(system.settings, fields.classes, sides)
-    kept = json.loads(path.read_text()) if path.exists() else {}
-    if not isinstance(kept, dict) or kept.get("identity") != identity:
+    splits = [[fingerprints[i] for i in indices] for indices in (part.train, part.test)]
+    identity = fingerprint(system.settings, fields.classes, splits)
+    stored = json.loads(path.read_text()) if path.exists() else {}
+    if not isinstance(stored, dict) or stored.get("identity") != identity:
         say(f"{system.name}, {directory.name} of {count}")
         system.fit(fields, part.train, directory)
         groups = base.by_specimen(fields.fields[i] for i in part.test)
-        system.read(next(iter(groups.values())))  # compiles, which is no part of the reading's time
+        system.read(next(iter(groups.values())))  # compile first, so that the timings do not include it
         rows = [_measure(system.read, group, fields.classes) for group in groups.values()]
-        kept = {"identity": identity, "readings": [to_record(row) for row in rows]}
-        workdir.write_json(path, kept)
-    return [from_record(record) for record in kept["readings"]]
+        stored = {"identity": identity, "readings": [to_record(row) for row in rows]}
+        workdir.write_json(path, stored)
+    return [from_record(record) for record in stored["readings"]]
 
 
-def _measure(read: Callable[[Sequence[Field]], Reading], group: Sequence[Field], classes: Sequence[str]) -> Measured:
+def _measure(
+    read: Callable[[Sequence[Field]], Reading], group: Sequence[Field], classes: Sequence[str]
+) -> ScoredReading:
     started = time.perf_counter()
     reading = read(group)
     seconds = time.perf_counter() - started
@@ -135,8 +137,8 @@ def _measure(read: Callable[[Sequence[Field]], Reading], group: Sequence[Field],
         pairs = zip(group, reading.masks, strict=True)
         pixels = sum((_count(field, mask) for field, mask in pairs), PixelCounts())
     if reading.pattern is not None and not 0 <= reading.pattern < len(classes):
-        raise ValueError(f"{reading.specimen}: pattern {reading.pattern} is none of the {len(classes)}")
-    return Measured(
+        raise ValueError(f"{reading.specimen}: pattern {reading.pattern} is not one of the {len(classes)}")
+    return ScoredReading(
         reading=dataclasses.replace(reading, masks=(), seconds=seconds),
         intensity=group[0].intensity,
         pixels=pixels,
@@ -151,39 +153,39 @@ def _count(field: Field, mask: np.ndarray) -> PixelCounts:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SystemMetrics:
-    """What a system achieves on specimens; one that was left out counts as an error."""
+    """Metrics of a system over specimens; a specimen that could not be read counts as an error."""
 
     family: str
     """One of `base.FAMILIES`."""
     accuracy: Estimate
-    """Of specimens, the contests' ACA."""
+    """Accuracy over specimens, called ACA in the contests."""
     mca: Estimate
     ci_method: str
-    """Of `accuracy` and `mca`."""
+    """Method of the confidence intervals of `accuracy` and `mca`."""
     per_class: Mapping[str, ClassMetrics]
     confusion: tuple[tuple[int, ...], ...]
     num_specimens: int | None
     Dice: Estimate
     JA: Estimate
-    """Of the foreground, see `segmentation_metrics`; undefined where the system gives no masks."""
+    """Dice and JA of the foreground, see `segmentation_metrics`; undefined if the system returns no masks."""
     intensity_accuracy: Estimate
-    """With Wilson's interval; undefined where the system grades no specimen."""
+    """Accuracy with Wilson's interval; undefined if the system does not grade intensity."""
     one_field_accuracy: Estimate
-    """When a specimen is read from one of its fields alone, the mean over its fields; `clustered_interval`. Of the
-    specimens with several fields, undefined where there are none."""
+    """Accuracy from a single field, averaged over the fields of each specimen, with `clustered_interval`. It covers the
+    specimens with several fields and is undefined if there are none."""
     gain_of_fields: Estimate
-    """The accuracy from all fields less `one_field_accuracy`, of the same specimens; `paired_interval`."""
+    """Accuracy from all fields minus `one_field_accuracy` on the same specimens, with `paired_interval`."""
     seconds_per_specimen: float
-    """The median."""
+    """The median over the specimens."""
     left_out: Mapping[str, str]
-    """By specimen, why it could not be read."""
+    """Specimens that could not be read, each with the reason."""
 
 
 _UNDEFINED = Estimate(value=None)
 
 
-def system_metrics(family: str, rows: Sequence[Measured], classes: Sequence[str]) -> SystemMetrics:
-    """The metrics of a system of that family, over all the specimens that it was tested on."""
+def system_metrics(family: str, rows: Sequence[ScoredReading], classes: Sequence[str]) -> SystemMetrics:
+    """Metrics of a system of this family over all specimens that it was tested on."""
     readings = [row.reading for row in rows]
     patterns = classification_metrics(
         [reading.truth for reading in readings],
@@ -211,21 +213,21 @@ def system_metrics(family: str, rows: Sequence[Measured], classes: Sequence[str]
     )
 
 
-def _segmentation(rows: Sequence[Measured], classes: Sequence[str]) -> tuple[Estimate, Estimate]:
-    """Dice and JA of the foreground."""
-    nothing = np.zeros(0)
+def _segmentation(rows: Sequence[ScoredReading], classes: Sequence[str]) -> tuple[Estimate, Estimate]:
+    """Dice and JA of the foreground, in this order."""
+    no_objects = np.zeros(0)
     scores = [
-        ImageScore(row.reading.specimen, classes[row.reading.truth], row.pixels, nothing, nothing)
+        ImageScore(row.reading.specimen, classes[row.reading.truth], row.pixels, no_objects, no_objects)
         for row in rows
         if row.pixels is not None
     ]
     if not scores:
         return _UNDEFINED, _UNDEFINED
-    pixel = segmentation_metrics(scores)
-    return pixel.Dice, pixel.JA
+    segmentation = segmentation_metrics(scores)
+    return segmentation.Dice, segmentation.JA
 
 
-def _intensity(rows: Sequence[Measured]) -> Estimate:
+def _intensity(rows: Sequence[ScoredReading]) -> Estimate:
     graded = [row for row in rows if row.reading.intensity]
     if not graded:
         return _UNDEFINED
@@ -233,44 +235,44 @@ def _intensity(rows: Sequence[Measured]) -> Estimate:
     return Estimate(value=accuracy, ci95=score_interval(accuracy, len(graded)))
 
 
-def _fields_alone(rows: Sequence[Measured]) -> tuple[Estimate, Estimate]:
-    """The accuracy from one field, and what several fields gain."""
+def _fields_alone(rows: Sequence[ScoredReading]) -> tuple[Estimate, Estimate]:
+    """The accuracy from one field, and the gain from using all fields."""
     several = [row for row in rows if row.alone]
     if not several:
         return _UNDEFINED, _UNDEFINED
     alone = np.array([np.mean([pattern == row.reading.truth for pattern in row.alone]) for row in several])
     gain = np.array([row.reading.pattern == row.reading.truth for row in several]) - alone
-    of_alone = clustered_interval(alone[:, None], np.ones((len(alone), 1)), np.ones(1))
+    interval = clustered_interval(alone[:, None], np.ones((len(alone), 1)), np.ones(1))
     return (
-        Estimate(value=float(alone.mean()), ci95=of_alone),
+        Estimate(value=float(alone.mean()), ci95=interval),
         Estimate(value=float(gain.mean()), ci95=paired_interval(gain)),
     )
 
 
 def missing_fields(fields: Sequence[Field]) -> list[str]:
-    """Which specimens lack a field that most of the specimens have; they are read from those that are there."""
+    """A line for each specimen without a field that most specimens have; it is read from its other fields."""
     numbers = {name: {f.number for f in group} for name, group in base.by_specimen(fields).items()}
-    counts = collections.Counter(number for own in numbers.values() for number in own)
+    counts = collections.Counter(number for present in numbers.values() for number in present)
     usual = {number for number, count in counts.items() if 2 * count > len(numbers)}
     return [
-        f"{name}: field {', '.join(map(str, sorted(usual - own)))} is not there; read from the other {len(own)}"
-        for name, own in numbers.items()
-        if usual - own
+        f"{name}: field {', '.join(map(str, sorted(usual - present)))} is missing; read from the other {len(present)}"
+        for name, present in numbers.items()
+        if usual - present
     ]
 
 
-def to_record(row: Measured) -> dict[str, Any]:
-    """A row for JSON."""
+def to_record(row: ScoredReading) -> dict[str, Any]:
+    """Convert a row to a dictionary that can be written as JSON."""
     reading = {f.name: getattr(row.reading, f.name) for f in dataclasses.fields(Reading) if f.name != "masks"}
     reading["probabilities"] = [round(float(p), 6) for p in row.reading.probabilities]
     pixels = None if row.pixels is None else list(dataclasses.astuple(row.pixels))
     return {"reading": reading, "intensity": row.intensity, "pixels": pixels, "alone": list(row.alone)}
 
 
-def from_record(record: Mapping[str, Any]) -> Measured:
+def from_record(record: Mapping[str, Any]) -> ScoredReading:
     """Inverse of `to_record`."""
     values = {**record["reading"], "probabilities": np.array(record["reading"]["probabilities"], np.float64)}
     pixels = None if record["pixels"] is None else PixelCounts(*record["pixels"])
-    return Measured(
+    return ScoredReading(
         reading=Reading(**values), intensity=record["intensity"], pixels=pixels, alone=tuple(record["alone"])
     )

@@ -1,9 +1,9 @@
-"""Features of cells: the numbers that a network gives before its last layer, for classifiers of other kinds.
+"""Features of cells: the activations of a network before its last layer, as the input of other classifiers.
 
-    extractor = Extractor(of_pretrained("efficientnet_lite0", data), mesh)
+    extractor = Extractor(from_pretrained("efficientnet_lite0", data), mesh)
     features = extractor.extract(images, tone_curve)      # features.layers["head"] is float32 [cells, 1280]
 
-The network is published (`of_pretrained`) or one of ours (`of_workdir`, `of_network`).
+The network is a published one (`from_pretrained`) or one trained by this project (`from_workdir`, `from_network`).
 """
 
 import dataclasses
@@ -32,36 +32,37 @@ from hep2jax.training import state as states
 from hep2jax.training.state import Network
 
 OWN_LAYER = "features"
-"""Name of the one layer that a network of ours gives: the input of its last linear layer."""
+"""Name of the only layer of a network trained by this project: the input of its last linear layer."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FeatureNetwork:
-    """A network with its weights, as a source of features."""
+    """A network and its weights, as a source of features."""
 
     name: str
     data: DataConfig
-    """How its cells are made ready (`cells.preprocess`); `crop_size` is the side of the pictures that it is given."""
+    """How cells are prepared (see `cells.preprocess`); `crop_size` is the side of the input images."""
     layers: tuple[str, ...]
-    """Fine to coarse."""
+    """Names of the layers, fine to coarse."""
     parameters: Any
     describe: Callable[[Any, Float[Array, "batch side side 1"]], dict[str, Float[Array, "batch _"]]]
-    """(parameters, normalised cells) → every layer; pure."""
+    """Pure function: (parameters, normalised cells) → features by layer."""
 
 
-def of_pretrained(
+def from_pretrained(
     name: str, data: DataConfig, path: str | os.PathLike[str] | None = None, *, side: int | None = None
 ) -> FeatureNetwork:
-    """A published ImageNet network; all its layers but the logits.
+    """A published ImageNet network with all its layers except the logits.
 
     Args:
         name: one of `pretrained.NAMES`.
-        data: how cells are made ready; their pictures are resized to the network's side on the accelerator.
-        path: file of the weights; None: the installed package.
-        side: of the network's input in pixels; None: as published. Smaller is faster, where the network allows it.
+        data: how cells are prepared; the images are resized to the input size of the network on the accelerator.
+        path: file with the weights; None: the installed package.
+        side: side of the network's input in pixels; None: as published. If the network accepts it, a smaller side is
+            faster.
 
     Raises:
-        UsageError: as `pretrained.load`; a side that the network does not take.
+        UsageError: see `pretrained.load`; or the network does not accept this side.
     """
     network, params = pretrained.load(name, path)
     network.check_side(side or network.side)
@@ -72,15 +73,17 @@ def of_pretrained(
     return FeatureNetwork(name=name, data=data, layers=network.layers[:-1], parameters=params, describe=describe)
 
 
-def of_network(config: Config, network: Network, parameters: Parameters) -> FeatureNetwork:
-    """A cell network of ours: one layer, `OWN_LAYER`.
+def from_network(config: Config, network: Network, parameters: Parameters) -> FeatureNetwork:
+    """A cell network trained by this project, with the single layer `OWN_LAYER`.
 
     Raises:
-        UsageError: a network that labels pixels.
+        UsageError: the network is not a cell network.
     """
     if config.model.name not in models.CLASSIFIERS:
-        known = ", ".join(models.CLASSIFIERS)
-        raise UsageError(f"model.name={config.model.name}: gives no features of cells; the cell networks are {known}")
+        cell_networks = ", ".join(models.CLASSIFIERS)
+        raise UsageError(
+            f"model.name={config.model.name}: gives no features of cells; the cell networks are {cell_networks}"
+        )
 
     def describe(parameters: Parameters, pixels: Array) -> dict[str, Array]:
         return {OWN_LAYER: nnx.merge(network.graphdef, *parameters).features(pixels)}
@@ -90,24 +93,24 @@ def of_network(config: Config, network: Network, parameters: Parameters) -> Feat
     )
 
 
-def of_workdir(directory: pathlib.Path) -> FeatureNetwork:
-    """The averaged cell network of a work directory.
+def from_workdir(directory: pathlib.Path) -> FeatureNetwork:
+    """The cell network of a work directory, with its averaged parameters.
 
     Raises:
-        UsageError: no run of ours, no checkpoint yet, or a network that labels pixels.
+        UsageError: the directory holds no run or no checkpoint, or the network is not a cell network.
     """
     config = workdir.open_for_reading(directory)
     parameters, classes = evaluation.load_parameters(directory)
-    return of_network(config, states.make_network(config, len(classes)), parameters)
+    return from_network(config, states.make_network(config, len(classes)), parameters)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Features:
-    """What a network says of a list of cells.
+    """The features of a list of cells.
 
     Attributes:
-        layers: float32 [cells, width of the layer], by the layer's name.
-        seconds: from the first picture to the last number; compilation apart.
+        layers: float32 [cells, width of the layer], by name of the layer.
+        seconds: wall time of the extraction without compilation.
     """
 
     layers: dict[str, Float32[np.ndarray, "cell _"]]
@@ -118,12 +121,12 @@ class Features:
 
     @property
     def cells_per_second(self) -> float:
-        """The rate of the extraction."""
+        """Throughput of the extraction."""
         return len(self) / self.seconds
 
 
 class Extractor:
-    """A network's features as one compiled function over batches that are divided over all devices."""
+    """Computes the features of a network with one compiled function, on batches that are sharded over all devices."""
 
     def __init__(
         self,
@@ -133,25 +136,25 @@ class Extractor:
         batch_size: int = 64,
         layers: Sequence[str] | None = None,
     ) -> None:
-        """Compiles for batches of `batch_size` cells; `layers` None: all of the source's.
+        """Compile for batches of `batch_size` cells; `layers=None` selects all layers of the source.
 
         Raises:
-            UsageError: unknown layer, or a batch that does not divide over the devices.
+            UsageError: a layer is unknown, or the batch size is not divisible by the number of devices.
         """
         meshes.check_divides("batch_size", batch_size)
         self.source, self.layers = source, tuple(layers or source.layers)
         for layer in self.layers:
             if layer not in source.layers:
-                known = ", ".join(source.layers)
-                raise UsageError(f"{source.name} has no layer '{layer}': its layers are {known}")
+                layer_names = ", ".join(source.layers)
+                raise UsageError(f"{source.name} has no layer '{layer}': its layers are {layer_names}")
         self._mesh, self._batch_size = mesh, batch_size
         self._parameters = jax.device_put(source.parameters, meshes.replicated(mesh))
         self._run = self._compile()
 
     def _compile(self) -> Callable[..., dict[str, jax.Array]]:
         def run(parameters: Any, image: Array, tone_curve: Array) -> dict[str, Array]:
-            described = self.source.describe(parameters, steps.normalise(image, tone_curve))
-            return {layer: described[layer] for layer in self.layers}
+            features = self.source.describe(parameters, steps.normalise(image, tone_curve))
+            return {layer: features[layer] for layer in self.layers}
 
         rows, side = self._batch_size, self.source.data.crop_size
         sharding = meshes.batch_sharding(self._mesh)
@@ -166,12 +169,12 @@ class Extractor:
         """Features of every cell, in order.
 
         Args:
-            images: ready pictures, uint8 (see `cells.preprocess`, with the source's `data`).
-            tone_curve: their grey-level maps, float32 [4].
-            quiet: do not say the rate.
+            images: prepared images, uint8 (see `cells.preprocess`, with the `data` of the source).
+            tone_curve: the tone curve of each image, float32 [4].
+            quiet: do not print the throughput.
 
         Raises:
-            UsageError: no cells.
+            UsageError: there are no cells.
         """
         if not images:
             raise UsageError("no cells to extract features from")
@@ -181,7 +184,8 @@ class Extractor:
         outputs = list(
             feeding.fetched(self._run(self._parameters, batch["image"], batch["tone_curve"]) for batch in batches)
         )
-        layers = {name: np.concatenate([row[name] for row in outputs])[: len(images)] for name in self.layers}
+        # The last batch is padded: rows after the last image are dropped.
+        layers = {name: np.concatenate([batch[name] for batch in outputs])[: len(images)] for name in self.layers}
         features = Features(layers=layers, seconds=time.perf_counter() - started)
         if not quiet:
             say(f"features of {self.source.name}: {len(images)} cells, {features.cells_per_second:.0f} cells/s")

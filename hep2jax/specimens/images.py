@@ -1,4 +1,4 @@
-"""Multi-cell processing, image-wise: whole fields are read without looking for cells or pixels."""
+"""Multi-cell processing of images: fields are classified without segmenting cells or labelling pixels."""
 
 import dataclasses
 import pathlib
@@ -26,7 +26,7 @@ from hep2jax.training import state as states
 
 
 class BagSystem:
-    """Attention-pooled multiple-instance learning: all tiles of a specimen's fields are one bag (see `models.mil`)."""
+    """Multiple-instance learning with attention pooling: all tiles of a specimen are one bag (see `models.mil`)."""
 
     family = "images"
 
@@ -34,7 +34,7 @@ class BagSystem:
         self.name, self.settings = name, config
 
     def fit(self, fields: FieldSet, train: Sequence[int], directory: pathlib.Path) -> None:
-        """Train the network on the specimens' patterns alone; see `base.System`."""
+        """Train the network, with the patterns of the specimens as the only labels; see `base.System`."""
         config = self.settings
         self._parameters, classes = evaluation.load_parameters(
             base.train_on_fields(config, fields, train, directory, BagTask)
@@ -43,34 +43,36 @@ class BagSystem:
         self._evaluator = BagEvaluator(config, network, meshes.make_mesh())
 
     def read(self, fields: Sequence[Field]) -> Reading:
-        """One specimen."""
-        ready = [base.prepared(field, self.settings.data) for field in fields]
-        probabilities = pooled(self._evaluator.measure(self._parameters, ready))
+        """Read one specimen."""
+        prepared = [base.prepare_field(field, self.settings.data) for field in fields]
+        probabilities = pooled(self._evaluator.measure(self._parameters, prepared))
         return _reading(fields, probabilities)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ForestOptions:
-    """What `ForestSystem` consists of."""
+    """Options of `ForestSystem`."""
 
     network: str = pretrained.DEFAULT
-    """One of `pretrained.NAMES`; published: VGG-19. `vgg16` comes nearest, where its weights are at hand."""
+    """One of `pretrained.NAMES`. The paper uses VGG-19; `vgg16` is closest, if its weights are available."""
     weights: pathlib.Path | None = None
-    """File of the network's weights; None: those of the installed package."""
+    """File with the weights of the network; None: the installed package."""
     layer: str = ""
-    """Of the network; empty: the last before the logits."""
+    """Layer of the network; empty: the last layer before the logits."""
     num_trees: int = 1000
-    """Of each forest; as published."""
+    """Number of trees of each forest, as published."""
     seed: int = 0
 
 
 class ForestSystem:
-    """Features of a pre-trained network and texture, a random forest on each, late fusion.
+    """Two random forests, on features of a pre-trained network and on texture features, with late fusion.
 
-    Oraibi, Irio, Hafiane, Palaniappan (ICIP 2018; AIPR 2017). Sourced: VGG-19 features, RIC-LBP and joint motif labels,
-    random forests of 1,000 trees, late fusion. Our reading, as no more was available: both are taken of the whole
-    field, for the network shrunk to its input's side; fusion is the mean of the forests' probabilities, and fields of a
-    specimen are fused alike; patterns weigh equally. Left out: joint motif labels, whose definition is not at hand.
+    Oraibi, Irio, Hafiane, Palaniappan (ICIP 2018; AIPR 2017). From the source: VGG-19 features, RIC-LBP and joint motif
+    labels, random forests of 1,000 trees, late fusion. The source gives no further details, so the following is our
+    interpretation: both kinds of features are computed on the complete field, which is resized to the input size of
+    the network for the network features; fusion is the mean of the probabilities over the forests and over the fields
+    of a specimen; all patterns have equal weight. Joint motif labels are not implemented, because their definition was
+    not available.
     """
 
     family = "images"
@@ -79,45 +81,46 @@ class ForestSystem:
         self.name, self.settings = name, options
 
     def fit(self, fields: FieldSet, train: Sequence[int], directory: pathlib.Path) -> None:
-        """Describe the training fields, once, and grow the forests; see `base.System`.
+        """Compute the features of the training fields and fit the forests; see `base.System`.
 
-        The descriptions are kept, not the forests: these grow again in seconds, alike, and a file of numbers is safe to
-        read.
+        The features are stored, but not the forests: refitting takes seconds and gives identical forests, and a file of
+        plain arrays is safe to load.
         """
         self._describe, self._num_patterns = _describer(self.settings), len(fields.classes)
-        chosen = [fields.fields[i] for i in train]
+        training_fields = [fields.fields[i] for i in train]
         path = directory / f"forests-{self.settings.network}" / "descriptions.npz"
-        described = self._kept(path, chosen)
-        patterns = np.array([field.pattern for field in chosen])
+        features = self._stored_features(path, training_fields)
+        patterns = np.array([field.pattern for field in training_fields])
         if len(np.unique(patterns)) < 2:
-            raise UsageError(f"{self.name}: a forest needs specimens of two patterns or more to learn from")
-        self._forests = {name: self._grow(rows, patterns) for name, rows in described.items()}
+            raise UsageError(f"{self.name}: a forest needs training specimens of at least two patterns")
+        self._forests = {name: self._fit_forest(rows, patterns) for name, rows in features.items()}
 
-    def _kept(self, path: pathlib.Path, fields: Sequence[Field]) -> dict[str, np.ndarray]:
-        """Descriptions of these very fields: from the file, or made and written there."""
+    def _stored_features(self, path: pathlib.Path, fields: Sequence[Field]) -> dict[str, np.ndarray]:
+        """Features of exactly these fields: read from the file if it matches, else computed and written to it."""
         identity = fingerprint(self.settings, fields)
         if path.exists():
             with np.load(path) as arrays:
-                kept = dict(arrays)
-            if str(kept.pop("identity")) == identity:
-                return kept
-        described = self._describe(fields)
+                stored = dict(arrays)
+            if str(stored.pop("identity")) == identity:
+                return stored
+        features = self._describe(fields)
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Write to a temporary file first: an interrupted run must not leave a partial file under the final name.
         unfinished = path.with_name("unfinished.npz")
-        arrays: dict[str, Any] = described | {"identity": np.array(identity)}
+        arrays: dict[str, Any] = features | {"identity": np.array(identity)}
         np.savez(unfinished, **arrays)
         unfinished.replace(path)
-        return described
+        return features
 
-    def _grow(self, rows: np.ndarray, patterns: np.ndarray) -> RandomForestClassifier:
+    def _fit_forest(self, rows: np.ndarray, patterns: np.ndarray) -> RandomForestClassifier:
         options = self.settings
         forest = RandomForestClassifier(options.num_trees, class_weight="balanced", random_state=options.seed)
         return forest.fit(rows, patterns)
 
     def read(self, fields: Sequence[Field]) -> Reading:
-        """One specimen."""
-        described = self._describe(fields)
-        shares = [self._shares(forest, described[name]) for name, forest in self._forests.items()]
+        """Read one specimen."""
+        features = self._describe(fields)
+        shares = [self._shares(forest, features[name]) for name, forest in self._forests.items()]
         return _reading(fields, np.mean(shares, axis=(0, 1)))
 
     def _shares(self, forest: RandomForestClassifier, rows: np.ndarray) -> Float[np.ndarray, "field pattern"]:
@@ -127,10 +130,10 @@ class ForestSystem:
 
 
 Describer = Callable[[Sequence[Field]], dict[str, np.ndarray]]
-"""Fields → by kind of description, [fields, features]."""
+"""Function: fields → arrays [fields, features], by kind of features."""
 
-_BATCH = 8
-_AS_CELLS = DataConfig(normalise="field", top_percentile=99.5)  # background to 0, the brightest structures to 1
+_BATCH_SIZE = 8
+_NORMALISATION = DataConfig(normalise="field", top_percentile=99.5)  # background → 0, brightest structures → 1
 
 
 def _describer(options: ForestOptions) -> Describer:
@@ -144,11 +147,14 @@ def _describer(options: ForestOptions) -> Describer:
         return network.features(params, network.prepare(grey), layer)
 
     def describe(fields: Sequence[Field]) -> dict[str, np.ndarray]:
-        images = np.stack([_shrunk(field, network.side) for field in fields])
-        tone_curve = np.array([[*grey_normalisation(field.image, _AS_CELLS), 1.0, 0.0] for field in fields], np.float32)
+        images = np.stack([_resize(field, network.side) for field in fields])
+        tone_curve = np.array(
+            [[*grey_normalisation(field.image, _NORMALISATION), 1.0, 0.0] for field in fields], np.float32
+        )
         deep = []
-        for first in range(0, len(fields), _BATCH):
-            rows = np.resize(np.arange(first, min(first + _BATCH, len(fields))), _BATCH)  # one shape: compiled once
+        for first in range(0, len(fields), _BATCH_SIZE):
+            # Repeat rows in the last batch: all batches have the same shape, so the function is compiled once.
+            rows = np.resize(np.arange(first, min(first + _BATCH_SIZE, len(fields))), _BATCH_SIZE)
             deep.append(np.asarray(features(params, images[rows], tone_curve[rows])))
         textures = np.stack([texture.ric_lbp(field.image) for field in fields])
         return {"deep": np.concatenate(deep)[: len(fields)], "texture": textures}
@@ -156,7 +162,7 @@ def _describer(options: ForestOptions) -> Describer:
     return describe
 
 
-def _shrunk(field: Field, side: int) -> np.ndarray:
+def _resize(field: Field, side: int) -> np.ndarray:
     return cv2.resize(field.image, (side, side), interpolation=cv2.INTER_AREA)
 
 

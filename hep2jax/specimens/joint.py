@@ -1,4 +1,4 @@
-"""Joint reading: one network segments, names the pattern and grades the intensity, patch by patch."""
+"""Joint reading: one network segments patches, classifies their pattern and grades their intensity."""
 
 import pathlib
 from collections.abc import Sequence
@@ -18,7 +18,10 @@ from hep2jax.training import state as states
 
 
 class JointSystem:
-    """Reads a specimen by the majority of its patches, of all fields (Percannella et al. 2022; see `models.joint`)."""
+    """Classifies a specimen by a majority vote over the patches of all fields.
+
+    Percannella et al. 2022; see `models.joint`.
+    """
 
     family = "joint"
 
@@ -35,19 +38,21 @@ class JointSystem:
         self._evaluator = JointEvaluator(config, network, meshes.make_mesh())
 
     def read(self, fields: Sequence[Field]) -> Reading:
-        """One specimen; its probabilities are the means over the patches that vote, its pattern is their majority's."""
-        ready = [base.prepared(field, self.settings.data) for field in fields]
-        votes = self._evaluator.read(self._parameters, ready)
-        masks = tuple(row.foreground for row in votes)
+        """Read one specimen: the pattern is the majority over the voting patches, the probabilities are their means."""
+        prepared = [base.prepare_field(field, self.settings.data) for field in fields]
+        votes = self._evaluator.read(self._parameters, prepared)
+        masks = tuple(field_votes.foreground for field_votes in votes)
         pattern, grade = majority(votes)
         if pattern is None or grade is None:
             return base.without_pattern(fields, len(votes[0].patterns), voting.NO_CELL, masks=masks)
-        patches = [int(row.patterns.sum()) for row in votes]
+        num_patches = [int(field_votes.patterns.sum()) for field_votes in votes]
         return Reading(
             specimen=fields[0].specimen_id,
             truth=fields[0].pattern,
             pattern=pattern,
-            probabilities=np.average([row.mean_probability for row in votes], axis=0, weights=patches),
+            probabilities=np.average(
+                [field_votes.mean_probability for field_votes in votes], axis=0, weights=num_patches
+            ),
             intensity=GRADES[grade],
             masks=masks,
         )

@@ -1,4 +1,4 @@
-"""Multi-cell processing, pixel-wise: a network labels every pixel, and the foreground of all fields votes."""
+"""Multi-cell processing of pixels: a network classifies every pixel, and the foreground pixels of all fields vote."""
 
 import functools
 import pathlib
@@ -19,7 +19,7 @@ from hep2jax.training import state as states
 
 
 class PixelNetwork:
-    """A trained network of fields, compiled."""
+    """A trained and compiled segmentation network."""
 
     def __init__(self, directory: pathlib.Path) -> None:
         self.config, self.classes = workdir.open_for_reading(directory), workdir.read_classes(directory)
@@ -28,24 +28,24 @@ class PixelNetwork:
         self._evaluator = FieldEvaluator(self.config, network, meshes.make_mesh())
 
     def read(self, fields: Sequence[Field]) -> list[FieldReading]:
-        """Every field, in order."""
-        ready = [base.prepared(field, self.config.data) for field in fields]
-        return list(self._evaluator.read_pixels(self._parameters, ready))
+        """Results of the fields, in input order."""
+        prepared = [base.prepare_field(field, self.config.data) for field in fields]
+        return list(self._evaluator.read_pixels(self._parameters, prepared))
 
 
 def fit_network(config: Config, fields: FieldSet, train: Sequence[int], directory: pathlib.Path) -> PixelNetwork:
-    """Train the configured network of fields in a folder of its own, once; ready to read."""
+    """Train the configured segmentation network in its own folder, if it is not yet trained, and load it."""
     return _open(base.train_on_fields(config, fields, train, directory, FieldTask))
 
 
 @functools.lru_cache(maxsize=2)
 def _open(folder: pathlib.Path) -> PixelNetwork:
-    """A finished folder does not change, and several systems read with the same network."""
+    """Load a trained network. It can be cached: a finished folder does not change, and several systems share it."""
     return PixelNetwork(folder)
 
 
 class PixelSystem:
-    """Reads a specimen by the vote of its foreground pixels, all fields together (Li, Shen, Yu 2017)."""
+    """Classifies a specimen by a vote of the foreground pixels of all fields (Li, Shen, Yu 2017)."""
 
     family = "pixels"
 
@@ -57,9 +57,9 @@ class PixelSystem:
         self._network = fit_network(self.settings, fields, train, directory)
 
     def read(self, fields: Sequence[Field]) -> Reading:
-        """One specimen; one without a foreground pixel is left out."""
-        read = self._network.read(fields)
-        votes, masks = np.stack([field.votes for field in read]), tuple(field.foreground for field in read)
+        """Read one specimen; without any foreground pixel, it gets no pattern."""
+        readings = self._network.read(fields)
+        votes, masks = np.stack([row.votes for row in readings]), tuple(row.foreground for row in readings)
         pattern = voting.vote(votes)
         if pattern is None:
             return base.without_pattern(fields, votes.shape[1], voting.NO_CELL, masks=masks)

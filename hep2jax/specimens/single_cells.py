@@ -1,4 +1,4 @@
-"""Single-cell processing: find the cells, cut and normalise them, read each, then read the specimen from its cells."""
+"""Single-cell processing: cells are segmented, cut out, normalised and classified, then combined for the specimen."""
 
 import dataclasses
 import functools
@@ -30,93 +30,105 @@ from hep2jax.training import evaluation, workdir
 from hep2jax.training import state as states
 
 FINDERS = ("true", "predicted", "otsu")
-"""Whose cells: the annotators'; those of a network for pixels, split by a watershed; those of Otsu's threshold of the
-log intensity over its background, split likewise (`classical.segment`)."""
+"""Sources of the cell masks: the annotation; a segmentation network followed by a watershed; or Otsu's threshold of the
+logarithm of intensity over background, also followed by a watershed (`classical.segment`)."""
 READERS = ("network", "own_svm", "pretrained_svm")
-"""Who reads a cell: a cell network; SVMs and nearest neighbours on that network's features; the same on features of a
-published ImageNet network."""
+"""Cell classifiers: a cell network; SVMs and nearest neighbours on the features of this network; or the same on the
+features of a published ImageNet network."""
 RULES = ("prevalence", "mean_probability", "histogram_svm")
-"""How the cells make the specimen's pattern; see `hep2jax.specimens.voting`."""
+"""Rules that combine the cells into the pattern of the specimen; see `hep2jax.specimens.voting`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CellOptions:
-    """What a system of single cells consists of."""
+    """Options of a single-cell system."""
 
     finder: str = "true"
-    """One of `FINDERS`. Every reader trains on the annotators' cells of the training specimens, whoever finds those
-    that are read."""
+    """One of `FINDERS`, used on the specimens that are read. Every reader is trained on the annotated cells of the
+    training specimens."""
     reader: str = "network"
     """One of `READERS`."""
     rule: str = "prevalence"
-    """One of `RULES`. histogram_svm trains on readings of cells held out, which a network has none of: it needs an SVM
-    reader. With own_svm these are too good all the same: the network behind the features has seen every training cell.
-    It needs several specimens of each pattern: held out, the only one of a pattern is never read as that pattern, and
-    the rule learns just this."""
+    """One of `RULES`. histogram_svm is trained on out-of-fold predictions of the training cells. A network has no such
+    predictions, so this rule needs an SVM reader. With own_svm the predictions are still optimistic, because the
+    network that provides the features was trained on these cells. The rule needs several specimens of each pattern: if
+    a pattern has only one, its out-of-fold cells are never predicted as this pattern, and the rule learns that."""
     use_mitotic: bool = False
-    """Count annotated mitotic cells as well. Other finders cannot tell them: theirs are always counted."""
+    """Use annotated mitotic cells as well. Other finders cannot distinguish mitotic cells and always use them."""
     size_slack: float = 2.0
-    """Found cells are dropped if smaller than the 1st percentile of the training cells' areas divided by this, or
-    larger than the 99th times this: specks, and clumps that the watershed did not divide. Ours; annotated cells all
-    stay."""
+    """Segmented objects are dropped if their area is below the 1st percentile of the training cells' areas divided by
+    this factor, or above the 99th percentile times this factor: they are specks, or clumps that the watershed did not
+    separate. This is our addition; annotated cells are never dropped."""
     drop_cut_cells: bool = False
-    """Leave the cells that the frame cuts out of Otsu's masks too (see `EvaluationConfig.drop_cut_cells`); cells that
-    reach the frame are never read."""
+    """Remove cells that the image border cuts from the masks of the finder `otsu`, too (see
+    `EvaluationConfig.drop_cut_cells`). Cells that reach the border are never classified."""
     pretrained: str = pretrained.DEFAULT
     """One of `pretrained.NAMES`, for pretrained_svm."""
     weights: pathlib.Path | None = None
-    """File of its weights; None: the installed package."""
+    """File with the weights of this network; None: the installed package."""
     side: int | None = None
-    """Of its input in pixels; None: as published."""
+    """Side of the input of this network in pixels; None: as published."""
     layers: tuple[str, ...] = ()
-    """Of the published network, to choose from; empty: all but the logits."""
+    """Layers of this network to select from; empty: all except the logits."""
     grid: Grid = dataclasses.field(default_factory=Grid)
-    """What the inner cross-validation chooses from."""
+    """Hyperparameters that the inner cross-validation compares."""
 
     def __post_init__(self) -> None:
-        for name, known in (("finder", FINDERS), ("reader", READERS), ("rule", RULES)):
-            if getattr(self, name) not in known:
-                raise UsageError(f"{name}='{getattr(self, name)}': must be one of {', '.join(known)}")
+        for name, choices in (("finder", FINDERS), ("reader", READERS), ("rule", RULES)):
+            if getattr(self, name) not in choices:
+                raise UsageError(f"{name}='{getattr(self, name)}': must be one of {', '.join(choices)}")
         if self.rule == "histogram_svm" and self.reader == "network":
-            raise UsageError("rule=histogram_svm needs readings of cells held out, so reader=own_svm or pretrained_svm")
+            raise UsageError(
+                "rule=histogram_svm needs readings of cells held out: set reader=own_svm or pretrained_svm"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """The annotated whole cells of the training specimens."""
+    """Sizes of the annotated complete cells of the training specimens."""
 
     diameter: float
-    """Median diameter of a circle of their area, in native pixels."""
+    """Diameter of a circle with the median area, in native pixels."""
     low: float
     high: float
-    """1st and 99th percentile of their areas, in native pixels."""
+    """1st and 99th percentile of the areas, in native pixels."""
 
 
 class CellSystem:
-    """Cells found, read one by one, and the specimen read from them.
+    """Segments and classifies single cells, and classifies the specimen by its cells.
 
-    Cascio, Taormina, Raso (Appl. Sci. 9:1618, 2019) is the reader pretrained_svm with the rule prevalence; Li, Huang,
-    Zheng, Xie, Zhang (ICPR 2016) the rule histogram_svm.
+    The reader pretrained_svm with the rule prevalence is the method of Cascio, Taormina, Raso (Appl. Sci. 9:1618,
+    2019); the rule histogram_svm is from Li, Huang, Zheng, Xie, Zhang (ICPR 2016).
     """
 
     family = "single cells"
 
     def __init__(self, name: str, options: CellOptions, cells: Config, segmenter: Config | None = None) -> None:
-        """`cells`: of the cell network, also how cells are made ready; `segmenter`: for the finder `predicted`."""
+        """Make an untrained system.
+
+        Args:
+            name: name of the system.
+            options: its options.
+            cells: configuration of the cell network; its `data` also determines how cells are prepared.
+            segmenter: configuration of the segmentation network, for the finder `predicted`.
+
+        Raises:
+            UsageError: the finder is `predicted` and there is no segmenter.
+        """
         if options.finder == "predicted" and segmenter is None:
             raise UsageError("finder=predicted needs a network for pixels")
         self.name, self._options, self._config, self._segmenter = name, options, cells, segmenter
         self.settings = options, cells, segmenter
 
     def fit(self, fields: FieldSet, train: Sequence[int], directory: pathlib.Path) -> None:
-        """Train what finds, reads and decides; see `base.System`."""
-        side = base.training_split(fields, train)
-        self._num_patterns, self._sizes = len(fields.classes), _sizes(side)
+        """Train the segmentation network, the cell classifier and the rule; see `base.System`."""
+        training_set = base.training_split(fields, train)
+        self._num_patterns, self._sizes = len(fields.classes), _sizes(training_set)
         self._pixels = None
         if self._options.finder == "predicted":
             assert self._segmenter is not None
             self._pixels = pixels.fit_network(self._segmenter, fields, train, directory)
-        self._reader, self._rule = self._fit_reader(cell_data.from_fields(side, self._config.data), directory)
+        self._reader, self._rule = self._fit_reader(cell_data.from_fields(training_set, self._config.data), directory)
 
     def _fit_reader(self, cells: CellSet, directory: pathlib.Path) -> tuple[CellReader, voting.Rule]:
         options = self._options
@@ -125,13 +137,13 @@ class CellSystem:
             "mean_probability": voting.by_mean_probability,
         }
         if options.reader == "pretrained_svm":
-            source = features.of_pretrained(options.pretrained, self._config.data, options.weights, side=options.side)
+            source = features.from_pretrained(options.pretrained, self._config.data, options.weights, side=options.side)
             folder = directory / f"svm-{options.pretrained}"
         else:
             network = _fit_network(self._config, cells, directory)
             if options.reader == "network":
                 return _open_network(network), rules[options.rule]
-            source, folder = features.of_workdir(network), directory / f"svm-{self._config.model.name}"
+            source, folder = features.from_workdir(network), directory / f"svm-{self._config.model.name}"
         layers = options.layers if options.reader == "pretrained_svm" else ()
         fitted = _fit_svm_knn(source, layers or source.layers, cells, folder, options.grid, self._num_patterns)
         extractor = _extractor(source, (fitted.classifier.layer,))
@@ -139,62 +151,64 @@ class CellSystem:
         return reader, rules.get(options.rule) or fitted.histogram_svm()
 
     def read(self, fields: Sequence[Field]) -> Reading:
-        """One specimen; one without a cell to read is left out."""
+        """Read one specimen; without any usable cell, it gets no pattern."""
         instances = self._find(fields)
-        given = self._options.finder == "true"
-        masks = () if given else tuple(cells > 0 for cells in instances)
-        found = [self._cut(field, cells) for field, cells in zip(fields, instances, strict=True)]
-        cuts = [cut for part in found for cut in part.cuts]
+        masks = () if self._options.finder == "true" else tuple(cells > 0 for cells in instances)
+        field_cells = [self._cut(field, cells) for field, cells in zip(fields, instances, strict=True)]
+        cuts = [cut for found in field_cells for cut in found.cuts]
         if not cuts:
-            return base.without_pattern(fields, self._num_patterns, _nothing(found), masks=masks)
-        ready = [cell_data.preprocess(cut.image, cut.mask, self._config.data) for cut in cuts]
-        scores = self._reader.read([image for image, _ in ready], [tone_curve for _, tone_curve in ready])
+            return base.without_pattern(fields, self._num_patterns, _reason_without_cells(field_cells), masks=masks)
+        prepared = [cell_data.preprocess(cut.image, cut.mask, self._config.data) for cut in cuts]
+        scores = self._reader.read([image for image, _ in prepared], [tone_curve for _, tone_curve in prepared])
         name = fields[0].specimen_id
-        read = voting.read_specimens(
+        result = voting.read_specimens(
             scores,
             [name] * len(cuts),
             self._rule,
-            mitotic=np.concatenate([part.mitotic for part in found]),
+            mitotic=np.concatenate([found.mitotic for found in field_cells]),
             use_mitotic=self._options.use_mitotic,
         )
-        if read.left_out:
-            return base.without_pattern(fields, self._num_patterns, read.left_out[name], masks=masks)
-        result = read.readings[0]
+        if result.left_out:
+            return base.without_pattern(fields, self._num_patterns, result.left_out[name], masks=masks)
+        reading = result.readings[0]
         return Reading(
             specimen=name,
             truth=fields[0].pattern,
-            pattern=result.pattern,
-            probabilities=result.scores.astype(np.float64),
+            pattern=reading.pattern,
+            probabilities=reading.scores.astype(np.float64),
             masks=masks,
         )
 
     def _find(self, fields: Sequence[Field]) -> list[Int[np.ndarray, "height width"]]:
-        """The map of instances of each field."""
+        """The instance map of each field."""
         diameter = self._sizes.diameter
         if self._options.finder == "true":
             return [field.instances.astype(np.int32) for field in fields]
         if self._pixels is not None:
-            return [classical.split_touching(read.foreground, diameter) for read in self._pixels.read(fields)]
-        found = [
+            return [classical.split_touching(reading.foreground, diameter) for reading in self._pixels.read(fields)]
+        instances = [
             classical.segment(field.image, variant="otsu_log_watershed", nuclear_diameter=diameter) for field in fields
         ]
         if self._options.drop_cut_cells:
-            found = [classical.drop_cut_cells(cells, diameter) for cells in found]
-        return found
+            instances = [classical.drop_cut_cells(cells, diameter) for cells in instances]
+        return instances
 
-    def _cut(self, field: Field, instances: Int[np.ndarray, "height width"]) -> "_Found":
+    def _cut(self, field: Field, instances: Int[np.ndarray, "height width"]) -> "_FieldCells":
+        """Cut out the cells of one field."""
         if self._options.finder == "true":
             mitotic = cell_data.of_kind(field, "mitotic_cell")
-            out = cell_data.cut_out(field.image, instances, [*cell_data.of_kind(field, "cell"), *mitotic])
-            flags = np.array([cut.number in mitotic for cut in out.cuts], bool)
-            return _Found(cuts=out.cuts, mitotic=flags, num_cut_by_frame=out.num_cut_by_frame, num_absurd=0)
-        out = cell_data.cut_out(field.image, instances)
-        kept = tuple(cut for cut in out.cuts if self._is_cell_sized(cut))
-        return _Found(
-            cuts=kept,
-            mitotic=np.zeros(len(kept), bool),
-            num_cut_by_frame=out.num_cut_by_frame,
-            num_absurd=len(out.cuts) - len(kept),
+            cut_outs = cell_data.cut_out(field.image, instances, [*cell_data.of_kind(field, "cell"), *mitotic])
+            is_mitotic = np.array([cut.number in mitotic for cut in cut_outs.cuts], bool)
+            return _FieldCells(
+                cuts=cut_outs.cuts, mitotic=is_mitotic, num_cut_by_frame=cut_outs.num_cut_by_frame, num_wrong_size=0
+            )
+        cut_outs = cell_data.cut_out(field.image, instances)
+        cell_sized = tuple(cut for cut in cut_outs.cuts if self._is_cell_sized(cut))
+        return _FieldCells(
+            cuts=cell_sized,
+            mitotic=np.zeros(len(cell_sized), bool),
+            num_cut_by_frame=cut_outs.num_cut_by_frame,
+            num_wrong_size=len(cut_outs.cuts) - len(cell_sized),
         )
 
     def _is_cell_sized(self, cut: Cut) -> bool:
@@ -203,30 +217,30 @@ class CellSystem:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Found:
-    """The cells of a field, and those that are not read."""
+class _FieldCells:
+    """The cells of a field, and the numbers of objects that are not used."""
 
     cuts: tuple[Cut, ...]
     mitotic: Bool[np.ndarray, " cuts"]
     num_cut_by_frame: int
-    num_absurd: int
+    num_wrong_size: int
 
 
-def _nothing(found: Sequence[_Found]) -> str:
-    """Why there is no cell to read."""
-    at_frame, absurd = sum(f.num_cut_by_frame for f in found), sum(f.num_absurd for f in found)
-    if not at_frame + absurd:
+def _reason_without_cells(found: Sequence[_FieldCells]) -> str:
+    """Why no field has a usable cell."""
+    cut, wrong_size = sum(f.num_cut_by_frame for f in found), sum(f.num_wrong_size for f in found)
+    if not cut + wrong_size:
         return voting.NO_CELL
-    parts = [(at_frame, "cut by the frame of the image"), (absurd, "too small or too large for a cell")]
-    return "no whole cell was found in it: " + ", ".join(f"{number} {words}" for number, words in parts if number)
+    reasons = [(cut, "cut by the frame of the image"), (wrong_size, "too small or too large for a cell")]
+    return "no whole cell was found in it: " + ", ".join(f"{number} {reason}" for number, reason in reasons if number)
 
 
-def _sizes(side: FieldSet) -> Sizes:
+def _sizes(training_set: FieldSet) -> Sizes:
     """Sizes of the annotated cells."""
-    cuts = (cell_data.cut_out(f.image, f.instances, cell_data.of_kind(f, "cell")).cuts for f in side.fields)
-    areas = [np.count_nonzero(cut.mask) for whole in cuts for cut in whole]
+    cuts = (cell_data.cut_out(f.image, f.instances, cell_data.of_kind(f, "cell")).cuts for f in training_set.fields)
+    areas = [np.count_nonzero(cut.mask) for field_cuts in cuts for cut in field_cuts]
     if not areas:
-        raise UsageError(f"{side.name}: no whole cell is annotated, so there is nothing to train a reader of cells on")
+        raise UsageError(f"{training_set.name}: no whole cell is annotated, so a cell classifier cannot be trained")
     low, median, high = np.percentile(areas, [1, 50, 99]).tolist()
     return Sizes(diameter=2 * math.sqrt(median / math.pi), low=low, high=high)
 
@@ -235,7 +249,7 @@ def _sizes(side: FieldSet) -> Sizes:
 
 
 def _fit_network(config: Config, cells: CellSet, directory: pathlib.Path) -> pathlib.Path:
-    """Train the cell network in a folder of its own, once."""
+    """Train the cell network in its own folder, if it is not yet trained."""
     folder = directory / f"network-{config.model.name}"
     base.train(folder, config, CellTask(config, cells))
     return folder
@@ -243,7 +257,7 @@ def _fit_network(config: Config, cells: CellSet, directory: pathlib.Path) -> pat
 
 @functools.lru_cache(maxsize=2)
 def _open_network(folder: pathlib.Path) -> NetworkReader:
-    """A finished folder does not change, and several systems read with the same network."""
+    """Load a trained network. It can be cached: a finished folder does not change, and several systems share it."""
     config, classes = workdir.open_for_reading(folder), workdir.read_classes(folder)
     parameters, _ = evaluation.load_parameters(folder)
     evaluator = CellEvaluator(config, states.make_network(config, len(classes)), meshes.make_mesh())
@@ -257,14 +271,14 @@ _CHOICE, _FEATURES = "choice.json", "features.npz"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _FittedSvmKnn:
-    """The classifier, and whose cells it was fitted on."""
+    """The classifier, with the patterns and specimens of its training cells."""
 
     classifier: SvmKnn
     patterns: Int[np.ndarray, " cell"]
     specimens: tuple[str, ...]
 
     def histogram_svm(self) -> voting.HistogramSvm:
-        """The rule that learns from the training cells' readings out of fold."""
+        """The rule that is trained on the out-of-fold predictions of the training cells."""
         names, first = np.unique(self.specimens, return_index=True)
         groups = [self.classifier.out_of_fold[np.asarray(self.specimens) == name] for name in names]
         return voting.fit_histogram_svm(groups, self.patterns[first].tolist())
@@ -278,9 +292,10 @@ def _fit_svm_knn(
     grid: Grid,
     num_patterns: int,
 ) -> _FittedSvmKnn:
-    """Choose and fit once; afterwards only the chosen point is fitted again, on the features that were kept.
+    """Select hyperparameters by cross-validation and fit the classifier.
 
-    What was kept of other cells, of another network or of another grid is not used: it is chosen again.
+    The selected hyperparameters and features are stored. If they were stored for the same cells, network and grid,
+    only the final fit is repeated.
     """
     identity = fingerprint(source.name, source.data, source.parameters, layers, grid, cells.classes, cells.cells)
     path = folder / _CHOICE
@@ -290,24 +305,24 @@ def _fit_svm_knn(
         workdir.write_json(path, choice | {"identity": identity})
     with np.load(folder / _FEATURES, allow_pickle=False) as arrays:
         rows, patterns, names = arrays["features"], arrays["patterns"], tuple(arrays["specimens"].tolist())
-    point = Grid(costs=(choice["cost"],), neighbours=(choice["neighbours"],), folds=grid.folds)
-    fitted = cell_readers.fit_svm_knn({choice["layer"]: rows}, patterns, names, num_patterns, grid=point)
+    selected = Grid(costs=(choice["cost"],), neighbours=(choice["neighbours"],), folds=grid.folds)
+    fitted = cell_readers.fit_svm_knn({choice["layer"]: rows}, patterns, names, num_patterns, grid=selected)
     return _FittedSvmKnn(classifier=fitted, patterns=patterns, specimens=names)
 
 
 def _choose(
     extractor: Extractor, cells: CellSet, folder: pathlib.Path, grid: Grid, num_patterns: int
 ) -> dict[str, Any]:
-    """The choice of the inner cross-validation; keeps the training cells' features of the layer that it chooses."""
-    found = extractor.extract([c.ready for c in cells.cells], [c.tone_curve for c in cells.cells])
+    """Run the inner cross-validation, and store the training features of the selected layer."""
+    extracted = extractor.extract([c.ready for c in cells.cells], [c.tone_curve for c in cells.cells])
     patterns, names = np.array([item.pattern for item in cells.items]), units(cells.items)
-    fitted = cell_readers.fit_svm_knn(found.layers, patterns, names, num_patterns, grid=grid)
+    fitted = cell_readers.fit_svm_knn(extracted.layers, patterns, names, num_patterns, grid=grid)
     folder.mkdir(parents=True, exist_ok=True)
-    np.savez(folder / _FEATURES, features=found.layers[fitted.layer], patterns=patterns, specimens=np.array(names))
+    np.savez(folder / _FEATURES, features=extracted.layers[fitted.layer], patterns=patterns, specimens=np.array(names))
     choice = {name: getattr(fitted, name) for name in ("layer", "cost", "neighbours", "inner_mca")}
-    return choice | {"cells_per_second": found.cells_per_second}
+    return choice | {"cells_per_second": extracted.cells_per_second}
 
 
 def _extractor(source: FeatureNetwork, layers: Sequence[str]) -> Extractor:
-    # A specimen has a few dozen cells: fuller batches would be mostly padding.
+    # A specimen has a few dozen cells: larger batches would be mostly padding.
     return Extractor(source, meshes.make_mesh(), batch_size=math.lcm(32, meshes.make_mesh().size), layers=layers)

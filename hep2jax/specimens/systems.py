@@ -1,4 +1,4 @@
-"""Whole-specimen systems: the families of the survey behind one interface, by name."""
+"""The systems that read whole specimens, by name; each belongs to one family of the survey."""
 
 import dataclasses
 import functools
@@ -20,15 +20,15 @@ def _single_cells(
     finder: str, reader: str, rule: str, configs: Mapping[str, Config], features: ImageNetFeatures
 ) -> CellSystem:
     segmenter = configs["pixels"] if finder == "predicted" else configs.get("pixels")
-    drops = segmenter is not None and segmenter.evaluation.drop_cut_cells
+    drop_cut_cells = segmenter is not None and segmenter.evaluation.drop_cut_cells
     options = CellOptions(
         finder=finder,
         reader=reader,
         rule=rule,
-        drop_cut_cells=drops,
+        drop_cut_cells=drop_cut_cells,
         pretrained=features.network,
         weights=features.weights,
-        # For one CPU: the head's features cost minutes of SVMs, and on synthetic cells were read worse than stage5's.
+        # The head is left out: on one CPU, its SVMs take minutes, and on synthetic cells it was worse than stage5.
         **({"layers": ("stage3", "stage5", "stage7"), "side": 128} if features.network == pretrained.DEFAULT else {}),
     )
     return CellSystem(_cells_name(finder, reader, rule), options, configs["cells"], segmenter)
@@ -49,4 +49,4 @@ SYSTEMS: dict[str, Factory] = {
     "forest": lambda _, features: ForestSystem("forest", ForestOptions(**dataclasses.asdict(features))),
     "joint": lambda configs, _: JointSystem("joint", configs["joint"]),
 }
-"""Every system by its name; those of single cells are `cells-<finder>-<reader>-<rule>`."""
+"""All systems by name; those of single cells are named `cells-<finder>-<reader>-<rule>`."""

@@ -1,1 +1,1 @@
-"""The same work in PyTorch, to be timed beside ours: networks, training step, data loader. A benchmark's need only."""
+"""PyTorch versions of networks, training step and data loader, for comparisons of speed in the benchmarks."""

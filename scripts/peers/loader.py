@@ -1,8 +1,8 @@
-"""The PyTorch way to feed the same network: a map-style data set that warps in `__getitem__`, and a DataLoader.
+"""The input pipeline in PyTorch: a map-style data set that applies the augmentation in `__getitem__`, and a DataLoader.
 
-The warp is ours, drawn from the same distributions with the same OpenCV call, on the same decoded images in memory;
-its matrix is made of scalars, which for one example is faster than our arrays for a whole batch would be. Examples are
-drawn with equal probability, whatever `data.balance` says.
+The warp is the same as ours: the same distributions and OpenCV call, on the same decoded images in memory. Its matrix
+is computed with scalars, which is faster for one example than our arrays for a batch. Examples are drawn with equal
+probability, and `data.balance` is ignored.
 """
 
 import math
@@ -20,11 +20,11 @@ from hep2jax.data.sets.fields import Field
 from hep2jax.metrics.pixels import VOID
 
 _ENDLESS = 10**9
-_POINTS = 4096  # of a field's cell pixels, as in `hep2jax.data.streams.fields`
+_POINTS = 4096  # cell pixels that are stored per field, as in `hep2jax.data.streams.fields`
 
 
 class Cells(Dataset):
-    """Single cells: image, label, tone_curve."""
+    """Single cells: image, label and tone curve."""
 
     def __init__(self, cells: Sequence[Cell], config: Config) -> None:
         self._cells, self._size, self._augment = cells, config.data.crop_size, config.augment
@@ -35,10 +35,10 @@ class Cells(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         cell, size = self._cells[index], self._size
         height, width = cell.ready.shape
-        reach = 2 * self._augment.shift * size
+        max_shift = 2 * self._augment.shift * size
         x, y = (width - 1) / 2, (height - 1) / 2
-        across, down = reach * (random.random() - 0.5), reach * (random.random() - 0.5)
-        matrix = draw_matrix((x + across, y + down), size, self._augment)
+        shift_x, shift_y = max_shift * (random.random() - 0.5), max_shift * (random.random() - 0.5)
+        matrix = draw_matrix((x + shift_x, y + shift_y), size, self._augment)
         tone_curve = draw_tone_curve(cell.tone_curve, self._augment)
         return {
             "image": warp(cell.ready, matrix, size, cv2.INTER_LINEAR),
@@ -48,7 +48,7 @@ class Cells(Dataset):
 
 
 class Crops(Dataset):
-    """Crops of fields: image, class mask, tone_curve."""
+    """Crops of fields: image, class mask and tone curve."""
 
     def __init__(self, fields: Sequence[Field], config: Config) -> None:
         self._fields, self._data, self._augment = fields, config.data, config.augment
@@ -68,7 +68,7 @@ class Crops(Dataset):
         }
 
     def _draw_centre(self, index: int) -> tuple[float, float]:
-        """(x, y) on a cell or anywhere; the crop stays inside where it can."""
+        """Draw a centre (x, y) near a cell or anywhere; the crop stays inside the field if it is large enough."""
         (height, width), size = self._fields[index].working_image.shape, self._data.crop_size
         points = self._points[index]
         x, y = random.random() * width, random.random() * height
@@ -78,8 +78,8 @@ class Crops(Dataset):
         return _inside(x, width, size), _inside(y, height, size)
 
 
-def _inside(place: float, length: int, size: int) -> float:
-    return min(max(place, size / 2), max(length - size / 2, size / 2))
+def _inside(position: float, length: int, size: int) -> float:
+    return min(max(position, size / 2), max(length - size / 2, size / 2))
 
 
 def _cell_pixels(field: Field) -> list[list[int]]:
@@ -89,7 +89,10 @@ def _cell_pixels(field: Field) -> list[list[int]]:
 
 
 def draw_matrix(centre: tuple[float, float], size: int, augment: AugmentConfig) -> np.ndarray:
-    """Mirror, rotate, zoom about `centre` (x, y) of the image, float32 [2, 3]; see `hep2jax.data.augment.geometry`."""
+    """Draw a matrix that mirrors, rotates and zooms about `centre` (x, y), float32 [2, 3].
+
+    See `hep2jax.data.augment.geometry`.
+    """
     angle = 0.0
     if augment.rotate and augment.rotation_step:
         angle = math.radians(random.randrange(max(1, round(360 / augment.rotation_step))) * augment.rotation_step)
@@ -101,7 +104,7 @@ def draw_matrix(centre: tuple[float, float], size: int, augment: AugmentConfig) 
 
 
 def matrix(centre: tuple[float, float], size: int, *, angle: float, zoom: float, flip: float) -> np.ndarray:
-    """`hep2jax.data.augment.geometry.cmr_matrix` by scalars."""
+    """The same as `hep2jax.data.augment.geometry.cmr_matrix`, with scalars."""
     cos, sin, middle = math.cos(angle) / zoom, math.sin(angle) / zoom, (size - 1) / 2
     x, y = centre
     across, down = x - (cos * flip - sin) * middle, y - (sin * flip + cos) * middle
@@ -109,7 +112,7 @@ def matrix(centre: tuple[float, float], size: int, *, angle: float, zoom: float,
 
 
 def draw_tone_curve(plain: np.ndarray, augment: AugmentConfig) -> np.ndarray:
-    """Random gain, exponent and shift; see `hep2jax.data.augment.intensity`."""
+    """Draw random gain, exponent and shift; see `hep2jax.data.augment.intensity`."""
     tone_curve = plain.copy()
     tone_curve[1] *= math.exp(augment.gain * random.uniform(-1, 1))
     tone_curve[2] *= math.exp(augment.gamma * random.uniform(-1, 1))
@@ -118,15 +121,15 @@ def draw_tone_curve(plain: np.ndarray, augment: AugmentConfig) -> np.ndarray:
 
 
 def warp(image: np.ndarray, matrix: np.ndarray, size: int, interpolation: int) -> np.ndarray:
-    """The crop; beyond the border, the mirror image."""
+    """The warped crop of the image, which is reflected at its border."""
     flags = interpolation | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(image, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
 
 
 def batches(examples: Cells | Crops, size: int, workers: int) -> Iterator[dict[str, Any]]:
-    """Endless batches of a DataLoader as it comes: persistent workers, its own collation, two batches ahead each.
+    """Endless batches of a DataLoader with persistent workers and default collation and prefetching (two per worker).
 
-    The workers are forked here, at once: call it before JAX starts its threads.
+    The workers are forked immediately, so this must be called before JAX starts its threads.
     """
     loader = DataLoader(
         examples,

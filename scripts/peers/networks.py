@@ -1,6 +1,6 @@
 """`gao`, `resnet`, `fcn`, `dsfcn` and `unet` in PyTorch: the same layers in the same order, from the same layer tables.
 
-Modules have the names that ours have, so that parameters can be copied by name. Images are NCHW.
+Modules have the same names as ours, so that parameters can be copied by name. Images are in NCHW order.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,17 +16,17 @@ from hep2jax.models.layers import scale_channels
 from hep2jax.training import state as states
 
 Output = tuple[Tensor, tuple[Tensor, ...]]
-"""Logits [B, K] or [B, K, H, W], and those of the side heads in training."""
+"""Logits [B, K] or [B, K, H, W], and the logits of the side heads in training."""
 
 
 def build(config: ModelConfig, num_outputs: int) -> nn.Module:
-    """The twin of the network that `hep2jax.models.build` makes for grey images."""
+    """Build the PyTorch twin of the network that `hep2jax.models.build` builds for grey images."""
     twins = {"gao": Gao, "resnet": ResNet, "fcn": Fcn, "dsfcn": Dsfcn, "unet": UNet}
     return twins[config.name](config, num_outputs)
 
 
 class PooledConv(nn.Module):
-    """VALID convolution, max pool, scaled tanh: the tanh after the pool, as in ours."""
+    """VALID convolution, max pooling, scaled tanh; as in our network, the tanh comes after the pooling."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, pool: int):
         super().__init__()
@@ -35,7 +35,7 @@ class PooledConv(nn.Module):
         self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:
-        """(side - kernel side + 1) / pool pixels a side."""
+        """Maps with (side - kernel size + 1) / pool pixels per side."""
         return scaled_tanh(functional.max_pool2d(functional.conv2d(x, self.conv.weight, self.bias), self.pool))
 
 
@@ -63,7 +63,7 @@ class Gao(nn.Module):
         """Logits of cells [B, 1, 78, 78]."""
         for layer in self.layers:
             x = layer(x)
-        x = x.movedim(1, 3).flatten(1)  # in our order, so that the next layer's weights are ours
+        x = x.movedim(1, 3).flatten(1)  # NHWC order, as in our network, so that the weights of the next layer match
         return self.head(scaled_tanh(self.hidden(x))), ()
 
 
@@ -72,7 +72,7 @@ def _gao_channels(channels: int, width: float) -> int:
 
 
 class Head(nn.Module):
-    """Linear layer on channels, of vectors or of pixels."""
+    """Linear layer on the channels of vectors or pixels."""
 
     def __init__(self, in_channels: int, num_outputs: int, *, pixels: bool = False):
         super().__init__()
@@ -84,12 +84,12 @@ class Head(nn.Module):
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """bfloat16 as float32; float64, of a reference, as it is."""
+    """Convert bfloat16 to float32; float64, used by a reference, is unchanged."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class SameConv(nn.Conv2d):
-    """SAME convolution, of maps with even sides where the stride is 2: there XLA pads one pixel less in front."""
+    """SAME convolution, padded like XLA: with stride 2 and even sides, there is one pixel less padding in front."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, *, bias: bool = False):
         total = max(kernel_size - stride, 0)
@@ -98,7 +98,7 @@ class SameConv(nn.Conv2d):
         self.borders = () if low == high else (low, high, low, high)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Sides divided by the stride."""
+        """Maps with sides divided by the stride."""
         return super().forward(functional.pad(x, self.borders) if self.borders else x)
 
 
@@ -114,7 +114,7 @@ class ConvNorm(nn.Module):
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
-        """Sides divided by the stride."""
+        """Maps with sides divided by the stride."""
         x = self.norm(self.conv(x))
         return functional.relu(x, inplace=True) if self.relu else x
 
@@ -135,7 +135,7 @@ class ResidualModule(nn.Module):
         self.projection = ConvNorm(in_channels, out_channels, 1, stride=stride, relu=False) if changes else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Sides divided by the stride."""
+        """Maps with sides divided by the stride."""
         shortcut = x if self.projection is None else self.projection(x)
         for conv in self.branch:
             x = conv(x)
@@ -221,7 +221,7 @@ class Fcn(nn.Module):
 
 
 def upsample(x: Tensor, factor: int) -> Tensor:
-    """Bilinear, half-pixel centres."""
+    """Bilinear upsampling with half-pixel centres."""
     return functional.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
@@ -234,7 +234,7 @@ class DenseUp(nn.Module):
         self.factor = factor
 
     def forward(self, x: Tensor) -> Tensor:
-        """Sides times `factor`."""
+        """Maps with sides multiplied by `factor`."""
         return functional.pixel_shuffle(self.conv(x), self.factor)
 
 
@@ -248,7 +248,7 @@ class DecoderStep(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """Twice the sides of `x`, those of `skip`."""
+        """Maps with twice the sides of `x`, which are those of `skip`."""
         return functional.relu(self.norm(self.dense(x) + self.lateral(skip)), inplace=True)
 
 
@@ -283,7 +283,7 @@ class DoubleConv(nn.Module):
         self.first, self.second = ConvNorm(in_channels, out_channels), ConvNorm(out_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Same sides."""
+        """Maps with the same sides."""
         return self.second(self.first(x))
 
 
@@ -315,29 +315,29 @@ _NAMES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": 
 
 
 def copy_parameters(model: nn.Module, params: states.Tree, batch_stats: states.Tree) -> None:
-    """Give the twin our parameters and running averages.
+    """Copy our parameters and running averages to the twin.
 
     Raises:
-        RuntimeError: a name or a number of values differs between the two.
+        RuntimeError: names or shapes of the two networks differ.
     """
-    theirs = renamed(model, params) | renamed(model, batch_stats)
+    converted = renamed(model, params) | renamed(model, batch_stats)
     fresh = model.state_dict()
     counters = {name: value for name, value in fresh.items() if name.endswith("num_batches_tracked")}
-    model.load_state_dict(theirs | counters)
+    model.load_state_dict(converted | counters)
 
 
 def renamed(model: nn.Module, tree: states.Tree) -> dict[str, Tensor]:
-    """Our parameters, their gradients or our running averages by the twin's names, in the twin's order and shapes."""
-    theirs = {
+    """Convert our parameters, gradients or running averages to the names, axis order and shapes of the twin."""
+    converted = {
         _name(path): _oriented(path, torch.tensor(np.asarray(leaf)))
         for path, leaf in states.leaves_by_path(tree).items()
     }
     for name, module in model.named_modules():
         if isinstance(module, DenseUp):
-            _reorder(theirs, f"{name}.conv", module.factor)
+            _reorder(converted, f"{name}.conv", module.factor)
     fresh = model.state_dict()
-    # A linear layer on pixels is a 1x1 convolution there.
-    return {name: value.view_as(fresh[name]) if name in fresh else value for name, value in theirs.items()}
+    # In the twin, a linear layer on pixels is a 1x1 convolution.
+    return {name: value.view_as(fresh[name]) if name in fresh else value for name, value in converted.items()}
 
 
 def _name(path: str) -> str:
@@ -346,13 +346,13 @@ def _name(path: str) -> str:
 
 
 def _oriented(path: str, value: Tensor) -> Tensor:
-    """Kernels with the outputs first."""
+    """Move the output axis of a kernel to the front, followed by the input axis."""
     return value.movedim(-1, 0).movedim(-1, 1) if path.endswith("kernel") else value
 
 
-def _reorder(theirs: dict[str, Tensor], name: str, factor: int) -> None:
-    """From our order of a dense layer's channels (row, column, channel) to that of `pixel_shuffle`, channel first."""
+def _reorder(converted: dict[str, Tensor], name: str, factor: int) -> None:
+    """Reorder the output channels of `DenseUp` from (row, column, channel) to the order of `pixel_shuffle`."""
     for kind in ("weight", "bias"):
-        value = theirs.get(f"{name}.{kind}")
+        value = converted.get(f"{name}.{kind}")
         if value is not None:
-            theirs[f"{name}.{kind}"] = value.unflatten(0, (factor**2, -1)).movedim(1, 0).flatten(0, 1)
+            converted[f"{name}.{kind}"] = value.unflatten(0, (factor**2, -1)).movedim(1, 0).flatten(0, 1)

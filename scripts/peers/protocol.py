@@ -1,4 +1,4 @@
-"""What `scripts.gpu_report` and its PyTorch processes agree on; needs neither framework."""
+"""File formats shared by `scripts.gpu_report` and its PyTorch processes; imports neither framework."""
 
 import pathlib
 from collections.abc import Mapping
@@ -7,24 +7,24 @@ from typing import Any
 import numpy as np
 
 LOCK = "device.lock"
-"""Held by whoever times something on the card."""
+"""Lock file that a process must hold while it measures times on the card."""
 
 
 def save_arrays(path: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays by name, the whole file or none of it."""
+    """Write named arrays; the file appears under its name only when it is complete."""
     scratch = path.with_suffix(".tmp.npz")
     np.savez(scratch, **arrays)  # pyright: ignore[reportArgumentType]
     scratch.rename(path)
 
 
 def load_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """What `save_arrays` wrote."""
+    """Read the arrays that `save_arrays` wrote."""
     with np.load(path) as file:
         return dict(file)
 
 
 def nested(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """A tree of dictionaries from arrays by path, `block/kernel`."""
+    """Convert arrays by path, such as `block/kernel`, to nested dictionaries."""
     tree: dict[str, Any] = {}
     for path, value in arrays.items():
         *modules, last = path.split("/")

@@ -1,4 +1,4 @@
-"""Our training step in PyTorch: the same loss, clipping, AdamW, schedule and averages (`hep2jax.training.steps`)."""
+"""Our training step in PyTorch: same loss, clipping, AdamW, schedule and averages as `hep2jax.training.steps`."""
 
 import dataclasses
 import math
@@ -17,16 +17,16 @@ from scripts.peers import networks
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Way:
-    """How PyTorch is asked to run the step."""
+    """Options of how PyTorch runs the step."""
 
     channels_last: bool = False
-    """Maps in memory as NHWC."""
+    """Store feature maps as NHWC."""
     compiled: bool = False
-    """Forward and backward through `torch.compile`."""
+    """Use `torch.compile` for the forward and backward pass."""
     bfloat16: bool = False
-    """Autocast; parameters, statistics and losses stay float32."""
+    """Use autocast; parameters, statistics and losses stay in float32."""
     float64: bool = False
-    """All of it: a reference."""
+    """Compute everything in float64, as a reference."""
 
 
 WAYS = {
@@ -52,9 +52,8 @@ def normalise(image: Tensor, tone_curve: Tensor) -> Tensor:
 class Trainer:
     """A network, its optimizer and its averages on one device.
 
-    Of the optimizers it has AdamW, of the losses cross-entropy with class weights and side heads: what the
-    configurations of the four networks ask for. Running variances are unbiased, ours are not; training does not see
-    them.
+    It supports AdamW and cross-entropy with class weights and side heads, which the configurations of the networks use.
+    Unlike ours, the running variances are unbiased; this does not affect training.
     """
 
     def __init__(self, model: nn.Module, config: Config, way: Way, device: str) -> None:
@@ -71,8 +70,8 @@ class Trainer:
         self._optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=0.0, fused=True)
         self._averaged = [*self._parameters, *(b for b in self._model.buffers() if b.is_floating_point())]
         self._averages = [value.detach().clone() for value in self._averaged]
-        # Shapes never change; with dynamic ones, which PyTorch guesses from the second network of a process on,
-        # bilinear up-sampling does not compile.
+        # Shapes never change. PyTorch assumes dynamic shapes from the second network of a process on, and with them
+        # bilinear upsampling does not compile.
         self._forward, self._predict = self._loss, self._probabilities
         if way.compiled:
             self._forward = torch.compile(self._loss, dynamic=False)
@@ -80,21 +79,21 @@ class Trainer:
         self._step = 0
 
     def put(self, batch: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
-        """The batch on the device."""
+        """Copy the batch to the device."""
         return {name: self._precise(torch.tensor(value, device=self._device)) for name, value in batch.items()}
 
     def _precise(self, value: Tensor) -> Tensor:
         return value.double() if self._way.float64 and value.is_floating_point() else value
 
     def gradients(self, batch: Mapping[str, Tensor], class_weights: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """(loss, its gradients by the parameters' names)."""
+        """The loss, and its gradients by name of the parameter."""
         loss = self._autocast_loss(batch, class_weights)
         loss.backward()
         pairs = self._model.named_parameters()
         return loss.detach(), {name: value.grad for name, value in pairs if value.grad is not None}
 
     def step(self, batch: Mapping[str, Tensor], class_weights: Tensor) -> tuple[Tensor, Tensor]:
-        """One step; (loss, global gradient norm before clipping)."""
+        """Execute one step; returns the loss and the global norm of the gradients before clipping."""
         options = self._config.optimizer
         loss = self._autocast_loss(batch, class_weights)
         loss.backward()
@@ -116,7 +115,7 @@ class Trainer:
             return self._predict(batch["image"], batch["tone_curve"])
 
     def wait(self) -> None:
-        """Until the device has done what was asked."""
+        """Wait until the device has finished all queued work."""
         if self._device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -140,12 +139,12 @@ class Trainer:
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
-    """Weighted mean over cells or pixels, void ones left out."""
+    """Weighted mean over cells or pixels, without void pixels."""
     return functional.cross_entropy(networks.at_least_float32(logits), labels, class_weights, ignore_index=VOID)
 
 
 def learning_rate(options: OptimizerConfig, step: int, num_steps: int) -> float:
-    """`hep2jax.training.optimizers.make_schedule` with the cosine."""
+    """The same as `hep2jax.training.optimizers.make_schedule` with the cosine schedule."""
     peak, warmup = options.learning_rate, optimizers.warmup_steps(options, num_steps)
     if step < warmup:
         return peak / warmup + (peak - peak / warmup) * step / warmup

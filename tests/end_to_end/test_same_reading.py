@@ -18,7 +18,7 @@ from hep2jax.config import Config, DataConfig, EvaluationConfig, ModelConfig
 from hep2jax.data.sets import cells
 from hep2jax.data.streams.joint import GRADES
 from hep2jax.specimens import voting
-from hep2jax.specimens.base import Reading, prepared_set
+from hep2jax.specimens.base import Reading, prepare_fields
 from hep2jax.specimens.joint import JointSystem
 from hep2jax.specimens.pixels import PixelNetwork, PixelSystem
 from hep2jax.tasks import Parameters, Task
@@ -100,7 +100,7 @@ def test_fields(network: str, make: Callable[..., Task], tmp_path):
     """At a threshold that leaves some fields without a cell: these have no pattern, and count as errors."""
     config = _config(network, scale=0.5)
     options = config.evaluation
-    task = make(config, prepared_set(field_set(specimens=2, fields=1), config.data))
+    task = make(config, prepare_fields(field_set(specimens=2, fields=1), config.data))
     evaluator, parameters = _keep_network(task, tmp_path)
     results, low, high = [], 0.0, 1.0
     for _ in range(20):
@@ -190,7 +190,7 @@ def test_cells(tmp_path):
 
 def test_bags(tmp_path):
     config = _config("mil", scale=0.5)
-    fields = prepared_set(field_set(specimens=2, fields=1), config.data)
+    fields = prepare_fields(field_set(specimens=2, fields=1), config.data)
     task = BagTask(config, fields)
     results = _measure(task, tmp_path)
     rows = _predict(tmp_path, [field.image for field in fields.fields])

@@ -283,7 +283,7 @@ def test_tables_and_page_say_that_no_tpu_was_used(tmp_path: pathlib.Path):
     found = _generation([_compiled(images=16), failed], [_compiled("v5e:1", 16), _compiled("v5e:4", 16)])
     page.write(tmp_path, Config(), 9, [found], {"jax": "0.10.2", "libtpu": "0.0.52"})
     values, html = json.loads((tmp_path / "compile.json").read_text()), (tmp_path / "compile.html").read_text()
-    printed = tables.text(tables.of_generation(found))
+    printed = tables.text(tables.generation_tables(found))
     assert values["notice"] == tables.NOTICE
     assert values["generations"]["v5e"]["recommended_images_per_chip"] == 16
     assert [row["images_per_chip"] for row in values["generations"]["v5e"]["not_compiled"]] == [512]
@@ -304,8 +304,8 @@ def test_the_only_batch_tried_is_not_recommended():
 
 def test_without_a_batch_that_fits_the_tables_say_so():
     failed = dataclasses.replace(_compiled(images=512), record={"status": "out of memory", "seconds": 9.0}, text="")
-    (table,) = tables.of_generation(_generation([failed], []))
-    assert "No batch fits" in table.note
+    (table,) = tables.generation_tables(_generation([failed], []))
+    assert "No batch size fits" in table.note
 
 
 @pytest.mark.parametrize(
@@ -405,4 +405,4 @@ def test_a_small_network_compiles_for_one_chip(tmp_path: pathlib.Path, capsys: p
     assert any(row["module"].startswith("stages.") for row in found["modules"])
     printed = capsys.readouterr().out
     assert "compiling fcn for v5e:1, 8 images per chip ..." in printed
-    assert "compiled before: fcn for v5e:1, 8 images per chip" in printed
+    assert "already compiled: fcn for v5e:1, 8 images per chip" in printed

@@ -303,7 +303,7 @@ def test_curves_are_drawn_with_their_values(page):
     assert float(loss["data-values"].split()[-1]) == pytest.approx(2 / 600, rel=1e-3)
     assert [title.split(" over")[0] for title in page.attributes("aria-label") if title.endswith("over steps")] == [
         "Loss",
-        "Figures on validation",
+        "Metrics on validation",
         "Learning rate",
         "Images per second",
         "Share of the time waiting for data",

@@ -184,7 +184,7 @@ def test_a_few_right_cells_of_each_pattern_come_first(page):
     groups = [words(group) for group in page.by_class["cell-group"]]
     assert [re.split(r"c\d", group)[0] for group in groups[:3]] == ["homogeneous", "nucleolar", "nuclear membrane"]
     right = [tag["alt"] for tag in page.tags("img") if "homogeneous, read as homogeneous" in tag["alt"]]
-    assert len(right) == cells.MOSAIC + cells.RIGHT_SHOWN
+    assert len(right) == cells.MOSAIC + cells.NUM_CORRECT_SHOWN
     assert {alt.split()[4] for alt in right[: cells.MOSAIC]} == {"s00,", "s01,", "s02,", "s03,"}  # of all specimens
 
 

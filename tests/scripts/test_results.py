@@ -15,7 +15,7 @@ from scripts.tables import TABLES, Published, Row, Table
 TABLE = Table(
     name="made_up",
     title="A made-up table",
-    side="test",
+    split="test",
     common={"data.name": "hep2_synthetic", "data.protocol": "kfold"},
     rows=(Row(name="first", config="cnn"), Row(name="second", config="cnn", words="`gao`, wider")),
     published=(Published(method="Somebody 2015", source="abstract", protocol="cells at random", mca="87.1"),),
@@ -75,7 +75,7 @@ def test_a_row_whose_data_are_not_at_hand_has_no_settings(tmp_path):
     row = Row(name="r", config="cnn", overrides={"model.init_from": "{runs}/made_up/first"})
     values = results.settings(TABLE, row, Place(runs=tmp_path))
     assert values["model.init_from"] == f"{tmp_path}/made_up/first"
-    real = Table(name="t", title="t", side="test", common={"data.name": "icpr2012", "data.protocol": "kfold"}, rows=())
+    real = Table(name="t", title="t", split="test", common={"data.name": "icpr2012", "data.protocol": "kfold"}, rows=())
     assert results.settings(real, row, Place(runs=tmp_path)) is None
     at_hand = Place(runs=tmp_path, manual={"icpr2012": "somewhere"})
     assert results.settings(real, row, at_hand)["data.manual_dir"] == "somewhere"
@@ -85,7 +85,7 @@ def test_the_command_prints_what_is_finished_and_names_what_it_cannot_run(comman
     _finish(tmp_path / "icpr2012_half" / "base")
     done = command("scripts.results", f"--runs={tmp_path}", "--only=icpr2012_half/*", new=True)
     assert done.returncode == 0, done.stderr
-    assert "icpr2012_half/equalise: left out, its data are not at hand" in done.stdout
+    assert "icpr2012_half/equalise: left out, its data are not available" in done.stdout
     assert "| 1,234 | 50.00 [40.0, 60.0] |" in done.stdout
     wrong = command("scripts.results", "--manual_dir=icpr2013=somewhere")
     assert wrong.returncode == 2
@@ -147,7 +147,7 @@ def test_a_missing_row_is_run_once(data_dir, tmp_path):
     )
     contest = {"data.name": "hep2_synthetic", "data.protocol": "contest"}
     mean = Row(name="mean", members=("tiny", "tiny"), words="the mean of it and itself")
-    table = Table(name="t", title="T", side="test", common=contest, rows=(row, mean))
+    table = Table(name="t", title="T", split="test", common=contest, rows=(row, mean))
     place = Place(runs=tmp_path, data_dir=str(data_dir))
     results.run_missing([table], place, only="other/*")
     results.run_missing([table], place, only="t/mean")

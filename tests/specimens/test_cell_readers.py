@@ -191,7 +191,7 @@ def tiny():
 def test_features_svms_and_neighbours_read_new_specimens(tiny):
     """Cascio's reader from end to end on features of an untrained network: chance is 0.25."""
     network, parameters, mesh = tiny
-    source = features.of_network(CONFIG, network, parameters)
+    source = features.from_network(CONFIG, network, parameters)
     extractor = features.Extractor(source, mesh, batch_size=32)
     images, tone_curve, patterns, names = made_up_cells(np.random.default_rng(0), specimens=4)
     fitted = fit_svm_knn(extractor.extract(images, tone_curve).layers, patterns, names, 4, grid=SMALL)

@@ -110,7 +110,7 @@ def test_what_several_fields_gain(fields, partitions, tmp_path):
     assert row["gain_of_fields"] == pytest.approx(1 / 6)
     low, high = row["gain_of_fields_ci95"]
     assert -0.1 < low < 1 / 6 < high < 0.5
-    rows = [comparison.Measured(reading=reading("a"), intensity="", pixels=None, alone=())]
+    rows = [comparison.ScoredReading(reading=reading("a"), intensity="", pixels=None, alone=())]
     single = comparison.system_metrics("images", rows, "abc")
     assert single.one_field_accuracy == single.gain_of_fields == Estimate(value=None)
 
@@ -170,7 +170,7 @@ def test_a_field_that_is_missing_is_named():
     whole = [disc_field(name, pattern=0, number=k) for name in ("a", "b", "c") for k in range(4)]
     lacking = [field for field in whole if (field.specimen_id, field.number) not in (("b", 2), ("b", 3))]
     assert comparison.missing_fields(whole) == []
-    assert comparison.missing_fields(lacking) == ["b: field 2, 3 is not there; read from the other 2"]
+    assert comparison.missing_fields(lacking) == ["b: field 2, 3 is missing; read from the other 2"]
 
 
 def test_training_side_holds_the_training_specimens_alone(fields, partitions):
@@ -185,7 +185,7 @@ def test_training_side_holds_the_training_specimens_alone(fields, partitions):
 
 def test_prepared_fields_have_the_resolution_asked_for(fields):
     field = fields.fields[0]
-    small = base.prepared(field, DataConfig(scale=0.5))
+    small = base.prepare_field(field, DataConfig(scale=0.5))
     assert small.working_image.shape == (80, 80)
     assert small.image is field.image
     assert (small.specimen_id, small.kinds) == (field.specimen_id, field.kinds)

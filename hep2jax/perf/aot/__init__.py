@@ -1,4 +1,4 @@
-"""`--mode=compile`: what the TPU compiler says of a configuration's training step, for chips that are not there."""
+"""`--mode=compile`: compiles the training step of a configuration for TPUs, and estimates its speed without a TPU."""
 
 import collections
 import dataclasses
@@ -22,31 +22,31 @@ DEFAULT_SLICES = "v5e:1,v5e:4,v5e:16,v5e:64,v5e:256"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What to compile."""
+    """Options of the compilation."""
 
     slices: Sequence[slices.Slice]
     batches: Sequence[int] = ()
-    """Images per chip of the sweep on the smallest slice of each generation; empty: those of the task."""
+    """Batch sizes per chip to try on the smallest slice of each generation; empty: the defaults of the task."""
     limit_seconds: float = 3600.0
-    """A compilation that takes longer is given up."""
+    """A compilation that takes longer is stopped."""
     cache: pathlib.Path = pathlib.Path("~/.cache/hep2jax/aot")
 
     @staticmethod
     def parse(slice_names: str = DEFAULT_SLICES, batches: str = "") -> "Options":
-        """From flags: `v5e:1,v5e:4` and `16,32`; UsageError names what is wrong."""
+        """Parse the values of flags, such as `v5e:1,v5e:4` and `16,32`; raises UsageError for an invalid value."""
         parts = [part.strip() for part in batches.split(",") if part.strip()]
         if not all(part.isdigit() and int(part) for part in parts):
             raise UsageError(f"batches '{batches}': must be positive whole numbers with commas between them")
-        wanted = [slices.parse(name) for name in slice_names.split(",") if name.strip()]
-        if not wanted:
-            raise UsageError("no slice to compile for: name some, such as v5e:1,v5e:4")
-        return Options(slices=wanted, batches=[int(part) for part in parts])
+        requested = [slices.parse(name) for name in slice_names.split(",") if name.strip()]
+        if not requested:
+            raise UsageError("no slice to compile for: name at least one, such as v5e:1,v5e:4")
+        return Options(slices=requested, batches=[int(part) for part in parts])
 
 
 def run(config: Config, directory: pathlib.Path, options: Options | None = None) -> None:
-    """Compile, print the tables, write `profile/compile.json` and `profile/compile.html` in the work directory.
+    """Compile, print the tables, and write `compile.json` and `compile.html` in `profile/` of the work directory.
 
-    First the batches of the sweep on the smallest slice of each generation, then every slice with the best of them.
+    All batch sizes are compiled for the smallest slice of each generation, then every slice with the best batch size.
 
     Raises:
         UsageError: libtpu is not installed.
@@ -54,32 +54,34 @@ def run(config: Config, directory: pathlib.Path, options: Options | None = None)
     options = options or Options.parse()
     compiler.check_installed()
     say(tables.NOTICE)
-    this = Compiler(config=config, cache=options.cache.expanduser(), limit_seconds=options.limit_seconds)
+    step_compiler = Compiler(config=config, cache=options.cache.expanduser(), limit_seconds=options.limit_seconds)
     by_generation = collections.defaultdict(list)
     for target in sorted(options.slices, key=lambda target: target.chips):
         by_generation[target.generation_name].append(target)
     default = tasks.kind(config).compile_batches
-    found = [_generation(this, targets, options.batches or default) for targets in by_generation.values()]
-    for generation in found:
-        say(tables.text(tables.of_generation(generation)))
-    page.write(directory / workdir.PROFILE, config, this.num_outputs, found, compiler.versions())
+    generations = [
+        _generation(step_compiler, targets, options.batches or default) for targets in by_generation.values()
+    ]
+    for generation in generations:
+        say(tables.text(tables.generation_tables(generation)))
+    page.write(directory / workdir.PROFILE, config, step_compiler.num_outputs, generations, compiler.versions())
     say(f"written: {directory / 'profile' / 'compile.html'}, compile.json")
 
 
-def _generation(this: Compiler, targets: Sequence[slices.Slice], batches: Sequence[int]) -> Generation:
+def _generation(step_compiler: Compiler, targets: Sequence[slices.Slice], batches: Sequence[int]) -> Generation:
     smallest = targets[0]
     chip = chips.find(smallest.generation.device_kind)
     assert chip is not None, smallest.name
-    sweep = [this.compile(smallest, batch) for batch in sorted(batches)]
-    swept = [estimate.estimate(one, chip) for one in sweep if one.is_done]
+    sweep = [step_compiler.compile(smallest, batch) for batch in sorted(batches)]
+    swept = [estimate.estimate(compiled, chip) for compiled in sweep if compiled.is_done]
     best = estimate.recommended(swept)
-    compiled = [this.compile(target, best.images_per_chip) for target in targets] if best else []
-    estimates = [estimate.estimate(one, chip) for one in compiled if one.is_done]
+    programs = [step_compiler.compile(target, best.images_per_chip) for target in targets] if best else []
+    estimates = [estimate.estimate(compiled, chip) for compiled in programs if compiled.is_done]
     return Generation(
         name=smallest.generation_name,
         chip=chip,
         sweep=sweep,
         sweep_estimates=swept,
-        slices=compiled,
+        slices=programs,
         estimates=estimates,
     )

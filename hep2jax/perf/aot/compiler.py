@@ -1,4 +1,4 @@
-"""Compilations in processes of their own, with their progress shown and their results kept on disk."""
+"""Runs compilations in separate processes, prints their progress and caches their results on disk."""
 
 import dataclasses
 import gzip
@@ -33,26 +33,26 @@ ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_LOG_DIR": "disabled",
 }
-"""Of the processes that compile: no chip is looked for, and several may load libtpu."""
-_SAY_EVERY = 60.0
+"""Environment variables of the compiling processes: they do not search for a TPU, and several can load libtpu."""
+_SECONDS_BETWEEN_MESSAGES = 60.0
 _SOURCES: tuple[types.ModuleType, ...] = (models, ops, tasks, losses, optimizers, packing, states, steps, meshes)
 _SOURCES += (model_flops, scopes, slices, worker)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compiled:
-    """What a compilation gave."""
+    """The result of a compilation."""
 
     target: slices.Slice
     images_per_chip: int
     record: dict[str, Any]
-    """`status` (compiled, out of memory, out of time), `seconds`, and of a program its FLOPs and memory."""
+    """`status` (compiled, out of memory, out of time) and `seconds`; if compiled, also FLOPs and memory."""
     text: str
-    """The compiled program; empty where there is none."""
+    """The text of the compiled program; empty if there is none."""
 
     @property
     def is_done(self) -> bool:
-        """Whether there is a program."""
+        """Whether the compilation succeeded."""
         return self.record["status"] == "compiled"
 
 
@@ -66,14 +66,14 @@ class Compiler:
 
     @property
     def num_outputs(self) -> int:
-        """Channels of the network's output, by the patterns of the configured data set."""
+        """Number of output channels of the network, which depends on the patterns of the data set."""
         return tasks.num_outputs(self.config, tasks.patterns(self.config))
 
     def compile(self, target: slices.Slice, images_per_chip: int) -> Compiled:
-        """From the cache, or by the TPU compiler, which takes minutes.
+        """Return the cached result, or run the TPU compiler, which takes minutes.
 
         Raises:
-            RuntimeError: the compiler failed, for another reason than want of memory or time.
+            RuntimeError: the compiler failed for a reason other than lack of memory or time.
         """
         request = {
             "config": configs.to_dict(self.config),
@@ -82,10 +82,10 @@ class Compiler:
             "num_outputs": self.num_outputs,
         }
         folder = self.cache / self.key(target, images_per_chip)
-        what = f"{self.config.model.name} for {target.name}, {images_per_chip} images per chip"
+        description = f"{self.config.model.name} for {target.name}, {images_per_chip} images per chip"
         if (folder / "record.json").is_file():
-            say(f"compiled before: {what}")
-        elif not self._run(request, folder, what):
+            say(f"already compiled: {description}")
+        elif not self._run(request, folder, description):
             record = {"status": "out of time", "seconds": self.limit_seconds}
             return Compiled(target=target, images_per_chip=images_per_chip, record=record, text="")
         record, program = json.loads((folder / "record.json").read_text()), folder / "program.txt.gz"
@@ -93,32 +93,34 @@ class Compiler:
         return Compiled(target=target, images_per_chip=images_per_chip, record=record, text=text)
 
     def key(self, target: slices.Slice, images_per_chip: int) -> str:
-        """Name of the cached result: what decides the program, hashed, with the versions and our own sources."""
+        """Name of the cached result: a hash of all that determines the program, with versions and our source files."""
         values = configs.to_dict(self.config)
         sections = {name: values[name] for name in ("seed", "model", "loss", "optimizer")}
         size = [values["data"]["crop_size"], values["train"]["num_steps"], target.name, images_per_chip]
         text = json.dumps([sections, size, self.num_outputs, versions(), _sources_digest()], sort_keys=True)
         return f"{self.config.model.name}-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
 
-    def _run(self, request: dict[str, Any], folder: pathlib.Path, what: str) -> bool:
-        """False where it took longer than the limit."""
+    def _run(self, request: dict[str, Any], folder: pathlib.Path, description: str) -> bool:
+        """Compile in a subprocess and move the result to `folder`; returns False if the time limit was exceeded."""
         self.cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.cache) as scratch:
-            out = pathlib.Path(scratch) / "out"
-            out.mkdir()
+            output = pathlib.Path(scratch) / "out"
+            output.mkdir()
             (pathlib.Path(scratch) / "request.json").write_text(json.dumps(request))
-            say(f"compiling {what} ...")
+            say(f"compiling {description} ...")
             start = time.monotonic()
             if not self._wait(pathlib.Path(scratch), start):
-                say(f"given up after {self.limit_seconds:.0f} s")
+                say(f"stopped after {self.limit_seconds:.0f} s")
                 return False
-            status = json.loads((out / "record.json").read_text())["status"]
+            status = json.loads((output / "record.json").read_text())["status"]
             say(f"{status}, {time.monotonic() - start:.0f} s")
+            # Renaming the complete folder keeps partial results out of the cache.
             shutil.rmtree(folder, ignore_errors=True)
-            out.rename(folder)
+            output.rename(folder)
         return True
 
     def _wait(self, scratch: pathlib.Path, start: float) -> bool:
+        """Run the compiling process; returns False if the time limit was exceeded."""
         command = [sys.executable, "-m", "hep2jax.perf.aot.worker", str(scratch / "request.json"), str(scratch / "out")]
         log = scratch / "log.txt"
         with (
@@ -127,11 +129,13 @@ class Compiler:
         ):
             try:
                 while process.poll() is None:
-                    if not _has_ended(process, min(_SAY_EVERY, start + self.limit_seconds - time.monotonic())):
-                        passed = time.monotonic() - start
-                        if passed >= self.limit_seconds:
+                    if not _has_ended(
+                        process, min(_SECONDS_BETWEEN_MESSAGES, start + self.limit_seconds - time.monotonic())
+                    ):
+                        elapsed = time.monotonic() - start
+                        if elapsed >= self.limit_seconds:
                             return False
-                        say(f"still compiling, {passed:.0f} s")
+                        say(f"still compiling, {elapsed:.0f} s")
             finally:
                 process.kill()
         if process.returncode:
@@ -148,23 +152,23 @@ def _has_ended(process: subprocess.Popen, seconds: float) -> bool:
 
 
 def check_installed() -> None:
-    """UsageError without libtpu, which holds the TPU compiler."""
+    """Raise UsageError if libtpu, which contains the TPU compiler, is not installed."""
     if importlib.util.find_spec("libtpu") is None:
         raise UsageError("compiling for TPUs needs libtpu (Linux on x86-64): pip install 'hep2jax[aot]'")
 
 
 def versions() -> dict[str, str]:
-    """Of what makes the program."""
+    """Versions of the packages that determine the program."""
     return {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "libtpu")}
 
 
 def sources() -> list[pathlib.Path]:
-    """The files of this package that decide the program; values of the configuration are a part of the key apart."""
+    """The source files of this package that determine the program; configuration values are hashed separately."""
     return sorted(path for module in _SOURCES for path in _files(module))
 
 
 def _files(module: types.ModuleType) -> list[pathlib.Path]:
-    """Of a package, every file in its folder."""
+    """The file of a module, or all files of a package."""
     path = pathlib.Path(str(module.__file__))
     return sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
 

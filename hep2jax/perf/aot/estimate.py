@@ -1,4 +1,4 @@
-"""What the compiled programs say about speed, memory and scaling. Pure: records and program texts in, figures out."""
+"""Estimates speed, memory and scaling from the records and texts of compiled programs. All functions are pure."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,39 +13,39 @@ NO_OVERLAP = (
     "its bytes)."
 )
 HOP_SECONDS = (1e-6, 8e-6 / 3)
-"""Low and high latency of a link between TPUs: what Austin et al. 2025 ("How to Scale Your Model",
-jax-ml.github.io/scaling-book/sharding) reckon with; and what they measured of a small all-gather on a v5e, whose three
-hops took 8 µs."""
+"""Low and high latency of a link between TPUs. Both are from Austin et al. 2025 ("How to Scale Your Model",
+jax-ml.github.io/scaling-book/sharding): the value that they assume, and a measurement of a small all-gather on a v5e,
+in which three hops took 8 µs."""
 LATENCY = (
-    "Latency is added to that: each collective passes the longest way through the slice once, an all-reduce twice; at "
-    f"best along the axes of the interconnect, {1e6 * HOP_SECONDS[0]:.1f} µs a hop, as in the programs that the "
-    f"compiler writes; at worst on one ring through all chips, {1e6 * HOP_SECONDS[1]:.1f} µs a hop (both figures from "
-    "Austin et al. 2025, How to Scale Your Model). The worst decides."
+    "Latency is added to that: each collective crosses the slice once along the longest path, an all-reduce twice; at "
+    f"best along the axes of the interconnect, {1e6 * HOP_SECONDS[0]:.1f} µs per hop, as in the programs that the "
+    f"compiler generates; at worst on one ring through all chips, {1e6 * HOP_SECONDS[1]:.1f} µs per hop (both values "
+    "from Austin et al. 2025, How to Scale Your Model). A slice scales if the worst case is good enough."
 )
 WANTED_EFFICIENCY = 0.95
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Bytes of HBM on one chip."""
+    """HBM usage of one chip, in bytes."""
 
     arguments: int
     outputs: int
     aliased: int
-    """Outputs that take the place of arguments."""
+    """Outputs that reuse the memory of arguments."""
     temporaries: int
     generated_code: int
     capacity: int
 
     @property
     def total(self) -> int:
-        """All that is alive at once, an upper bound."""
+        """Upper bound of the memory in use at any time."""
         return self.arguments + self.outputs - self.aliased + self.temporaries + self.generated_code
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """One program, as the TPU compiler sees it."""
+    """Estimates for one compiled program."""
 
     slice_name: str
     chips: int
@@ -58,29 +58,29 @@ class Estimate:
     cycles: int
     compute_seconds: float
     collective_seconds: float
-    """Time of the bytes (`NO_OVERLAP`)."""
+    """Transfer time of the collectives under the assumption `NO_OVERLAP`."""
     latency_seconds: tuple[float, float]
-    """Of the collectives, at best and at worst (`LATENCY`)."""
+    """Latency of the collectives at best and at worst, see `LATENCY`."""
     model_flops: float
-    """Of a step on one chip."""
+    """FLOPs of the published network, for one step on one chip."""
     program_flops: float
     bytes_accessed: float
     peak_flops: float
-    """Published bf16 FLOP/s of a chip."""
+    """Published bfloat16 FLOP/s of a chip."""
 
     @property
     def step_seconds(self) -> float:
-        """Computation, then collectives, their latency not counted."""
+        """Time of the computation followed by the collectives, without their latency."""
         return self.compute_seconds + self.collective_seconds
 
     @property
     def mfu(self) -> float:
-        """Model FLOP/s as a share of the published peak."""
+        """Model FLOPs utilisation: model FLOP/s as a fraction of the published peak."""
         return self.model_flops / self.step_seconds / self.peak_flops
 
     @property
     def images_per_second_per_chip(self) -> float:
-        """Throughput of one chip of the slice."""
+        """Throughput of one chip of the slice, without latency."""
         return self.images_per_chip / self.step_seconds
 
     @property
@@ -90,10 +90,10 @@ class Estimate:
 
 
 def estimate(compiled: Compiled, chip: Chip) -> Estimate:
-    """Figures of a program that compiled."""
+    """Estimates for a program that was compiled successfully."""
     program, record, peak = hlo.parse(compiled.text), compiled.record, chip.bf16_flops
     assert peak is not None, chip.name
-    modules, found = hlo.cycles_by_module(program), hlo.collectives(program)
+    modules, collectives = hlo.cycles_by_module(program), hlo.collectives(program)
     cycles = sum(row.total for row in modules)
     generation = compiled.target.generation
     return Estimate(
@@ -102,13 +102,13 @@ def estimate(compiled: Compiled, chip: Chip) -> Estimate:
         images_per_chip=compiled.images_per_chip,
         compile_seconds=record["seconds"],
         memory=Memory(**record["memory"], capacity=chip.hbm_bytes),
-        collectives=found,
+        collectives=collectives,
         modules=modules,
         padding=hlo.padding_by_module(program),
         cycles=cycles,
         compute_seconds=cycles / generation.clock_hz,
-        collective_seconds=collective_seconds(found, compiled.target, chip),
-        latency_seconds=latency_seconds(found, compiled.target),
+        collective_seconds=collective_seconds(collectives, compiled.target, chip),
+        latency_seconds=latency_seconds(collectives, compiled.target),
         model_flops=record["model_flops"],
         program_flops=record["program_flops"],
         bytes_accessed=record["bytes_accessed"],
@@ -116,52 +116,52 @@ def estimate(compiled: Compiled, chip: Chip) -> Estimate:
     )
 
 
-def collective_seconds(found: Sequence[hlo.Collective], target: slices.Slice, chip: Chip) -> float:
-    """Seconds of all collectives of a step, under `NO_OVERLAP`."""
+def collective_seconds(collectives: Sequence[hlo.Collective], target: slices.Slice, chip: Chip) -> float:
+    """Time of all collectives of a step in seconds, under the assumption `NO_OVERLAP`."""
     one_direction = chip.interconnect_bandwidth / 2
-    others = (target.chips - 1) / target.chips
-    rounds = {"all-reduce": 2 * others, "reduce-scatter": target.chips - 1, "collective-permute": 1.0}
-    sent = sum(rounds.get(row.kind, others) * row.num_bytes for row in found)
-    return sent / (one_direction / target.generation.num_axes)
+    share = (target.chips - 1) / target.chips
+    rounds = {"all-reduce": 2 * share, "reduce-scatter": target.chips - 1, "collective-permute": 1.0}
+    bytes_sent = sum(rounds.get(row.kind, share) * row.num_bytes for row in collectives)
+    return bytes_sent / (one_direction / target.generation.num_axes)
 
 
-def latency_seconds(found: Sequence[hlo.Collective], target: slices.Slice) -> tuple[float, float]:
-    """Seconds of latency of all collectives of a step at best and at worst, under `LATENCY`."""
-    ways = {"all-reduce": 2}
-    passes = sum(ways.get(row.kind, 1) * row.count for row in found)
+def latency_seconds(collectives: Sequence[hlo.Collective], target: slices.Slice) -> tuple[float, float]:
+    """Total latency of the collectives of a step in seconds, at best and at worst, see `LATENCY`."""
+    traversals = {"all-reduce": 2}
+    passes = sum(traversals.get(row.kind, 1) * row.count for row in collectives)
     low, high = HOP_SECONDS
     return passes * target.torus_hops * low, passes * target.ring_hops * high
 
 
 def recommended(estimates: Sequence[Estimate]) -> Estimate | None:
-    """Of those that fit, the one with most images per second and chip; None if none fits."""
+    """The estimate with the highest throughput per chip among those that fit in memory; None if none fits."""
     return max((e for e in estimates if e.fits), key=lambda e: e.images_per_second_per_chip, default=None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScalingPoint:
-    """A slice beside the smallest of its generation, at the same batch per chip."""
+    """A slice compared with the smallest slice of its generation, at the same batch size per chip."""
 
     slice_name: str
     chips: int
     images_per_second: float
     efficiency: float
-    """Images per second and chip over those of the smallest slice, collectives not hidden, latency not counted."""
+    """Throughput per chip relative to the smallest slice, without overlap of collectives and without latency."""
     efficiency_overlapped: float
-    """The same if collectives run beside the computation, as far as there is room."""
+    """The same if collectives overlap with the computation as far as possible."""
     efficiency_best: float
-    """As `efficiency`, with the latency at best."""
+    """`efficiency` with the lowest latency."""
     efficiency_worst: float
-    """With the latency at worst."""
+    """`efficiency` with the highest latency."""
 
     @property
     def scales(self) -> bool:
-        """Whether the slice keeps `WANTED_EFFICIENCY`, whatever the latency is within its range."""
+        """Whether the slice reaches `WANTED_EFFICIENCY` even with the highest latency."""
         return self.efficiency_worst >= WANTED_EFFICIENCY
 
 
 def scaling(estimates: Sequence[Estimate]) -> list[ScalingPoint]:
-    """Weak scaling over slices of one generation, smallest first."""
+    """Weak scaling over the slices of one generation, in order of size."""
     ordered = sorted(estimates, key=lambda e: e.chips)
     return [
         ScalingPoint(
@@ -177,12 +177,12 @@ def scaling(estimates: Sequence[Estimate]) -> list[ScalingPoint]:
     ]
 
 
-def _with_latency(one: Estimate, end: int) -> float:
-    return one.step_seconds + one.latency_seconds[end]
+def _with_latency(estimate: Estimate, bound: int) -> float:
+    return estimate.step_seconds + estimate.latency_seconds[bound]
 
 
-def _overlapped(one: Estimate) -> float:
-    return max(one.compute_seconds, one.collective_seconds)
+def _overlapped(estimate: Estimate) -> float:
+    return max(estimate.compute_seconds, estimate.collective_seconds)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -192,14 +192,15 @@ class Generation:
     name: str
     chip: Chip
     sweep: list[Compiled]
-    """The smallest slice, by images per chip."""
+    """Results for the smallest slice, by images per chip."""
     sweep_estimates: list[Estimate]
-    """Of those that compiled."""
+    """Estimates for the programs in `sweep` that were compiled successfully."""
     slices: list[Compiled]
-    """The recommended batch per chip, by number of chips; empty if no batch fits."""
+    """Results with the recommended batch size, by number of chips; empty if no batch size fits."""
     estimates: list[Estimate]
+    """Estimates for the programs in `slices` that were compiled successfully."""
 
     @property
     def recommended(self) -> Estimate | None:
-        """The batch with most images per second and chip among those that fit."""
+        """The batch size with the highest throughput per chip among those that fit in memory."""
         return recommended(self.sweep_estimates)

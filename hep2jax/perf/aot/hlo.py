@@ -1,4 +1,4 @@
-"""Figures from the text of a compiled program. Pure functions: text in, figures out."""
+"""Extracts cycles, collectives and memory layouts from the text of a compiled program. All functions are pure."""
 
 import collections
 import dataclasses
@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 SCOPE = "module."
-"""What the scope of a module begins with (see hep2jax.perf.aot.scopes). `@` would not do: XLA cuts names off there."""
+"""Prefix of the scope of a module (see hep2jax.perf.aot.scopes). It must not contain `@`, where XLA truncates names."""
 FORWARD, OPTIMIZER, COMPILER = "(network, loss)", "(optimizer, averages)", "(made by the compiler)"
 SMALLEST_PADDED = 1 << 16
-"""Bytes, with padding: arrays below this are not looked at, as theirs costs nothing worth a change."""
+"""Smallest padded size in bytes of the arrays that are analysed: padding of smaller arrays does not matter."""
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([a-z][a-z\d\-]*)\((.*)$")
@@ -31,20 +31,20 @@ class Array:
     minor_to_major: tuple[int, ...]
     tile: tuple[int, ...]
     in_hbm: bool
-    """Whether it lies in the chip's large memory; else in a small one, such as the vector memory, `S(1)`."""
+    """Whether it is in the HBM of the chip, and not in a small memory such as the vector memory, `S(1)`."""
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of its numbers."""
+        """Size of the data in bytes, without padding."""
         return math.prod(self.dimensions) * _bits(self.dtype) // 8
 
     @property
     def padded_bytes(self) -> int:
-        """Bytes it takes in memory: its minor dimensions are rounded up to multiples of the tile's sides."""
-        sides = [self.dimensions[axis] for axis in self.minor_to_major]
-        for index, side in enumerate(self.tile[::-1][: len(sides)]):
-            sides[index] = -(-sides[index] // side) * side
-        return math.prod(sides) * _bits(self.dtype) // 8
+        """Size in memory in bytes: the minor dimensions are rounded up to multiples of the tile dimensions."""
+        dimensions = [self.dimensions[axis] for axis in self.minor_to_major]
+        for index, tile_dimension in enumerate(self.tile[::-1][: len(dimensions)]):
+            dimensions[index] = -(-dimensions[index] // tile_dimension) * tile_dimension
+        return math.prod(dimensions) * _bits(self.dtype) // 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,27 +58,27 @@ class Instruction:
     rest: str
     """Operands, attributes, metadata and the compiler's own configuration, as text."""
     function: str = ""
-    """The function of ours that traced it, such as `pooling.max_pool`; empty where it is none of ours."""
+    """The function of this package that traced it, such as `pooling.max_pool`; empty if there is none."""
 
     @property
     def cycles(self) -> int:
-        """The compiler's estimate; 0 where it makes none (collectives, asynchronous copies, scalars)."""
+        """The compiler's estimate of cycles; 0 if there is none (collectives, asynchronous copies, scalars)."""
         return _number(r'"estimated_cycles":"(\d+)"', self.rest, 0)
 
     @property
     def op_name(self) -> str:
-        """The traced operation that it comes from; of a fusion, of its root."""
-        found = re.search(r'op_name="([^"]*)"', self.rest)
-        return found[1] if found else ""
+        """The traced operation that it was compiled from; for a fusion, that of its root."""
+        match = re.search(r'op_name="([^"]*)"', self.rest)
+        return match[1] if match else ""
 
     @property
     def module(self) -> str:
-        """What it counts for: a module of the network; else, in parentheses, a function or what it belongs to."""
+        """The module of the network that it is attributed to, or, in parentheses, a function or a part of the step."""
         return module_of(self.op_name, self.function)
 
     @property
     def operands(self) -> list[str]:
-        """Names of the instructions whose results it takes."""
+        """Names of the instructions that produce its operands."""
         depth, end = 1, 0
         while depth and end < len(self.rest):
             depth += {"(": 1, ")": -1}.get(self.rest[end], 0)
@@ -87,12 +87,15 @@ class Instruction:
 
     @property
     def arrays(self) -> list[Array]:
-        """Its results."""
+        """The result arrays."""
         return [_array(match) for match in _ARRAY.finditer(self.shape)]
 
     @property
     def callees(self) -> list[str]:
-        """Computations that it runs. Of others than `call`, `to_apply` combines scalars and does not count."""
+        """Names of the computations that it calls.
+
+        `to_apply` is used for `call` only: in other instructions it is a combiner of scalars.
+        """
         names = []
         for match in _CALLEES.finditer(self.rest):
             if match[0].startswith("to_apply") and self.opcode != "call":
@@ -110,12 +113,12 @@ class Program:
 
     @property
     def instructions(self) -> dict[str, Instruction]:
-        """All of them by name."""
+        """All instructions by name."""
         return {line.name: line for lines in self.computations.values() for line in lines}
 
 
 def parse(text: str) -> Program:
-    """Read `compiled.as_text()`."""
+    """Parse the output of `compiled.as_text()`."""
     entry, lines, computations, functions = "", [], {}, _functions(text)
     for line in text.splitlines():
         if header := _COMPUTATION.match(line):
@@ -130,33 +133,33 @@ def parse(text: str) -> Program:
 
 
 def _functions(text: str) -> dict[int, str]:
-    """Innermost function of each stack frame, where a file of this package holds it; those inside it count as it."""
+    """The function of each stack frame in a file of this package; nested functions count as the outer function."""
     names = [
         {int(number): name for number, name in re.findall(r'(\d+) "([^"]*)"', _section(text, table))}
         for table in ("FileNames", "FunctionNames")
     ]
     pattern = r"(\d+) \{file_name_id=(\d+) function_name_id=(\d+)"
     located = re.findall(pattern, _section(text, "FileLocations"))
-    places = {int(row): (names[0][int(file)], names[1][int(function)]) for row, file, function in located}
+    locations = {int(row): (names[0][int(file)], names[1][int(function)]) for row, file, function in located}
     frames = re.findall(r"(\d+) \{file_location_id=(\d+)", _section(text, "StackFrames"))
-    found = {int(frame): places[int(place)] for frame, place in frames}
+    functions = {int(frame): locations[int(location)] for frame, location in frames}
     return {
         frame: f"{file.rpartition('/')[2].removesuffix('.py')}.{function.partition('.<locals>')[0]}"
-        for frame, (file, function) in found.items()
+        for frame, (file, function) in functions.items()
         if "/hep2jax/" in file
     }
 
 
 def _section(text: str, name: str) -> str:
-    found = re.search(rf"^{name}\n((?:\d+ .*\n)*)", text, re.MULTILINE)
-    return found[1] if found else ""
+    match = re.search(rf"^{name}\n((?:\d+ .*\n)*)", text, re.MULTILINE)
+    return match[1] if match else ""
 
 
 def executions(program: Program) -> Iterator[tuple[Instruction, int, bool]]:
-    """(instruction, how often it runs in a step, whether it is part of a fusion), calls and loops followed.
+    """Yield (instruction, number of executions in a step, whether it is part of a fusion), following calls and loops.
 
-    Loops are those of `lax.scan`: they end when a counter that starts at 0 reaches a constant. One whose condition
-    compares with none, or with several, counts as one round; of a conditional, all branches run.
+    Loops are assumed to be those of `lax.scan`, which end when a counter that starts at 0 reaches a constant. A loop
+    with no constant or several constants in its condition counts as one iteration. All branches of a conditional count.
     """
     yield from _executions(program, program.entry, 1, False)
 
@@ -164,13 +167,13 @@ def executions(program: Program) -> Iterator[tuple[Instruction, int, bool]]:
 def _executions(program: Program, name: str, times: int, fused: bool) -> Iterator[tuple[Instruction, int, bool]]:
     for instruction in program.computations.get(name, ()):
         yield instruction, times, fused
-        rounds = _rounds(program, instruction) if instruction.opcode == "while" else 1
+        iterations = _iterations(program, instruction) if instruction.opcode == "while" else 1
         inside = fused or instruction.opcode == "fusion"
         for callee in instruction.callees:
-            yield from _executions(program, callee, times * rounds, inside)
+            yield from _executions(program, callee, times * iterations, inside)
 
 
-def _rounds(program: Program, loop: Instruction) -> int:
+def _iterations(program: Program, loop: Instruction) -> int:
     condition = re.search(r"\bcondition=%?([\w.\-]+)", loop.rest)
     lines = program.computations.get(condition[1], []) if condition else []
     ends = [_number(r"^(\d+)\)", line.rest, 1) for line in lines if line.opcode == "constant"]
@@ -180,16 +183,16 @@ def _rounds(program: Program, loop: Instruction) -> int:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Collective:
-    """All operations of one kind in a step."""
+    """All collectives of one kind in a step."""
 
     kind: str
     count: int
     num_bytes: int
-    """Of their results on one chip."""
+    """Size of their results on one chip."""
 
 
 def collectives(program: Program) -> list[Collective]:
-    """Number and bytes by kind, most bytes first."""
+    """The collectives of a step by kind, in descending order of bytes."""
     counts, sizes = collections.Counter(), collections.Counter()
     for instruction, times, _ in executions(program):
         kind = instruction.opcode.removesuffix("-start")
@@ -200,7 +203,10 @@ def collectives(program: Program) -> list[Collective]:
 
 
 def _results(instruction: Instruction) -> list[Array]:
-    """The first half of a started gather's or permutation's result are its operands; scalars u32 are its semaphores."""
+    """The arrays that a collective produces.
+
+    The result of an asynchronous gather or permutation starts with its operands and has u32 scalars as semaphores.
+    """
     arrays = instruction.arrays
     if instruction.opcode in ("all-gather-start", "collective-permute-start"):
         arrays = [array for array in arrays if array.dtype != "u32" or array.dimensions]
@@ -210,7 +216,7 @@ def _results(instruction: Instruction) -> list[Array]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModuleCycles:
-    """The estimated cycles of a step that fall to one module of the network."""
+    """Estimated cycles of a step that are attributed to one module of the network."""
 
     module: str
     forward: int
@@ -218,17 +224,17 @@ class ModuleCycles:
 
     @property
     def total(self) -> int:
-        """Both directions."""
+        """Cycles of the forward and the backward pass."""
         return self.forward + self.backward
 
 
 def cycles_by_module(program: Program) -> list[ModuleCycles]:
-    """Estimated cycles of a step by module, slowest first; a fusion counts for the module of its last operation."""
+    """Estimated cycles of a step by module, slowest first; a fusion belongs to the module of its last operation."""
     forward, backward = collections.Counter(), collections.Counter()
     for instruction, times, fused in executions(program):
         if not fused and instruction.cycles:
-            side = backward if "transpose(" in instruction.op_name else forward
-            side[instruction.module] += times * instruction.cycles
+            direction = backward if "transpose(" in instruction.op_name else forward
+            direction[instruction.module] += times * instruction.cycles
     names = dict.fromkeys([*forward, *backward])
     rows = [ModuleCycles(module=name, forward=forward[name], backward=backward[name]) for name in names]
     return sorted(rows, key=lambda row: -row.total)
@@ -237,8 +243,9 @@ def cycles_by_module(program: Program) -> list[ModuleCycles]:
 def module_of(op_name: str, function: str = "") -> str:
     """`jit(step)/transpose(jvp(module.stages.0.1))/module.stages.0.1.conv/mul` → `stages.0.1`.
 
-    A layer's convolution, norm and linear map count as one, because the compiler fuses them. What is in no module is
-    named by the function of ours that traced it, `(upsampling.upsample)`, and what has none by its part of the step.
+    Convolution, normalisation and linear map of a layer count as one module, because the compiler fuses them. An
+    operation outside all modules is named by the function of this package that traced it, such as
+    `(upsampling.upsample)`, or else by its part of the step.
     """
     names = re.findall(re.escape(SCOPE) + r"([\w.]+)", op_name)
     if names:
@@ -253,32 +260,32 @@ def module_of(op_name: str, function: str = "") -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Padding:
-    """What the tiled layouts of a module's results add to their bytes."""
+    """Memory that the tiled layouts of a module's results use for padding."""
 
     module: str
     num_bytes: int
     padded_bytes: int
     worst: str
-    """The result that wastes most, with its layout."""
+    """The result with the most padding, with its layout."""
 
     @property
     def waste(self) -> float:
-        """Share of the bytes in memory that hold nothing."""
+        """Fraction of the bytes in memory that is padding."""
         return 1 - self.num_bytes / self.padded_bytes
 
 
 def padding_by_module(program: Program, threshold: float = 0.1) -> list[Padding]:
-    """Modules whose results are padding by more than `threshold`, most wasted bytes first.
+    """Modules with a fraction of padding above `threshold`, in descending order of padding bytes.
 
-    Counted are results of at least `SMALLEST_PADDED` bytes that are written to HBM, each once.
+    Each result of at least `SMALLEST_PADDED` bytes that is written to HBM is counted once.
     """
     arrays = collections.defaultdict(list)
     for instruction, _, fused in executions(program):
-        moved = instruction.opcode.endswith(("-start", "-done"))  # what they move was counted where it was made
+        moved = instruction.opcode.endswith(("-start", "-done"))  # their data was counted where it was produced
         if not (fused or moved or instruction.opcode in _NO_BUFFER):
-            found = (array for array in instruction.arrays if array.in_hbm)
-            arrays[instruction.module] += [array for array in found if array.padded_bytes >= SMALLEST_PADDED]
-    rows = [_padding(module, found) for module, found in arrays.items() if found]
+            in_hbm = (array for array in instruction.arrays if array.in_hbm)
+            arrays[instruction.module] += [array for array in in_hbm if array.padded_bytes >= SMALLEST_PADDED]
+    rows = [_padding(module, results) for module, results in arrays.items() if results]
     return sorted((row for row in rows if row.waste > threshold), key=lambda row: row.num_bytes - row.padded_bytes)
 
 
@@ -310,10 +317,10 @@ def _integers(text: str) -> tuple[int, ...]:
 
 
 def _bits(dtype: str) -> int:
-    """`bf16` → 16; predicates take a byte, tokens nothing."""
+    """`bf16` → 16; predicates take one byte, tokens take no memory."""
     return 8 if dtype == "pred" else _number(r"^[a-z]+(\d+)", dtype, 0)
 
 
 def _number(pattern: str, text: str, default: int) -> int:
-    found = re.search(pattern, text)
-    return int(found[1]) if found else default
+    match = re.search(pattern, text)
+    return int(match[1]) if match else default

@@ -1,4 +1,4 @@
-"""`profile/compile.json` and `profile/compile.html`."""
+"""Writes `profile/compile.json` and `profile/compile.html`."""
 
 import dataclasses
 import json
@@ -15,9 +15,9 @@ from hep2jax.report.markup import Html, element
 
 
 def write(
-    folder: pathlib.Path, config: Config, num_outputs: int, found: Sequence[Generation], versions: dict[str, str]
+    folder: pathlib.Path, config: Config, num_outputs: int, generations: Sequence[Generation], versions: dict[str, str]
 ) -> None:
-    """Both files, in `folder`, which is made; `versions` are those of the compiler and of jax."""
+    """Write both files in `folder`, which is created; `versions` are those of the compiler and of jax."""
     folder.mkdir(parents=True, exist_ok=True)
     facts = _facts(config, num_outputs) | {"versions": versions}
     values = {
@@ -25,10 +25,10 @@ def write(
         **facts,
         "assumptions": [NO_OVERLAP, LATENCY],
         "config": to_dict(config),
-        "generations": {one.name: _generation(one) for one in found},
+        "generations": {generation.name: _generation(generation) for generation in generations},
     }
     (folder / "compile.json").write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
-    (folder / "compile.html").write_text(_page(facts, found))
+    (folder / "compile.html").write_text(_page(facts, generations))
 
 
 def _facts(config: Config, num_outputs: int) -> dict[str, Any]:
@@ -40,31 +40,32 @@ def _facts(config: Config, num_outputs: int) -> dict[str, Any]:
     }
 
 
-def _generation(found: Generation) -> dict[str, Any]:
-    best = found.recommended
-    failed = [one for one in [*found.sweep, *found.slices] if not one.is_done]
+def _generation(generation: Generation) -> dict[str, Any]:
+    best = generation.recommended
+    failed = [compiled for compiled in [*generation.sweep, *generation.slices] if not compiled.is_done]
     return {
         "recommended_images_per_chip": best.images_per_chip if best else None,
-        "sweep": [_estimate(e) for e in found.sweep_estimates],
-        "slices": [_estimate(e) for e in found.estimates],
-        "scaling": [dataclasses.asdict(point) | {"scales": point.scales} for point in scaling(found.estimates)],
+        "sweep": [_estimate(e) for e in generation.sweep_estimates],
+        "slices": [_estimate(e) for e in generation.estimates],
+        "scaling": [dataclasses.asdict(point) | {"scales": point.scales} for point in scaling(generation.estimates)],
         "not_compiled": [
-            {"slice": one.target.name, "images_per_chip": one.images_per_chip, **one.record} for one in failed
+            {"slice": compiled.target.name, "images_per_chip": compiled.images_per_chip, **compiled.record}
+            for compiled in failed
         ],
     }
 
 
-def _estimate(found: Estimate) -> dict[str, Any]:
-    values = dataclasses.asdict(found)
-    values["memory"]["total"] = found.memory.total
-    for row, padding in zip(values["padding"], found.padding, strict=True):
+def _estimate(estimate: Estimate) -> dict[str, Any]:
+    values = dataclasses.asdict(estimate)
+    values["memory"]["total"] = estimate.memory.total
+    for row, padding in zip(values["padding"], estimate.padding, strict=True):
         row["waste"] = padding.waste
     for name in ("step_seconds", "mfu", "images_per_second_per_chip", "fits"):
-        values[name] = getattr(found, name)
+        values[name] = getattr(estimate, name)
     return values
 
 
-def _page(facts: dict[str, Any], found: Sequence[Generation]) -> str:
+def _page(facts: dict[str, Any], generations: Sequence[Generation]) -> str:
     title = f"{facts['network']} compiled for TPUs"
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     side, outputs, dtype = facts["image_side"], facts["outputs"], facts["compute_dtype"]
@@ -72,10 +73,10 @@ def _page(facts: dict[str, Any], found: Sequence[Generation]) -> str:
         title,
         element("p", f"{tables.NOTICE[0].upper()}{tables.NOTICE[1:]}.", class_="notice"),
         element("p", f"Training step on images of {side} x {side}, {outputs}, {dtype}. {versions}.", class_="muted"),
-        *(_section(one) for one in found),
+        *(_section(generation) for generation in generations),
     )
 
 
-def _section(found: Generation) -> Html:
-    shown = sheets.html(tables.of_generation(found), tables.NOTICE)
-    return element("section", element("h2", f"TPU {found.name}"), shown)
+def _section(generation: Generation) -> Html:
+    tables_html = sheets.html(tables.generation_tables(generation), tables.NOTICE)
+    return element("section", element("h2", f"TPU {generation.name}"), tables_html)

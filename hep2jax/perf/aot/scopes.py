@@ -1,4 +1,4 @@
-"""Names of modules on the operations that they trace, so that a compiled program can be read by module."""
+"""Adds the names of modules to the operations that they trace, so that a compiled program can be split by module."""
 
 import dataclasses
 from typing import Any
@@ -13,9 +13,9 @@ _NAME = "scope_name"
 
 
 def name_modules(network: Network) -> Network:
-    """The same network; each module's call is traced in a scope `module.<path>`, such as `module.stages.0.1.conv`.
+    """A copy of the network in which each module is traced in a scope `module.<path>`, e.g. `module.stages.0.1.conv`.
 
-    NNX names no scopes itself. The modules become instances of subclasses that open one; nothing else changes.
+    NNX does not add such scopes. The modules become instances of subclasses that open a scope; nothing else changes.
     """
     abstract = nnx.eval_shape(lambda: network.build(jax.random.key(0)))
     classes: dict[type, type] = {}

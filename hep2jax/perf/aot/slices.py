@@ -1,4 +1,4 @@
-"""TPU slices by name: their topology and core clock."""
+"""TPU slices by name, with their topology and core clock."""
 
 import dataclasses
 import math
@@ -20,27 +20,28 @@ _CUBE = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Generation:
-    """What is common to all slices of a TPU generation.
+    """Properties that all slices of a TPU generation share.
 
-    The clocks of v4 (1.05 GHz), v5e (1.5), v5p (1.75) and v6e (1.75) are derived: the published peak bf16 FLOP/s
-    divided by two and by the multiply-adds a cycle, which are 8, 4, 8 arrays of 128 x 128 and 4 of 256 x 256. With
-    these clocks the compiler puts a product of two 8192 x 8192 matrices at 93, 88, 90 and 70 % of peak. (Google's pages
-    name two arrays for v6e; the compiler's cycles for that product are fewer than two could do.)
+    The clocks of v4 (1.05 GHz), v5e (1.5), v5p (1.75) and v6e (1.75) are derived: the published peak bf16 FLOP/s is
+    divided by two and by the number of multiply-adds per cycle, which is that of 8, 4 and 8 arrays of 128 x 128 and 4
+    arrays of 256 x 256. With these clocks, the compiler estimates the product of two 8192 x 8192 matrices at 93, 88, 90
+    and 70 % of peak. (Google's pages give two arrays for v6e, but the compiler's cycles for this product are fewer than
+    two arrays would need.)
     """
 
     topology: str
     """Prefix of libtpu's topology names."""
     chip_config: str
-    """megacore: the chip's two cores work as one device."""
+    """`megacore`: the two cores of a chip work as one device."""
     device_kind: str
-    """As JAX names the device."""
+    """Name of the device in JAX."""
     clock_hz: float
     shapes: dict[int, tuple[int, ...]]
     """Number of chips → chips along each axis of the interconnect."""
 
     @property
     def num_axes(self) -> int:
-        """Of the interconnect: two links of a chip on each."""
+        """Number of axes of the interconnect; a chip has two links on each axis."""
         return len(self.shapes[1])
 
 
@@ -78,7 +79,7 @@ GENERATIONS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Slice:
-    """Some chips of one generation that work together."""
+    """A group of connected chips of one generation."""
 
     generation_name: str
     chips: int
@@ -90,7 +91,7 @@ class Slice:
 
     @property
     def generation(self) -> Generation:
-        """Facts about its chips."""
+        """Properties of the generation."""
         return GENERATIONS[self.generation_name]
 
     @property
@@ -100,36 +101,36 @@ class Slice:
 
     @property
     def wraps(self) -> tuple[bool, ...]:
-        """Whether wrap-around links join the two ends of each axis to a ring, as they do in real slices.
+        """Whether each axis is a ring, closed by wrap-around links, as in real slices.
 
-        v4 and v5p: every axis, in slices of at least a cube of 4 x 4 x 4 (docs.cloud.google.com/tpu/docs/v5p). v5e and
-        v6e: axes of 16 (Austin et al. 2025, "How to Scale Your Model", jax-ml.github.io/scaling-book/sharding).
+        v4 and v5p: all axes of slices of at least 4 x 4 x 4 chips (docs.cloud.google.com/tpu/docs/v5p). v5e and v6e:
+        axes of 16 chips (Austin et al. 2025, "How to Scale Your Model", jax-ml.github.io/scaling-book/sharding).
         """
         return tuple(min(self.shape) >= 4 if len(self.shape) == 3 else side == 16 for side in self.shape)
 
     @property
     def torus_hops(self) -> int:
-        """Links of the longest way between two chips along the axes of the interconnect."""
+        """Largest distance between two chips along the axes of the interconnect, in links."""
         return sum(side // 2 if wraps else side - 1 for side, wraps in zip(self.shape, self.wraps, strict=True))
 
     @property
     def ring_hops(self) -> int:
-        """The same on one ring through all chips, which needs no wrap-around links."""
+        """Largest distance on one ring through all chips, which does not need wrap-around links."""
         return self.chips // 2
 
     @property
     def topology_name(self) -> str:
-        """`v5e:4x4`, as libtpu wants it."""
+        """Name in the form that libtpu requires, such as `v5e:4x4`."""
         return f"{self.generation.topology}:{'x'.join(map(str, self.shape))}"
 
     @property
     def chips_per_host_bounds(self) -> tuple[int, int, int]:
-        """Chips along each axis of a host; four chips a host, but for the single chip."""
+        """Chips along each axis of a host; a host has four chips, except for a slice of one chip."""
         return (1, 1, 1) if self.chips == 1 else (2, 2, 1)
 
 
 def parse(name: str) -> Slice:
-    """`v5e:16` → slice; UsageError names what there is."""
+    """Parse a name such as `v5e:16`; raises UsageError, with the valid values, for an unknown slice."""
     generation, _, number = name.strip().partition(":")
     if generation not in GENERATIONS:
         raise UsageError(f"slice '{name}': must be one of {', '.join(GENERATIONS)}, a colon, and the number of chips")

@@ -1,4 +1,4 @@
-"""The tables of an ahead-of-time compilation, for the terminal and the page alike."""
+"""Tables of an ahead-of-time compilation, for both the terminal and the HTML page."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,38 +13,41 @@ NOTICE = "estimated by the TPU compiler; no TPU was used"
 MAX_MODULES = 20
 
 
-def of_generation(found: Generation) -> list[Table]:
+def generation_tables(generation: Generation) -> list[Table]:
     """All tables of one TPU generation."""
-    tables = [sweep(found)]
-    if found.estimates:
-        tables += [steps(found), memory(found), collectives(found), scaling_curve(found)]
-    if best := found.recommended:
+    tables = [sweep(generation)]
+    if generation.estimates:
+        tables += [steps(generation), memory(generation), collectives(generation), scaling_curve(generation)]
+    if best := generation.recommended:
         tables += [modules(best), padding(best)]
     return tables
 
 
-def sweep(found: Generation) -> Table:
-    """Images per chip on the smallest slice, the best batch marked."""
-    best, done = found.recommended, {e.images_per_chip: e for e in found.sweep_estimates}
-    chosen = "recommended" if len(found.sweep) > 1 else "only batch tried"
+def sweep(generation: Generation) -> Table:
+    """Batch sizes on the smallest slice, with the recommended one marked."""
+    best, estimates = generation.recommended, {e.images_per_chip: e for e in generation.sweep_estimates}
+    best_label = "recommended" if len(generation.sweep) > 1 else "only batch tried"
     columns: list[tuple[str, Callable[[Estimate], str]]] = [
         ("HBM", lambda e: f"{gigabytes(e.memory.total)} ({100 * e.memory.total / e.memory.capacity:.0f} %)"),
         ("step", lambda e: milliseconds(e.step_seconds)),
         ("images/s/chip", lambda e: f"{e.images_per_second_per_chip:,.0f}"),
         ("MFU", lambda e: percent(e.mfu)),
-        ("", lambda e: "does not fit" if not e.fits else chosen if e is best else ""),
+        ("", lambda e: "does not fit" if not e.fits else best_label if e is best else ""),
     ]
     rows = [
-        [str(one.images_per_chip), *_cells(done.get(one.images_per_chip), columns, one.record["status"])]
-        for one in found.sweep
+        [
+            str(compiled.images_per_chip),
+            *_cells(estimates.get(compiled.images_per_chip), columns, compiled.record["status"]),
+        ]
+        for compiled in generation.sweep
     ]
-    note = "" if best else "No batch fits in HBM: try smaller ones."
+    note = "" if best else "No batch size fits in HBM: try smaller ones."
     header = ["images per chip", *(name for name, _ in columns)]
-    return Table(title=f"Batch sizes on {found.sweep[0].target.name}", header=header, rows=rows, note=note)
+    return Table(title=f"Batch sizes on {generation.sweep[0].target.name}", header=header, rows=rows, note=note)
 
 
-def steps(found: Generation) -> Table:
-    """Cycles, seconds, FLOPs and MFU by slice."""
+def steps(generation: Generation) -> Table:
+    """Cycles, times, FLOPs and MFU by slice."""
     columns: list[tuple[str, Callable[[Estimate], str]]] = [
         ("cycles", lambda e: f"{e.cycles / 1e6:,.2f} M"),
         ("computation", lambda e: milliseconds(e.compute_seconds)),
@@ -55,18 +58,18 @@ def steps(found: Generation) -> Table:
         ("MFU", lambda e: percent(e.mfu)),
         ("compiled in", lambda e: f"{e.compile_seconds:.0f} s"),
     ]
-    clock = found.slices[0].target.generation.clock_hz / 1e9
-    peak = found.estimates[0].peak_flops / 1e12
+    clock = generation.slices[0].target.generation.clock_hz / 1e9
+    peak = generation.estimates[0].peak_flops / 1e12
     note = (
-        f"Sum of the compiler's estimated cycles over the operations of a step, at {clock:g} GHz. FLOPs are those of "
-        f"one chip in a step; MFU is model FLOP/s as a share of {peak:,.0f} bf16 TFLOP/s. "
+        f"Computation: the compiler's estimated cycles, summed over the operations of a step, at {clock:g} GHz. "
+        f"FLOPs are per chip and step; MFU is model FLOP/s as a share of {peak:,.0f} bf16 TFLOP/s. "
         "Collectives: as assumed under Scaling, without latency."
     )
-    batch = found.slices[0].images_per_chip
-    return _by_slice(found, f"Step with {batch} images per chip", columns, note)
+    batch = generation.slices[0].images_per_chip
+    return _by_slice(generation, f"Step with {batch} images per chip", columns, note)
 
 
-def memory(found: Generation) -> Table:
+def memory(generation: Generation) -> Table:
     """HBM by category and slice."""
     columns: list[tuple[str, Callable[[Estimate], str]]] = [
         ("arguments", lambda e: megabytes(e.memory.arguments)),
@@ -77,22 +80,23 @@ def memory(found: Generation) -> Table:
         ("total", lambda e: megabytes(e.memory.total)),
         ("of capacity", lambda e: percent(e.memory.total / e.memory.capacity)),
     ]
-    note = f"Aliased outputs lie where arguments lay. Capacity: {gigabytes(found.estimates[0].memory.capacity)}."
-    return _by_slice(found, "HBM of a chip", columns, note)
+    capacity = gigabytes(generation.estimates[0].memory.capacity)
+    note = f"Aliased outputs reuse the memory of arguments. Capacity: {capacity}."
+    return _by_slice(generation, "HBM of a chip", columns, note)
 
 
-def collectives(found: Generation) -> Table:
-    """Number and bytes by kind and slice."""
+def collectives(generation: Generation) -> Table:
+    """Number and size of the collectives, by kind and slice."""
     rows = [
         [e.slice_name, row.kind, str(row.count), megabytes(row.num_bytes)]
-        for e in found.estimates
+        for e in generation.estimates
         for row in e.collectives
     ]
-    note = "Bytes of the results on one chip, a step." if rows else "None: a single chip has nothing to exchange."
+    note = "Size of the results on one chip in one step." if rows else "None: a single chip has nothing to exchange."
     return Table(title="Collectives", header=["slice", "kind", "number", "size"], rows=rows, note=note)
 
 
-def scaling_curve(found: Generation) -> Table:
+def scaling_curve(generation: Generation) -> Table:
     """Weak scaling over the slices."""
     rows = [
         [
@@ -105,16 +109,18 @@ def scaling_curve(found: Generation) -> Table:
             percent(point.efficiency_worst),
             "yes" if point.scales else "no",
         ]
-        for point in scaling(found.estimates)
+        for point in scaling(generation.estimates)
     ]
     header = ["slice", "chips", "images/s", "efficiency, no latency", "if collectives overlapped"]
     header += ["with latency at best", "at worst", f"at least {100 * WANTED_EFFICIENCY:.0f} %"]
-    note = f"Against {found.estimates[0].slice_name}, the batch per chip held constant. {NO_OVERLAP} {LATENCY}"
+    note = (
+        f"Relative to {generation.estimates[0].slice_name}, with the same batch size per chip. {NO_OVERLAP} {LATENCY}"
+    )
     return Table(title="Scaling", header=header, rows=rows, note=note)
 
 
 def modules(best: Estimate) -> Table:
-    """Where the cycles go."""
+    """Cycles by module."""
     rows = [
         [
             row.module,
@@ -128,54 +134,56 @@ def modules(best: Estimate) -> Table:
     header = ["module", "M cycles forward", "M cycles backward", "time", "share"]
     slowest = best.modules[0]
     note = f"Slowest: {slowest.module}, {percent(slowest.total / best.cycles)} of the computation."
-    left = len(best.modules) - len(rows)
-    if left > 0:
-        note += f" {left} faster ones are not shown."
-    note += " A fusion counts for the module of its last operation; in parentheses, what belongs to none."
+    num_hidden = len(best.modules) - len(rows)
+    if num_hidden > 0:
+        note += f" {num_hidden} faster modules are not shown."
+    note += " A fusion is attributed to the module of its last operation. Names in parentheses are not modules."
     return Table(title=f"Modules on {_where(best)}", header=header, rows=rows, note=note)
 
 
 def padding(best: Estimate) -> Table:
-    """Modules whose tiled layouts waste over a tenth."""
+    """Modules with more than 10 % padding."""
     rows = [
         [row.module, percent(row.waste), megabytes(row.padded_bytes - row.num_bytes), row.worst]
         for row in best.padding[:MAX_MODULES]
     ]
     note = (
-        f"Share of the bytes of a module's results in HBM (of at least {SMALLEST_PADDED >> 10} KiB) that only fill up "
-        "tiles, mostly of 8 sublanes x 128 lanes; those above 10 %, the worst array with its layout."
+        f"Share of padding in the results of a module in HBM (of at least {SMALLEST_PADDED >> 10} KiB): layouts fill "
+        "complete tiles, mostly of 8 sublanes x 128 lanes. Modules above 10 %, each with its worst array and layout."
     )
     if not rows:
-        note = f"No module wastes over 10 %. {note}"
+        note = f"No module has more than 10 % padding. {note}"
     return Table(
         title=f"Padded widths on {_where(best)}", header=["module", "wasted", "bytes", "worst"], rows=rows, note=note
     )
 
 
 def text(tables: Sequence[Table]) -> str:
-    """For the terminal."""
+    """The tables as text for the terminal."""
     return sheets.text(tables, NOTICE)
 
 
 def _by_slice(
-    found: Generation, title: str, columns: Sequence[tuple[str, Callable[[Estimate], str]]], note: str
+    generation: Generation, title: str, columns: Sequence[tuple[str, Callable[[Estimate], str]]], note: str
 ) -> Table:
-    done = {e.slice_name: e for e in found.estimates}
-    rows = [_slice_row(one, done.get(one.target.name), columns) for one in found.slices]
+    estimates = {e.slice_name: e for e in generation.estimates}
+    rows = [_slice_row(compiled, estimates.get(compiled.target.name), columns) for compiled in generation.slices]
     return Table(title=title, header=["slice", *(name for name, _ in columns)], rows=rows, note=note)
 
 
 def _slice_row(
-    one: Compiled, found: Estimate | None, columns: Sequence[tuple[str, Callable[[Estimate], str]]]
+    compiled: Compiled, estimate: Estimate | None, columns: Sequence[tuple[str, Callable[[Estimate], str]]]
 ) -> list[str]:
-    return [one.target.name, *_cells(found, columns, one.record["status"])]
+    return [compiled.target.name, *_cells(estimate, columns, compiled.record["status"])]
 
 
-def _cells(found: Estimate | None, columns: Sequence[tuple[str, Callable[[Estimate], str]]], status: str) -> list[str]:
-    """A row without its name; of a program that there is not, dashes and the reason."""
-    if found is None:
+def _cells(
+    estimate: Estimate | None, columns: Sequence[tuple[str, Callable[[Estimate], str]]], status: str
+) -> list[str]:
+    """A row without its name; dashes and the reason if the compilation failed."""
+    if estimate is None:
         return [*[MISSING] * (len(columns) - 1), status]
-    return [cell(found) for _, cell in columns]
+    return [cell(estimate) for _, cell in columns]
 
 
 def _where(best: Estimate) -> str:

@@ -1,7 +1,7 @@
-"""One compilation for a TPU slice, in a process of its own: `python -m hep2jax.perf.aot.worker REQUEST.json FOLDER`.
+"""Compiles for one TPU slice in a separate process: `python -m hep2jax.perf.aot.worker REQUEST.json FOLDER`.
 
-Writes FOLDER/record.json and, of a program that fits, FOLDER/program.txt.gz, the compiled text. The environment must
-hold `hep2jax.perf.aot.compiler.ENVIRONMENT`.
+Writes FOLDER/record.json and, if the program fits in memory, its compiled text as FOLDER/program.txt.gz. The
+environment must contain `hep2jax.perf.aot.compiler.ENVIRONMENT`.
 """
 
 import ctypes
@@ -27,11 +27,11 @@ from hep2jax.perf.aot import scopes, slices
 from hep2jax.training import optimizers, packing, steps
 from hep2jax.training import state as states
 
-_PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>; libtpu is for Linux alone
+_PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>; libtpu exists for Linux only
 
 
 def make_mesh(target: slices.Slice) -> jax.sharding.Mesh:
-    """A mesh of the slice's chips, which need not be there."""
+    """A mesh of the chips of a slice, which do not need to exist on this machine."""
     topology = topologies.get_topology_desc(
         platform="tpu",
         topology_name=target.topology_name,
@@ -45,7 +45,7 @@ def make_mesh(target: slices.Slice) -> jax.sharding.Mesh:
 
 
 def train_step(config: Config, num_outputs: int) -> tuple[Any, Any]:
-    """(the step that `hep2jax.training.loop` compiles, with module names; the shapes of its state)."""
+    """The step that `hep2jax.training.loop` compiles, with module scopes, and the shapes of its packed state."""
     network = scopes.name_modules(states.make_network(config, num_outputs))
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -54,21 +54,21 @@ def train_step(config: Config, num_outputs: int) -> tuple[Any, Any]:
 
 
 def compile_step(config: Config, target: slices.Slice, images_per_chip: int, num_outputs: int) -> tuple[dict, str]:
-    """(record, compiled text, empty where the program does not fit in HBM).
+    """Compile the training step; returns the record and the compiled text, which is empty if it does not fit in HBM.
 
-    The record's `model_flops` are those of the network as it is published, for one chip's share of the batch, in the
-    plain formulation (see `hep2jax.ops`) and not changed by the compiler; `program_flops` those of the compiled program
-    of one chip.
+    `model_flops` of the record are those of the network as published, for the share of the batch on one chip, in the
+    plain formulation (see `hep2jax.ops`) before optimisation by the compiler; `program_flops` are those of the compiled
+    program on one chip.
     """
     config.train.compute_dtype, config.train.steps_per_call = "bfloat16", 1
     step, state = train_step(config, num_outputs)
     constants = {"class_weights": jax.ShapeDtypeStruct((num_outputs,), jnp.float32)}
     record = {"model_flops": model_flops.model_flops(config, num_outputs, images_per_chip)}
     mesh = make_mesh(target)
-    shared, divided = meshes.replicated(mesh), meshes.batch_sharding(mesh)
-    state, constants = _placed((state, constants), shared)
-    batch = _placed(tasks.kind(config).batch_shapes(config, images_per_chip * target.chips), divided)
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=(shared, shared))
+    replicated, sharded = meshes.replicated(mesh), meshes.batch_sharding(mesh)
+    state, constants = _with_sharding((state, constants), replicated)
+    batch = _with_sharding(tasks.kind(config).batch_shapes(config, images_per_chip * target.chips), sharded)
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(replicated, replicated))
     with ops.target("tpu", devices=target.chips):
         lowered = jitted.lower(state, batch, constants)
     start = time.monotonic()
@@ -83,7 +83,7 @@ def compile_step(config: Config, target: slices.Slice, images_per_chip: int, num
     return record, compiled.as_text() or ""
 
 
-def _placed(tree: Any, sharding: jax.sharding.Sharding) -> Any:
+def _with_sharding(tree: Any, sharding: jax.sharding.Sharding) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
 
@@ -106,7 +106,7 @@ def _analysis(compiled: jax.stages.Compiled) -> dict[str, Any]:
 
 def main(argv: list[str]) -> None:
     """Read the request, compile, write the record."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # a compilation nobody waits for holds gigabytes
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # an orphaned compilation would occupy gigabytes
     request, folder = json.loads(pathlib.Path(argv[1]).read_text()), pathlib.Path(argv[2])
     config = configs.from_dict(request["config"])
     target = slices.parse(request["slice"])

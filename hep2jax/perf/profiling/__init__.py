@@ -1,4 +1,4 @@
-"""`--mode=profile`: where the time of a training step goes, by module, from a trace of this machine's devices."""
+"""`--mode=profile`: measures the time of a training step by module, with a profiler trace on this machine."""
 
 import contextlib
 import dataclasses
@@ -29,32 +29,34 @@ from hep2jax.training.timing import StepClock
 __all__ = ["run"]
 
 WARM_UP = 2
-"""Calls before anything is timed: the first ones allocate and fill caches."""
+"""Number of calls before timing: the first calls allocate memory and fill caches."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What came of the steps."""
+class StepMeasurements:
+    """Measurements of the profiled steps."""
 
     num_steps: int
     without_trace: dict[str, float]
-    """`timing.rates` and `timing.efficiency` by the wall clock."""
+    """`timing.rates` and `timing.efficiency` of the steps without trace, by the wall clock."""
     with_trace: dict[str, float]
-    """The same of the steps that were traced; tracing slows them."""
+    """The same for the traced steps, which tracing slows down."""
     memory: dict[str, int]
+    """Bytes by category, from `summary.memory`."""
     text: str
-    """The compiled program."""
+    """Text of the compiled program."""
 
 
 def run(config: Config, directory: pathlib.Path, num_steps: int = 10) -> None:
-    """Time `num_steps` steps, trace as many more, print the tables, write `profile/profile.json` and `profile.html`.
+    """Time `num_steps` steps, trace the same number, print tables, and write `profile/profile.json` and `profile.html`.
 
-    The steps are those that training would do next, from the work directory's newest checkpoint or from fresh
-    parameters, by the same program. Nothing is trained: only `profile/` changes in the work directory (a new one
-    gets its `config.json`). `xprof DIR/profile` opens the trace.
+    The steps are those that training would execute next, with the same program, from the newest checkpoint of the work
+    directory or from new parameters. The updated parameters are not saved: only `profile/` changes in the work
+    directory, and a new directory gets its `config.json`. `xprof DIR/profile` opens the trace.
 
     Raises:
-        UsageError: training would refuse the work directory; no step to profile; libtpu would end the process.
+        UsageError: training cannot use the work directory, `num_steps` is less than 1, or the profiler of libtpu would
+            crash.
     """
     if num_steps < 1:
         raise UsageError(f"--profile_steps={num_steps}: must be at least 1")
@@ -63,29 +65,30 @@ def run(config: Config, directory: pathlib.Path, num_steps: int = 10) -> None:
     folder = directory / workdir.PROFILE
     if jax.process_index() == 0:
         _open(directory, config)
-    with _prepared(config, directory) as this:
-        found = _measure(this, folder, num_steps)
-        if this.is_chief:
-            _report(this, folder, found)
+    with _prepare_run(config, directory) as training_run:
+        measured = _measure(training_run, folder, num_steps)
+        if training_run.is_chief:
+            _report(training_run, folder, measured)
 
 
 def _check_profiler() -> None:
-    """UsageError where a trace would crash: JAX loads libtpu if it is there, and registers its profiler.
+    """Raise UsageError if tracing would crash: JAX loads libtpu if it is installed, and registers its profiler.
 
-    Seen with libtpu 0.0.52 and jaxlib 0.10.2, on machines without a TPU: a segmentation fault as the trace starts.
+    With libtpu 0.0.52 and jaxlib 0.10.2 on machines without a TPU, a segmentation fault was observed when the trace
+    started.
     """
     backend, maps = jax.default_backend(), pathlib.Path("/proc/self/maps")
     if backend == "tpu" or not maps.exists() or "libtpu.so" not in maps.read_text():
         return
     platforms = "cpu" if backend == "cpu" else "cuda,cpu"
     raise UsageError(
-        f"libtpu {importlib.metadata.version('libtpu')} is loaded, whose profiler crashes where there is no TPU: "
+        f"libtpu {importlib.metadata.version('libtpu')} is loaded, whose profiler crashes without a TPU: "
         f"put JAX_PLATFORMS={platforms} before the command"
     )
 
 
 def _open(directory: pathlib.Path, config: Config) -> None:
-    """Refuse what training refuses; a directory that is a run already keeps its configuration, byte by byte."""
+    """Check the work directory as training does, but restore the exact bytes of an existing configuration."""
     path = directory / workdir.CONFIG
     before = path.read_bytes() if path.exists() else None
     workdir.open_for_training(directory, config)
@@ -94,10 +97,10 @@ def _open(directory: pathlib.Path, config: Config) -> None:
 
 
 @contextlib.contextmanager
-def _prepared(config: Config, directory: pathlib.Path) -> Iterator[Run]:
-    """The run as training prepares it, in a folder of its own, into which the checkpoints are linked.
+def _prepare_run(config: Config, directory: pathlib.Path) -> Iterator[Run]:
+    """Prepare the run as training does, but in a scratch folder with a link to the checkpoints.
 
-    Training cuts `metrics.jsonl` to the newest checkpoint and opens its logs; a profile must not.
+    Preparation truncates `metrics.jsonl` after the newest checkpoint and opens logs, which a profile must not change.
     """
     scratch, checkpoints = directory / workdir.PROFILE / "scratch", directory / "checkpoints"
     if jax.process_index() == 0:
@@ -107,33 +110,34 @@ def _prepared(config: Config, directory: pathlib.Path) -> Iterator[Run]:
             (scratch / "checkpoints").symlink_to(checkpoints.absolute())
     multihost_utils.sync_global_devices("scratch")
     clock = StepClock()
-    this = loop.prepare(config, scratch, clock, tasks.load(config))
+    training_run = loop.prepare(config, scratch, clock, tasks.load(config))
     try:
-        yield this
+        yield training_run
     finally:
-        this.checkpoints.close()
-        this.writer.close()
+        training_run.checkpoints.close()
+        training_run.writer.close()
         multihost_utils.sync_global_devices("profiled")
         if jax.process_index() == 0:
             shutil.rmtree(scratch)
 
 
-def _measure(this: Run, folder: pathlib.Path, num_steps: int) -> Measured:
-    per_call = this.config.train.steps_per_call
+def _measure(training_run: Run, folder: pathlib.Path, num_steps: int) -> StepMeasurements:
+    per_call = training_run.config.train.steps_per_call
     calls = -(-num_steps // per_call)
-    last = this.step + (WARM_UP + 2 * calls) * per_call
-    with loop.open_feed(this, this.step, last) as feed:
+    last = training_run.step + (WARM_UP + 2 * calls) * per_call
+    with loop.open_feed(training_run, training_run.step, last) as feed:
         batch = next(feed.batches)
-        compiled = _compile(this, batch, feed)
-        memory = summary.memory(compiled, this.state, batch)
-        this.state, _ = compiled(this.state, batch, feed.constants)
-        _steps(this, compiled, feed, WARM_UP - 1)
-        without_trace = _steps(this, compiled, feed, calls)
+        compiled = _compile(training_run, batch, feed)
+        memory = summary.memory(compiled, training_run.state, batch)
+        # The step donates its state: the old arrays are invalid, so the new state must replace them at once.
+        training_run.state, _ = compiled(training_run.state, batch, feed.constants)
+        _time_steps(training_run, compiled, feed, WARM_UP - 1)
+        without_trace = _time_steps(training_run, compiled, feed, calls)
         options = jax.profiler.ProfileOptions()
-        options.python_tracer_level = 0  # Python's frames would slow the host and swell the file
+        options.python_tracer_level = 0  # Python frames would slow down the host and enlarge the file
         with jax.profiler.trace(str(folder), profiler_options=options):
-            with_trace = _steps(this, compiled, feed, calls)
-    return Measured(
+            with_trace = _time_steps(training_run, compiled, feed, calls)
+    return StepMeasurements(
         num_steps=calls * per_call,
         without_trace=without_trace,
         with_trace=with_trace,
@@ -142,49 +146,49 @@ def _measure(this: Run, folder: pathlib.Path, num_steps: int) -> Measured:
     )
 
 
-def _compile(this: Run, batch: Any, feed: Feed) -> jax.stages.Compiled:
-    """The program of training, its operations named by module."""
-    # The compilation cache takes programs that differ in names alone for one: training's would come back, without.
+def _compile(training_run: Run, batch: Any, feed: Feed) -> jax.stages.Compiled:
+    """The training program, with operations named by module."""
+    # By default, the compilation cache ignores names, and would return the cached training program without them.
     name = "jax_compilation_cache_include_metadata_in_key"
     before = getattr(jax.config, name)
     jax.config.update(name, True)
     try:
-        return loop.compile_step(this, batch, feed.constants, network=scopes.name_modules(this.network))
+        return loop.compile_step(training_run, batch, feed.constants, network=scopes.name_modules(training_run.network))
     finally:
         jax.config.update(name, before)
 
 
-def _steps(this: Run, compiled: jax.stages.Compiled, feed: Feed, calls: int) -> dict[str, float]:
-    """Call the program so often; the figures of the steps by the wall clock, the wait for their end included."""
-    this.clock.window()
+def _time_steps(training_run: Run, compiled: jax.stages.Compiled, feed: Feed, calls: int) -> dict[str, float]:
+    """Execute the program `calls` times; returns rates by the wall clock, including the wait for the last step."""
+    training_run.clock.window()
     metrics = None
     with jax.profiler.TraceAnnotation(trace.WINDOW):
         for call in range(calls):
             with jax.profiler.StepTraceAnnotation(trace.STEP, step_num=call):
-                batch = loop.next_batch(this, feed.batches, metrics)
-                with this.clock.phase("step"):
-                    this.state, metrics = compiled(this.state, batch, feed.constants)
-        with this.clock.phase("step"):
-            jax.block_until_ready(this.state)
-    return _figures(this, this.clock.window(), calls * this.config.train.steps_per_call)
+                batch = loop.next_batch(training_run, feed.batches, metrics)
+                with training_run.clock.phase("step"):
+                    training_run.state, metrics = compiled(training_run.state, batch, feed.constants)
+        with training_run.clock.phase("step"):
+            jax.block_until_ready(training_run.state)
+    return _rates(training_run, training_run.clock.window(), calls * training_run.config.train.steps_per_call)
 
 
-def _figures(this: Run, seconds: dict[str, float], num_steps: int) -> dict[str, float]:
+def _rates(training_run: Run, seconds: dict[str, float], num_steps: int) -> dict[str, float]:
     devices, chip = jax.device_count(), chips.find(jax.devices()[0].device_kind)
-    batch, dtype = this.config.train.global_batch_size, states.compute_dtype(this.config).name
-    figures = timing.rates(seconds, steps=num_steps, batch=batch, devices=devices)
-    efficiency = timing.efficiency(this.program, figures["step_seconds"], devices=devices, chip=chip, dtype=dtype)
-    return figures | efficiency
+    batch, dtype = training_run.config.train.global_batch_size, states.compute_dtype(training_run.config).name
+    rates = timing.rates(seconds, steps=num_steps, batch=batch, devices=devices)
+    efficiency = timing.efficiency(training_run.program, rates["step_seconds"], devices=devices, chip=chip, dtype=dtype)
+    return rates | efficiency
 
 
-def _report(this: Run, folder: pathlib.Path, found: Measured) -> None:
+def _report(training_run: Run, folder: pathlib.Path, measured: StepMeasurements) -> None:
     path = trace.newest(folder)
-    name = re.search(r"^HloModule ([\w.\-]+)", found.text)
-    assert name is not None
-    data = trace.read(ProfileData.from_file(str(path)), name[1])
-    profile = summary.summarise(data, found.text, found.num_steps)
-    shown = tables.all_tables(profile, found.without_trace, found.with_trace, found.memory)
-    facts = page.facts(this.config, found.num_steps, str(path.relative_to(folder)))
-    say(tables.text(shown))
-    page.write(folder, facts, shown, profile, dataclasses.asdict(found))
-    say(f"written: {folder / 'profile.html'}, profile.json; the trace: xprof --port 8791 {folder}")
+    module_name = re.search(r"^HloModule ([\w.\-]+)", measured.text)
+    assert module_name is not None
+    data = trace.read(ProfileData.from_file(str(path)), module_name[1])
+    profile = summary.summarise(data, measured.text, measured.num_steps)
+    profile_tables = tables.all_tables(profile, measured.without_trace, measured.with_trace, measured.memory)
+    facts = page.facts(training_run.config, measured.num_steps, str(path.relative_to(folder)))
+    say(tables.text(profile_tables))
+    page.write(folder, facts, profile_tables, profile, dataclasses.asdict(measured))
+    say(f"written: {folder / 'profile.html'}, profile.json; to see the trace: xprof --port 8791 {folder}")

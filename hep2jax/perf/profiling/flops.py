@@ -1,4 +1,4 @@
-"""Operations of convolutions and matrix products, from the text of a compiled program. Pure functions."""
+"""Counts the FLOPs of convolutions and matrix products in the text of a compiled program. All functions are pure."""
 
 import math
 import re
@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from hep2jax.perf.aot.hlo import Array, Instruction, Program
 
-# cuDNN's calls keep the labels of the forward convolution; here is which of (operand 0, operand 1, result) plays its
-# input, kernel and output.
+# All cuDNN calls use the dimension labels of the forward convolution. For each call: which of (operand 0, operand 1,
+# result) has the role of its input, kernel and output.
 _CUDNN = {
     "__cudnn$convForward": (0, 1, 2),
     "__cudnn$convBiasActivationForward": (0, 1, 2),
@@ -17,29 +17,29 @@ _CUDNN = {
 
 
 def by_instruction(program: Program) -> dict[str, int]:
-    """FLOPs of one execution of each instruction that has some: 2 for each multiply-add that meets no padding.
+    """FLOPs of one execution of each instruction, without zeros: 2 for each multiply-add that does not involve padding.
 
-    Counted are convolutions (cuDNN's calls among them) and matrix products, for a fusion those inside it. What other
-    operations compute is not counted, nor are other libraries' calls.
+    Convolutions (including cuDNN calls) and matrix products are counted, also inside fusions. Other operations and
+    calls of other libraries are not counted.
     """
-    known = program.instructions
-    own = {name: _flops(line, known) for name, line in known.items()}
-    found = {name: own[name] + _inside(program, line, own) for name, line in known.items()}
-    return {name: flops for name, flops in found.items() if flops}
+    instructions = program.instructions
+    direct = {name: _flops(line, instructions) for name, line in instructions.items()}
+    total = {name: direct[name] + _inside(program, line, direct) for name, line in instructions.items()}
+    return {name: flops for name, flops in total.items() if flops}
 
 
-def _inside(program: Program, instruction: Instruction, own: Mapping[str, int]) -> int:
+def _inside(program: Program, instruction: Instruction, direct: Mapping[str, int]) -> int:
     if instruction.opcode != "fusion":
         return 0
     lines = [line for name in instruction.callees for line in program.computations.get(name, ())]
-    return sum(own[line.name] + _inside(program, line, own) for line in lines)
+    return sum(direct[line.name] + _inside(program, line, direct) for line in lines)
 
 
-def _flops(instruction: Instruction, known: Mapping[str, Instruction]) -> int:
+def _flops(instruction: Instruction, instructions: Mapping[str, Instruction]) -> int:
     roles = _roles(instruction)
     if not roles and instruction.opcode != "dot":
         return 0
-    arrays = [known[name].arrays[0] for name in instruction.operands[:2]] + instruction.arrays[:1]
+    arrays = [instructions[name].arrays[0] for name in instruction.operands[:2]] + instruction.arrays[:1]
     if instruction.opcode == "dot":
         return _dot(instruction, arrays[0])
     source, kernel, result = (arrays[role] for role in roles)
@@ -77,21 +77,21 @@ def _window(instruction: Instruction, axis: int) -> dict[str, int]:
     """Stride, padding before the first position and dilations along one axis."""
     text = re.search(r"window=\{([^}]*)\}", instruction.rest)
     parts = dict(part.split("=") for part in text[1].split()) if text else {}
-    sides = {name: values.split("x")[axis] for name, values in parts.items()}
+    values_of_axis = {name: values.split("x")[axis] for name, values in parts.items()}
     return {
-        "stride": int(sides.get("stride", 1)),
-        "low": int(sides.get("pad", "0_0").split("_")[0]),
-        "lhs_dilate": int(sides.get("lhs_dilate", 1)),
-        "rhs_dilate": int(sides.get("rhs_dilate", 1)),
+        "stride": int(values_of_axis.get("stride", 1)),
+        "low": int(values_of_axis.get("pad", "0_0").split("_")[0]),
+        "lhs_dilate": int(values_of_axis.get("lhs_dilate", 1)),
+        "rhs_dilate": int(values_of_axis.get("rhs_dilate", 1)),
     }
 
 
 def _positions(outputs: int, size: int, inputs: int, window: dict[str, int]) -> int:
-    """Pairs (output, place in the window) along one axis that meet a number of the input."""
+    """Number of pairs (output position, kernel tap) along one axis that read an input element, and not padding."""
     end = (inputs - 1) * window["lhs_dilate"] + 1
-    places = (
+    positions = (
         output * window["stride"] + tap * window["rhs_dilate"] - window["low"]
         for output in range(outputs)
         for tap in range(size)
     )
-    return sum(0 <= place < end and place % window["lhs_dilate"] == 0 for place in places)
+    return sum(0 <= position < end and position % window["lhs_dilate"] == 0 for position in positions)

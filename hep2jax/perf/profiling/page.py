@@ -1,4 +1,4 @@
-"""`profile/profile.json` and `profile/profile.html`."""
+"""Writes `profile/profile.json` and `profile/profile.html`."""
 
 import dataclasses
 import pathlib
@@ -17,7 +17,7 @@ from hep2jax.training import state as states
 
 
 def facts(config: Config, num_steps: int, trace: str) -> dict[str, Any]:
-    """What was profiled, where; `trace` is the path of the trace from the folder of the page."""
+    """Description of the profiled program and machine; `trace` is the path of the trace relative to the page."""
     device = jax.devices()[0]
     return {
         "network": config.model.name,
@@ -34,38 +34,44 @@ def facts(config: Config, num_steps: int, trace: str) -> dict[str, Any]:
 
 
 def write(
-    folder: pathlib.Path, said: dict[str, Any], shown: Sequence[Table], profile: Profile, measured: dict[str, Any]
+    folder: pathlib.Path,
+    description: dict[str, Any],
+    tables: Sequence[Table],
+    profile: Profile,
+    measured: dict[str, Any],
 ) -> None:
-    """Both files, in `folder`."""
+    """Write both files in `folder`."""
     values = {name: value for name, value in measured.items() if name not in ("text", "num_steps")}
     rows = {"modules": _shares(profile, "modules"), "operations": _shares(profile, "operations")}
-    workdir.write_json(folder / "profile.json", {**said, **values, "step_seconds": profile.step_seconds, **rows})
-    (folder / "profile.html").write_text(_page(said, shown))
+    workdir.write_json(folder / "profile.json", {**description, **values, "step_seconds": profile.step_seconds, **rows})
+    (folder / "profile.html").write_text(_page(description, tables))
 
 
 def _shares(profile: Profile, name: str) -> list[dict[str, Any]]:
-    """Rows with their share of the step."""
+    """Modules or operations of a profile, with their share of the step time."""
     return [
         {**dataclasses.asdict(row), "seconds": row.seconds, "share": row.seconds / profile.step_seconds}
         for row in getattr(profile, name)
     ]
 
 
-def _page(said: dict[str, Any], shown: Sequence[Table]) -> str:
-    side, batch, made = said["image_side"], said["global_batch_size"], said["environment"]
+def _page(description: dict[str, Any], tables: Sequence[Table]) -> str:
+    side, batch = description["image_side"], description["global_batch_size"]
+    run_environment = description["environment"]
     return sheets.page(
-        f"{said['network']}, profile of a training step",
+        f"{description['network']}, profile of a training step",
         element(
             "p",
-            f"{said['steps']} steps with {batch} images of {side} x {side}, {said['compute_dtype']}, on "
-            f"{said['devices']}; jax {said['jax']}. The trace, for xprof: {said['trace']}.",
+            f"{description['steps']} steps with {batch} images of {side} x {side}, {description['compute_dtype']}, on "
+            f"{description['devices']}; jax {description['jax']}. The trace, for xprof: {description['trace']}.",
             class_="muted",
         ),
         element(
             "p",
-            f"{made['date']}, on {made['machine']['host']} ({made['machine']['processor']}); commit {made['commit']}; "
-            f"{made['command']}",
+            f"{run_environment['date']}, on {run_environment['machine']['host']} "
+            f"({run_environment['machine']['processor']}); commit {run_environment['commit']}; "
+            f"{run_environment['command']}",
             class_="muted",
         ),
-        element("section", sheets.html(shown)),
+        element("section", sheets.html(tables)),
     )

@@ -1,4 +1,4 @@
-"""Figures of a profile: time by module and by operation, memory by category."""
+"""Summarises a profile: time by module and by operation, and memory by category."""
 
 import collections
 import dataclasses
@@ -20,30 +20,30 @@ _CONTAINERS = ("while", "conditional", "call")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModuleTime:
-    """Device time of a step that falls to one module."""
+    """Device time of a step that is attributed to one module."""
 
     module: str
-    """Of the network; in parentheses what is none: a function, a part of the step, the time without operations."""
+    """Module of the network; names in parentheses are functions, parts of the step, or time without operations."""
     forward_seconds: float
     backward_seconds: float
     flops: float
-    """In a step on one device: of convolutions and matrix products; 0 where none are known."""
+    """FLOPs of convolutions and matrix products per step and device; 0 if none are known."""
 
     @property
     def seconds(self) -> float:
-        """Both directions."""
+        """Time of the forward and the backward pass."""
         return self.forward_seconds + self.backward_seconds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OperationTime:
-    """Device time of a step that falls to one instruction of the compiled program."""
+    """Device time of a step that is attributed to one instruction of the compiled program."""
 
     name: str
     module: str
     backward: bool
     op_name: str
-    """The traced operation that it comes from, such as `conv_general_dilated`; empty where the compiler tells none."""
+    """The traced operation that it was compiled from, such as `conv_general_dilated`; empty if unknown."""
     kind: str
     seconds: float
     flops: float
@@ -51,55 +51,59 @@ class OperationTime:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Where the time of the traced steps went, slowest first."""
+    """Time of the traced steps by module and by operation, slowest first."""
 
     step_seconds: float
-    """Length of the traced window over its steps."""
+    """Duration of the traced window divided by the number of steps."""
     modules: list[ModuleTime]
     """Their seconds add up to `step_seconds`."""
     operations: list[OperationTime]
 
 
-def summarise(found: Trace, text: str, num_steps: int) -> Profile:
+def summarise(traced: Trace, text: str, num_steps: int) -> Profile:
     """Attribute a trace of `num_steps` steps to the operations of the compiled program `text`."""
     program = hlo.parse(text)
-    known = program.instructions
-    containers = {name for name, line in known.items() if line.opcode in _CONTAINERS}
-    seconds = {name: time / 1e9 / num_steps for name, time in trace.divide(found, containers).items()}
-    counts, work = trace.executions(found), flops.by_instruction(program)
-    done = {name: work.get(name, 0) * counts.get(name, 0) / num_steps for name in seconds}
-    where = places.by_instruction(program)
+    instructions = program.instructions
+    containers = {name for name, line in instructions.items() if line.opcode in _CONTAINERS}
+    seconds = {name: time / 1e9 / num_steps for name, time in trace.divide(traced, containers).items()}
+    counts, flops_per_run = trace.executions(traced), flops.by_instruction(program)
+    flops_done = {name: flops_per_run.get(name, 0) * counts.get(name, 0) / num_steps for name in seconds}
+    places_by_name = places.by_instruction(program)
     operations = [
-        _operation(line, where[name], seconds[name], done[name])
+        _operation(line, places_by_name[name], seconds[name], flops_done[name])
         for name in seconds
-        if (line := known.get(name)) is not None
+        if (line := instructions.get(name)) is not None
     ]
     return Profile(
-        step_seconds=(found.end - found.start) / 1e9 / num_steps,
-        modules=_modules(seconds, done, where),
+        step_seconds=(traced.end - traced.start) / 1e9 / num_steps,
+        modules=_modules(seconds, flops_done, places_by_name),
         operations=sorted(operations, key=lambda row: -row.seconds),
     )
 
 
-def _modules(seconds: Mapping[str, float], done: Mapping[str, float], where: Mapping) -> list[ModuleTime]:
-    forward, backward, work = (collections.defaultdict(float) for _ in range(3))
+def _modules(
+    seconds: Mapping[str, float], flops_done: Mapping[str, float], places_by_name: Mapping
+) -> list[ModuleTime]:
+    forward, backward, module_flops = (collections.defaultdict(float) for _ in range(3))
     for name, time in seconds.items():
-        place = where.get(name) or places.Place(module=_stranger(name), backward=False)
+        place = places_by_name.get(name) or places.Place(module=_module_outside_program(name), backward=False)
         (backward if place.backward else forward)[place.module] += time
-        work[place.module] += done[name]
+        module_flops[place.module] += flops_done[name]
     rows = [
-        ModuleTime(module=name, forward_seconds=forward[name], backward_seconds=backward[name], flops=work[name])
+        ModuleTime(
+            module=name, forward_seconds=forward[name], backward_seconds=backward[name], flops=module_flops[name]
+        )
         for name in dict.fromkeys([*forward, *backward])
     ]
     return sorted(rows, key=lambda row: -row.seconds)
 
 
-def _stranger(name: str) -> str:
-    """What a trace names, but not the program's text: copies, other programs, kernels that the runtime adds."""
+def _module_outside_program(name: str) -> str:
+    """The label of a traced operation that is not in the program: a copy, another program, a kernel of the runtime."""
     return name if name == trace.IDLE else trace.OTHER
 
 
-def _operation(line: hlo.Instruction, place: places.Place, seconds: float, done: float) -> OperationTime:
+def _operation(line: hlo.Instruction, place: places.Place, seconds: float, flops_done: float) -> OperationTime:
     kind = re.search(r"\bkind=k(\w+)", line.rest)
     return OperationTime(
         name=line.name,
@@ -108,18 +112,18 @@ def _operation(line: hlo.Instruction, place: places.Place, seconds: float, done:
         op_name=line.op_name.rpartition("/")[2],
         kind=f"{line.opcode} ({kind[1].lower()})" if kind else line.opcode,
         seconds=seconds,
-        flops=done,
+        flops=flops_done,
     )
 
 
 def memory(compiled: jax.stages.Compiled, state: TrainState, batch: Any) -> dict[str, int]:
-    """Bytes on one device by category; empty where the platform does not say.
+    """Bytes on one device by category; empty if the platform does not report them.
 
-    The parts of `arguments` come first, then `arguments`, `outputs`, `aliased` (outputs in the place of arguments),
-    `temporaries`, `generated_code` and `total`: all that is alive at once, an upper bound.
+    The parts of `arguments` come first, then `arguments`, `outputs`, `aliased` (outputs that reuse the memory of
+    arguments), `temporaries`, `generated_code` and `total`, an upper bound of the memory in use at any time.
     """
-    found = compiled.memory_analysis()
-    if found is None:
+    analysis = compiled.memory_analysis()
+    if analysis is None:
         return {}
     parts = {
         "parameters": _bytes(state.params),
@@ -129,11 +133,11 @@ def memory(compiled: jax.stages.Compiled, state: TrainState, batch: Any) -> dict
         "batch": _bytes(batch),
     }
     arguments, outputs, aliased = (
-        found.argument_size_in_bytes,
-        found.output_size_in_bytes,
-        found.alias_size_in_bytes,
+        analysis.argument_size_in_bytes,
+        analysis.output_size_in_bytes,
+        analysis.alias_size_in_bytes,
     )
-    temporaries, code = found.temp_size_in_bytes, found.generated_code_size_in_bytes
+    temporaries, code = analysis.temp_size_in_bytes, analysis.generated_code_size_in_bytes
     return parts | {
         "other_arguments": arguments - sum(parts.values()),
         "arguments": arguments,
@@ -146,6 +150,6 @@ def memory(compiled: jax.stages.Compiled, state: TrainState, batch: Any) -> dict
 
 
 def _bytes(tree: Any) -> int:
-    """On one device."""
+    """Bytes of a tree of arrays on one device."""
     leaves = jax.tree.leaves(tree)
     return sum(int(np.prod(leaf.sharding.shard_shape(leaf.shape))) * leaf.dtype.itemsize for leaf in leaves)

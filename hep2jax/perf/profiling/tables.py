@@ -1,4 +1,4 @@
-"""The tables of a profile, for the terminal and the page alike."""
+"""Tables of a profile, for both the terminal and the HTML page."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -21,18 +21,18 @@ def all_tables(
     with_trace: Mapping[str, float],
     memory: Mapping[str, int],
 ) -> list[Table]:
-    """Step, modules, operations, memory."""
+    """The tables of the step, the modules, the operations and the memory."""
     return [step(profile, without_trace, with_trace), modules(profile), operations(profile), memory_table(memory)]
 
 
 def text(tables: Sequence[Table]) -> str:
-    """For the terminal."""
+    """The tables as text for the terminal."""
     return sheets.text(tables)
 
 
 def step(profile: Profile, without_trace: Mapping[str, float], with_trace: Mapping[str, float]) -> Table:
     """Time and efficiency of a step."""
-    shown: list[tuple[str, str, Callable[[float], str]]] = [
+    metrics: list[tuple[str, str, Callable[[float], str]]] = [
         ("step, wall clock", "step_seconds", milliseconds),
         ("images/s/device", "images_per_second_per_device", lambda value: f"{value:,.1f}"),
         ("FLOP/s, all devices", "model_flops_per_second", lambda value: scaled(value, _RATE)),
@@ -41,40 +41,40 @@ def step(profile: Profile, without_trace: Mapping[str, float], with_trace: Mappi
         ("waiting for data", "data_wait_share", percent),
     ]
     rows = [
-        [name, *(show(found[key]) if key in found else MISSING for found in (without_trace, with_trace))]
-        for name, key, show in shown
+        [name, *(write(values[key]) if key in values else MISSING for values in (without_trace, with_trace))]
+        for name, key, write in metrics
     ]
     rows.insert(1, ["step, in the trace", MISSING, milliseconds(profile.step_seconds)])
-    note = "MFU and roofline fraction need a chip whose peaks are published; CPUs are none." * ("mfu" not in with_trace)
+    note = "MFU and roofline fraction need a chip with published peak rates, not a CPU." * ("mfu" not in with_trace)
     return Table(title="Step", header=["", "without trace", "with trace"], rows=rows, note=note)
 
 
 def modules(profile: Profile) -> Table:
-    """Time of a step on a device by module; the rows add up to the step."""
+    """Time of a step on a device by module; the rows add up to the time of the step."""
     busy = [row for row in profile.modules if row.module != IDLE]
     shown, rest = busy[:MAX_MODULES], busy[MAX_MODULES:]
-    together = [_together(rest)] if rest else []
+    combined = [_combine(rest)] if rest else []
     idle = [row for row in profile.modules if row.module == IDLE]
-    rows = [_module_row(row, profile) for row in [*shown, *together, *idle]]
+    rows = [_module_row(row, profile) for row in [*shown, *combined, *idle]]
     slowest = next((row for row in busy if not row.module.startswith("(")), busy[0])
     note = (
         f"Slowest module: {slowest.module}, {percent(slowest.seconds / profile.step_seconds)} of the step. "
-        "Operations that run at the same time share it equally. A fusion counts for the module of its last operation; "
-        "an operation that the compiler left without a name for the one that uses its result or that it updates; in "
-        "parentheses, what belongs to no module. FLOP/s: of the convolutions and matrix products that the program "
-        "computes, with the zeros of convolutions in blocks, which the MFU above leaves out."
+        "Operations that run at the same time share this time equally. A fusion is attributed to the module of its "
+        "last operation, and an unnamed operation to the module that uses its result or whose parameter it updates. "
+        "Names in parentheses are not modules. FLOP/s count the convolutions and matrix products that the program "
+        "computes, including the zeros of convolutions in blocks, which the MFU above does not count."
     )
     header = ["module", "forward", "backward", "time", "share", _RATE]
     return Table(title="Modules, mean step on a device", header=header, rows=rows, note=note)
 
 
 def _module_row(row: ModuleTime, profile: Profile) -> list[str]:
-    sides = [milliseconds(value) for value in (row.forward_seconds, row.backward_seconds)]
-    sides = [MISSING] * 2 if row.module in _NO_DIRECTION else sides
-    return [row.module, *sides, milliseconds(row.seconds), percent(row.seconds / profile.step_seconds), _rate(row)]
+    directions = [milliseconds(value) for value in (row.forward_seconds, row.backward_seconds)]
+    directions = [MISSING] * 2 if row.module in _NO_DIRECTION else directions
+    return [row.module, *directions, milliseconds(row.seconds), percent(row.seconds / profile.step_seconds), _rate(row)]
 
 
-def _together(rows: Sequence[ModuleTime]) -> ModuleTime:
+def _combine(rows: Sequence[ModuleTime]) -> ModuleTime:
     return ModuleTime(
         module=f"({len(rows)} faster ones)",
         forward_seconds=sum(row.forward_seconds for row in rows),
@@ -110,12 +110,12 @@ def memory_table(memory: Mapping[str, int]) -> Table:
     """Memory of one device by category."""
     rows = [[name.replace("_", " "), megabytes(number)] for name, number in memory.items() if number]
     note = (
-        "Arguments are the sum of the rows above them; aliased outputs lie where arguments lay. The total, outputs "
-        "less the aliased ones counted, is an upper bound of what is alive at once."
+        "Arguments are the sum of the rows above them. Aliased outputs reuse the memory of arguments and are counted "
+        "once in the total, which is an upper bound of the memory in use at any time."
     )
     return Table(
         title="Memory of a device",
         header=["", "size"],
         rows=rows,
-        note=note if rows else "The platform does not say.",
+        note=note if rows else "The platform does not report its memory.",
     )

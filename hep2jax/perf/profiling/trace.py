@@ -1,4 +1,4 @@
-"""What ran when, from a profiler's trace, and how the time divides among operations."""
+"""Reads the executed operations from a profiler trace, and divides the time among them."""
 
 import collections
 import dataclasses
@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 WINDOW, STEP = "profiled steps", "train"
-"""Names of the annotations around all steps with the wait for their end, and around each."""
+"""Names of two annotations: around all steps, including the wait for the last one, and around each step."""
 OTHER, IDLE = "(copies, other programs)", "(no operation running)"
 
 _DEVICE = re.compile(r"^/device:(?:GPU|TPU):(\d+)$")
@@ -21,11 +21,11 @@ class Span:
     """One execution of an operation."""
 
     name: str
-    """Of the instruction; `OTHER` for what is no instruction of the program."""
+    """Name of the instruction; `OTHER` if it is not an instruction of the program."""
     device: int
     start: float
     end: float
-    """Nanoseconds of the trace."""
+    """Start and end in nanoseconds of the trace."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,17 +34,17 @@ class Trace:
 
     start: float
     end: float
-    """Nanoseconds of the trace: from before the first batch was asked for until every step had ended."""
+    """Start (before the first batch is requested) and end (after the last step), in nanoseconds of the trace."""
     spans: Sequence[Span]
 
 
 def newest(folder: pathlib.Path) -> pathlib.Path:
-    """The last trace that was written into a folder."""
+    """The newest trace in a folder."""
     return max(folder.glob("plugins/profile/*/*.xplane.pb"), key=lambda path: path.stat().st_mtime_ns)
 
 
 def read(data: Any, program: str) -> Trace:
-    """The operations of the annotated window of a `jax.profiler.ProfileData`.
+    """Read the operations in the annotated window of a `jax.profiler.ProfileData`.
 
     `program` is the name of the compiled module, such as `jit_step`.
     """
@@ -55,13 +55,13 @@ def read(data: Any, program: str) -> Trace:
     spans = spans or _on_cpu(on_host, program)
     start, end = window.start_ns, window.start_ns + window.duration_ns
     inside = [span for span in spans if span.end > start and span.start < end]
-    # Clocks of host and device differ a little; an operation that sticks out belongs to the steps all the same.
+    # The clocks of host and device differ slightly, so the window is extended to include operations that overlap it.
     start, end = min([start, *(span.start for span in inside)]), max([end, *(span.end for span in inside)])
     return Trace(start=start, end=end, spans=inside)
 
 
 def _on_device(plane: str, lines: Sequence[Any], program: str) -> list[Span]:
-    """Operations of a GPU or TPU; none where the plane is no such device's."""
+    """Operations of a GPU or TPU; empty if the plane belongs to something else."""
     device = _DEVICE.match(plane)
     if not device:
         return []
@@ -69,25 +69,25 @@ def _on_device(plane: str, lines: Sequence[Any], program: str) -> list[Span]:
 
 
 def operation_lines(lines: Sequence[Any]) -> list[Any]:
-    """Of a GPU or TPU: the line of operations, where there is one; else its streams, on which kernels lie."""
+    """The lines of a GPU or TPU that contain operations: the line of XLA operations, or else the streams of kernels."""
     operations = [line for line in lines if line.name == "XLA Ops"]
     return operations or [line for line in lines if line.name.startswith("Stream")]
 
 
 def _device_span(event: Any, device: int, program: str) -> Span:
     stats = dict(event.stats)
-    # A TPU's events may be named by the whole line of the program: `%fusion.3 = bf16[8,128]{1,0} fusion(...)`.
+    # An event of a TPU may be named by the complete line of the program: `%fusion.3 = bf16[8,128]{1,0} fusion(...)`.
     name = str(stats.get("hlo_op") or event.name.partition(" = ")[0].lstrip("%"))
-    ours = stats.get("hlo_module", program) == program
+    in_program = stats.get("hlo_module", program) == program
     end = event.start_ns + event.duration_ns
-    return Span(name=name if ours else OTHER, device=device, start=event.start_ns, end=end)
+    return Span(name=name if in_program else OTHER, device=device, start=event.start_ns, end=end)
 
 
 def _on_cpu(events: Iterable[Any], program: str) -> list[Span]:
     """Operations of XLA's CPU backend.
 
-    Its events last as long as the thread that starts the operation is busy with it; convolutions go on in other
-    threads, and a mark `end: <name>` tells when they are done. It carries the number of the event that it ends.
+    The duration of an event covers only the thread that starts the operation. Convolutions continue in other threads,
+    and an event `end: <name>` marks their end; it contains the number of the event that it ends.
     """
     started, ended = [], {}
     for event in events:
@@ -107,10 +107,10 @@ def _on_cpu(events: Iterable[Any], program: str) -> list[Span]:
 
 
 def divide(trace: Trace, containers: Collection[str]) -> dict[str, float]:
-    """Nanoseconds of the trace by operation, mean over the devices; with `IDLE` they add up to its length.
+    """Nanoseconds by operation, averaged over the devices; together with `IDLE` they add up to the trace duration.
 
-    Operations of a device that run at the same time share that time equally. `containers` are those that only run
-    others, such as loops: they get the time in which none of theirs runs.
+    Operations that run at the same time on a device share this time equally. `containers` are operations that only run
+    other operations, such as loops: they get the time in which none of the other operations runs.
     """
     by_device = collections.defaultdict(list)
     for span in trace.spans:
@@ -126,8 +126,8 @@ def _of_device(spans: Sequence[Span], containers: Collection[str]) -> Mapping[st
     times, running, before = collections.defaultdict(float), collections.Counter(), 0.0
     edges = [(span.start, 1, span.name) for span in spans] + [(span.end, -1, span.name) for span in spans]
     for moment, change, name in sorted(edges):
-        for sharer, time in _shares(running, containers, moment - before).items():
-            times[sharer] += time
+        for operation, time in _shares(running, containers, moment - before).items():
+            times[operation] += time
         running[name] += change
         if not running[name]:
             del running[name]
@@ -136,12 +136,12 @@ def _of_device(spans: Sequence[Span], containers: Collection[str]) -> Mapping[st
 
 
 def _shares(running: Mapping[str, int], containers: Collection[str], time: float) -> dict[str, float]:
-    sharers = [name for name in running if name not in containers] or list(running)
-    return {name: time / len(sharers) for name in sharers}
+    names = [name for name in running if name not in containers] or list(running)
+    return {name: time / len(names) for name in names}
 
 
 def executions(trace: Trace) -> Mapping[str, float]:
-    """How often each operation ran, mean over the devices."""
+    """Number of executions of each operation, averaged over the devices."""
     devices = len({span.device for span in trace.spans})
     counts = collections.Counter(span.name for span in trace.spans)
     return {name: count / devices for name, count in counts.items()}
