@@ -2,7 +2,6 @@
 
 import ctypes
 import difflib
-import errno
 import importlib.metadata
 import importlib.util
 import logging as python_logging
@@ -17,7 +16,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from hep2jax import config as configs
-from hep2jax import config_files, tasks
+from hep2jax import config_files, files, tasks
 from hep2jax.errors import DivergedError, UsageError
 
 
@@ -111,15 +110,10 @@ def _checked(entry: Callable[[Sequence[str]], None], argv: Sequence[str]) -> Non
     try:
         entry(argv)
     except (OSError, ValueError, RuntimeError) as error:
-        if not _is_disk_full(error):
+        if not files.is_disk_full(error):
             raise
         text = " ".join(str(error).split())
         raise UsageError(f"no space left on the device: free some, then run the same command again ({text})") from error
-
-
-def _is_disk_full(error: BaseException) -> bool:
-    """Whether a write failed for lack of space. Orbax reports it only in the text of its own exceptions."""
-    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
 
 
 def _parse_flags(argv: list[str], command: str) -> list[str]:

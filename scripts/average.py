@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from hep2jax import cli
+from hep2jax import cli, files
 from hep2jax.data.sets.cells import CellSet
 from hep2jax.errors import UsageError
 from hep2jax.metrics.serialise import to_dict
@@ -78,8 +78,8 @@ def average(runs: Sequence[pathlib.Path], directory: pathlib.Path) -> dict[str, 
         rows = [task.from_record(record) for record in mean_records[split]]
         averaged[split] = SplitMetrics(measured=task.metrics(rows), **conditions[0])
         print(task.describe(split, averaged[split].measured))
-    workdir.write_json(directory / "report" / "records.json", {"classes": list(classes), "splits": mean_records})
-    workdir.write_json(
+    files.write_json(directory / "report" / "records.json", {"classes": list(classes), "splits": mean_records})
+    files.write_json(
         directory / "report" / "metrics.json", {split: to_dict(metrics) for split, metrics in averaged.items()}
     )
     return {split: task.summary(metrics.measured) for split, metrics in averaged.items()}

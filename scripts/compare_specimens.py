@@ -15,14 +15,13 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from hep2jax import cli
+from hep2jax import cli, files
 from hep2jax.config import DataConfig
 from hep2jax.data.sets import fields as field_sets
 from hep2jax.errors import UsageError
 from hep2jax.models import pretrained
 from hep2jax.specimens import comparison
 from hep2jax.specimens.systems import ImageNetFeatures
-from hep2jax.training import workdir
 from scripts import documents, specimen_systems
 
 _DATA = flags.DEFINE_enum("data", "hep2_synthetic", list(specimen_systems.PARTS), "Data set.")
@@ -87,7 +86,7 @@ def main(argv: Sequence[str]) -> None:
     )
     result["networks"] = {part: config.model.name for part, config in parts.items()} | {"features": features.network}
     result["points_lost_to_finding"] = specimen_systems.points_lost_to_finding(result["systems"])
-    workdir.write_json(directory / "figures.json", result)
+    files.write_json(directory / "figures.json", result)
     table = specimen_systems.render(name, result)
     print(table)
     if _WRITE.value:

@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "hep2jax"
 
 FLOORS = (
-    ("errors", "fingerprint", "progress", "metrics"),
+    ("errors", "files", "fingerprint", "progress", "metrics"),
     ("config", "config_files", "mesh"),
     ("data.tiles", "data.augment", "data.sets", "data.splits", "data.streams"),
     ("ops", "models"),
@@ -25,7 +25,7 @@ FLOORS = (
 """From the lowest to the highest. A room is a module or a package, without those of its parts that are rooms."""
 
 ROOMS = [room for floor in FLOORS for room in floor]
-APART = {"models": ("data",), "report": ("data", "models"), "metrics": ("errors", "progress")}
+APART = {"models": ("data",), "report": ("data", "models"), "metrics": ("errors", "files", "progress")}
 """Rooms that know nothing of others though these stand below them."""
 OPEN_TO_ALL = ("", "training", "perf", "data")  # packages that hold nothing themselves
 

@@ -4,12 +4,11 @@
 loads nothing from elsewhere and is readable without its script.
 """
 
-import contextlib
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from hep2jax import files
 from hep2jax.errors import UsageError
 from hep2jax.report.cells import CellItem, CellPictures
 from hep2jax.report.gallery import FieldPictures
@@ -58,20 +57,9 @@ def write_report(
     text = render(workdir, metrics, gallery, layout, environment, timings)
     path = workdir / "report" / "index.html"
     try:
-        _write_atomically(path, text)
+        files.write_text(path, text)
     except OSError as error:
         raise UsageError(
             f"cannot write the report {path}: {error.strerror or error}; free space there or choose another --workdir"
         ) from error
     return path
-
-
-def _write_atomically(path: pathlib.Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".tmp")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            unfinished.unlink()

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from hep2jax import files
 from hep2jax.data.sets.fields import Field, FieldSet
 from hep2jax.data.splits.protocols import Partition
 from hep2jax.errors import UsageError
@@ -23,7 +24,6 @@ from hep2jax.metrics.serialise import to_dict
 from hep2jax.progress import say
 from hep2jax.specimens import base
 from hep2jax.specimens.base import Reading, System
-from hep2jax.training import workdir
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,7 @@ def _division(
         system.read(next(iter(groups.values())))  # compile first, so that the timings do not include it
         rows = [_measure(system.read, group, fields.classes) for group in groups.values()]
         stored = {"identity": identity, "readings": [to_record(row) for row in rows]}
-        workdir.write_json(path, stored)
+        files.write_json(path, stored)
     return [from_record(record) for record in stored["readings"]]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int
 
+from hep2jax import files
 from hep2jax import mesh as meshes
 from hep2jax.config import Config
 from hep2jax.data.sets import cells as cell_data
@@ -302,7 +303,7 @@ def _fit_svm_knn(
     choice = json.loads(path.read_text()) if path.exists() else {}
     if choice.get("identity") != identity:
         choice = _choose(_extractor(source, layers), cells, folder, grid, num_patterns)
-        workdir.write_json(path, choice | {"identity": identity})
+        files.write_json(path, choice | {"identity": identity})
     with np.load(folder / _FEATURES, allow_pickle=False) as arrays:
         rows, patterns, names = arrays["features"], arrays["patterns"], tuple(arrays["specimens"].tolist())
     selected = Grid(costs=(choice["cost"],), neighbours=(choice["neighbours"],), folds=grid.folds)

@@ -10,8 +10,8 @@ from typing import Any
 import jax
 
 from hep2jax import config as configs
+from hep2jax import files, report, tasks
 from hep2jax import mesh as meshes
-from hep2jax import report, tasks
 from hep2jax.config import Config
 from hep2jax.data.splits import protocols
 from hep2jax.errors import UsageError
@@ -104,10 +104,10 @@ def write_report(
     """Write `report/` and print the headline of every split. Only the process that writes files calls this."""
     folder = directory / "report"
     metrics = {name: to_dict(split) for name, split in evaluation.metrics.items()}
-    workdir.write_json(folder / "metrics.json", metrics)
+    files.write_json(folder / "metrics.json", metrics)
     records = {name: [task.to_record(result) for result in split] for name, split in evaluation.results.items()}
     identity = _identity(task, evaluation.indices, evaluated_step)
-    workdir.write_json(folder / RECORDS, {"classes": list(task.classes), "identity": identity, "splits": records})
+    files.write_json(folder / RECORDS, {"classes": list(task.classes), "identity": identity, "splits": records})
     page = report.write_report(
         directory,
         metrics=metrics,

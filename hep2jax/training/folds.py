@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Sequence
 
 from hep2jax import config as configs
-from hep2jax import report, tasks
+from hep2jax import files, report, tasks
 from hep2jax.config import Config
 from hep2jax.data.splits import protocols
 from hep2jax.errors import UsageError
@@ -46,7 +46,7 @@ def run(config: Config, directory: pathlib.Path) -> tuple[tasks.Task, tasks.Spli
         leakage_note=leakage_note(partitions),
     )
     metrics = {"test": to_dict(pooled)}
-    workdir.write_json(directory / "report" / "metrics.json", metrics)
+    files.write_json(directory / "report" / "metrics.json", metrics)
     configs.save(config, directory / workdir.CONFIG)
     facts = environment.describe()
     report.write_report(directory, metrics=metrics, gallery={}, layout=task.layout, environment=facts, timings={})

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 import tempfile
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Any
 from tensorboardX import SummaryWriter
 
 from hep2jax import config as configs
+from hep2jax import files
 from hep2jax.config import Config
 from hep2jax.errors import UsageError
 
@@ -58,7 +58,7 @@ def check_same_data(directory: pathlib.Path, fingerprint: str) -> None:
             f"--workdir={directory}: its checkpoint was trained on other data: pixels, labels or specimens of the "
             "training split differ (--mode=evaluate measures it on any data); choose another work directory"
         )
-    write_json(path, fingerprint)
+    files.write_json(path, fingerprint)
 
 
 def open_for_reading(directory: pathlib.Path) -> Config:
@@ -77,7 +77,7 @@ def open_for_reading(directory: pathlib.Path) -> Config:
 
 def write_classes(directory: pathlib.Path, classes: Sequence[str]) -> None:
     """Save the names of the patterns, in the order of the network's output channels."""
-    write_json(directory / CLASSES, list(classes))
+    files.write_json(directory / CLASSES, list(classes))
 
 
 def read_classes(directory: pathlib.Path) -> tuple[str, ...]:
@@ -113,14 +113,6 @@ def _check_same_run(directory: pathlib.Path, config: Config) -> None:
             f"--workdir={directory}: belongs to another run: {key} was {old!r} and is now {new!r}"
             f"{f' ({len(different)} keys differ)' if len(different) > 1 else ''}; choose another work directory"
         )
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Write a JSON file completely or not at all: a process that is killed leaves no half-written file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, path)
 
 
 @dataclasses.dataclass

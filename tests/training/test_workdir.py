@@ -56,14 +56,6 @@ def test_lines_of_a_killed_run_are_dropped(tmp_path):
     assert [line["step"] for line in lines] == [2, 4]
 
 
-def test_json_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "report" / "metrics.json"
-    workdir.write_json(path, {"a": 1})
-    with pytest.raises(ValueError, match="JSON compliant"):
-        workdir.write_json(path, {"a": float("nan")})
-    assert json.loads(path.read_text()) == {"a": 1}
-
-
 def test_same_network_compares_name_and_width():
     saved, given = Config(), Config()
     given.model = dataclasses.replace(given.model, width=0.5)

@@ -5,7 +5,6 @@ This module does not decode pixels; `fields`, `cells` and `images` read the data
 
 import contextlib
 import difflib
-import errno
 import hashlib
 import io
 import json
@@ -21,13 +20,12 @@ import filelock
 import tensorflow_datasets as tfds
 from absl import logging
 
+from hep2jax import files
 from hep2jax.errors import UsageError
 from tfds_builders import BUILDERS
 
 _SOURCE_FILE = "source.json"
 _TABLE_SUFFIXES = (".csv", ".xls", ".xlsx")
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_FULL_WORDS = ("No space left on device", "Disk quota exceeded", "Not enough disk space")
 
 
 def resolve_data_dir(data_dir: str | None) -> pathlib.Path:
@@ -237,7 +235,7 @@ def _as_usage_errors(data_dir: pathlib.Path) -> Iterator[None]:
 def _explain(error: Exception, data_dir: pathlib.Path) -> str | None:
     """One line for an error that a user can correct; None for any other."""
     text = " ".join(str(error).split())
-    if getattr(error, "errno", None) in _FULL or any(words in text for words in _FULL_WORDS):
+    if files.is_disk_full(error):
         return f"no space left for prepared data in '{data_dir}'; free some, or name another data_dir"
     if isinstance(error, OSError) and error.errno is not None:
         return (

@@ -19,6 +19,7 @@ from flax import traverse_util
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
+from hep2jax import files
 from hep2jax.errors import UsageError
 from hep2jax.models.pretrained import network as networks
 from hep2jax.models.pretrained import weight_files
@@ -117,11 +118,9 @@ def _read_cached(network: Pretrained, path: pathlib.Path) -> Parameters | None:
 
 def _write_cached(params: Parameters, path: pathlib.Path) -> None:
     arrays = {_flat(key): np.asarray(leaf) for key, leaf in traverse_util.flatten_dict(params).items()}
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with contextlib.suppress(OSError):  # if the folder cannot be written, the weights are only converted again
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(safetensors.save(arrays))
-        os.replace(temporary, path)
+    # If the folder cannot be written, the weights are only converted again.
+    with contextlib.suppress(OSError), files.replaced(path) as unfinished:
+        unfinished.write_bytes(safetensors.save(arrays))
 
 
 def _flat(key: networks.Path) -> str:

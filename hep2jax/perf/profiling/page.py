@@ -7,12 +7,13 @@ from typing import Any
 
 import jax
 
+from hep2jax import files
 from hep2jax.config import Config, to_dict
 from hep2jax.perf.profiling.summary import Profile
 from hep2jax.report import tables as sheets
 from hep2jax.report.markup import element
 from hep2jax.report.tables import Table
-from hep2jax.training import environment, workdir
+from hep2jax.training import environment
 from hep2jax.training import state as states
 
 
@@ -43,7 +44,7 @@ def write(
     """Write both files in `folder`."""
     values = {name: value for name, value in measured.items() if name not in ("text", "num_steps")}
     rows = {"modules": _shares(profile, "modules"), "operations": _shares(profile, "operations")}
-    workdir.write_json(folder / "profile.json", {**description, **values, "step_seconds": profile.step_seconds, **rows})
+    files.write_json(folder / "profile.json", {**description, **values, "step_seconds": profile.step_seconds, **rows})
     (folder / "profile.html").write_text(_page(description, tables))
 
 
