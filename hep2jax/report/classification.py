@@ -44,7 +44,7 @@ def classification(
         parts.append(_matrix(confusion, classes, unit, label))
     if per_class:
         parts.append(_per_class_table(per_class, classes, unit, label))
-    summary = " · ".join(_summarise(metrics, key) for key in ("mca", "aca", "mAP") if key in metrics)
+    summary = " · ".join(_summarise(metrics, key) for key in _headline(metrics))
     if not (parts or summary):
         return Html("")
     heading = element("h3", title, " ", element("small", summary))
@@ -54,6 +54,16 @@ def classification(
 def _complete_names(classes: Sequence[str], number: int) -> list[str]:
     """A name for every row of the matrix, with substitutes for missing names."""
     return [*classes, *(f"class {index}" for index in range(len(classes), number))]
+
+
+def _headline(metrics: dict[str, Any]) -> list[str]:
+    """The metrics of the heading: the usual ones, then any other with an interval, unless examples have several labels.
+
+    Of several labels the key metrics of the split already show the others.
+    """
+    usual = [key for key in ("mca", "aca", "mAP") if key in metrics]
+    further = [key for key in metrics if f"{key}_ci95" in metrics and key not in usual]
+    return usual if "mAP" in metrics else usual + further
 
 
 def _summarise(metrics: dict[str, Any], key: str) -> str:

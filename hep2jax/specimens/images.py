@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.ensemble import RandomForestClassifier
 
+from hep2jax import files, tasks
 from hep2jax import mesh as meshes
-from hep2jax import tasks
 from hep2jax.config import Config, DataConfig
 from hep2jax.data.sets.fields import Field, FieldSet, grey_normalisation
 from hep2jax.errors import UsageError
@@ -104,12 +104,9 @@ class ForestSystem:
             if str(stored.pop("identity")) == identity:
                 return stored
         features = self._describe(fields)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Write to a temporary file first: an interrupted run must not leave a partial file under the final name.
-        unfinished = path.with_name("unfinished.npz")
         arrays: dict[str, Any] = features | {"identity": np.array(identity)}
-        np.savez(unfinished, **arrays)
-        unfinished.replace(path)
+        with files.replaced(path) as unfinished, unfinished.open("wb") as file:
+            np.savez(file, **arrays)
         return features
 
     def _fit_forest(self, rows: np.ndarray, patterns: np.ndarray) -> RandomForestClassifier:
