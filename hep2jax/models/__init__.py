@@ -63,7 +63,7 @@ JOINT_READERS: dict[str, Callable[..., JointUNet]] = {"joint": JointUNet}
 """Networks that segment, classify the pattern and grade the intensity at once, by `model.name`."""
 
 
-NETWORKS: dict[str, Callable[..., Segmenter | Classifier | Mil | JointUNet]] = {
+NETWORKS: dict[str, Callable[..., ImageNetwork]] = {
     **SEGMENTERS,
     **CLASSIFIERS,
     **BAG_READERS,
@@ -79,7 +79,7 @@ def build(
     in_channels: int,
     rngs: nnx.Rngs,
     dtype: jnp.dtype,
-) -> Segmenter | Classifier | Mil | JointUNet:
+) -> ImageNetwork:
     """Make a network with fresh parameters.
 
     Args:
