@@ -11,6 +11,8 @@ import jax
 import pytest
 from absl import flags
 
+from configs import cnn
+from hep2jax import tasks
 from hep2jax.config import Config, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
 from hep2jax.data.sets import prepare
 
@@ -67,6 +69,16 @@ def tiny_config(data_dir) -> Config:
         train=TrainConfig(num_steps=6, global_batch_size=8, log_every=2, checkpoint_every=3),
         evaluation=EvaluationConfig(tile_size=64, tile_overlap=16, batch_size=4),
     )
+
+
+@pytest.fixture
+def cell_config(data_dir) -> Config:
+    """A run of seconds of a cell network, whose programs compile fastest."""
+    config = cnn.get_config()
+    config.data.builder_config, config.data.data_dir = "specimens_tiny", str(data_dir)
+    config.train = TrainConfig(num_steps=6, global_batch_size=8, log_every=2, checkpoint_every=3)
+    config.evaluation.batch_size = 8
+    return tasks.resolve(config)
 
 
 @pytest.fixture(scope="session")

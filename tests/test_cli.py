@@ -140,7 +140,7 @@ def test_another_run_in_the_same_directory(command, cell_flags, tmp_path):
 
 
 def test_evaluating_nothing(command, tiny_flags, tmp_path):
-    line = _refused(command("hep2jax.main", *tiny_flags, "--mode=evaluate", f"--workdir={tmp_path / 'none'}", new=True))
+    line = _refused(command("hep2jax.main", *tiny_flags, "--mode=evaluate", f"--workdir={tmp_path / 'none'}"))
     assert "holds no run" in line
 
 

@@ -1,5 +1,6 @@
 import importlib
 import pathlib
+from collections.abc import Iterable
 
 import jax
 import numpy as np
@@ -146,13 +147,20 @@ def test_an_evaluation_takes_what_says_where_and_how_to_measure():
     assert saved == Config(seed=1)
 
 
-@pytest.mark.parametrize("name", ["fcn", "fcrn", "dsfcn", "unet"])
+def _quick(*names: str, others: Iterable[str]) -> list:
+    """Parameters of which the others are in the slow lane: large networks take long to trace."""
+    return [*names, *(pytest.param(name, marks=pytest.mark.slow) for name in others)]
+
+
+@pytest.mark.parametrize("name", _quick("fcn", "unet", others=("fcrn", "dsfcn")))
 def test_published_segmenters_lower_to_a_training_step(name: str):
     state = _trace_step(name, labels_per_row=(None, None))
     assert states.num_parameters(state.params) > 2e7
 
 
-@pytest.mark.parametrize("name", ["cnn", *list(models.CLASSIFIERS)[1:]])
+@pytest.mark.parametrize(
+    "name", _quick("cnn", "dacn", others=[n for n in models.CLASSIFIERS if n not in ("gao", "dacn")])
+)
 def test_published_classifiers_lower_to_a_training_step(name: str):
     state = _trace_step(name, labels_per_row=())
     assert states.num_parameters(state.params) > (50_000 if name == "cnn" else 1e6)

@@ -58,7 +58,8 @@ def _assert_same_run(workdir, other) -> None:
     assert np.ptp(votes[0], axis=0).max() > 400, "fields of which the same is said could stand in any order"
 
 
-@pytest.mark.parametrize("devices", [2, *(pytest.param(number, marks=pytest.mark.slow) for number in (4, 8))])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [2, 4, 8])
 def test_device_counts_give_the_same_losses(devices: int, one_device, command, tiny_flags, tmp_path):
     done = command("tests.scattered", *_flags(tiny_flags, tmp_path / "w"), env={"JAX_NUM_CPU_DEVICES": str(devices)})
     assert done.returncode == 0, done.stderr

@@ -21,11 +21,11 @@ def _digest(directory) -> str:
 
 
 @pytest.fixture
-def rhythm(tiny_config):
+def rhythm(cell_config):
     """Twelve steps, a line every four, checkpoints every four."""
-    tiny_config.train.num_steps, tiny_config.train.log_every, tiny_config.train.checkpoint_every = 12, 4, 4
-    tiny_config.optimizer.learning_rate = 1e-4  # at a high one rounding is amplified step by step
-    return tiny_config
+    cell_config.train.num_steps, cell_config.train.log_every, cell_config.train.checkpoint_every = 12, 4, 4
+    cell_config.optimizer.learning_rate = 1e-4  # at a high one rounding is amplified step by step
+    return cell_config
 
 
 def _with(config, warp: str, steps_per_call: int):

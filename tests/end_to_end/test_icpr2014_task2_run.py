@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from hep2jax.config import Config, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
 from hep2jax.data.sets import fields as field_sets
 from hep2jax.data.splits import protocols
@@ -25,6 +27,7 @@ def configuration(tmp_path, protocol):
     )
 
 
+@pytest.mark.slow
 def test_two_steps_and_their_figures(tmp_path):
     icpr2014_task2_layout.write_archive(tmp_path / "archive", fields=2)
     loop.train(configuration(tmp_path, "kfold"), tmp_path / "work")

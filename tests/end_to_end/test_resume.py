@@ -15,9 +15,9 @@ def _digest(output: str) -> str:
     return last
 
 
-def _flags(tiny_flags, workdir) -> list[str]:
+def _flags(cell_flags, workdir) -> list[str]:
     rhythm = [f"--config.train.num_steps={STEPS}", "--config.train.checkpoint_every=4", "--config.train.log_every=1"]
-    return [*tiny_flags, *rhythm, f"--workdir={workdir}"]
+    return [*cell_flags, *rhythm, f"--workdir={workdir}"]
 
 
 def _kill_after(process, step: int) -> None:
@@ -31,14 +31,14 @@ def _kill_after(process, step: int) -> None:
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
-def test_killed_at_random_steps(kills: int, command, tiny_flags, tmp_path):
-    whole = command("hep2jax.main", *_flags(tiny_flags, tmp_path / "whole"))
+def test_killed_at_random_steps(kills: int, command, cell_flags, tmp_path):
+    whole = command("hep2jax.main", *_flags(cell_flags, tmp_path / "whole"))
     assert whole.returncode == 0, whole.stderr
     # A fresh choice each time: over many runs of the suite every moment is tried. The seed is in the message.
     seed = random.SystemRandom().randrange(10**6)
     for step in sorted(random.Random(seed).sample(range(2, STEPS - 1), kills)):
-        _kill_after(command("hep2jax.main", *_flags(tiny_flags, tmp_path / "killed"), start=True), step)
-    resumed = command("hep2jax.main", *_flags(tiny_flags, tmp_path / "killed"))
+        _kill_after(command("hep2jax.main", *_flags(cell_flags, tmp_path / "killed"), start=True), step)
+    resumed = command("hep2jax.main", *_flags(cell_flags, tmp_path / "killed"))
     assert resumed.returncode == 0, resumed.stderr
     assert _digest(resumed.stdout) == _digest(whole.stdout), f"seed {seed}"
     lines = (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
@@ -47,8 +47,8 @@ def test_killed_at_random_steps(kills: int, command, tiny_flags, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_without_a_checkpoint(command, tiny_flags, tmp_path):
-    whole = command("hep2jax.main", *_flags(tiny_flags, tmp_path / "whole"))
-    _kill_after(command("hep2jax.main", *_flags(tiny_flags, tmp_path / "killed"), start=True), 2)
-    resumed = command("hep2jax.main", *_flags(tiny_flags, tmp_path / "killed"))
+def test_killed_without_a_checkpoint(command, cell_flags, tmp_path):
+    whole = command("hep2jax.main", *_flags(cell_flags, tmp_path / "whole"))
+    _kill_after(command("hep2jax.main", *_flags(cell_flags, tmp_path / "killed"), start=True), 2)
+    resumed = command("hep2jax.main", *_flags(cell_flags, tmp_path / "killed"))
     assert _digest(resumed.stdout) == _digest(whole.stdout)

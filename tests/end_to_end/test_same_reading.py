@@ -95,7 +95,9 @@ def _name(task: Task, index: int | None) -> str:
     return "none" if index is None else task.classes[index]
 
 
-@pytest.mark.parametrize(("network", "make"), [("unet", FieldTask), ("joint", JointTask)])
+@pytest.mark.parametrize(
+    ("network", "make"), [("unet", FieldTask), pytest.param("joint", JointTask, marks=pytest.mark.slow)]
+)
 def test_fields(network: str, make: Callable[..., Task], tmp_path):
     """At a threshold that leaves some fields without a cell: these have no pattern, and count as errors."""
     config = _config(network, scale=0.5)

@@ -77,7 +77,9 @@ def test_maps_are_mixed_only_while_styles_is_open():
         np.testing.assert_array_equal(mixstyle.mix(maps), maps)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [n if n in ("gao", "fcn", "mil") else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS]
+)
 def test_every_network_offers_its_first_maps(name: str, monkeypatch):
     seen, side = [], {"gao": 78, "dacn": 80, "dcae": 80}.get(name, 64)
 

@@ -77,7 +77,8 @@ def test_other_platforms_leave_the_image_as_it_is():
             assert ops.stage(lambda given: given, x, channels=8) is x
 
 
-@pytest.mark.parametrize("train", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.slow
+@pytest.mark.parametrize("train", [True, False])
 def test_a_network_in_lanes_is_the_same_network(train: bool):
     """`fcn` of 16, 32, 64, 128 channels in its stages, 8, 4, 2 and 1 columns at once: output, gradients, averages."""
     config = Config(model=ModelConfig(name="fcn", width=0.25))

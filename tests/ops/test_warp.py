@@ -82,7 +82,7 @@ def _fields(sizes: list[tuple[int, int]]) -> FieldSet:
     return FieldSet(name="made_up", classes=("a", "b", "c"), fields=tuple(fields))
 
 
-@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("platform", ["cpu", pytest.param("tpu", marks=pytest.mark.slow)])
 def test_fields_of_several_sizes(platform: str):
     host, device = _configs(AugmentConfig(scale_min=0.7), crop_size=160)
     fields = _fields([(170, 300), (200, 190), (260, 260)])

@@ -46,7 +46,7 @@ def test_parallel_runs_build_once_and_say_what_was_built(tmp_path, archive):
     assert said == [f"preparing icpr2012/cells from {archive} into {tmp_path}"]
 
 
-def test_wrong_use_is_one_line_and_exit_2(tmp_path):
+def test_wrong_use_is_one_line_and_exit_2(command, tmp_path):
     uses = {
         "needs a name": ((), "--name"),
         "unknown flag": (("--name=icpr2012", "--manualdir=x"), "manualdir"),
@@ -55,9 +55,8 @@ def test_wrong_use_is_one_line_and_exit_2(tmp_path):
         "no data": (("--name=icpr2012", f"--data_dir={tmp_path}"), "no manual_dir is given"),
         "wrong place": (("--name=icpr2012", f"--data_dir={tmp_path}", f"--manual_dir={tmp_path}"), str(tmp_path)),
     }
-    running = {use: (start(*flags), said) for use, (flags, said) in uses.items()}
-    for use, (process, said) in running.items():
-        code, out, err = finish(process)
-        assert (use, code, out) == (use, 2, "")
-        assert err.count("\n") == 1, err
-        assert said in err
+    for use, (flags, message) in uses.items():
+        done = command("scripts.prepare_data", *flags)
+        assert (use, done.returncode, done.stdout) == (use, 2, "")
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert message in done.stderr

@@ -47,7 +47,7 @@ def _check(reading, fields, read) -> None:
     assert reading.left_out == ""
 
 
-@pytest.mark.parametrize("kind", [BagSystem, JointSystem])
+@pytest.mark.parametrize("kind", [BagSystem, pytest.param(JointSystem, marks=pytest.mark.slow)])
 def test_networks_fit_once_and_read(kind, fields, train, tmp_path, capsys):
     name, read = {BagSystem: "mil", JointSystem: "joint"}[kind], [4, 5]
     specimen = [fields.fields[i] for i in read]

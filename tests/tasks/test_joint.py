@@ -39,6 +39,7 @@ def fields():
     return blob_set(fields=1, config=_config().data)
 
 
+@pytest.mark.slow
 def test_learns_masks_patterns_and_intensities(fields):
     task, mesh = JointTask(_config(), fields), meshes.make_mesh()
     network = states.make_network(task.config, task.num_outputs)
