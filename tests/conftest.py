@@ -1,5 +1,6 @@
 """A tiny synthetic data set, prepared once a session, and settings for runs on it."""
 
+import gc
 import json
 import os
 import pathlib
@@ -19,6 +20,7 @@ from hep2jax.data.sets import prepare
 _CACHE_BYTES = 4 * 2**30
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
+gc.set_threshold(200_000, 20, 50)  # tracing makes many objects, of which few are garbage
 flags.FLAGS.mark_as_parsed()  # grain reads a flag of its own outside absl's app
 
 

@@ -124,7 +124,7 @@ def alone_and_together(command, tmp_path_factory):
     return lambda kind: run(QUICK if kind in QUICK else SLOW)
 
 
-QUICK = ("cells", "joint")
+QUICK = ("cells",)
 SLOW = tuple(kind for kind in processes.KINDS if kind not in QUICK)
 EVERY_KIND = [*QUICK, *(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW)]
 

@@ -18,6 +18,9 @@ from hep2jax.models.gao import scaled_tanh
 from hep2jax.training.state import leaves_by_path
 
 NAMES = tuple(CLASSIFIERS)
+QUICK = ("gao", "dacn", "resnet", "dcae")
+COMPILED = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+"""For tests that compile: the larger networks are in the slow lane."""
 PATTERNS = 6
 SIDES = {"gao": 78, "dacn": 80, "dcae": 80}
 """Input side in these tests, 32 for the networks not listed."""
@@ -271,7 +274,7 @@ def test_each_network_says_which_images_it_takes(name, fit, unfit, rule):
             trace(abstract(name), shape, train=False)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPILED)
 def test_dropout_needs_rngs_in_training_only(name):
     side = side_of(name)
     with pytest.raises(ValueError, match="rngs"):
@@ -289,7 +292,7 @@ def test_state_is_parameters_and_statistics_in_float32(name):
 # --- Figures, on the smallest networks.
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPILED)
 def test_features_are_what_the_head_reads(name):
     net = network(name)
     image, _ = cells(name)
@@ -300,7 +303,7 @@ def test_features_are_what_the_head_reads(name):
     np.testing.assert_allclose(features @ head["kernel"] + head["bias"], logits, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPILED)
 def test_a_cell_does_not_see_its_neighbours_in_evaluation(name):
     net = network(name)
     image, _ = cells(name)
@@ -308,7 +311,7 @@ def test_a_cell_does_not_see_its_neighbours_in_evaluation(name):
     np.testing.assert_array_equal(alone[0], net.predict(net.params, net.stats, image)[0][0])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPILED)
 def test_bfloat16_stays_close_to_float32(name):
     net = network(name)
     image, _ = cells(name)
@@ -323,7 +326,7 @@ def test_bfloat16_stays_close_to_float32(name):
     assert 0 < np.abs(rounded - exact).max() < 0.1 * np.abs(exact).max()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPILED)
 def test_gradient_reaches_every_parameter(name):
     """With all scales at 1; at the start those of residual branches and cross connections are 0."""
     net = network(name)

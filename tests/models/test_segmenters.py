@@ -15,6 +15,8 @@ from hep2jax.models import SEGMENTERS, SegmenterOutput, Settings, build
 from hep2jax.training import losses
 
 NAMES = tuple(SEGMENTERS)
+COMPILED = [name if name in ("fcn", "unet") else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+"""For tests that compile: the larger networks are in the slow lane."""
 CLASSES = 9
 BATCH, SIZE = 4, 64
 
@@ -242,7 +244,7 @@ def test_an_unknown_name_is_refused():
         build(ModelConfig(name="vgg"), num_outputs=2, in_channels=1, rngs=nnx.Rngs(0), dtype=jnp.float32)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPILED)
 def test_dropout_needs_rngs_in_training_only(name):
     with pytest.raises(ValueError, match="rngs"):
         trace(name, (1, 64, 64, 1), train=True, dropout=0.5)
@@ -259,7 +261,7 @@ def test_state_is_parameters_and_statistics_in_float32(name):
 # --- Training, on the smallest networks.
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPILED)
 def test_gradient_reaches_every_parameter(name, batch):
     """At the start a residual branch is 0 by its last scale; with all scales at 1 every tensor gets a gradient."""
     net = network(name)
@@ -273,7 +275,7 @@ def test_gradient_reaches_every_parameter(name, batch):
         assert [path for path in resting if not may_rest & set(path)] == []
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPILED)
 def test_overfits_a_batch_and_evaluates_with_its_averages(name, batch):
     net = network(name)
     optimizer = optax.adam(0.04)
@@ -293,7 +295,7 @@ def test_overfits_a_batch_and_evaluates_with_its_averages(name, batch):
     assert np.mean(right[np.asarray(batch[1]) > 0]) > 0.8
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPILED)
 def test_an_example_does_not_see_its_neighbours_in_evaluation(name, batch):
     net = network(name)
     image = batch[0]
@@ -302,7 +304,7 @@ def test_an_example_does_not_see_its_neighbours_in_evaluation(name, batch):
     assert np.isnan(alone[1:]).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPILED)
 def test_bfloat16_stays_close_to_float32(name, batch):
     net = network(name)
     graphdef, _, _ = nnx.split(nnx.eval_shape(lambda: small(name, jnp.bfloat16)), nnx.Param, nnx.BatchStat)

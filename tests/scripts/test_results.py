@@ -134,6 +134,7 @@ def test_rows_on_the_page_carry_their_commit():
             )
 
 
+@pytest.mark.slow
 def test_a_missing_row_is_run_once(data_dir, tmp_path):
     row = Row(
         name="tiny",

@@ -115,6 +115,7 @@ def resnet(tmp_path_factory) -> ImageNetFeatures:
     return ImageNetFeatures(network="resnet18", weights=str(file))
 
 
+@pytest.mark.slow
 def test_a_forest_reads_features_of_the_network_that_is_named(resnet, fields, train, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     system = SYSTEMS["forest"]({}, resnet)

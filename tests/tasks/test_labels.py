@@ -202,6 +202,7 @@ def test_a_list_may_name_any_pattern_of_an_image(tmp_path):
 # Learning, and whole runs
 
 
+@pytest.mark.slow
 def test_learns_a_dozen_images_by_heart():
     found = labelled.image_set()
     task, mesh = LabelsTask(_config(), found), meshes.make_mesh()
