@@ -83,7 +83,7 @@ def test_a_row_whose_data_are_not_at_hand_has_no_settings(tmp_path):
 
 def test_the_command_prints_what_is_finished_and_names_what_it_cannot_run(command, tmp_path):
     _finish(tmp_path / "icpr2012_half" / "base")
-    done = command("scripts.results", f"--runs={tmp_path}", "--only=icpr2012_half/*", new=True)
+    done = command("scripts.results", f"--runs={tmp_path}", "--only=icpr2012_half/*")
     assert done.returncode == 0, done.stderr
     assert "icpr2012_half/equalise: left out, its data are not available" in done.stdout
     assert "| 1,234 | 50.00 [40.0, 60.0] |" in done.stdout
