@@ -69,7 +69,7 @@ def test_learns_64_cells_by_heart(name: str):
     assert shares[-1] == 1.0, shares
 
 
-@pytest.mark.parametrize("name", _quick(("gao", "dacn")))
+@pytest.mark.parametrize("name", _quick(("gao",)))
 def test_the_loss_falls_within_a_few_steps(name: str):
     task = _task(name)
     task.config.train.global_batch_size = 8

@@ -149,8 +149,8 @@ def test_only_flops_where_the_chip_is_not_known():
     assert figures == {"model_flops_per_second": 4e9}
 
 
-def test_every_log_line_says_where_the_time_went(tiny_config, tmp_path, capsys):
-    run = loop.prepare(tiny_config, tmp_path, StepClock(), tasks.load(tiny_config))
+def test_every_log_line_says_where_the_time_went(cell_config, tmp_path, capsys):
+    run = loop.prepare(cell_config, tmp_path, StepClock(), tasks.load(cell_config))
     try:
         loop._train(run)
     finally:
