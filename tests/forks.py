@@ -59,7 +59,7 @@ if __name__ == "__main__":
         os.dup2(file, number)
         os.close(file)
     code = _run(command, flags)
-    # As the interpreter ends, but for taking down all modules, which takes longer than most commands.
+    # As the interpreter ends, except that it does not tear down all modules, which takes longer than most commands.
     threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]
     atexit._run_exitfuncs()
     sys.stdout.flush()

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any, Self
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,9 +13,8 @@ from typing_extensions import override
 from hep2jax import mesh as meshes
 from hep2jax import models, report
 from hep2jax.config import Config
-from hep2jax.data.sets import fields as field_sets
 from hep2jax.data.sets import images
-from hep2jax.data.sets.fields import Field, FieldSet
+from hep2jax.data.sets.fields import Field
 from hep2jax.data.streams import bags as bag_stream
 from hep2jax.data.streams.bags import BagPlan
 from hep2jax.data.streams.stream import Stream
@@ -24,9 +23,9 @@ from hep2jax.metrics.estimates import defined_values
 from hep2jax.metrics.grouping import group_by
 from hep2jax.metrics.serialise import INLINE
 from hep2jax.models import TileOutput, mil
-from hep2jax.tasks.base import SPECIMENS_AND_IMAGES, BatchShapes, Evaluator, Task, image_shapes
+from hep2jax.tasks.base import SPECIMENS_AND_IMAGES, BatchShapes, Evaluator, TaskOfFields, image_shapes
 from hep2jax.tasks.fields import plain_tone_curve
-from hep2jax.tasks.reading import Parameters, Reader, Reading, as_fields
+from hep2jax.tasks.reading import Parameters, PatternReader, Reading, as_fields
 from hep2jax.tasks.tile_reader import TileReader
 from hep2jax.training import losses
 from hep2jax.training.state import Network
@@ -141,7 +140,7 @@ def _pool_tiles(logits: Sequence, scores: Sequence, corners: Sequence) -> BagRea
     )
 
 
-class BagReader(Reader):
+class BagReader(PatternReader):
     """Reads with networks that take tiles: all tiles of all fields of a specimen form one bag."""
 
     evaluator_class = BagEvaluator
@@ -156,38 +155,18 @@ class BagReader(Reader):
     def _decide(self, outputs: Sequence[Any]) -> Reading:
         return self._most_probable(pooled(outputs))
 
-    def _most_probable(self, values: np.ndarray) -> Reading:
-        return Reading(patterns=(self.classes[int(values.argmax())],), probabilities=self._by_pattern(values))
 
-    @override
-    def row(self, name: str, reading: Reading) -> dict[str, Any]:
-        """The common columns, the probability of the pattern, then that of every pattern."""
-        probabilities = reading.rounded
-        return super().row(name, reading) | {"probability": probabilities[reading.pattern], **probabilities}
-
-
-class BagTask(Task[BagResult, BagMetrics]):
+class BagTask(TaskOfFields[BagResult, BagMetrics]):
     """Classification of specimens by bags of tiles from their fields; it learns from the specimens' patterns alone."""
 
     networks = models.BAG_READERS
     reader_class = BagReader
     layout = SPECIMENS_AND_IMAGES
 
-    def __init__(self, config: Config, fields: FieldSet) -> None:
-        self.config = config
-        self.fields = fields
-        self.name, self.classes, self.items = fields.name, fields.classes, fields.items
-        self.examples = fields.fields
-
     @override
     @classmethod
     def reads(cls, config: Config) -> bool:
         return super().reads(config) and not images.is_multilabel(config.data)
-
-    @override
-    @classmethod
-    def load(cls, config: Config) -> Self:
-        return cls(config, field_sets.load(config.data))
 
     @override
     @classmethod

@@ -6,16 +6,19 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
-import grain
 import jax
 import numpy as np
+from typing_extensions import override
 
 from hep2jax import config as configs
 from hep2jax import mesh as meshes
 from hep2jax import report
 from hep2jax.config import Config
+from hep2jax.data.sets import fields as field_sets
 from hep2jax.data.sets import prepare
+from hep2jax.data.sets.fields import FieldSet
 from hep2jax.data.sets.items import Item
+from hep2jax.data.streams.stream import Stream
 from hep2jax.errors import UsageError
 from hep2jax.fingerprint import fingerprint
 from hep2jax.metrics.serialise import INLINE
@@ -78,27 +81,6 @@ class SplitMetrics(Generic[Metrics]):
     """Whether the network was trained on specimens of this split."""
     leakage_note: str
     """The same in words."""
-
-
-class Stream(Protocol):
-    """Training batches as a function of the step."""
-
-    @property
-    def store(self) -> dict[str, np.ndarray]:
-        """Arrays that stay on the devices during training, with `data.warp=device`; otherwise empty."""
-        ...
-
-    def batch(self, step: int) -> dict[str, np.ndarray]:
-        """This process's rows of the batch of a step."""
-        ...
-
-    def dataset(self, first_step: int, num_steps: int) -> grain.MapDataset:
-        """The batches of steps first_step … num_steps-1 in order."""
-        ...
-
-    def frequencies(self) -> np.ndarray:
-        """Share of each output channel in the labels of the batches, under `data.balance`; float64 [outputs]."""
-        ...
 
 
 class Evaluator(Generic[Result]):
@@ -271,3 +253,18 @@ class Task(abc.ABC, Generic[Result, Metrics]):
     @abc.abstractmethod
     def gallery(self, indices: Sequence[int], results: Sequence[Result]) -> report.Gallery:
         """Pictures of a split for the report."""
+
+
+class TaskOfFields(Task[Result, Metrics]):
+    """A kind of task whose data sets are fields of specimens."""
+
+    def __init__(self, config: Config, fields: FieldSet) -> None:
+        self.config = config
+        self.fields = fields
+        self.name, self.classes, self.items = fields.name, fields.classes, fields.items
+        self.examples = fields.fields
+
+    @override
+    @classmethod
+    def load(cls, config: Config) -> Self:
+        return cls(config, field_sets.load(config.data))

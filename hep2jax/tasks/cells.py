@@ -25,7 +25,7 @@ from hep2jax.metrics.serialise import INLINE
 from hep2jax.models import ClassifierOutput
 from hep2jax.specimens import voting
 from hep2jax.tasks.base import BatchShapes, Evaluator, Task, image_shapes
-from hep2jax.tasks.reading import Parameters, Reader, Reading
+from hep2jax.tasks.reading import Parameters, PatternReader, Reading
 from hep2jax.training import losses, steps
 from hep2jax.training.state import Network
 
@@ -129,7 +129,7 @@ class CellEvaluator:
         ]
 
 
-class CellReader(Reader):
+class CellReader(PatternReader):
     """Reads with networks that classify the image of one cell."""
 
     reads_specimens = False
@@ -149,12 +149,7 @@ class CellReader(Reader):
     @override
     def _decide(self, outputs: Sequence[Any]) -> Reading:
         (values,) = outputs
-        return Reading(patterns=(self.classes[int(values.argmax())],), probabilities=self._by_pattern(values))
-
-    @override
-    def row(self, name: str, reading: Reading) -> dict[str, Any]:
-        """The common columns, the probability of the pattern, then that of every pattern."""
-        return super().row(name, reading) | {"probability": reading.rounded[reading.pattern], **reading.rounded}
+        return self._most_probable(values)
 
 
 class CellTask(Task[CellResult, CellMetrics]):

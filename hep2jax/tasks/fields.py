@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 import cv2
 import jax
@@ -24,7 +24,7 @@ from hep2jax.metrics.pixels import VOID, count_classes
 from hep2jax.metrics.segmentation import ImageScore, score_image
 from hep2jax.specimens import classical, voting
 from hep2jax.tasks import field_results
-from hep2jax.tasks.base import SPECIMENS_AND_IMAGES, BatchShapes, Evaluator, Task, image_shapes
+from hep2jax.tasks.base import SPECIMENS_AND_IMAGES, BatchShapes, Evaluator, TaskOfFields, image_shapes
 from hep2jax.tasks.field_results import FieldMetrics, FieldResult, by_specimen, vote
 from hep2jax.tasks.reading import DECIMALS, Parameters, Reader, Reading, as_fields
 from hep2jax.tasks.tile_reader import TileReader
@@ -193,7 +193,7 @@ class PixelReader(Reader):
         }
 
 
-class FieldTask(Task[FieldResult, FieldMetrics]):
+class FieldTask(TaskOfFields[FieldResult, FieldMetrics]):
     """Segmentation of fields: each pixel is background or has a pattern. Output channel 0 is background."""
 
     networks = models.SEGMENTERS
@@ -208,17 +208,6 @@ class FieldTask(Task[FieldResult, FieldMetrics]):
         classifications=SPECIMENS_AND_IMAGES.classifications,
         pictures=report.FieldPictures(),
     )
-
-    def __init__(self, config: Config, fields: FieldSet) -> None:
-        self.config = config
-        self.fields = fields
-        self.name, self.classes, self.items = fields.name, fields.classes, fields.items
-        self.examples = fields.fields
-
-    @override
-    @classmethod
-    def load(cls, config: Config) -> Self:
-        return cls(config, field_sets.load(config.data))
 
     @override
     @classmethod

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any
 
 import cv2
 import jax
@@ -15,7 +15,6 @@ from hep2jax import mesh as meshes
 from hep2jax import models, report
 from hep2jax.config import Config
 from hep2jax.data import tiles
-from hep2jax.data.sets import fields as field_sets
 from hep2jax.data.sets.fields import Field, FieldSet
 from hep2jax.data.streams.joint import GRADES, JointPlan, grade_of
 from hep2jax.data.streams.stream import Stream
@@ -26,7 +25,7 @@ from hep2jax.metrics.pixels import VOID, count_classes
 from hep2jax.metrics.serialise import INLINE
 from hep2jax.models import JointOutput
 from hep2jax.specimens import voting
-from hep2jax.tasks.base import BatchShapes, Evaluator, Task
+from hep2jax.tasks.base import BatchShapes, Evaluator, TaskOfFields
 from hep2jax.tasks.field_results import FieldMetrics, FieldResult
 from hep2jax.tasks.fields import FieldEvaluator, FieldTask, PixelReader, counted_cells, plain_tone_curve
 from hep2jax.tasks.reading import Parameters, Reading, as_fields
@@ -213,7 +212,7 @@ class PatchReader(PixelReader):
         return super().row(name, reading) | {"intensity": reading.intensity}
 
 
-class JointTask(Task[JointResult, JointMetrics]):
+class JointTask(TaskOfFields[JointResult, JointMetrics]):
     """Reading of fields by patches: pixels and patterns as in `FieldTask`, and the intensity of the specimen."""
 
     networks = models.JOINT_READERS
@@ -227,16 +226,8 @@ class JointTask(Task[JointResult, JointMetrics]):
     )
 
     def __init__(self, config: Config, fields: FieldSet) -> None:
-        self.config = config
-        self.fields = fields
-        self.name, self.classes, self.items = fields.name, fields.classes, fields.items
-        self.examples = fields.fields
+        super().__init__(config, fields)
         self._pixels = FieldTask(config, fields)
-
-    @override
-    @classmethod
-    def load(cls, config: Config) -> Self:
-        return cls(config, field_sets.load(config.data))
 
     @override
     @classmethod

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from jaxtyping import Bool, UInt8
+from typing_extensions import override
 
 from hep2jax import mesh as meshes
 from hep2jax.config import Config
@@ -147,6 +148,19 @@ class Reader(abc.ABC):
 
     def _by_pattern(self, values: Iterable[float]) -> dict[str, float]:
         return {name: float(value) for name, value in zip(self.classes, values, strict=True)}
+
+
+class PatternReader(Reader):
+    """A reader with networks that predict the probability of every pattern."""
+
+    def _most_probable(self, values: np.ndarray) -> Reading:
+        return Reading(patterns=(self.classes[int(values.argmax())],), probabilities=self._by_pattern(values))
+
+    @override
+    def row(self, name: str, reading: Reading) -> dict[str, Any]:
+        """The common columns, the probability of the pattern, then that of every pattern."""
+        probabilities = reading.rounded
+        return super().row(name, reading) | {"probability": probabilities[reading.pattern], **probabilities}
 
 
 def as_fields(images: Sequence[np.ndarray], names: Sequence[str], config: Config) -> list[field_sets.Field]:
