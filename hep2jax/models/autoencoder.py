@@ -25,16 +25,17 @@ class Encoder(nnx.Module):
     def __init__(self, table: EncoderTable, settings: Settings, *, rngs: nnx.Rngs):
         """`table` gives the channels at `width=1`."""
         conv = functools.partial(_convolution, dtype=settings.dtype, rngs=rngs)
-        stages, norms, channels = [], [], settings.in_channels
+        self.stages: nnx.List[nnx.List[nnx.Conv]] = nnx.List()
+        self.norms: nnx.List[BatchNorm] = nnx.List()
+        channels = settings.in_channels
         for stage in table:
-            convs = []
+            convs: list[nnx.Conv] = []
             for published, side in stage:
                 out = scale_channels(published, settings.width)
                 convs.append(conv(channels, out, side))
                 channels = out
-            stages.append(nnx.List(convs))
-            norms.append(BatchNorm(channels))
-        self.stages, self.norms = nnx.List(stages), nnx.List(norms)
+            self.stages.append(nnx.List(convs))
+            self.norms.append(BatchNorm(channels))
         self.channels = channels
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 k"]:

@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false
 """Deep convolutional auto-encoders and a shallow classifier (Vununu, Lee, Kwon: Electronics 8(1):20, 2018; 2020)."""
 
 import jax.numpy as jnp

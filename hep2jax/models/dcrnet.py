@@ -33,15 +33,15 @@ class DcrNet(PoolingClassifier):
         super().__init__(settings)
         channels = earlier = scale_channels(STEM_CHANNELS, settings.width)
         self.stem = ConvNorm(settings.in_channels, channels, 5, stride=2, dtype=self.dtype, rngs=rngs)
-        blocks, lag = [], 1
+        self.blocks: nnx.List[CrossBlock] = nnx.List()
+        lag = 1
         for stage, (depth, published) in enumerate(zip(depths, BASIC_STAGE_CHANNELS, strict=True)):
             out = scale_channels(published, settings.width)
             for position in range(depth):
                 stride = 2 if stage and not position else 1
                 block = CrossBlock(channels, earlier, out, stride=stride, lag=lag, dtype=self.dtype, rngs=rngs)
-                blocks.append(block)
+                self.blocks.append(block)
                 channels, earlier, lag = out, channels, stride
-        self.blocks = nnx.List(blocks)
         self.make_heads(settings, channels, rngs=rngs)
 
     @override

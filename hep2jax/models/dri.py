@@ -1,4 +1,7 @@
+# pyright: reportUnknownMemberType=false
 """DRI, the deep residual inception network (Li and Shen, DLMIA 2017, doi 10.1007/978-3-319-67558-9_2)."""
+
+from typing import cast
 
 import jax.numpy as jnp
 from flax import nnx
@@ -41,23 +44,25 @@ class Dri(PoolingClassifier):
         super().__init__(settings)
         channels = scale_channels(STEM_CHANNELS, settings.width)
         self.stem = ConvNorm(settings.in_channels, channels, 5, stride=2, dtype=self.dtype, rngs=rngs)
-        stages, outputs = [], []
+        self.stages: nnx.List[nnx.List[ConvNorm | InceptionModule]] = nnx.List()
+        outputs: list[int] = []
         for published in STAGES:
             entry = scale_channels(published / 2, settings.width)
-            layers: list[nnx.Module] = [ConvNorm(channels, entry, stride=2, dtype=self.dtype, rngs=rngs)]
+            first = ConvNorm(channels, entry, stride=2, dtype=self.dtype, rngs=rngs)
+            layers: list[ConvNorm | InceptionModule] = [first]
             channels = entry
             for _ in range(modules):
                 module = InceptionModule(channels, published, settings, rngs=rngs)
                 layers.append(module)
                 channels = module.channels
-            stages.append(nnx.List(layers))
+            self.stages.append(nnx.List(layers))
             outputs.append(channels)
-        self.stages = nnx.List(stages)
         self.make_heads(settings, sum(outputs), outputs[:-1], rngs=rngs)
 
     @override
     def describe(self, image: Array, *, train: bool) -> Description:
-        x, averages = self.stem(image, train=train), []
+        x = self.stem(image, train=train)
+        averages: list[Array] = []
         for stage in self.stages:
             for layer in stage:
                 x = layer(x, train=train)
@@ -88,7 +93,7 @@ class InceptionModule(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w k"]:
         """Same height and width."""
-        average = nnx.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False)
+        average = cast(Array, nnx.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False))
         branches = (self.one(x, train=train), self.three(x, train=train), self.five(x, train=train))
         return jnp.concatenate([*branches, self.pooled(average, train=train)], axis=-1)
 

@@ -37,15 +37,15 @@ class Fcn(Segmenter):
         """The published size at `width=1`."""
         super().__init__(settings)
         width, dtype = settings.width, settings.dtype
-        stages, channels = [], settings.in_channels
+        self.stages: nnx.List[ConvStage] = nnx.List()
+        channels = settings.in_channels
         for stage_channels, depth in VGG16_STAGES:
-            convs = []
+            convs: list[ConvNorm] = []
             for _ in range(depth):
                 out = scale_channels(stage_channels, width)
                 convs.append(ConvNorm(channels, out, dtype=dtype, rngs=rngs))
                 channels = out
-            stages.append(ConvStage(convs))
-        self.stages = nnx.List(stages)
+            self.stages.append(ConvStage(convs))
         top = scale_channels(TOP_CHANNELS, width)
         self.conv6 = ConvNorm(channels, top, dtype=dtype, rngs=rngs)
         self.conv7 = ConvNorm(top, top, 1, dtype=dtype, rngs=rngs)
@@ -54,7 +54,8 @@ class Fcn(Segmenter):
 
     def forward(self, image: Array, *, train: bool, rngs: nnx.Rngs | None) -> SegmenterOutput:
         """Scores at strides 32, 16 and 8 are added from coarse to fine, then up-sampled to full size."""
-        features, x = [], image
+        features: list[Array] = []
+        x = image
         for stage in self.stages:
             x = stage(x, train=train)
             features.append(x)
@@ -63,7 +64,7 @@ class Fcn(Segmenter):
         return SegmenterOutput(fuse_scores(self.heads, (features[2], features[3], x)))
 
 
-def fuse_scores(heads: nnx.List, features: tuple[Array, Array, Array]) -> Array:
+def fuse_scores(heads: nnx.List[Head], features: tuple[Array, Array, Array]) -> Array:
     """FCN-8s: logits of strides 8, 16 and 32, added from coarse to fine (x2 each), then up-sampled x8 to full size."""
     fine, middle, coarse = (head(x) for head, x in zip(heads, features, strict=True))
     return upsample(fine + upsample(middle + upsample(coarse, 2), 2), 8)

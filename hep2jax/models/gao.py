@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false
 """The cell CNN of Gao, Wang, Zhou, Zhang (ICARCV 2014; IEEE JBHI 21(2):416-428, 2017; arXiv 1504.02531)."""
 
 import jax.numpy as jnp
@@ -35,12 +36,12 @@ class Gao(SquareClassifier):
     def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
         """The published size at `width=1`."""
         super().__init__(settings)
-        layers, channels, side = [], settings.in_channels, self.side
+        self.layers: nnx.List[PooledConv] = nnx.List()
+        channels, side = settings.in_channels, self.side
         for published, kernel_size, pool in LAYERS:
             out = _scaled(published, settings.width)
-            layers.append(PooledConv(channels, out, kernel_size, pool, dtype=self.dtype, rngs=rngs))
+            self.layers.append(PooledConv(channels, out, kernel_size, pool, dtype=self.dtype, rngs=rngs))
             channels, side = out, (side - kernel_size + 1) // pool
-        self.layers = nnx.List(layers)
         hidden = _scaled(HIDDEN, settings.width)
         self.hidden = nnx.Linear(channels * side**2, hidden, dtype=self.dtype, kernel_init=_lecun_normal, rngs=rngs)
         self.make_heads(settings, hidden, rngs=rngs)

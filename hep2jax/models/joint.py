@@ -67,7 +67,8 @@ class JointUNet(ImageNetwork):
 
     def _up_blocks(self, levels: list[int], rngs: nnx.Rngs) -> list[DoubleConv]:
         """The blocks of the way up. Each takes a skip and the result from below; its result goes with the next skip."""
-        blocks, below = [], levels[-1]
+        blocks: list[DoubleConv] = []
+        below = levels[-1]
         for level, out in zip(levels[-2::-1], [*levels[-3::-1], levels[0]], strict=True):
             joined = level + below
             blocks.append(DoubleConv(joined, out, middle=joined // 2, dtype=self.dtype, rngs=rngs))
@@ -78,7 +79,8 @@ class JointUNet(ImageNetwork):
         self, image: Float[Array, "batch height width channel"], *, train: bool, rngs: nnx.Rngs | None = None
     ) -> JointOutput:
         """Segment, classify and grade a batch of normalised patches; arguments as in `Segmenter`."""
-        x, skips = self.accept(image), []
+        skips: list[Array] = []
+        x = self.accept(image)
         for index, block in enumerate(self.down):
             x = block(max_pool(x) if index else x, train=train)
             skips.append(x)

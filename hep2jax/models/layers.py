@@ -1,9 +1,11 @@
+# pyright: reportUnknownMemberType=false
 """Building blocks of the networks: NHWC, SAME padding by default, float32 parameters, computation in a given dtype.
 
 Operations that have several formulations are in `hep2jax.ops`.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -108,17 +110,17 @@ class ConvNorm(nnx.Module):
         return ops.relu(x) if self.relu else x
 
 
-class ConvStage(nnx.List):
+class ConvStage(nnx.List[ConvNorm]):
     """A stage of VGG: a list of `ConvNorm` of stride 1 with the same number of channels, then a 2x2 max pool."""
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 k"]:
         """Height and width are halved."""
 
         def layers(x: ops.Image) -> ops.Image:
-            *convs, last = self
-            for conv in convs:
+            convs: list[Callable[..., ops.Image]] = [*self]
+            for conv in convs[:-1]:
                 x = conv(x, train=train)
-            return last(x, train=train, pool=True)
+            return convs[-1](x, train=train, pool=True)
 
         return ops.stage(layers, x, channels=self[0].conv.out_features)
 

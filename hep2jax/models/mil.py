@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false
 """Attention-based multiple-instance learning over the tiles of a specimen (Ilse, Tomczak, Welling, ICML 2018)."""
 
 from typing import NamedTuple

@@ -10,7 +10,7 @@ step has opened `styles`.
 import contextlib
 import contextvars
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ _current: contextvars.ContextVar[_Mixer | None] = contextvars.ContextVar("mixsty
 
 
 @contextlib.contextmanager
-def styles(probability: float, key: Array) -> Iterator[None]:
+def styles(probability: float, key: Array) -> Generator[None]:
     """While this context is open, one forward pass mixes styles in each layer with this probability; 0 mixes none."""
     token = _current.set(_Mixer(probability, key) if probability else None)
     try:

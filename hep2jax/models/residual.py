@@ -51,13 +51,12 @@ class ResidualModule(nnx.Module):
     def __init__(self, in_channels: int, profile: Profile, *, stride: int, dtype: jnp.dtype, rngs: nnx.Rngs):
         """A module from `in_channels` to the channels of the profile's last convolution."""
         channels, out_channels, pending = in_channels, profile[-1][0], stride
-        branch = []
+        self.branch: nnx.List[ConvNorm] = nnx.List()
         for index, (out, kernel) in enumerate(profile):
             last, step = index == len(profile) - 1, pending if kernel > 1 else 1
             conv = ConvNorm(channels, out, kernel, stride=step, relu=not last, zero_scale=last, dtype=dtype, rngs=rngs)
-            branch.append(conv)
+            self.branch.append(conv)
             channels, pending = out, pending // step
-        self.branch = nnx.List(branch)
         changes = stride != 1 or in_channels != out_channels
         self.projection = (
             ConvNorm(in_channels, out_channels, 1, stride=stride, relu=False, dtype=dtype, rngs=rngs)
@@ -104,22 +103,23 @@ class ResidualTrunk(nnx.Module):
         channels = scale_channels(STEM_CHANNELS, width)
         self.stem = ConvNorm(settings.in_channels, channels, 5 if fine else 7, stride=2, dtype=dtype, rngs=rngs)
         self.pooled = not fine
-        stages, outputs = [], []
+        self.stages: nnx.List[nnx.List[ResidualModule]] = nnx.List()
+        outputs: list[int] = []
         for index, (depth, published) in enumerate(zip(depths, stage_channels, strict=True)):
             scaled = tuple((scale_channels(count, width), kernel) for count, kernel in profile(published))
-            modules = []
+            modules: list[ResidualModule] = []
             for position in range(depth):
                 stride = 2 if index and not position else 1
                 modules.append(ResidualModule(channels, scaled, stride=stride, dtype=dtype, rngs=rngs))
                 channels = scaled[-1][0]
-            stages.append(nnx.List(modules))
+            self.stages.append(nnx.List(modules))
             outputs.append(channels)
-        self.stages = nnx.List(stages)
         self.channels = tuple(outputs)
 
     def __call__(self, x: Array, *, train: bool) -> list[Array]:
         """Feature maps of the four stages, from fine to coarse."""
-        x, features = self.stem(x, train=train, pool=self.pooled), []
+        features: list[Array] = []
+        x = self.stem(x, train=train, pool=self.pooled)
         for stage in self.stages:
             for module in stage:
                 x = module(x, train=train)

@@ -41,7 +41,8 @@ class UNet(Segmenter):
 
     def forward(self, image: Array, *, train: bool, rngs: nnx.Rngs | None) -> SegmenterOutput:
         """The way down to stride 16 and up again."""
-        x, skips = image, []
+        skips: list[Array] = []
+        x = image
         for index, block in enumerate(self.down):
             x = block(max_pool(x) if index else x, train=train)
             skips.append(x)

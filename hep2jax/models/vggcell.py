@@ -28,12 +28,12 @@ class VggCell(PoolingClassifier):
     def __init__(self, settings: Settings, *, rngs: nnx.Rngs):
         """The channels above at `width=1`."""
         super().__init__(settings)
-        stages, channels = [], settings.in_channels
+        self.stages: nnx.List[nnx.List[ConvNorm]] = nnx.List()
+        channels = settings.in_channels
         for out in (scale_channels(count, settings.width) for count in STAGES):
             first = ConvNorm(channels, out, dtype=self.dtype, rngs=rngs)
-            stages.append(nnx.List([first, ConvNorm(out, out, dtype=self.dtype, rngs=rngs)]))
+            self.stages.append(nnx.List([first, ConvNorm(out, out, dtype=self.dtype, rngs=rngs)]))
             channels = out
-        self.stages = nnx.List(stages)
         hidden = scale_channels(HIDDEN, settings.width)
         self.hidden = nnx.Linear(
             channels, hidden, dtype=self.dtype, kernel_init=nnx.initializers.he_normal(), rngs=rngs

@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false
 """Published ImageNet networks with their published weights, for features of cells.
 
     network, params = pretrained.load("efficientnet_lite0")
@@ -15,7 +16,6 @@ import os
 import pathlib
 
 import numpy as np
-from flax import traverse_util
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
@@ -113,11 +113,11 @@ def _read_cached(network: Pretrained, path: pathlib.Path) -> Parameters | None:
         _flat(key): shape for key, shape in network.shapes.items()
     }:
         return None
-    return traverse_util.unflatten_dict({key: arrays[_flat(key)] for key in network.shapes})
+    return networks.unflatten({key: arrays[_flat(key)] for key in network.shapes})
 
 
 def _write_cached(params: Parameters, path: pathlib.Path) -> None:
-    arrays = {_flat(key): np.asarray(leaf) for key, leaf in traverse_util.flatten_dict(params).items()}
+    arrays = {_flat(key): np.asarray(leaf) for key, leaf in networks.flatten(params).items()}
     # If the folder cannot be written, the weights are only converted again.
     with contextlib.suppress(OSError), files.replaced(path) as unfinished:
         unfinished.write_bytes(safetensors.save(arrays))

@@ -16,8 +16,8 @@ from hep2jax.models.pretrained.network import NUM_CLASSES, ImageNetNetwork, Path
 
 _EPSILON = 1e-3
 _STEM, _HEAD = 32, 1280
-_STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112))
-_STAGES += ((4, 5, 2, 6, 192), (1, 3, 1, 6, 320))
+_FINE_STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112))
+_STAGES = (*_FINE_STAGES, (4, 5, 2, 6, 192), (1, 3, 1, 6, 320))
 """Blocks, side of the kernel, stride of the first block, expansion, channels."""
 
 
@@ -64,19 +64,20 @@ class EfficientNetLite0(ImageNetNetwork):
     def __init__(self, *, rngs: nnx.Rngs):
         """Modules have the names of the PyTorch package without the leading underscores."""
         self.conv_stem, self.bn0 = _same(3, _STEM, 3, stride=2, rngs=rngs), _norm(_STEM)
-        blocks, channels = [], _STEM
+        self.blocks: nnx.List[_InvertedResidual] = nnx.List()
+        channels = _STEM
         for count, kernel, stride, expansion, out in _STAGES:
             for position in range(count):
                 step = 1 if position else stride
-                blocks.append(_InvertedResidual(channels, out, kernel, step, expansion, rngs))
+                self.blocks.append(_InvertedResidual(channels, out, kernel, step, expansion, rngs))
                 channels = out
-        self.blocks = nnx.List(blocks)
         self.conv_head, self.bn1 = _same(channels, _HEAD, 1, rngs=rngs), _norm(_HEAD)
         self.fc = linear(_HEAD, NUM_CLASSES, rngs=rngs)
 
     @override
     def describe(self, image: Array) -> dict[str, Array]:
-        x, described = nnx.relu6(self.bn0(self.conv_stem(image), train=False)), {}
+        described: dict[str, Array] = {}
+        x = nnx.relu6(self.bn0(self.conv_stem(image), train=False))
         blocks = iter(self.blocks)
         for stage, (count, *_) in enumerate(_STAGES, 1):
             for _ in range(count):

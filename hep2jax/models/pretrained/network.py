@@ -1,9 +1,10 @@
+# pyright: reportUnknownMemberType=false
 """What the published ImageNet networks have in common: input, named layers, and the conversion of their weights."""
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ _LEAVES = {"kernel": "weight", "bias": "bias", "scale": "weight", "mean": "runni
 _COUNTER = "num_batches_tracked"  # of PyTorch's BatchNorm; evaluation does not need it
 
 Path = tuple[str | int, ...]
-Parameters = dict
+Parameters = dict[str, Any]
 
 
 class ImageNetNetwork(nnx.Module):
@@ -55,7 +56,7 @@ class Pretrained:
     """A published network's structure without its arrays, so that functions under `jax.jit` can close over it."""
 
     name: str
-    graphdef: nnx.GraphDef
+    graphdef: nnx.GraphDef[ImageNetNetwork]
     kind: type[ImageNetNetwork]
     shapes: dict[Path, tuple[int, ...]]
     """Shape of every array, by its path."""
@@ -83,7 +84,7 @@ class Pretrained:
         """
         side = side or self.side
         self.check_side(side)
-        resized = jax.image.resize(jnp.clip(grey, 0, 1), (len(grey), side, side), "linear")
+        resized = cast(Array, jax.image.resize(jnp.clip(grey, 0, 1), (len(grey), side, side), "linear"))
         mean, deviation = (np.array(row, np.float32) for row in (self.kind.mean, self.kind.deviation))
         return (resized[..., None] - mean) / deviation
 
@@ -139,7 +140,7 @@ class Pretrained:
         leaves = {path: self._take(rest, path, shape, source) for path, shape in self.shapes.items()}
         if rest:
             raise UsageError(f"{source}: not the weights of {self.name}, which has no '{min(rest)}'")
-        return traverse_util.unflatten_dict(leaves)
+        return unflatten(leaves)
 
     def _take(self, rest: dict[str, np.ndarray], path: Path, shape: tuple[int, ...], source: str) -> np.ndarray:
         *module, leaf = path
@@ -155,10 +156,18 @@ class Pretrained:
 def make(name: str, kind: Callable[..., ImageNetNetwork]) -> Pretrained:
     """The structure of a network, made without any array."""
     module = nnx.eval_shape(lambda: kind(rngs=nnx.Rngs(0)))
-    graphdef, state = nnx.split(module)
-    leaves: dict[Path, Any] = traverse_util.flatten_dict(nnx.to_pure_dict(state))
-    shapes = {path: leaf.shape for path, leaf in leaves.items()}
-    return Pretrained(name=name, graphdef=graphdef, kind=type(module), shapes=shapes)
+    shapes = {path: leaf.shape for path, leaf in flatten(nnx.to_pure_dict(nnx.state(module))).items()}
+    return Pretrained(name=name, graphdef=nnx.graphdef(module), kind=type(module), shapes=shapes)
+
+
+def flatten(params: Parameters) -> dict[Path, Any]:
+    """The leaves of a tree by their paths."""
+    return cast(dict[Path, Any], traverse_util.flatten_dict(params))
+
+
+def unflatten(leaves: Mapping[Path, Any]) -> Parameters:
+    """Inverse of `flatten`."""
+    return cast(Parameters, traverse_util.unflatten_dict(leaves))
 
 
 def _layout(array: np.ndarray, flattened: tuple[int, int, int] | None) -> np.ndarray:

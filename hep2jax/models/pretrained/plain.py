@@ -1,3 +1,4 @@
+# pyright: reportUnknownMemberType=false
 """AlexNet and VGG-16: convolutions, max pools, three fully connected layers, in the layout of torchvision."""
 
 from flax import nnx
@@ -28,12 +29,13 @@ class AlexNet(ImageNetNetwork):
         first = convolution(3, 64, 11, stride=4, padding=2, bias=True, rngs=rngs)
         plan = {"3": (64, 192, 5), "6": (192, 384, 3), "8": (384, 256, 3), "10": (256, 256, 3)}
         later = {name: convolution(*sides, bias=True, rngs=rngs) for name, sides in plan.items()}
-        self.features = nnx.Dict({"0": first, **later})
+        self.features: nnx.Dict[nnx.Conv] = nnx.Dict({"0": first, **later})
         self.classifier = _classifier(256 * 36, ("1", "4", "6"), rngs=rngs)
 
     @override
     def describe(self, image: Array) -> dict[str, Array]:
-        x, described = image, {}
+        described: dict[str, Array] = {}
+        x = image
         for name in ("0", "3", "6", "8", "10"):
             x = nnx.relu(self.features[name](x))
             x = nnx.max_pool(x, (3, 3), (2, 2)) if name in self._POOLED else x
@@ -52,7 +54,7 @@ class Vgg16(ImageNetNetwork):
 
     def __init__(self, *, rngs: nnx.Rngs):
         """Modules have torchvision's names, which also number the ReLUs and pools."""
-        self.features = nnx.Dict()
+        self.features: nnx.Dict[nnx.Conv] = nnx.Dict()
         channels, number = 3, 0
         for out, count in self._STAGES:
             for _ in range(count):
@@ -63,21 +65,24 @@ class Vgg16(ImageNetNetwork):
 
     @override
     def describe(self, image: Array) -> dict[str, Array]:
-        x, number, described = image, 0, {}
+        described: dict[str, Array] = {}
+        x: Array = image
+        number = 0
         for stage, (_, count) in enumerate(self._STAGES, 1):
-            for _ in range(count):
-                x, number = nnx.relu(self.features[str(number)](x)), number + 2
-            x, number = max_pool(x), number + 1
+            for position in range(number, number + 2 * count, 2):
+                x = nnx.relu(self.features[str(position)](x))
+            x = max_pool(x)
+            number += 2 * count + 1
             described[f"conv{stage}"] = global_average(x)
         return {name: described[name] for name in self.layers[:3]} | _classify(self.classifier, x)
 
 
-def _classifier(inputs: int, names: tuple[str, str, str], *, rngs: nnx.Rngs) -> nnx.Dict:
+def _classifier(inputs: int, names: tuple[str, str, str], *, rngs: nnx.Rngs) -> nnx.Dict[nnx.Linear]:
     sides = ((inputs, _HIDDEN), (_HIDDEN, _HIDDEN), (_HIDDEN, NUM_CLASSES))
     return nnx.Dict({name: linear(*pair, rngs=rngs) for name, pair in zip(names, sides, strict=True)})
 
 
-def _classify(classifier: nnx.Dict, x: Array) -> dict[str, Array]:
+def _classify(classifier: nnx.Dict[nnx.Linear], x: Array) -> dict[str, Array]:
     fc6, fc7, last = classifier.values()
     sixth = nnx.relu(fc6(x.reshape(len(x), -1)))
     seventh = nnx.relu(fc7(sixth))

@@ -1,10 +1,11 @@
+# pyright: reportUnknownMemberType=false
 """ResNet-18 and ResNet-50 for 224 pixels (He, Zhang, Ren, Sun 2016) in torchvision's layout.
 
 The networks of `models.residual` are trained from scratch on cells, with SAME padding, a 2x2 pool and other stems.
 Published weights need the published arithmetic, so these networks are written separately.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 from flax import nnx
@@ -73,7 +74,7 @@ class _Bottleneck(_Block):
         return _chain((self.conv3, self.bn3), x)
 
 
-def _chain(layers: tuple[Callable, ...] | nnx.List, x: Array) -> Array:
+def _chain(layers: Iterable[nnx.Conv | BatchNorm | _Block], x: Array) -> Array:
     for layer in layers:
         x = layer(x, train=False) if isinstance(layer, BatchNorm) else layer(x)
     return x
@@ -92,7 +93,7 @@ class _ResNet(ImageNetNetwork):
         self.conv1, self.bn1 = convolution(3, 64, 7, stride=2, rngs=rngs), BatchNorm(64)
         channels = 64
         for index, (width, depth) in enumerate(zip(_WIDTHS, self.depths, strict=True)):
-            blocks = []
+            blocks: list[_Block] = []
             for position in range(depth):
                 stride = 2 if index and not position else 1
                 blocks.append(self.block(channels, width, stride, rngs=rngs))
@@ -102,7 +103,8 @@ class _ResNet(ImageNetNetwork):
 
     @override
     def describe(self, image: Array) -> dict[str, Array]:
-        x, described = nnx.relu(_chain((self.conv1, self.bn1), image)), {}
+        described: dict[str, Array] = {}
+        x = nnx.relu(_chain((self.conv1, self.bn1), image))
         x = nnx.max_pool(x, (3, 3), (2, 2), padding=_POOL_PADDING)
         for index, name in enumerate(self.layers[:4], 1):
             x = _chain(getattr(self, f"layer{index}"), x)

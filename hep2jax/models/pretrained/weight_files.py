@@ -9,7 +9,7 @@ import dataclasses
 import io
 import pickle
 import zipfile
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from safetensors import numpy as safetensors
@@ -163,6 +163,7 @@ def _read_legacy(data: bytes) -> dict[str, np.ndarray]:
 
 
 def _arrays(tensors: Any) -> dict[str, np.ndarray]:
-    if not isinstance(tensors, dict) or not all(isinstance(value, _Tensor) for value in tensors.values()):
+    named = cast(dict[Any, Any], tensors) if isinstance(tensors, dict) else {"": tensors}
+    if not all(isinstance(value, _Tensor) for value in named.values()):
         raise UsageError("is not a dictionary of tensors by name; save only the network's state_dict()")
-    return {str(name): tensor.array() for name, tensor in tensors.items()}
+    return {str(name): tensor.array() for name, tensor in named.items()}
