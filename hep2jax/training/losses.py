@@ -1,3 +1,4 @@
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 """Losses of pixels, of cells and of images.
 
 The losses of pixels give one value per example and do not reduce over the batch, so that the caller decides how to
@@ -242,7 +243,7 @@ def two_class_dice(
     """
     valid = labels != VOID
     probability = jax.nn.sigmoid(logits.astype(jnp.float32))
-    dice = []
+    dice: list[Array] = []
     for predicted, truth in ((probability, labels > 0), (1.0 - probability, labels == 0)):
         predicted, truth = jnp.where(valid, predicted, 0.0), (valid & truth).astype(jnp.float32)
         overlap, total = (predicted * truth).sum((1, 2)), (predicted + truth).sum((1, 2))

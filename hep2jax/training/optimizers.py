@@ -1,3 +1,4 @@
+# pyright: reportMissingTypeStubs=false
 """Learning-rate schedule and optax transform of a configuration."""
 
 import jax
@@ -37,4 +38,7 @@ def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTra
 
 
 def _kernels(params: optax.Params) -> optax.Params:
-    return jax.tree.map(lambda leaf: jnp.ndim(leaf) > 1, params)
+    def is_kernel(leaf: jax.Array) -> bool:
+        return jnp.ndim(leaf) > 1
+
+    return jax.tree.map(is_kernel, params)

@@ -1,3 +1,4 @@
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 """The training step and the prediction step: pure functions of state and batch, compiled once, without I/O."""
 
 import dataclasses
@@ -53,7 +54,7 @@ def make_loss(config: Config, network: Network, loss: Loss) -> Callable[..., tup
     dropout, mixup and MixStyle.
     """
 
-    def loss_fn(params, batch_stats, batch, class_weights, key):
+    def loss_fn(params: Any, batch_stats: Any, batch: Batch, class_weights: Array, key: Array) -> tuple[Array, Any]:
         model = nnx.merge(network.graphdef, *packing.unpack((params, batch_stats)))
         rngs = nnx.Rngs(dropout=key) if config.model.dropout else None
         image = normalise(batch["image"], batch["tone_curve"])
@@ -63,7 +64,7 @@ def make_loss(config: Config, network: Network, loss: Loss) -> Callable[..., tup
         with mixstyle.styles(config.model.mixstyle, key):
             output = model(image, train=True, rngs=rngs)
 
-        def loss_of(labels):
+        def loss_of(labels: Any) -> Array:
             return loss(config, model, image, output, batch | {"labels": labels}, class_weights)
 
         value = blend.loss(loss_of, batch["labels"]) if blend else loss_of(batch["labels"])
@@ -86,7 +87,7 @@ def make_train_step(
     schedule = optimizers.make_schedule(config.optimizer, config.train.num_steps)
     grad_fn = jax.value_and_grad(make_loss(config, network, loss), has_aux=True)
 
-    def step(state, batch, constants):
+    def step(state: TrainState, batch: Batch, constants: Constants) -> tuple[TrainState, Metrics]:
         batch = ops.crops(batch, constants, size=config.data.crop_size, stretch=1 / config.augment.scale_min)
         batch = intensity.on_device(batch)
         class_weights = constants["class_weights"]
@@ -102,7 +103,7 @@ def make_train_step(
         }
         return _average(updated, config.optimizer.ema_decay), metrics
 
-    def several(state, batches, constants):
+    def several(state: TrainState, batches: Batch, constants: Constants) -> tuple[TrainState, Metrics]:
         return jax.lax.scan(lambda state, batch: step(state, batch, constants), state, batches)
 
     return step if config.train.steps_per_call == 1 else several
@@ -113,7 +114,7 @@ def _average(state: TrainState, decay: float) -> TrainState:
     count = state.step.astype(jnp.float32)
     rate = 1.0 - jnp.minimum(decay, count / (count + 10.0))
 
-    def mix(new, old):
+    def mix(new: Any, old: Any) -> Any:
         return optax.incremental_update(new, old, rate)
 
     return dataclasses.replace(
@@ -130,12 +131,12 @@ def make_predict_step(network: Network, decode: Decode, *, dihedral: bool = Fals
     maps [batch, height, width, channel] are rotated and mirrored back first.
     """
 
-    def predict(params, batch_stats, image, tone_curve):
+    def predict(params: Any, batch_stats: Any, image: Array, tone_curve: Array) -> Any:
         model = nnx.merge(network.graphdef, params, batch_stats)
         pixels = normalise(image, tone_curve)
         views = _dihedral_views(pixels) if dihedral else [pixels]
-        output = model(jnp.concatenate(views), train=False)
-        return jax.tree.map(_mean_of_views if dihedral else lambda leaf: leaf, decode(output))
+        decoded = decode(model(jnp.concatenate(views), train=False))
+        return jax.tree.map(_mean_of_views, decoded) if dihedral else decoded
 
     return predict
 
