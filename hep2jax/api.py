@@ -25,11 +25,9 @@ def load(workdir: str | os.PathLike[str]) -> Reader:
     Raises:
         UsageError: the directory holds no run of hep2jax, or no finished checkpoint.
     """
-    directory = pathlib.Path(workdir)
-    config = workdirs.open_for_reading(directory)
-    parameters, classes = evaluation.load_parameters(directory)
-    network = states.make_network(config, tasks.num_outputs(config, classes))
-    return tasks.kind(config).reader_class(config, classes, network, parameters)
+    trained = evaluation.load(pathlib.Path(workdir))
+    kind = tasks.kind(trained.config)
+    return kind.reader_class(trained.config, trained.classes, trained.network, trained.parameters)
 
 
 def load_config(name: str) -> Config:

@@ -16,8 +16,8 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from hep2jax import config as configs
-from hep2jax import config_files, files, tasks
-from hep2jax.errors import DivergedError, UsageError
+from hep2jax import config_files, files, stopping, tasks
+from hep2jax.errors import RunError, UsageError
 
 
 class _ConfigParser(flags.ArgumentParser):
@@ -50,8 +50,9 @@ def prepare_runtime() -> None:
     """
     logging.set_verbosity(logging.WARNING)
     logging.get_absl_handler().setFormatter(python_logging.Formatter("hep2jax: %(message)s"))
-    # Orbax logs the full stack trace of every exception that it raises; the exception is enough.
-    logging.get_absl_logger().addFilter(lambda record: "orbax" not in record.pathname)
+    # Orbax and the event loop that it uses log the full stack trace of every exception; the exception is enough.
+    for source in (logging.get_absl_logger(), logging.get_absl_handler()):
+        source.addFilter(lambda record: "orbax" not in record.pathname and record.name != "asyncio")
     cv2.setNumThreads(1)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "hep2jax" / "jax"))
@@ -92,16 +93,23 @@ def _keep_memory() -> None:
 
 
 def run_app(entry: Callable[[Sequence[str]], None]) -> None:
-    """Run a command. The exit code is 0 on success, 2 for wrong use (with one line on stderr) and 1 otherwise."""
+    """Run a command.
+
+    The exit code is 0 on success, 2 for wrong use, 75 if the command was asked to stop (`stopping.EXIT_CODE`), each
+    with one line on stderr, and 1 otherwise.
+    """
     if {"-h", "-help", "--help", "--helpshort"} & set(sys.argv[1:]):
         print(_help(entry.__module__))  # absl's help does not show the flags of this module, and exits with 1
         return
+    stopping.install()
     try:
         app.run(lambda argv: _checked(entry, argv), flags_parser=lambda argv: _parse_flags(argv, entry.__module__))
     except UsageError as error:
         _fail(error, 2)
-    except DivergedError as error:
+    except RunError as error:
         _fail(error, 1)
+    except stopping.Stopped as stop:
+        _fail(stop, stopping.EXIT_CODE)
 
 
 def _checked(entry: Callable[[Sequence[str]], None], argv: Sequence[str]) -> None:
@@ -110,10 +118,11 @@ def _checked(entry: Callable[[Sequence[str]], None], argv: Sequence[str]) -> Non
     try:
         entry(argv)
     except (OSError, ValueError, RuntimeError) as error:
-        if not files.is_disk_full(error):
+        reason = files.refusal(error)
+        if reason is None:
             raise
-        text = " ".join(str(error).split())
-        raise UsageError(f"no space left on the device: free some, then run the same command again ({text})") from error
+        text = " ".join(str(error).split())[:300]
+        raise RunError(f"{reason}, then run the same command again ({text})") from error
 
 
 def _parse_flags(argv: list[str], command: str) -> list[str]:
@@ -166,6 +175,6 @@ def _suggestion(unknown: str, command: str) -> str:
     return f"did you mean --{known[near[0]]}?" if near else "--help lists all flags"
 
 
-def _fail(error: Exception, code: int) -> None:
+def _fail(error: BaseException, code: int) -> None:
     print(f"hep2jax: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(code)

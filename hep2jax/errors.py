@@ -5,5 +5,9 @@ class UsageError(Exception):
     """Wrong use or unusable input (exit code 2); the message says what is wrong, where, and what to do about it."""
 
 
-class DivergedError(RuntimeError):
-    """The loss of a training step is not finite (exit code 1)."""
+class RunError(RuntimeError):
+    """A run that is used rightly cannot go on (exit code 1); the message says why, and what to do about it."""
+
+
+class DivergedError(RunError):
+    """The loss of a training step is not finite."""

@@ -11,6 +11,9 @@ from typing import Any
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_WORDS = ("No space left on device", "Disk quota exceeded", "Not enough disk space")
 
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO)
+_REFUSED_WORDS = ("Permission denied", "Read-only file system", "Input/output error")
+
 
 @contextlib.contextmanager
 def replaced(path: pathlib.Path) -> Iterator[pathlib.Path]:
@@ -43,3 +46,12 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def is_disk_full(error: BaseException) -> bool:
     """Whether an error, of any library, says that no space is left for a file."""
     return getattr(error, "errno", None) in _FULL or any(words in str(error) for words in _FULL_WORDS)
+
+
+def refusal(error: BaseException) -> str | None:
+    """What to do about an error, of any library, that says that a file could not be written; None for any other."""
+    if is_disk_full(error):
+        return "no space left on the device: free some"
+    if getattr(error, "errno", None) in _REFUSED or any(words in str(error) for words in _REFUSED_WORDS):
+        return "a file could not be written: make its folder writable"
+    return None

@@ -1,7 +1,10 @@
 """The device mesh, shardings, and the rows of a batch that belong to this process."""
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
@@ -13,6 +16,8 @@ Rows = slice | Int[np.ndarray, " row"]
 """Indices of rows in a global batch, ascending; a slice if they are contiguous."""
 
 ALL_ROWS = slice(None)
+
+_LONGEST_MESSAGE = 1000  # bytes; what is broadcast must have one size
 
 
 def make_mesh() -> Mesh:
@@ -34,6 +39,27 @@ def batch_sharding(mesh: Mesh, *, stacked: bool = False) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
     """Sharding with a full copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def on_chief(action: Callable[[], object]) -> None:
+    """Let process 0 do something that may fail, while the others wait.
+
+    Raises:
+        UsageError: on every process, if it was raised on process 0; otherwise the others would wait for it for ever.
+    """
+    message = ""
+    if jax.process_index() == 0:
+        try:
+            action()
+        except UsageError as error:
+            message = str(error)
+    if jax.process_count() > 1:
+        text = np.zeros(_LONGEST_MESSAGE, np.uint8)
+        encoded = np.frombuffer(message.encode()[:_LONGEST_MESSAGE], np.uint8)
+        text[: len(encoded)] = encoded
+        message = bytes(multihost_utils.broadcast_one_to_all(text)).rstrip(b"\0").decode(errors="ignore")
+    if message:
+        raise UsageError(message)
 
 
 def check_divides(key: str, global_batch_size: int) -> None:

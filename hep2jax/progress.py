@@ -15,6 +15,11 @@ def say(message: str) -> None:
     print(message, flush=True)
 
 
+def warn(message: str) -> None:
+    """Print one line to standard error at once."""
+    print(f"hep2jax: {message}", file=sys.stderr, flush=True)
+
+
 def scaled(value: float, unit: str) -> str:
     """A value with its unit and a decimal prefix, such as `7.0 GFLOP/s` or `350 kB`; one decimal place below 100."""
     prefixes = ("", "k", "M", "G", "T", "P", "E")

@@ -77,8 +77,7 @@ def measure(
             with lock or contextlib.nullcontext(), loop.open_feed(run, 0, 1_000_000_000) as feed:
                 return _measure(run, feed, calls, repeats)
         finally:
-            run.checkpoints.close()
-            run.writer.close()
+            loop.close(run)
 
 
 def _measure(run: Run, feed: Feed, calls: int, repeats: int) -> dict[str, float]:

@@ -21,7 +21,7 @@ from hep2jax.tasks.bags import BagTask
 from hep2jax.tasks.cells import CellTask
 from hep2jax.tasks.joint import JointTask
 from hep2jax.tasks.labels import LabelsTask
-from hep2jax.training import loop, packing
+from hep2jax.training import checkpoints, loop, packing
 from hep2jax.training import state as states
 from hep2jax.training.loop import Run
 from hep2jax.training.timing import StepClock
@@ -82,8 +82,7 @@ def run(folder: pathlib.Path, kinds: Sequence[str]) -> None:
                 _extract_features(this, task, parameters, folder)
                 _save(this, folder)
         finally:
-            this.checkpoints.close()
-            this.writer.close()
+            loop.close(this)
 
 
 def _stirred(this: Run) -> Parameters:
@@ -113,7 +112,8 @@ def _extract_features(this: Run, task: CellTask, parameters: Parameters, folder:
 
 def _save(this: Run, folder: pathlib.Path) -> None:
     this.checkpoints.save(1, this.state)
-    restored = this.checkpoints.restore(1, this.state)
+    this.checkpoints.wait()
+    restored = checkpoints.restore(checkpoints.find(folder / "cells" / "checkpoints")[0], this.state)
     if this.is_chief:
         (folder / "cells.digest").write_text(states.params_digest(packing.unpack(restored.params)))
 

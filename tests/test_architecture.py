@@ -10,12 +10,12 @@ PACKAGE = ROOT / "hep2jax"
 
 FLOORS = (
     ("errors", "files", "fingerprint", "progress", "metrics"),
-    ("config", "config_files", "mesh"),
+    ("config", "config_files", "mesh", "stopping"),
     ("data.tiles", "data.augment", "data.sets", "data.splits", "data.streams"),
     ("ops", "models"),
     ("report", "perf.chips", "specimens.voting", "specimens.classical", "specimens.texture"),
     ("training.workdir", "training.environment", "training.timing", "training.packing", "training.optimizers"),
-    ("training.losses", "training.state", "training.checkpoints", "training.steps"),
+    ("training.goodput", "training.losses", "training.state", "training.checkpoints", "training.steps"),
     ("tasks", "perf.model_flops"),
     ("training.evaluation", "training.loop", "training.folds"),
     ("specimens", "perf.aot", "perf.profiling"),

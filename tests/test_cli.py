@@ -17,7 +17,11 @@ NAMESPACE = "unshare --user --map-root-user --mount sh -c"
 
 
 def _refused(done) -> str:
-    assert done.returncode == 2, done.stdout + done.stderr
+    return _one_line(done, code=2)
+
+
+def _one_line(done, code: int) -> str:
+    assert done.returncode == code, done.stdout + done.stderr
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("hep2jax: ")
@@ -165,9 +169,10 @@ def test_a_full_disk(compilation_cache, cell_flags, tmp_path):
     line = [sys.executable, "-m", "hep2jax.main", *cell_flags, f"--workdir={disk / 'w'}", *flags]
     settings = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(compilation_cache)}
     mounted = [*NAMESPACE.split(), f"{small} && exec {shlex.join(line)}"]
-    said = _refused(subprocess.run(mounted, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=300))
-    assert "no space left" in said
-    assert str(disk) in said
+    done = subprocess.run(mounted, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=300)
+    line = _one_line(done, code=1)
+    assert "no space left" in line
+    assert str(disk) in line
 
 
 @pytest.mark.skipif(not platform.libc_ver()[0].startswith("glibc"), reason="the C library is not glibc")

@@ -15,6 +15,7 @@ PHASES = {
     "step": "training steps",
     "evaluation": "evaluation",
     "checkpoint": "checkpoints",
+    "lost": "steps done again",
     "idle": "everything else",
 }
 

@@ -27,8 +27,7 @@ from hep2jax.errors import UsageError
 from hep2jax.models import pretrained
 from hep2jax.progress import say
 from hep2jax.tasks import Parameters
-from hep2jax.training import evaluation, steps, workdir
-from hep2jax.training import state as states
+from hep2jax.training import evaluation, steps
 from hep2jax.training.state import Network
 
 OWN_LAYER = "features"
@@ -99,9 +98,8 @@ def from_workdir(directory: pathlib.Path) -> FeatureNetwork:
     Raises:
         UsageError: the directory holds no run or no checkpoint, or the network is not a cell network.
     """
-    config = workdir.open_for_reading(directory)
-    parameters, classes = evaluation.load_parameters(directory)
-    return from_network(config, states.make_network(config, len(classes)), parameters)
+    trained = evaluation.load(directory)
+    return from_network(trained.config, trained.network, trained.parameters)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

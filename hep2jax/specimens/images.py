@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.ensemble import RandomForestClassifier
 
-from hep2jax import files, tasks
+from hep2jax import files
 from hep2jax import mesh as meshes
 from hep2jax.config import Config, DataConfig
 from hep2jax.data.sets.fields import Field, FieldSet, grey_normalisation
@@ -22,7 +22,6 @@ from hep2jax.specimens import base, texture
 from hep2jax.specimens.base import Reading
 from hep2jax.tasks.bags import BagEvaluator, BagTask, pooled
 from hep2jax.training import evaluation, steps
-from hep2jax.training import state as states
 
 
 class BagSystem:
@@ -36,11 +35,9 @@ class BagSystem:
     def fit(self, fields: FieldSet, train: Sequence[int], directory: pathlib.Path) -> None:
         """Train the network, with the patterns of the specimens as the only labels; see `base.System`."""
         config = self.settings
-        self._parameters, classes = evaluation.load_parameters(
-            base.train_on_fields(config, fields, train, directory, BagTask)
-        )
-        network = states.make_network(config, tasks.num_outputs(config, classes))
-        self._evaluator = BagEvaluator(config, network, meshes.make_mesh())
+        trained = evaluation.load(base.train_on_fields(config, fields, train, directory, BagTask))
+        self._parameters = trained.parameters
+        self._evaluator = BagEvaluator(config, trained.network, meshes.make_mesh())
 
     def read(self, fields: Sequence[Field]) -> Reading:
         """Read one specimen."""

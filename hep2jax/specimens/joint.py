@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from hep2jax import mesh as meshes
-from hep2jax import tasks
 from hep2jax.config import Config
 from hep2jax.data.sets.fields import Field, FieldSet
 from hep2jax.data.streams.joint import GRADES
@@ -14,7 +13,6 @@ from hep2jax.specimens import base, voting
 from hep2jax.specimens.base import Reading
 from hep2jax.tasks.joint import JointEvaluator, JointTask, majority
 from hep2jax.training import evaluation
-from hep2jax.training import state as states
 
 
 class JointSystem:
@@ -31,11 +29,9 @@ class JointSystem:
     def fit(self, fields: FieldSet, train: Sequence[int], directory: pathlib.Path) -> None:
         """Train the network; see `base.System`."""
         config = self.settings
-        self._parameters, classes = evaluation.load_parameters(
-            base.train_on_fields(config, fields, train, directory, JointTask)
-        )
-        network = states.make_network(config, tasks.num_outputs(config, classes))
-        self._evaluator = JointEvaluator(config, network, meshes.make_mesh())
+        trained = evaluation.load(base.train_on_fields(config, fields, train, directory, JointTask))
+        self._parameters = trained.parameters
+        self._evaluator = JointEvaluator(config, trained.network, meshes.make_mesh())
 
     def read(self, fields: Sequence[Field]) -> Reading:
         """Read one specimen: the pattern is the majority over the voting patches, the probabilities are their means."""

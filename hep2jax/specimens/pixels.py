@@ -7,25 +7,22 @@ from collections.abc import Sequence
 import numpy as np
 
 from hep2jax import mesh as meshes
-from hep2jax import tasks
 from hep2jax.config import Config
 from hep2jax.data.sets.fields import Field, FieldSet
 from hep2jax.specimens import base, voting
 from hep2jax.specimens.base import Reading
 from hep2jax.tasks import FieldTask
 from hep2jax.tasks.fields import FieldEvaluator, FieldReading
-from hep2jax.training import evaluation, workdir
-from hep2jax.training import state as states
+from hep2jax.training import evaluation
 
 
 class PixelNetwork:
     """A trained and compiled segmentation network."""
 
     def __init__(self, directory: pathlib.Path) -> None:
-        self.config, self.classes = workdir.open_for_reading(directory), workdir.read_classes(directory)
-        self._parameters, _ = evaluation.load_parameters(directory)
-        network = states.make_network(self.config, tasks.num_outputs(self.config, self.classes))
-        self._evaluator = FieldEvaluator(self.config, network, meshes.make_mesh())
+        trained = evaluation.load(directory)
+        self.config, self.classes, self._parameters = trained.config, trained.classes, trained.parameters
+        self._evaluator = FieldEvaluator(self.config, trained.network, meshes.make_mesh())
 
     def read(self, fields: Sequence[Field]) -> list[FieldReading]:
         """Results of the fields, in input order."""

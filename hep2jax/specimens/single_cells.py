@@ -27,8 +27,7 @@ from hep2jax.specimens.cell_readers import CellReader, FeatureReader, Grid, Netw
 from hep2jax.specimens.features import Extractor, FeatureNetwork
 from hep2jax.tasks import CellTask
 from hep2jax.tasks.cells import CellEvaluator
-from hep2jax.training import evaluation, workdir
-from hep2jax.training import state as states
+from hep2jax.training import evaluation
 
 FINDERS = ("true", "predicted", "otsu")
 """Sources of the cell masks: the annotation; a segmentation network followed by a watershed; or Otsu's threshold of the
@@ -259,10 +258,9 @@ def _fit_network(config: Config, cells: CellSet, directory: pathlib.Path) -> pat
 @functools.lru_cache(maxsize=2)
 def _open_network(folder: pathlib.Path) -> NetworkReader:
     """Load a trained network. It can be cached: a finished folder does not change, and several systems share it."""
-    config, classes = workdir.open_for_reading(folder), workdir.read_classes(folder)
-    parameters, _ = evaluation.load_parameters(folder)
-    evaluator = CellEvaluator(config, states.make_network(config, len(classes)), meshes.make_mesh())
-    return NetworkReader(evaluator=evaluator, parameters=parameters)
+    trained = evaluation.load(folder)
+    evaluator = CellEvaluator(trained.config, trained.network, meshes.make_mesh())
+    return NetworkReader(evaluator=evaluator, parameters=trained.parameters)
 
 
 # SVMs and neighbours on features

@@ -18,9 +18,8 @@ from hep2jax.errors import UsageError
 from hep2jax.metrics.serialise import to_dict
 from hep2jax.progress import say
 from hep2jax.tasks import Evaluator, Parameters, SplitMetrics, Task
-from hep2jax.training import environment, optimizers, workdir
+from hep2jax.training import checkpoints, environment, optimizers, workdir
 from hep2jax.training import state as states
-from hep2jax.training.checkpoints import Checkpoints
 from hep2jax.training.state import Network, TrainState
 from hep2jax.training.timing import StepClock
 
@@ -99,9 +98,12 @@ def _split_metrics(task: Task, split: str, results: Sequence[Any], partition: pr
 
 
 def write_report(
-    task: Task, directory: pathlib.Path, evaluation: Evaluation, clock: StepClock, evaluated_step: int
+    task: Task, directory: pathlib.Path, evaluation: Evaluation, seconds: dict[str, float], evaluated_step: int
 ) -> None:
-    """Write `report/` and print the headline of every split. Only the process that writes files calls this."""
+    """Write `report/` and print the headline of every split. Only the process that writes files calls this.
+
+    `seconds`: wall time by phase, and their sum as `total`.
+    """
     folder = directory / "report"
     metrics = {name: to_dict(split) for name, split in evaluation.metrics.items()}
     files.write_json(folder / "metrics.json", metrics)
@@ -114,7 +116,7 @@ def write_report(
         gallery={name: task.gallery(evaluation.indices[name], split) for name, split in evaluation.results.items()},
         layout=task.layout,
         environment={"evaluated_step": evaluated_step, **environment.describe()},
-        timings=clock.seconds(),
+        timings=seconds,
     )
     for name, split_metrics in evaluation.metrics.items():
         say(task.describe(name, split_metrics.measured))
@@ -148,7 +150,7 @@ def run(config: Config, directory: pathlib.Path) -> None:
         parameters = (state.ema_params, state.ema_batch_stats)
         evaluation = measure_splits(task, task.evaluator(network, mesh), parameters, partition)
     if jax.process_index() == 0:
-        write_report(task, directory, evaluation, clock, step)
+        write_report(task, directory, evaluation, clock.seconds(), step)
 
 
 def _check_same_kind(directory: pathlib.Path, saved: Config, config: Config) -> None:
@@ -174,22 +176,40 @@ def evaluation_config(saved: Config, given: Config) -> Config:
 def restore(
     config: Config, directory: pathlib.Path, network: Network, mesh: jax.sharding.Mesh
 ) -> tuple[TrainState, int]:
-    """The state of a work directory's best checkpoint (of the newest if none has a score), and its step."""
+    """The state of a work directory's best intact checkpoint (of the newest if none has a score), and its step.
+
+    Raises:
+        UsageError: there is no checkpoint, or it is of another architecture.
+        DamagedCheckpointError: all checkpoints are damaged.
+    """
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
     like = states.initial_state(network, optimizer, config.seed, meshes.replicated(mesh))
-    checkpoints = Checkpoints(directory / "checkpoints", config.train)
-    try:
-        step = checkpoints.best_step
-        if step is None:
-            raise UsageError(f"--workdir={directory}: there is no finished checkpoint yet; train longer")
-        return checkpoints.restore(step, like), step
-    finally:
-        checkpoints.close()
+    restored = checkpoints.restore_first(checkpoints.best(directory / "checkpoints"), like)
+    if restored is None:
+        raise UsageError(f"--workdir={directory}: there is no finished checkpoint yet; train longer")
+    return restored[0], restored[1].step
 
 
-def load_parameters(directory: pathlib.Path) -> tuple[Parameters, tuple[str, ...]]:
-    """The averaged parameters in a work directory, and the patterns that its network was trained on."""
-    saved, classes = workdir.open_for_reading(directory), workdir.read_classes(directory)
-    network = states.make_network(saved, tasks.num_outputs(saved, classes))
-    state, _ = restore(saved, directory, network, meshes.make_mesh())
-    return (state.ema_params, state.ema_batch_stats), classes
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trained:
+    """The network of a work directory."""
+
+    config: Config
+    classes: tuple[str, ...]
+    """The patterns that it was trained on."""
+    network: Network
+    parameters: Parameters
+    """Averaged parameters and statistics of its best checkpoint."""
+
+
+def load(directory: pathlib.Path) -> Trained:
+    """Load the network of a work directory.
+
+    Raises:
+        UsageError, DamagedCheckpointError: as for `restore`; UsageError also if the directory holds no run.
+    """
+    config, classes = workdir.open_for_reading(directory), workdir.read_classes(directory)
+    network = states.make_network(config, tasks.num_outputs(config, classes))
+    state, _ = restore(config, directory, network, meshes.make_mesh())
+    parameters = (state.ema_params, state.ema_batch_stats)
+    return Trained(config=config, classes=classes, network=network, parameters=parameters)

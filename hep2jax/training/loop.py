@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from hep2jax import mesh as meshes
-from hep2jax import tasks
+from hep2jax import stopping, tasks
 from hep2jax.config import Config
 from hep2jax.data.splits import protocols
 from hep2jax.data.streams import feeding
@@ -20,9 +20,9 @@ from hep2jax.errors import DivergedError, UsageError
 from hep2jax.perf import chips, model_flops
 from hep2jax.progress import TrainingDisplay, say, scaled
 from hep2jax.tasks import Evaluator, Parameters, Task
-from hep2jax.training import evaluation, optimizers, packing, steps, timing, workdir
+from hep2jax.training import checkpoints, evaluation, optimizers, packing, steps, timing, workdir
 from hep2jax.training import state as states
-from hep2jax.training.checkpoints import Checkpoints
+from hep2jax.training.goodput import Account
 from hep2jax.training.state import Network, TrainState
 from hep2jax.training.timing import StepClock
 
@@ -43,8 +43,9 @@ class Run:
     state: TrainState
     """Packed (see `packing`), as the compiled step takes it."""
     evaluator: Evaluator
-    checkpoints: Checkpoints
+    checkpoints: checkpoints.Checkpoints
     writer: workdir.MetricsWriter
+    account: Account
     program: timing.Program = dataclasses.field(init=False, repr=False)
     """One device's work in a step; set when the step is compiled."""
 
@@ -72,19 +73,39 @@ def train(config: Config, directory: pathlib.Path, task: Task | None = None) -> 
     meshes.check_divides("train.global_batch_size", config.train.global_batch_size)
     meshes.check_divides("evaluation.batch_size", config.evaluation.batch_size)
     clock = StepClock()
-    with clock.phase("init"):
-        if jax.process_index() == 0:
-            workdir.open_for_training(directory, config)
-        task = task or tasks.load(config)
-        _check_data(config, directory, task)
-        run = prepare(config, directory, clock, task)
-    try:
-        _announce(run)
-        _train(run)
-        _finish(run)
-    finally:
-        run.checkpoints.close()
+    with contextlib.ExitStack() as stack:
+        with clock.phase("init"):
+            meshes.on_chief(lambda: stack.enter_context(workdir.lock(directory)))
+            meshes.on_chief(lambda: workdir.open_for_training(directory, config))
+            task = task or tasks.load(config)
+            _check_data(config, directory, task)
+            run = prepare(config, directory, clock, task)
+            stack.callback(close, run)
+        try:
+            _announce(run)
+            _train(run)
+            _finish(run)
+        except stopping.Stopped as stop:
+            _save_note(run, stop)
+            raise
+
+
+def close(run: Run) -> None:
+    """Finish what is being written."""
+    with stopping.deferred():
+        run.account.write()
         run.writer.close()
+        run.checkpoints.close()
+
+
+def _save_note(run: Run, stop: stopping.Stopped) -> None:
+    """Say what is saved of a stopped run, after it is on disk."""
+    with stopping.deferred():
+        run.checkpoints.wait()
+    saved = checkpoints.find(run.checkpoints.directory)
+    if saved:
+        last = run.config.train.num_steps
+        stop.note = f"step {saved[0].step} of {last} is saved in {run.directory}; the same command continues from there"
 
 
 def complete(config: Config, directory: pathlib.Path, task: Task) -> dict[str, list[Any]]:
@@ -96,8 +117,7 @@ def complete(config: Config, directory: pathlib.Path, task: Task) -> dict[str, l
     Raises:
         UsageError: the work directory belongs to another run, or its checkpoint was trained on other examples.
     """
-    if jax.process_index() == 0:
-        workdir.open_for_training(directory, config)
+    meshes.on_chief(lambda: workdir.open_for_training(directory, config))
     partition = _check_data(config, directory, task)
     results = _saved_results(config, directory, task, partition)
     if results is None:
@@ -110,8 +130,7 @@ def complete(config: Config, directory: pathlib.Path, task: Task) -> dict[str, l
 def _check_data(config: Config, directory: pathlib.Path, task: Task) -> protocols.Partition:
     """The partition. Raises UsageError if the checkpoint in the work directory was trained on other examples."""
     partition = protocols.partition(config.data, task.name, task.items, task.classes)
-    if jax.process_index() == 0:
-        workdir.check_same_data(directory, task.fingerprint(partition.train))
+    meshes.on_chief(lambda: workdir.check_same_data(directory, task.fingerprint(partition.train)))
     return partition
 
 
@@ -119,12 +138,10 @@ def _saved_results(
     config: Config, directory: pathlib.Path, task: Task, partition: protocols.Partition
 ) -> dict[str, list[Any]] | None:
     """The results of the best checkpoint; None if the run is not finished or something else was measured."""
-    checkpoints = Checkpoints(directory / "checkpoints", config.train)
-    try:
-        finished, best = checkpoints.latest_step == config.train.num_steps, checkpoints.best_step
-    finally:
-        checkpoints.close()
-    return evaluation.saved_results(task, directory, partition, best) if finished and best is not None else None
+    found = checkpoints.find(directory / "checkpoints")
+    if not found or found[0].step != config.train.num_steps:
+        return None
+    return evaluation.saved_results(task, directory, partition, checkpoints.best(directory / "checkpoints")[0].step)
 
 
 def prepare(config: Config, directory: pathlib.Path, clock: StepClock, task: Task) -> Run:
@@ -144,8 +161,7 @@ def prepare(config: Config, directory: pathlib.Path, clock: StepClock, task: Tas
     network = states.make_network(config, task.num_outputs)
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
     state = states.initial_state(network, optimizer, config.seed, meshes.replicated(mesh))
-    checkpoints = Checkpoints(directory / "checkpoints", config.train)
-    state = _starting_state(config, task, state, checkpoints)
+    state = _starting_state(config, task, state, directory / "checkpoints")
     first_step = int(jax.device_get(state.step))
     writer = workdir.MetricsWriter(directory, first_step, enabled=jax.process_index() == 0)
     return Run(
@@ -158,19 +174,20 @@ def prepare(config: Config, directory: pathlib.Path, clock: StepClock, task: Tas
         network=network,
         state=packing.pack(state),
         evaluator=task.evaluator(network, mesh),  # one for the whole run, so that its forward pass compiles once
-        checkpoints=checkpoints,
+        checkpoints=checkpoints.Checkpoints(directory / "checkpoints", config.train),
         writer=writer,
+        account=Account(directory, clock, first_step),
     )
 
 
-def _starting_state(config: Config, task: Task, fresh: TrainState, checkpoints: Checkpoints) -> TrainState:
-    """The state of the newest checkpoint, else the pre-trained one, else the fresh one."""
-    if checkpoints.latest_step is not None:
-        return checkpoints.restore(checkpoints.latest_step, fresh)
+def _starting_state(config: Config, task: Task, fresh: TrainState, folder: pathlib.Path) -> TrainState:
+    """The state of the newest intact checkpoint, else the pre-trained one, else the fresh one."""
+    if (saved := checkpoints.resume(folder, fresh)) is not None:
+        return saved
     if not config.model.init_from:
         return fresh
-    parameters, classes = evaluation.load_parameters(pathlib.Path(config.model.init_from))
-    state, taken, total = states.graft(fresh, *parameters, heads=classes == task.classes)
+    source = evaluation.load(pathlib.Path(config.model.init_from))
+    state, taken, total = states.graft(fresh, *source.parameters, heads=source.classes == task.classes)
     if not taken:
         raise UsageError(f"model.init_from={config.model.init_from}: no parameter of that network fits this one")
     say(f"pre-trained: {taken} of {total} parameter arrays taken from {config.model.init_from}")
@@ -199,11 +216,14 @@ def _size(run: Run, indices: Sequence[int]) -> str:
 
 def _train(run: Run) -> None:
     first, last = run.step, run.config.train.num_steps
-    if first >= last:
-        return
-    display = TrainingDisplay(first, last, enabled=run.is_chief)
-    with open_feed(run, first, last) as feed, display:
-        _loop(run, feed, display)
+    with stopping.deferred():
+        if _evaluates(run, first) and not run.checkpoints.has_score(first):
+            _save(run, first, _validate(run, first))  # the last start was stopped in this validation
+        if first >= last:
+            return
+        display = TrainingDisplay(first, last, enabled=run.is_chief)
+        with open_feed(run, first, last) as feed, display:
+            _loop(run, feed, display)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -256,16 +276,34 @@ def _loop(run: Run, feed: Feed, display: TrainingDisplay) -> None:
             run.state, metrics = compiled(run.state, batch, feed.constants)
         window.append(metrics)
         display.advance(step)
-        is_last = step == train.num_steps
-        saves = is_last or step % train.checkpoint_every == 0
-        evaluates = bool(train.eval_every) and (is_last or step % train.eval_every == 0)
-        if is_last or saves or evaluates or step % train.log_every == 0:
+        stops, evaluates = stopping.requested(), _evaluates(run, step)
+        saves = stops or step == train.num_steps or step % train.checkpoint_every == 0
+        if saves or evaluates or step % train.log_every == 0:
             _close_window(run, step, window, display)  # before saving: it stops a diverged run, which is never saved
             window = []
-        score = _validate(run, step) if evaluates else None
+        try:
+            score = _validate(run, step) if evaluates and not stops else None
+        except stopping.Stopped:
+            _save(run, step)  # without a score: the next start validates it first
+            raise
         if saves or evaluates:
-            with run.clock.phase("checkpoint"):
-                run.checkpoints.save(step, run.state, score)
+            _save(run, step, score)
+        if stops:
+            raise stopping.Stopped
+
+
+def _evaluates(run: Run, step: int) -> bool:
+    """Whether the validation split is measured after this step."""
+    train = run.config.train
+    if not train.eval_every or not run.partition.validation or step == 0:
+        return False
+    return step == train.num_steps or step % train.eval_every == 0
+
+
+def _save(run: Run, step: int, score: float | None = None) -> None:
+    with run.clock.phase("checkpoint"):
+        run.checkpoints.save(step, run.state, score)
+        run.account.write(step)
 
 
 def next_batch(run: Run, batches: Iterator, newest: steps.Metrics | None) -> feeding.DeviceBatch:
@@ -310,6 +348,7 @@ def _close_window(run: Run, step: int, window: list[steps.Metrics], display: Tra
     _check_finite(step - count + 1, columns)
     metrics = {name: float(np.mean(values)) for name, values in columns.items()} | _speed(run, count)
     run.writer.write(step, "train", metrics)
+    run.account.write(step)
     display.window(step, metrics, run.config.train.global_batch_size)
 
 
@@ -332,10 +371,8 @@ def _check_finite(first_step: int, columns: dict[str, np.ndarray]) -> None:
             )
 
 
-def _validate(run: Run, step: int) -> float | None:
+def _validate(run: Run, step: int) -> float:
     """Measure the validation split and return its score, which ranks the checkpoints."""
-    if not run.partition.validation:
-        return None
     with run.clock.phase("evaluation"):
         results = run.evaluator.measure(run.parameters, run.partition.validation)
         measured = run.task.metrics(results)
@@ -357,16 +394,19 @@ def _finish(run: Run) -> None:
     """Evaluate every split except the training split, write the last lines of the log, then the report."""
     # Of the parameters after the last step: the best checkpoint may replace them below.
     digest, last_step = states.params_digest(packing.unpack(run.state.params)), run.step
-    best = run.checkpoints.best_step
-    if best is not None and best != last_step:
-        run.state = run.checkpoints.restore(best, run.state)
+    run.checkpoints.wait()
+    best = checkpoints.best(run.checkpoints.directory)
+    if best and best[0].step != last_step:
+        run.state, _ = checkpoints.restore_first(best, run.state) or (run.state, None)
     with run.clock.phase("evaluation"):
         evaluated = evaluation.measure_splits(run.task, run.evaluator, run.parameters, run.partition)
     if not run.is_chief:
         return
     for split, metrics in evaluated.metrics.items():
         run.writer.write(last_step, split, run.task.summary(metrics.measured))
-    size, seconds = states.num_parameters(run.state.params), run.clock.seconds()["total"]
-    run.writer.write(last_step, "final", {"params_digest": digest, "num_parameters": size, "seconds": seconds})
-    evaluation.write_report(run.task, run.directory, evaluated, run.clock, run.step)
+    size, seconds = states.num_parameters(run.state.params), run.account.seconds()
+    final = {"params_digest": digest, "num_parameters": size, "seconds": seconds["total"]}
+    run.writer.write(last_step, "final", {**final, "goodput": seconds["step"] / seconds["total"]})
+    evaluation.write_report(run.task, run.directory, evaluated, seconds, run.step)
+    say(run.account.describe())
     say(f"params_digest {digest}")

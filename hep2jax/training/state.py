@@ -79,14 +79,14 @@ def initial_state(
     return cast(TrainState, init(jax.random.key(seed, impl="rbg")))
 
 
-def leaves_by_path(tree: Tree) -> dict[str, Any]:
+def leaves_by_path(tree: Any) -> dict[str, Any]:
     """The leaves of a tree by their path, such as `block/kernel`, sorted by path."""
     flat = cast(list[tuple[tuple[Any, ...], Any]], jax.tree.leaves_with_path(tree))
     return dict(sorted({_name(path): leaf for path, leaf in flat}.items()))
 
 
 def _name(path: tuple[Any, ...]) -> str:
-    return "/".join(str(getattr(key, "key", key)) for key in path)
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def params_digest(params: Tree) -> str:

@@ -9,7 +9,8 @@ import jax
 
 from hep2jax.perf.chips import Chip
 
-PHASES = ("init", "compile", "data_wait", "host_to_device", "step", "evaluation", "checkpoint", "idle")
+PHASES = ("init", "compile", "data_wait", "host_to_device", "step", "evaluation", "checkpoint", "lost", "idle")
+"""`lost` is the time of steps that are done again because a run was killed after them (see `goodput.Account`)."""
 
 
 class StepClock:

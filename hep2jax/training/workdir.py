@@ -7,19 +7,59 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
+import filelock
 from tensorboardX import SummaryWriter
 
 from hep2jax import config as configs
 from hep2jax import files
 from hep2jax.config import Config
 from hep2jax.errors import UsageError
+from hep2jax.progress import warn
 
 CONFIG = "config.json"
 CLASSES = "classes.json"
 METRICS = "metrics.jsonl"
 TRAINED_ON = "trained_on.json"
+_LOCK = ".lock"
 PROFILE = "profile"
 """Folder that the modes profile and compile write, before a run or after it."""
+
+
+def lock(directory: pathlib.Path) -> filelock.BaseFileLock:
+    """Create the work directory where it is missing, and keep other runs out of it until the lock is released.
+
+    The lock is the operating system's, so that it ends with the process. It holds between hosts if the file system
+    supports that (NFS does by default).
+
+    Raises:
+        UsageError: another run has the lock, or the directory cannot be written or holds files of something else.
+    """
+    _claim(directory)
+    held = filelock.FileLock(directory / _LOCK)
+    try:
+        held.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise UsageError(
+            f"--workdir={directory}: another run is training in it; choose another work directory"
+        ) from error
+    except (OSError, NotImplementedError):  # only `acquire` finds out that a file system has no locks
+        warn(f"--workdir={directory}: its file system has no locks; do not start a second run in it")
+    return held
+
+
+def _claim(directory: pathlib.Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        other_files = sorted(p.name for p in directory.iterdir() if p.name not in (PROFILE, _LOCK))
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise UsageError(f"--workdir={directory}: cannot be written ({error.strerror}); choose another") from error
+    if other_files and not (directory / CONFIG).exists():
+        raise UsageError(
+            f"--workdir={directory}: holds files that hep2jax did not write ({other_files[0]}, ...); choose an empty "
+            "directory"
+        )
 
 
 def open_for_training(directory: pathlib.Path, config: Config) -> None:
@@ -28,21 +68,9 @@ def open_for_training(directory: pathlib.Path, config: Config) -> None:
     Raises:
         UsageError: the directory cannot be written, or it holds files of something else or of another run.
     """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        other_files = sorted(p.name for p in directory.iterdir() if p.name != PROFILE)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise UsageError(f"--workdir={directory}: cannot be written ({error.strerror}); choose another") from error
-    if (directory / CONFIG).exists():
-        if _has_checkpoint(directory):  # otherwise nothing was trained yet, and the configuration may be corrected
-            _check_same_run(directory, config)
-    elif other_files:
-        raise UsageError(
-            f"--workdir={directory}: holds files that hep2jax did not write ({other_files[0]}, ...); choose an empty "
-            "directory"
-        )
+    _claim(directory)
+    if _has_checkpoint(directory):  # otherwise nothing was trained yet, and the configuration may be corrected
+        _check_same_run(directory, config)
     configs.save(config, directory / CONFIG)
 
 

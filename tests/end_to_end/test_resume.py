@@ -1,7 +1,11 @@
 """A run killed at any moment and started again ends with bitwise the same parameters."""
 
+import json
 import os
+import pathlib
 import random
+import re
+import shutil
 import signal
 
 import pytest
@@ -20,35 +24,81 @@ def _flags(cell_flags, workdir) -> list[str]:
     return [*cell_flags, *rhythm, f"--workdir={workdir}"]
 
 
-def _kill_after(process, step: int) -> None:
-    """SIGKILL once the run has printed the figures of `step`."""
+def _signal_after(process, step: int, number: signal.Signals) -> str:
+    """Send a signal once the run has printed the figures of `step`; returns what it then writes to stderr."""
     for line in process.stdout:
         if line.startswith(f"step {step}/"):
             break
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    os.kill(process.pid, number)
+    return process.communicate()[1]
+
+
+def _kill_after(process, step: int) -> None:
+    _signal_after(process, step, signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
 
 
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory) -> pathlib.Path:
+    """The work directory of `whole`."""
+    return tmp_path_factory.mktemp("whole") / "w"
+
+
+@pytest.fixture(scope="module")
+def whole(command, cell_flags, directory) -> str:
+    """The digest of an undisturbed run."""
+    done = command("hep2jax.main", *_flags(cell_flags, directory))
+    assert done.returncode == 0, done.stderr
+    return _digest(done.stdout)
+
+
+def test_a_damaged_checkpoint_is_set_aside(whole, directory, command, cell_flags, tmp_path):
+    """The run continues from the one before, and ends alike; two lines say what happened."""
+    copy = shutil.copytree(directory, tmp_path / "w")
+    (data,) = (copy / "checkpoints" / str(STEPS) / "state" / "ocdbt.process_0" / "d").iterdir()
+    data.write_bytes(data.read_bytes()[:1000])
+    done = command("hep2jax.main", *_flags(cell_flags, copy))
+    assert done.returncode == 0, done.stderr
+    assert f"continuing at step {STEPS - 4} of {STEPS}" in done.stdout
+    assert _digest(done.stdout) == whole
+    lines = done.stderr.splitlines()
+    assert len(lines) == 2, done.stderr
+    assert "24 is damaged: " in lines[0]
+    assert lines[1].endswith(f"was moved to {copy / 'damaged-checkpoints' / '24-0'}")
+    assert json.loads((copy / "time.json").read_text())["seconds"]["lost"] > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_asked_to_stop(number: signal.Signals, whole, command, cell_flags, tmp_path):
+    """Exit code 75, one line, and not a step is lost."""
+    process = command("hep2jax.main", *_flags(cell_flags, tmp_path / "w"), start=True)
+    line = _signal_after(process, 6, number)
+    assert process.returncode == 75, line
+    match = re.fullmatch(r"hep2jax: asked to stop \((\w+)\): step (\d+) of 24 is saved in .*\n", line)
+    assert match is not None, line
+    assert match[1] == number.name
+    resumed = command("hep2jax.main", *_flags(cell_flags, tmp_path / "w"))
+    assert f"continuing at step {match[2]} of 24" in resumed.stdout
+    assert _digest(resumed.stdout) == whole
+    assert json.loads((tmp_path / "w" / "time.json").read_text())["seconds"]["lost"] == 0
+
+
 @pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
-def test_killed_at_random_steps(kills: int, command, cell_flags, tmp_path):
-    whole = command("hep2jax.main", *_flags(cell_flags, tmp_path / "whole"))
-    assert whole.returncode == 0, whole.stderr
+def test_killed_at_random_steps(kills: int, whole, command, cell_flags, tmp_path):
     # A fresh choice each time: over many runs of the suite every moment is tried. The seed is in the message.
     seed = random.SystemRandom().randrange(10**6)
     for step in sorted(random.Random(seed).sample(range(2, STEPS - 1), kills)):
         _kill_after(command("hep2jax.main", *_flags(cell_flags, tmp_path / "killed"), start=True), step)
     resumed = command("hep2jax.main", *_flags(cell_flags, tmp_path / "killed"))
     assert resumed.returncode == 0, resumed.stderr
-    assert _digest(resumed.stdout) == _digest(whole.stdout), f"seed {seed}"
+    assert _digest(resumed.stdout) == whole, f"seed {seed}"
     lines = (tmp_path / "killed" / "metrics.jsonl").read_text().splitlines()
     steps = [line for line in lines if '"split": "train"' in line]
     assert len(steps) == STEPS  # what killed runs logged after their last checkpoint is not there twice
 
 
 @pytest.mark.slow
-def test_killed_without_a_checkpoint(command, cell_flags, tmp_path):
-    whole = command("hep2jax.main", *_flags(cell_flags, tmp_path / "whole"))
+def test_killed_without_a_checkpoint(whole, command, cell_flags, tmp_path):
     _kill_after(command("hep2jax.main", *_flags(cell_flags, tmp_path / "killed"), start=True), 2)
     resumed = command("hep2jax.main", *_flags(cell_flags, tmp_path / "killed"))
-    assert _digest(resumed.stdout) == _digest(whole.stdout)
+    assert _digest(resumed.stdout) == whole

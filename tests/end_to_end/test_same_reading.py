@@ -56,8 +56,7 @@ def _keep_network(task: Task, directory: pathlib.Path) -> tuple[Any, Parameters]
     checkpoints.close()
     configs.save(config, directory / workdir.CONFIG)
     workdir.write_classes(directory, task.classes)
-    parameters, _ = evaluation.load_parameters(directory)
-    return task.evaluator(network, mesh), parameters
+    return task.evaluator(network, mesh), evaluation.load(directory).parameters
 
 
 def _measure(task: Task, directory: pathlib.Path) -> list[Any]:

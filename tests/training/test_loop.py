@@ -66,8 +66,7 @@ def test_the_averages_of_the_best_checkpoint_are_reported_and_restored(tmp_path)
     best, newest = checkpoint(1), checkpoint(2)
     for state, score in ((best, 0.9), (newest, 0.2)):
         this.checkpoints.save(int(state.step), state, score)
-    this.checkpoints.close()
-    this.writer.close()
+    loop.close(this)
     loop.train(config, directory, task)
     records = json.loads((directory / "report" / "records.json").read_text())["splits"]["test"]
     said = np.array([record["probabilities"] for record in records])
@@ -79,9 +78,9 @@ def test_the_averages_of_the_best_checkpoint_are_reported_and_restored(tmp_path)
     assert min(np.abs(other - expected).max() for other in others) > 0.1
     state, step = evaluation.restore(config, directory, this.network, this.mesh)
     assert step == 1
-    (params, _), classes = evaluation.load_parameters(directory)
-    assert classes == task.classes
-    for found in (state.ema_params, params):
+    trained = evaluation.load(directory)
+    assert trained.classes == task.classes
+    for found in (state.ema_params, trained.parameters[0]):
         jax.tree.map(np.testing.assert_array_equal, found, best.ema_params)
 
 
@@ -102,6 +101,5 @@ def test_what_the_sampler_balances_is_not_balanced_again(balance: str, frequenci
     this = _prepared(config, tmp_path, CellTask(config, dataclasses.replace(cells, cells=tuple(kept))))
     with loop.open_feed(this, 0, 2) as feed:
         weights = feed.constants["class_weights"]
-    this.checkpoints.close()
-    this.writer.close()
+    loop.close(this)
     np.testing.assert_allclose(weights, 1 / np.array(frequencies) / 3, rtol=1e-6)

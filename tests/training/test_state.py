@@ -4,11 +4,9 @@ import pytest
 
 from hep2jax import mesh as meshes
 from hep2jax.config import Config, OptimizerConfig
-from hep2jax.errors import UsageError
 from hep2jax.tasks.fields import FieldTask
-from hep2jax.training import optimizers, packing, steps
+from hep2jax.training import optimizers, steps
 from hep2jax.training import state as states
-from hep2jax.training.checkpoints import Checkpoints
 
 
 def _make(width: float = 0.01, outputs: int = 4, seed: int = 0):
@@ -67,58 +65,6 @@ def test_graft_leaves_fresh_heads_where_the_patterns_differ(name: str):
         assert (np.asarray(leaf) == (1 if path in heads else 2)).all(), path
     assert any(4 in leaf.shape for path, leaf in leaves.items() if path in heads)
     assert not any(leaf.shape[-1:] == (4,) for path, leaf in leaves.items() if path not in heads)
-
-
-def test_checkpoints_come_back_bit_for_bit(tmp_path):
-    config, _, _, state = _make()
-    checkpoints = Checkpoints(tmp_path / "c", config.train)
-    for step in (1, 2, 3):
-        checkpoints.save(step, state)
-    assert checkpoints.latest_step is not None
-    checkpoints.close()
-    checkpoints = Checkpoints(tmp_path / "c", config.train)
-    assert checkpoints.latest_step == 3
-    assert not (tmp_path / "c" / "1").exists()  # keep_latest = 2
-    *_, other = _make(seed=1)
-    back = checkpoints.restore(3, other)
-    checkpoints.close()
-    for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(state), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_a_packed_state_is_saved_as_plain_arrays(tmp_path):
-    config, _, _, state = _make()
-    *_, other = _make(seed=1)
-    checkpoints = Checkpoints(tmp_path / "c", config.train)
-    checkpoints.save(1, packing.pack(state))
-    plain, packed = checkpoints.restore(1, other), checkpoints.restore(1, packing.pack(other))
-    checkpoints.close()
-    assert jax.tree.structure(packed) == jax.tree.structure(packing.pack(state)) != jax.tree.structure(plain)
-    for back in (plain, packing.unpack(packed)):
-        for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(state), strict=True):
-            np.testing.assert_array_equal(a, b)
-
-
-def test_the_best_checkpoint_is_kept(tmp_path):
-    config, _, _, state = _make()
-    config.train.eval_every, config.train.keep_latest, config.train.keep_best = 1, 1, 1
-    checkpoints = Checkpoints(tmp_path / "c", config.train)
-    for step, score in ((1, 0.2), (2, 0.9), (3, 0.5), (4, 0.4)):
-        checkpoints.save(step, state, score)
-    checkpoints.wait()
-    assert checkpoints.best_step == 2
-    checkpoints.close()
-    assert sorted(p.name for p in (tmp_path / "c").iterdir() if p.name.isdigit()) == ["2", "4"]
-
-
-def test_another_architecture_is_named_by_its_first_parameter(tmp_path):
-    config, _, _, state = _make()
-    checkpoints = Checkpoints(tmp_path / "c", config.train)
-    checkpoints.save(1, state)
-    *_, wider = _make(outputs=9)
-    with pytest.raises(UsageError, match=r"another architecture: parameter '.*' is \(.*4,?\) there and \(.*9,?\)"):
-        checkpoints.restore(1, wider)
-    checkpoints.close()
 
 
 def test_normalise_maps_background_to_zero_and_top_to_one():

@@ -47,7 +47,7 @@ def test_every_second_belongs_to_one_phase(clock, hands):
         spend(clock, hands, phase, seconds)
         hands.now += 10  # in no phase
     seconds = clock.seconds()
-    assert [seconds[phase] for phase in PHASES] == [1, 2, 3, 4, 5, 6, 7, 70]
+    assert [seconds[phase] for phase in PHASES] == [1, 2, 3, 4, 5, 6, 7, 8, 80]
     assert set(seconds) == {*PHASES, "total"}
     assert sum(seconds[phase] for phase in PHASES) == seconds["total"] == hands.now - 1000
 
@@ -154,8 +154,7 @@ def test_every_log_line_says_where_the_time_went(cell_config, tmp_path, capsys):
     try:
         loop._train(run)
     finally:
-        run.checkpoints.close()
-        run.writer.close()
+        loop.close(run)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 3, 4, 6]
     for line in lines:

@@ -37,6 +37,21 @@ def test_a_run_that_never_trained_may_be_mended(tmp_path):
     assert workdir.open_for_reading(tmp_path).seed == 5
 
 
+def test_a_second_run_is_kept_out(tmp_path):
+    with workdir.lock(tmp_path / "w"):
+        workdir.open_for_training(tmp_path / "w", Config())
+        with pytest.raises(UsageError, match="another run is training in it"):
+            workdir.lock(tmp_path / "w")
+    workdir.lock(tmp_path / "w").release()
+
+
+def test_no_lock_is_left_in_a_folder_of_something_else(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(UsageError, match=r"holds files that hep2jax did not write \(thesis.tex"):
+        workdir.lock(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
 def test_a_damaged_configuration_is_said(tmp_path):
     (tmp_path / "config.json").write_text('{"seed": ')
     (tmp_path / "checkpoints" / "100").mkdir(parents=True)

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from hep2jax import mesh as meshes
+from hep2jax import stopping
 
 DeviceBatch = dict[str, jax.Array]
 
@@ -51,9 +52,14 @@ def prefetched(
 
 
 def fetched(outputs: Iterable[Output]) -> Iterator[Output]:
-    """The outputs as arrays on the host, in order. Iterating over `outputs` dispatches the work to the devices."""
+    """The outputs as arrays on the host, in order. Iterating over `outputs` dispatches the work to the devices.
+
+    Raises:
+        Stopped: the command was asked to stop (see `stopping.check`).
+    """
     waiting = collections.deque[Output]()
     for output in outputs:
+        stopping.check()
         waiting.append(output)
         if len(waiting) > IN_FLIGHT:
             yield jax.device_get(waiting.popleft())

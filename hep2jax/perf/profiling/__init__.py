@@ -98,24 +98,21 @@ def _open(directory: pathlib.Path, config: Config) -> None:
 
 @contextlib.contextmanager
 def _prepare_run(config: Config, directory: pathlib.Path) -> Iterator[Run]:
-    """Prepare the run as training does, but in a scratch folder with a link to the checkpoints.
+    """Prepare the run as training does, but in a scratch folder: a profile must not change the run.
 
-    Preparation truncates `metrics.jsonl` after the newest checkpoint and opens logs, which a profile must not change.
+    It starts with fresh parameters, whose values do not change the time of a step.
     """
-    scratch, checkpoints = directory / workdir.PROFILE / "scratch", directory / "checkpoints"
+    scratch = directory / workdir.PROFILE / "scratch"
     if jax.process_index() == 0:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
-        if checkpoints.exists():
-            (scratch / "checkpoints").symlink_to(checkpoints.absolute())
     multihost_utils.sync_global_devices("scratch")
     clock = StepClock()
     training_run = loop.prepare(config, scratch, clock, tasks.load(config))
     try:
         yield training_run
     finally:
-        training_run.checkpoints.close()
-        training_run.writer.close()
+        loop.close(training_run)
         multihost_utils.sync_global_devices("profiled")
         if jax.process_index() == 0:
             shutil.rmtree(scratch)
