@@ -17,6 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from hep2jax import stopping
 from hep2jax.config import TrainConfig
 from hep2jax.errors import RunError, UsageError
 from hep2jax.progress import warn
@@ -86,7 +87,8 @@ def restore(checkpoint: Checkpoint, like: TrainState) -> TrainState:
     _check_structure(checkpoint, plain)
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), plain)
     try:
-        state = ocp.load(str(checkpoint.path.absolute()), abstract, checkpointable_name="state")
+        with stopping.deferred():  # its event loop would report every read that is interrupted
+            state = ocp.load(str(checkpoint.path.absolute()), abstract, checkpointable_name="state")
     except Exception as error:  # damaged files make Orbax and its stores raise errors of many types
         raise DamagedCheckpointError(f"{checkpoint.path} is damaged: {_one_line(error)}") from error
     for name, leaf in _arrays(state).items():
