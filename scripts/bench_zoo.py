@@ -85,7 +85,9 @@ def _measure(run: Run, feed: Feed, calls: int, repeats: int) -> dict[str, float]
     compiled = loop.compile_step(run, batch, feed.constants)
     variants = {
         "alone": _measurement(run, compiled, feed, lambda metrics: batch, calls),
-        "fed": _measurement(run, compiled, feed, lambda metrics: loop.next_batch(run, feed.batches, metrics), calls),
+        "fed": _measurement(
+            run, compiled, feed, lambda metrics: loop.next_batch(run.clock, feed.batches, metrics), calls
+        ),
     }
     variants["alone"]()
     rounds = bench_common.interleaved(variants, repeats)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 import jax
+import jaxtyping
 import pytest
 from absl import flags
 
@@ -38,6 +39,14 @@ def optimised():
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture
+def unchecked():
+    """Annotations are not checked, as for users: for tests of how functions themselves refuse what these exclude."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

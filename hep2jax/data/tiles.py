@@ -31,7 +31,7 @@ def plan(image: int, shape: tuple[int, int], tile: int, overlap: int) -> list[Ti
     return [Tile(image=image, top=y, left=x, last=i == len(corners) - 1) for i, (y, x) in enumerate(corners)]
 
 
-def pad_to_tile(image: UInt8[np.ndarray, "height width"], tile: int) -> UInt8[np.ndarray, "padded padded"]:
+def pad_to_tile(image: UInt8[np.ndarray, "height width"], tile: int) -> UInt8[np.ndarray, "padded_height padded_width"]:
     """The image; if it is smaller than a tile, it is padded at the bottom and on the right with its mirror image."""
     padding = [max(0, tile - n) for n in image.shape]
     return np.pad(image, [(0, padding[0]), (0, padding[1])], mode="symmetric") if any(padding) else image

@@ -10,7 +10,7 @@ each kind, simulated by `scripts/simulate_coverage.py`, and explains why there i
 import math
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from scipy import special
 
 from hep2jax.metrics.estimates import Interval, ratio
@@ -44,7 +44,7 @@ def score_interval(share: float, trials: float, quantile: float = _Z95) -> Inter
 
 
 def trials_interval(
-    right: Float[np.ndarray, " classes"], total: Float[np.ndarray, " classes"], weights: Float[np.ndarray, " classes"]
+    right: Num[np.ndarray, " classes"], total: Num[np.ndarray, " classes"], weights: Num[np.ndarray, " classes"]
 ) -> Interval | None:
     """Interval of a weighted mean of recalls from independent trials: Wilson's, with the effective number of trials.
 
@@ -64,9 +64,9 @@ def trials_interval(
 
 
 def clustered_interval(
-    right: Float[np.ndarray, "specimens classes"],
-    items: Float[np.ndarray, "specimens classes"],
-    weights: Float[np.ndarray, " classes"],
+    right: Num[np.ndarray, "specimens classes"],
+    items: Num[np.ndarray, "specimens classes"],
+    weights: Num[np.ndarray, " classes"],
 ) -> Interval | None:
     """Interval of a weighted mean of recalls of items clustered in specimens: Wilson's, with effective trials.
 

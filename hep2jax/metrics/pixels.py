@@ -4,14 +4,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 
 from hep2jax.metrics.estimates import exact_mean, finite_or_none, ratio
 
 VOID = 255
 """Value of class masks where nothing is learnt or measured, such as artefacts; 0 is background, 1 + i is pattern i."""
 
-Labels = Int[np.ndarray, "height width"]
+Labels = Integer[np.ndarray, "height width"]
 Mask = Bool[np.ndarray, "height width"]
 
 

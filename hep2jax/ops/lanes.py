@@ -36,7 +36,7 @@ class Columns:
     """The number of columns that are joined into one."""
 
 
-Image = Float[Array, "b h w c"] | Columns
+Image = Float[Array, "_ _ _ _"] | Columns
 """The input of layers: an array or, within a `stage` on TPU, columns side by side."""
 AnyImage = TypeVar("AnyImage", Array, Columns)
 

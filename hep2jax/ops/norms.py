@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float32, Num
 
 from hep2jax.ops.lanes import AnyImage, Columns
 from hep2jax.ops.pooling import max_pool
@@ -62,5 +62,5 @@ def norm_pool(
     return scale_and_shift(max_pool(x), factor, offset)
 
 
-def _for_each_column(values: Float[Array, "*b c"], x: Array | Columns) -> Float[Array, "*b c2"]:
+def _for_each_column(values: Num[Array, "*b c"], x: Array | Columns) -> Num[Array, "*b c2"]:
     return jnp.tile(values, x.count if isinstance(x, Columns) else 1)

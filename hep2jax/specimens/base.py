@@ -6,7 +6,7 @@ A system receives all fields of a specimen and returns its pattern, scores, inte
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -46,6 +46,7 @@ class Reading:
     """Wall time of `System.read`, which `comparison.compare` measures."""
 
 
+@runtime_checkable
 class System(Protocol):
     """A method that classifies specimens, with its training.
 

@@ -40,7 +40,7 @@ def pattern_counts(
     return np.bincount(pattern[foreground], minlength=num_patterns)
 
 
-def vote(counts: Int[np.ndarray, "fields patterns"]) -> int | None:
+def vote(counts: Int[np.ndarray, "*fields patterns"]) -> int | None:
     """The pattern of the most foreground pixels (of the most patches, for `joint`), pooled over all fields.
 
     Pooling weights each field by its foreground, as in Li, Shen and Yu, IEEE TMI 36 (2017), FCRN (our interpretation:
@@ -72,7 +72,7 @@ def prevalent(counts: Int[np.ndarray, " patterns"], mean_probability: Float[np.n
     return int(np.where(tied, mean_probability, -1.0).argmax())
 
 
-def vote_shares(counts: Int[np.ndarray, "fields patterns"]) -> Float[np.ndarray, " patterns"]:
+def vote_shares(counts: Int[np.ndarray, "*fields patterns"]) -> Float[np.ndarray, " patterns"]:
     """Share of the pooled foreground with each pattern, float64 [K]; zeros if there is no foreground."""
     pooled = _pool(counts)
     return pooled / max(int(pooled.sum()), 1)

@@ -265,7 +265,7 @@ def _loop(run: Run, feed: Feed, display: TrainingDisplay) -> None:
     train, compiled = run.config.train, None
     window: list[steps.Metrics] = []
     for step in range(run.step + train.steps_per_call, train.num_steps + 1, train.steps_per_call):
-        batch = next_batch(run, feed.batches, window[-1] if window else None)
+        batch = next_batch(run.clock, feed.batches, window[-1] if window else None)
         if compiled is None:
             with run.clock.phase("host_to_device"):
                 jax.block_until_ready((batch, feed.constants))
@@ -306,16 +306,16 @@ def _save(run: Run, step: int, score: float | None = None) -> None:
         run.account.write(step)
 
 
-def next_batch(run: Run, batches: Iterator, newest: steps.Metrics | None) -> feeding.DeviceBatch:
+def next_batch(clock: StepClock, batches: Iterator, newest: steps.Metrics | None) -> feeding.DeviceBatch:
     """The next batch. All waiting for it counts as `data_wait`, unless the devices are still busy when it arrives.
 
     `newest`: metrics of the step that was dispatched last; None if no step is running.
     """
-    with run.clock.phase("data_wait"):
+    with clock.phase("data_wait"):
         batch = next(batches)
         # The loop runs ahead of the devices: waiting costs nothing while they still have steps to execute.
         if newest is not None and not newest["loss"].is_ready():  # pyright: ignore[reportAttributeAccessIssue]
-            run.clock.recount("step")
+            clock.recount("step")
     return batch
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Integer
 
 from hep2jax.config import LossConfig
 from hep2jax.metrics.pixels import VOID
@@ -41,7 +41,7 @@ class LossTerms(NamedTuple):
 
 def segmentation_loss(
     output: SegmenterOutput,
-    labels: Int[Array, "batch height width"],
+    labels: Integer[Array, "batch height width"],
     class_weights: Float[Array, " output"],
     config: LossConfig,
 ) -> LossTerms:
@@ -73,7 +73,7 @@ def combine(terms: LossTerms, config: LossConfig) -> Float[Array, ""]:
 
 def pixel_cross_entropy(
     logits: Float[Array, "batch height width output"],
-    labels: Int[Array, "batch height width"],
+    labels: Integer[Array, "batch height width"],
     class_weights: Float[Array, " output"],
     label_smoothing: float = 0.0,
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
@@ -97,7 +97,7 @@ def pixel_cross_entropy(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _pixel_nll(
-    logits: Float[Array, "batch height width output"], labels: Int[Array, "batch height width"], smoothing: float
+    logits: Float[Array, "batch height width output"], labels: Integer[Array, "batch height width"], smoothing: float
 ) -> Float[Array, "batch height width"]:
     """Cross-entropy of each pixel with its smoothed label; the value of a void pixel is arbitrary.
 
@@ -131,7 +131,7 @@ _pixel_nll.defvjp(_pixel_nll_forward, _pixel_nll_backward)
 
 
 def soft_dice(
-    logits: Float[Array, "batch height width output"], labels: Int[Array, "batch height width"]
+    logits: Float[Array, "batch height width output"], labels: Integer[Array, "batch height width"]
 ) -> Float[Array, " batch"]:
     """1 - soft Dice of the foreground, whose probability is 1 - p(background) (Milletari et al. 2016).
 
@@ -151,7 +151,7 @@ def soft_dice(
 def cell_loss(
     output: ClassifierOutput,
     labels: Int[Array, " batch"],
-    target: Float[Array, "batch height width channel"],
+    target: Float[Array, "image height width channel"],
     class_weights: Float[Array, " pattern"],
     config: LossConfig,
 ) -> Float[Array, ""]:
@@ -204,7 +204,7 @@ def label_loss(
 
 def joint_loss(
     output: JointOutput,
-    labels: Int[Array, "batch height width"],
+    labels: Integer[Array, "batch height width"],
     patterns: Int[Array, " batch"],
     grades: Int[Array, " batch"],
     class_weights: Float[Array, " pattern"],
@@ -230,7 +230,7 @@ def joint_loss(
 
 
 def two_class_dice(
-    logits: Float[Array, "batch height width"], labels: Int[Array, "batch height width"]
+    logits: Float[Array, "batch height width"], labels: Integer[Array, "batch height width"]
 ) -> Float[Array, " batch"]:
     """1 - the mean of the soft Dice of cells and of background, each with one pixel added as in `soft_dice`.
 

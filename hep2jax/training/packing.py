@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Float32
+from jaxtyping import PyTree
 
 
 @jax.tree_util.register_dataclass
@@ -20,7 +20,8 @@ from jaxtyping import Float32
 class Packed:
     """A tree of arrays in which the float32 arrays with at most one axis are joined into one vector."""
 
-    vector: Float32[jax.Array, " numbers"]
+    vector: PyTree
+    """float32 [numbers]; whatever else JAX and optax put in its place, such as a norm."""
     others: Any
     """The tree, with None in place of each joined array."""
     shapes: tuple[tuple[int, ...], ...] = dataclasses.field(metadata={"static": True})

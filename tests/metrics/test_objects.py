@@ -93,6 +93,7 @@ class TestSeg:
         assert not metrics.seg_score(np.zeros_like(objects), objects).any()
         assert metrics.seg_score(objects, objects, np.zeros(objects.shape, bool)).shape == (0,)
 
+    @pytest.mark.usefixtures("unchecked")
     def test_wrong_input(self):
         objects = np.zeros((3, 4), np.int32)
         with pytest.raises(ValueError, match="reference"):

@@ -53,6 +53,7 @@ class TestPixels:
         assert ratios.JA == 0.6
         assert ratios.Dice == 0.75
 
+    @pytest.mark.usefixtures("unchecked")
     def test_wrong_input(self):
         mask = np.zeros((3, 4), bool)
         with pytest.raises(ValueError, match=r"truth \(4, 3\)"):

@@ -21,6 +21,7 @@ NAMES = tuple(CLASSIFIERS)
 QUICK = ("gao", "dacn", "resnet", "dcae")
 COMPILED = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 """For tests that compile: the larger networks are in the slow lane."""
+FLOAT32, BFLOAT16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
 PATTERNS = 6
 SIDES = {"gao": 78, "dacn": 80, "dcae": 80}
 """Input side in these tests, 32 for the networks not listed."""
@@ -32,7 +33,7 @@ RECONSTRUCTED = {"dacn": 1, "dcae": 2}
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def made(name: str, dtype: jnp.dtype = jnp.float32, num_outputs: int = PATTERNS, **settings) -> Classifier:
+def made(name: str, dtype: jnp.dtype = FLOAT32, num_outputs: int = PATTERNS, **settings) -> Classifier:
     defaults = {"depth": 18} if name in ("resnet", "dsrn") else {}
     config = ModelConfig(name=name, **{"width": 0.01, **defaults, **settings})
     network = build(config, num_outputs=num_outputs, in_channels=1, rngs=nnx.Rngs(0), dtype=dtype)
@@ -78,7 +79,7 @@ class Network(NamedTuple):
     """Logits and features."""
 
 
-def small(name: str, dtype: jnp.dtype = jnp.float32) -> Classifier:
+def small(name: str, dtype: jnp.dtype = FLOAT32) -> Classifier:
     """Minimal width, and one block in each stage of the deep networks: compiling would take most of the time."""
     shallow = {"dcrnet": {"depths": (1, 1, 1, 1)}, "dri": {"modules": 1}}.get(name, {})
     settings = Settings(num_outputs=PATTERNS, width=0.01, depth=18, dtype=jnp.dtype(dtype))
@@ -222,7 +223,7 @@ def test_what_depends_on_the_patterns_is_named_head(name):
 def test_training_adds_side_logits_and_reconstruction(name):
     side = side_of(name)
     logits = ((3, PATTERNS), jnp.float32)
-    for dtype in (jnp.float32, jnp.bfloat16):
+    for dtype in (FLOAT32, BFLOAT16):
         output = trace(abstract(name, dtype=dtype), (3, side, side, 1), train=True)
         assert isinstance(output, ClassifierOutput)
         assert (output.logits.shape, output.logits.dtype) == logits
@@ -240,7 +241,7 @@ def test_colour_images(name):
     config = ModelConfig(name=name, width=0.01, depth=18 if name in ("resnet", "dsrn") else 0)
 
     def make():
-        return build(config, num_outputs=PATTERNS, in_channels=3, rngs=nnx.Rngs(0), dtype=jnp.dtype(jnp.float32))
+        return build(config, num_outputs=PATTERNS, in_channels=3, rngs=nnx.Rngs(0), dtype=FLOAT32)
 
     side = side_of(name)
     output = trace(nnx.eval_shape(make), (2, side, side, 3), train=True)
@@ -262,6 +263,7 @@ def test_colour_images(name):
         ("dri", (16, 78, 80), (8,), "at least 16"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_each_network_says_which_images_it_takes(name, fit, unfit, rule):
     for side in fit:
         assert trace(abstract(name), (2, side, side, 1), train=False).logits.shape == (2, PATTERNS)
@@ -285,8 +287,8 @@ def test_dropout_needs_rngs_in_training_only(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_state_is_parameters_and_statistics_in_float32(name):
     """`nnx.split` refuses to leave anything over."""
-    _, params, stats = nnx.split(abstract(name, dropout=0.5, dtype=jnp.bfloat16), nnx.Param, nnx.BatchStat)
-    assert {leaf.dtype for leaf in jax.tree.leaves((params, stats))} == {jnp.dtype(jnp.float32)}
+    _, params, stats = nnx.split(abstract(name, dropout=0.5, dtype=BFLOAT16), nnx.Param, nnx.BatchStat)
+    assert {leaf.dtype for leaf in jax.tree.leaves((params, stats))} == {FLOAT32}
 
 
 # --- Figures, on the smallest networks.
@@ -315,7 +317,7 @@ def test_a_cell_does_not_see_its_neighbours_in_evaluation(name):
 def test_bfloat16_stays_close_to_float32(name):
     net = network(name)
     image, _ = cells(name)
-    graphdef, _, _ = nnx.split(nnx.eval_shape(lambda: small(name, jnp.bfloat16)), nnx.Param, nnx.BatchStat)
+    graphdef, _, _ = nnx.split(nnx.eval_shape(lambda: small(name, BFLOAT16)), nnx.Param, nnx.BatchStat)
 
     @quick_jit
     def predict(params, stats, image):
@@ -359,7 +361,7 @@ def test_the_target_is_the_image(name):
 
 def test_the_target_of_dcae_is_the_image_and_its_gradient():
     image, _ = cells("dcae")
-    target = abstract("dcae", dtype=jnp.bfloat16).target(image)
+    target = abstract("dcae", dtype=BFLOAT16).target(image)
     assert target.dtype == jnp.float32
     np.testing.assert_array_equal(target[..., :1], image)
     np.testing.assert_array_equal(target[..., 1:], gradient_magnitude(image))

@@ -68,7 +68,7 @@ def test_a_constant_channel_has_a_finite_gradient():
 
 
 def test_dense_up_with_a_unit_kernel_is_a_transposed_convolution():
-    dense = layers.DenseUp(6, 5, factor=2, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    dense = layers.DenseUp(6, 5, factor=2, dtype=jnp.dtype(jnp.float32), rngs=nnx.Rngs(0))
     x = normal(2, 4, 3, 6)
     kernel = dense.conv.kernel[...].reshape(6, 2, 2, 5).transpose(1, 2, 0, 3)[::-1, ::-1]  # lax does not flip
     expected = lax.conv_transpose(x, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))

@@ -27,7 +27,9 @@ def test_number_of_parameters():
         return side**2 * inputs * outputs + 2 * outputs
 
     def make():
-        return build(ModelConfig(name="mil"), num_outputs=7, in_channels=1, rngs=nnx.Rngs(0), dtype=jnp.float32)
+        return build(
+            ModelConfig(name="mil"), num_outputs=7, in_channels=1, rngs=nnx.Rngs(0), dtype=jnp.dtype(jnp.float32)
+        )
 
     stages = [(64, 64), (64, 128), (128, 256), (256, 512)]
     modules = sum(conv(3, a, b) + conv(3, b, b) + (conv(1, a, b) if a != b else 0) for a, b in stages)

@@ -5,6 +5,7 @@ import pickle
 import zipfile
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
@@ -19,11 +20,11 @@ HEAD = (0.0, 0.07558, 0.15626, 0.36563, 0.0, 0.69315, 0.25053, 0.0)
 LOGITS = (-2.20349, -2.01913, -0.36644, 3.59855, -2.76479, -2.98043, -4.1608, 3.47149)
 
 
-def made_up_images(side: int, *, count: int = 1) -> np.ndarray:
+def made_up_images(side: int, *, count: int = 1) -> jax.Array:
     """Grey waves between 0 and 1, float32 [count, side, side]."""
     y, x = np.mgrid[:side, :side] / side
     waves = [0.5 + 0.5 * np.sin((9 + i) * y * x) * np.cos(5 * x + i) for i in range(count)]
-    return np.stack(waves).astype(np.float32)
+    return jnp.asarray(np.stack(waves), jnp.float32)
 
 
 @pytest.fixture(scope="module")
@@ -225,8 +226,7 @@ class TestUse:
 
     @pytest.mark.parametrize(("name", "dark"), [("resnet18", -0.485 / 0.229), ("efficientnet_lite0", -127 / 128)])
     def test_grey_cells_become_normalised_colour(self, name: str, dark: float):
-        grey = np.zeros((2, 40, 50), np.float32)
-        grey[1] = 7.0  # a hot pixel's worth, clipped
+        grey = jnp.zeros((2, 40, 50)).at[1].set(7.0)  # a hot pixel's worth, clipped
         image = np.asarray(pretrained.make(name).prepare(grey, 64))
         assert image.shape == (2, 64, 64, 3)
         np.testing.assert_allclose(image[0, ..., 0], dark, rtol=1e-6)

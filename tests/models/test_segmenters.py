@@ -17,6 +17,7 @@ from hep2jax.training import losses
 NAMES = tuple(SEGMENTERS)
 COMPILED = [name if name in ("fcn", "unet") else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 """For tests that compile: the larger networks are in the slow lane."""
+FLOAT32, BFLOAT16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
 CLASSES = 9
 BATCH, SIZE = 4, 64
 
@@ -30,7 +31,7 @@ def abstract(name: str, *, width: float = 1.0, in_channels: int = 1, **settings)
     config = ModelConfig(name=name, width=width, **settings)
 
     def make():
-        return build(config, num_outputs=CLASSES, in_channels=in_channels, rngs=nnx.Rngs(0), dtype=jnp.float32)
+        return build(config, num_outputs=CLASSES, in_channels=in_channels, rngs=nnx.Rngs(0), dtype=FLOAT32)
 
     return nnx.eval_shape(make)
 
@@ -67,7 +68,7 @@ def small(name: str, dtype: jnp.dtype, num_outputs: int = CLASSES) -> nnx.Module
 
 @functools.cache
 def network(name: str) -> Network:
-    module = small(name, jnp.float32)
+    module = small(name, FLOAT32)
     graphdef, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
 
     def loss(params, stats, image, labels):
@@ -209,7 +210,7 @@ def test_narrow_networks_have_multiples_of_8_channels(name, width):
 @pytest.mark.parametrize("name", NAMES)
 def test_what_depends_on_the_patterns_is_named_head(name):
     outputs = (CLASSES, CLASSES + 1)
-    some, more = (flat_params(nnx.eval_shape(lambda k=k: small(name, jnp.float32, num_outputs=k))) for k in outputs)
+    some, more = (flat_params(nnx.eval_shape(lambda k=k: small(name, FLOAT32, num_outputs=k))) for k in outputs)
     differ = {path for path in some if some[path].shape != more[path].shape}
     assert differ
     assert all(path[0].startswith("head") for path in differ)
@@ -230,6 +231,7 @@ def test_output_shapes(name, train, in_channels):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", [(2, 40, 64, 1), (2, 64, 72, 1), (2, 0, 64, 1), (2, 64, 64, 3), (64, 64, 1)])
+@pytest.mark.usefixtures("unchecked")
 def test_unfit_images_are_refused(name, shape):
     with pytest.raises(UsageError, match="must be"):
         trace(name, shape, train=False)
@@ -241,7 +243,7 @@ def test_the_stride_of_the_configuration_check_fits_every_network():
 
 def test_an_unknown_name_is_refused():
     with pytest.raises(UsageError, match="model.name='vgg'"):
-        build(ModelConfig(name="vgg"), num_outputs=2, in_channels=1, rngs=nnx.Rngs(0), dtype=jnp.float32)
+        build(ModelConfig(name="vgg"), num_outputs=2, in_channels=1, rngs=nnx.Rngs(0), dtype=FLOAT32)
 
 
 @pytest.mark.parametrize("name", COMPILED)
@@ -255,7 +257,7 @@ def test_dropout_needs_rngs_in_training_only(name):
 def test_state_is_parameters_and_statistics_in_float32(name):
     """`nnx.split` refuses to leave anything over."""
     _, params, stats = nnx.split(abstract(name, dropout=0.5), nnx.Param, nnx.BatchStat)
-    assert {leaf.dtype for leaf in jax.tree.leaves((params, stats))} == {jnp.dtype(jnp.float32)}
+    assert {leaf.dtype for leaf in jax.tree.leaves((params, stats))} == {FLOAT32}
 
 
 # --- Training, on the smallest networks.
@@ -307,7 +309,7 @@ def test_an_example_does_not_see_its_neighbours_in_evaluation(name, batch):
 @pytest.mark.parametrize("name", COMPILED)
 def test_bfloat16_stays_close_to_float32(name, batch):
     net = network(name)
-    graphdef, _, _ = nnx.split(nnx.eval_shape(lambda: small(name, jnp.bfloat16)), nnx.Param, nnx.BatchStat)
+    graphdef, _, _ = nnx.split(nnx.eval_shape(lambda: small(name, BFLOAT16)), nnx.Param, nnx.BatchStat)
 
     @quick_jit
     def predict(params, stats, image):
@@ -320,7 +322,7 @@ def test_bfloat16_stays_close_to_float32(name, batch):
 
 def test_bfloat16_gradients_are_finite_float32(batch):
     """`dsfcn` holds every kind of layer."""
-    graphdef, params, stats = nnx.split(small("dsfcn", jnp.bfloat16), nnx.Param, nnx.BatchStat)
+    graphdef, params, stats = nnx.split(small("dsfcn", BFLOAT16), nnx.Param, nnx.BatchStat)
 
     def loss(params):
         output = nnx.merge(graphdef, params, nnx.to_pure_dict(stats))(batch[0], train=True)

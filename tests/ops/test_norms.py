@@ -19,7 +19,7 @@ def normal(*shape: int, seed: int = 0) -> jax.Array:
 @pytest.mark.parametrize("columns", [1, 2, 4])
 def test_a_pool_before_the_norm_gives_what_a_pool_after_the_relu_gives(train, columns):
     """Scales of both signs: output, gradients of every parameter, running averages."""
-    conv = layers.ConvNorm(3, 8, dtype=jnp.float32, rngs=nnx.Rngs(0))
+    conv = layers.ConvNorm(3, 8, dtype=jnp.dtype(jnp.float32), rngs=nnx.Rngs(0))
     conv.norm.scale[...] = normal(8, seed=5)
     conv.norm.bias[...] = normal(8, seed=6)
     conv.norm.mean[...], conv.norm.var[...] = normal(8, seed=7), jnp.abs(normal(8, seed=8)) + 0.5

@@ -42,7 +42,7 @@ def test_equal_maxima_share_the_gradient_of_a_pool(size):
 def test_no_gradient_is_lost_where_xla_computes_the_input_of_a_pool_twice(level):
     """Behind a norm and a ReLU, XLA recomputes it in the backward pass, and at level 0 with other roundings."""
     rngs = nnx.Rngs(0)
-    block = nnx.List([layers.ConvNorm(8, 8, dtype=jnp.float32, rngs=rngs) for _ in range(3)])
+    block = nnx.List([layers.ConvNorm(8, 8, dtype=jnp.dtype(jnp.float32), rngs=rngs) for _ in range(3)])
     graphdef, params, stats = nnx.split(block, nnx.Param, nnx.BatchStat)
     image, weights = normal(4, 4, 4, 8), normal(4, 2, 2, 8, seed=1)
 

@@ -137,6 +137,7 @@ def test_scales_with_the_nuclear_diameter():
     assert _dice(large[::2, ::2] > 0, small > 0) > 0.98
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_wrong_input():
     image = np.zeros((10, 10), np.uint8)
     with pytest.raises(ValueError, match="variant 'otsu': must be one of otsu_watershed, otsu_log_watershed"):

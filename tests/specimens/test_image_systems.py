@@ -125,6 +125,6 @@ def test_a_forest_reads_features_of_the_network_that_is_named(resnet, fields, tr
         assert kept["deep"].shape == (len(train), 512)
 
 
-def test_forests_need_weights():
+def test_forests_need_weights(tmp_path):
     with pytest.raises(UsageError, match="name the file"):
-        ForestSystem("forest", ForestOptions(network="vgg16")).fit(blob_set(specimens=1), [0, 2], None)
+        ForestSystem("forest", ForestOptions(network="vgg16")).fit(blob_set(specimens=1), [0, 2], tmp_path)

@@ -1,5 +1,6 @@
 """Systems that read whole specimens, on tiny synthetic ones: fitting, reading, resuming, and what cannot be read."""
 
+import copy
 import dataclasses
 import pathlib
 import shutil
@@ -65,12 +66,15 @@ def directory(tmp_path_factory):
     return tmp_path_factory.mktemp("division")
 
 
+def _without_pixels(field: Field) -> Field:
+    hidden = copy.copy(field)
+    vars(hidden).update(image=None, instances=None, classes=None)  # the constructor refuses None
+    return hidden
+
+
 def _fit(system: base.System, fields: FieldSet, division: protocols.Partition, directory: pathlib.Path) -> base.System:
     """Fitted on a set whose other specimens have no pixels: whoever looks at them fails."""
-    hidden = tuple(
-        field if i in division.train else dataclasses.replace(field, image=None, instances=None, classes=None)
-        for i, field in enumerate(fields.fields)
-    )
+    hidden = tuple(field if i in division.train else _without_pixels(field) for i, field in enumerate(fields.fields))
     system.fit(dataclasses.replace(fields, fields=hidden), division.train, directory)
     return system
 

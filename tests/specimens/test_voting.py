@@ -23,6 +23,7 @@ class TestDecide:
             assert foreground[row, column] == (sum(patterns) > 0.5) == (background < 0.5)
             assert patterns[pattern[row, column]] == max(patterns)
 
+    @pytest.mark.usefixtures("unchecked")
     @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1)])
     def test_wrong_shape(self, shape):
         with pytest.raises(ValueError, match="expected probabilities"):
@@ -57,6 +58,7 @@ class TestVote:
         np.testing.assert_array_equal(voting.vote_shares(np.array([[1, 0, 2], [0, 0, 1]])), [0.25, 0, 0.75])
         np.testing.assert_array_equal(voting.vote_shares(np.zeros((2, 3), int)), [0, 0, 0])
 
+    @pytest.mark.usefixtures("unchecked")
     @pytest.mark.parametrize("counts", [np.zeros((1, 2, 3)), np.zeros((2, 0)), np.array([[1, -1]])])
     def test_wrong_counts(self, counts):
         with pytest.raises(ValueError, match="expected pixel counts"):

@@ -120,9 +120,8 @@ def test_the_device_makes_the_tiles_that_the_host_makes(fields):
     host = Stream(BagPlan(config, bags)).batch(3)
     config.data.warp = "device"
     stream = Stream(BagPlan(config, bags))
-    device = ops.crops(
-        stream.batch(3), jax.device_put(stream.store), size=config.data.crop_size, stretch=1 / config.augment.scale_min
-    )
+    stretch = 1 / config.augment.scale_min
+    device = ops.crops(*jax.device_put((stream.batch(3), stream.store)), size=config.data.crop_size, stretch=stretch)
     assert set(device) == set(host)
     np.testing.assert_allclose(device["image"], host["image"], atol=1.01)
 

@@ -1,6 +1,7 @@
 """`joint` learns a dozen tiny specimens by heart, through the real stream, step and evaluator."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -77,8 +78,7 @@ def test_every_row_has_the_labels_of_its_specimen(fields):
     config.data.warp = "device"
     on_device = Stream(JointPlan(config, fields, range(len(fields))))
     made = ops.crops(
-        on_device.batch(7),
-        jax.device_put(on_device.store),
+        *jax.device_put((on_device.batch(7), on_device.store)),
         size=config.data.crop_size,
         stretch=1 / config.augment.scale_min,
     )
@@ -115,7 +115,7 @@ def test_the_loss_is_a_third_of_each_term():
     labels = rng.choice([0, 2, losses.VOID], (4, 8, 8)).astype(np.uint8)
     patterns, grades = np.array([0, 1, 2, 1]), np.array([1, 0, -1, 1])
     weights = np.array([0.5, 1, 4], np.float32)
-    loss = losses.joint_loss(output, labels, patterns, grades, weights, LossConfig())
+    loss = losses.joint_loss(*jax.tree.map(jnp.asarray, (output, labels, patterns, grades, weights)), LossConfig())
     shares = np.exp(output.pattern) / np.exp(output.pattern).sum(1, keepdims=True)
     named = -np.average(np.log(shares[np.arange(4), patterns]), weights=weights[patterns])
     positive = 1 / (1 + np.exp(-output.intensity))

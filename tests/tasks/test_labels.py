@@ -5,6 +5,7 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -65,17 +66,17 @@ def test_the_loss_is_binary_cross_entropy_by_hand(smoothing):
     for x, y, w in zip(logits.ravel(), labels.ravel(), np.tile(weights, 2), strict=True):
         p, t = 1 / (1 + np.exp(-x)), (1 - smoothing) * y + smoothing / 2
         expected.append(-w * t * np.log(p) - (1 - t) * np.log1p(-p))
-    said = losses.label_loss(
-        ClassifierOutput(logits.astype(np.float32)), labels, weights, LossConfig(label_smoothing=smoothing)
-    )
+    output = ClassifierOutput(jnp.asarray(logits, jnp.float32))
+    config = LossConfig(label_smoothing=smoothing)
+    said = losses.label_loss(output, jnp.asarray(labels), jnp.asarray(weights), config)
     assert float(said) == pytest.approx(np.mean(expected), rel=1e-4)
 
 
 def test_huge_logits_have_a_finite_loss_and_gradient():
-    labels = np.array([[1.0, 0.0]], np.float32)
+    labels = jnp.array([[1.0, 0.0]])
 
     def loss(logits):
-        return losses.label_loss(ClassifierOutput(logits), labels, np.ones(2, np.float32), LossConfig())
+        return losses.label_loss(ClassifierOutput(logits), labels, jnp.ones(2), LossConfig())
 
     value, gradient = jax.value_and_grad(loss)(np.array([[-1e4, 1e4]], np.float32))
     assert float(value) == pytest.approx(1e4)

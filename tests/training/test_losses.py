@@ -9,34 +9,35 @@ from hep2jax.models import SegmenterOutput
 from hep2jax.training import losses
 
 CLASSES = 4
-WEIGHTS = np.array([0.5, 1.0, 2.0, 3.0], np.float32)
+WEIGHTS = jnp.array([0.5, 1.0, 2.0, 3.0])
 
 
 @pytest.fixture
-def logits() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(3, 8, 6, CLASSES)).astype(np.float32) * 3
+def logits() -> jax.Array:
+    return 3 * jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 6, CLASSES)), jnp.float32)
 
 
 @pytest.fixture
-def labels() -> np.ndarray:
+def labels() -> jax.Array:
     rng = np.random.default_rng(1)
     labels = rng.integers(0, CLASSES, (3, 8, 6)).astype(np.uint8)
     labels[rng.random(labels.shape) < 0.2] = losses.VOID
     labels[2, :6] = losses.VOID  # examples of very different weight
-    return labels
+    return jnp.asarray(labels)
 
 
 def reference_cross_entropy(logits, labels, smoothing):
     """Pixel by pixel in float64."""
-    log_p = scipy.special.log_softmax(logits.astype(np.float64), axis=-1)
+    labels, weights = np.asarray(labels), np.asarray(WEIGHTS)
+    log_p = scipy.special.log_softmax(np.asarray(logits, np.float64), axis=-1)
     nll, weight = np.zeros(len(labels)), np.zeros(len(labels))
     for index in np.ndindex(labels.shape):
         if labels[index] == losses.VOID:
             continue
         target = np.full(CLASSES, smoothing / CLASSES)
         target[labels[index]] += 1 - smoothing
-        nll[index[0]] -= WEIGHTS[labels[index]] * (target * log_p[index]).sum()
-        weight[index[0]] += WEIGHTS[labels[index]]
+        nll[index[0]] -= weights[labels[index]] * (target * log_p[index]).sum()
+        weight[index[0]] += weights[labels[index]]
     return nll, weight
 
 
@@ -51,7 +52,7 @@ def test_gradient_is_weight_times_probability_minus_target(logits, labels):
     gradient = jax.grad(lambda x: losses.pixel_cross_entropy(x, labels, WEIGHTS)[0].sum())(logits)
     valid = labels != losses.VOID
     safe = np.where(valid, labels, 0)
-    expected = scipy.special.softmax(logits, axis=-1) - np.eye(CLASSES)[safe]
+    expected = scipy.special.softmax(np.asarray(logits), axis=-1) - np.eye(CLASSES)[safe]
     expected *= np.where(valid, WEIGHTS[safe], 0)[..., None]
     np.testing.assert_allclose(gradient, expected, atol=1e-5)
 
@@ -64,9 +65,9 @@ def test_huge_logits_stay_finite(labels):
 
 
 def reference_dice(logits, labels):
-    foreground = 1 - scipy.special.softmax(logits.astype(np.float64), axis=-1)[..., 0]
+    foreground = 1 - scipy.special.softmax(np.asarray(logits, np.float64), axis=-1)[..., 0]
     dice = []
-    for p, y in zip(foreground, labels, strict=True):
+    for p, y in zip(foreground, np.asarray(labels), strict=True):
         p, t = p[y != losses.VOID], y[y != losses.VOID] > 0
         dice.append(1 - (2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1))
     return dice
@@ -81,10 +82,14 @@ def test_dice_runs_from_0_for_perfect_to_1_for_wrong():
     labels[:, 8:24, 8:24] = 2
     right = 50.0 * np.eye(CLASSES)[labels]
     wrong = 50.0 * np.eye(CLASSES)[np.where(labels > 0, 0, 1)]
-    np.testing.assert_allclose(losses.soft_dice(right, labels), 0, atol=1e-6)
-    assert (losses.soft_dice(wrong, labels) > 0.998).all()
+
+    def dice(logits):
+        return losses.soft_dice(jnp.asarray(logits, jnp.float32), jnp.asarray(labels))
+
+    np.testing.assert_allclose(dice(right), 0, atol=1e-6)
+    assert (dice(wrong) > 0.998).all()
     # Which pattern the foreground is taken for does not matter.
-    np.testing.assert_allclose(losses.soft_dice(right[..., [0, 2, 1, 3]], labels), 0, atol=1e-6)
+    np.testing.assert_allclose(dice(right[..., [0, 2, 1, 3]]), 0, atol=1e-6)
 
 
 ALL_TERMS = LossConfig(dice_weight=0.7, side_weight=0.4, label_smoothing=0.1)
@@ -105,7 +110,7 @@ def test_void_pixels_influence_neither_value_nor_gradient(logits, labels):
 
 
 def test_a_batch_of_void_pixels_gives_0_and_no_gradient(logits):
-    value, gradient = jax.value_and_grad(total_loss)(logits, np.full((3, 8, 6), losses.VOID), side=2)
+    value, gradient = jax.value_and_grad(total_loss)(logits, jnp.full((3, 8, 6), losses.VOID), side=2)
     assert float(value) == 0
     np.testing.assert_array_equal(gradient, 0)
 
@@ -130,9 +135,9 @@ def test_mean_is_over_the_whole_batch_not_over_its_parts(logits, labels):
 
 
 def test_class_weights_scale_the_share_of_their_pixels(logits, labels):
-    only = np.where(labels == 1, labels, losses.VOID)
+    only = jnp.where(labels == 1, labels, losses.VOID)
     terms = losses.segmentation_loss(SegmenterOutput(logits), only, WEIGHTS * 5, LossConfig())
-    plain = losses.segmentation_loss(SegmenterOutput(logits), only, np.ones(CLASSES), LossConfig())
+    plain = losses.segmentation_loss(SegmenterOutput(logits), only, jnp.ones(CLASSES), LossConfig())
     np.testing.assert_allclose(terms.nll, 5 * plain.nll, rtol=1e-6)
     np.testing.assert_allclose(plain.weight, (only == 1).sum((1, 2)))
     assert float(losses.combine(terms, LossConfig())) == pytest.approx(float(losses.combine(plain, LossConfig())))

@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -68,26 +69,26 @@ def test_graft_leaves_fresh_heads_where_the_patterns_differ(name: str):
 
 
 def test_normalise_maps_background_to_zero_and_top_to_one():
-    image = np.array([[[20, 70, 120, 255]]], np.uint8).reshape(1, 2, 2)
-    value = steps.normalise(image, np.array([[20, 1 / 100, 1, 0]], np.float32))
+    image = jnp.array([[[20, 70, 120, 255]]], jnp.uint8).reshape(1, 2, 2)
+    value = steps.normalise(image, jnp.array([[20, 1 / 100, 1, 0]], jnp.float32))
     np.testing.assert_allclose(np.ravel(value), [0, 0.5, 1, 2.35], atol=1e-6)
-    curved = steps.normalise(image, np.array([[20, 1 / 100, 2, 0.1]], np.float32))
+    curved = steps.normalise(image, jnp.array([[20, 1 / 100, 2, 0.1]], jnp.float32))
     np.testing.assert_allclose(np.ravel(curved)[:3], [0.1, 0.35, 1.1], atol=1e-6)
 
 
 def test_normalise_bounds_what_dark_and_hot_pixels_can_do():
-    image = np.array([[[0, 15, 60, 255]]], np.uint8).reshape(1, 2, 2)
-    value = steps.normalise(image, np.array([[20, 1 / 10, 1, 0]], np.float32))
+    image = jnp.array([[[0, 15, 60, 255]]], jnp.uint8).reshape(1, 2, 2)
+    value = steps.normalise(image, jnp.array([[20, 1 / 10, 1, 0]], jnp.float32))
     np.testing.assert_allclose(np.ravel(value), [-1, -0.5, 4, 4], atol=1e-6)
 
 
 def test_normalise_has_finite_gradients_below_the_background():
-    image = np.zeros((1, 2, 2), np.uint8)
+    image = jnp.zeros((1, 2, 2), jnp.uint8)
 
     def total(tone_curve):
         return steps.normalise(image, tone_curve).sum()
 
-    gradient = jax.grad(total)(np.array([[20, 1 / 100, 0.8, 0]], np.float32))
+    gradient = jax.grad(total)(jnp.array([[20, 1 / 100, 0.8, 0]], jnp.float32))
     assert np.isfinite(gradient).all()
 
 
@@ -115,7 +116,7 @@ def test_biases_and_norms_do_not_decay():
 
 
 def test_dihedral_views_are_undone_exactly():
-    pixels = np.random.default_rng(0).random((2, 6, 6, 3)).astype(np.float32)
+    pixels = jnp.asarray(np.random.default_rng(0).random((2, 6, 6, 3)), jnp.float32)
     views = steps._dihedral_views(pixels)
     assert len({np.asarray(view).tobytes() for view in views}) == 8
     np.testing.assert_allclose(steps._undo_dihedral(views), pixels, rtol=1e-6)

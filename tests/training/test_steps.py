@@ -190,7 +190,7 @@ def test_prediction_drops_nothing_and_takes_the_statistics_that_it_is_given():
     params = {"kernel": rng.normal(size=(_SIDE**2, _CLASSES)), "bias": rng.normal(size=_CLASSES)}
     mean = rng.normal(size=_SIDE**2)
     said = steps.make_predict_step(network, CellTask.decode)(
-        params, {"mean": jnp.asarray(mean)}, batch["image"], batch["tone_curve"]
+        params, {"mean": jnp.asarray(mean)}, jnp.asarray(batch["image"]), jnp.asarray(batch["tone_curve"])
     )
     offset, gain = batch["tone_curve"][0, :2]
     pixels = np.clip((batch["image"].reshape(_ROWS, -1) - offset) * gain, -1, 4)

@@ -3,7 +3,6 @@ import json
 import os
 import subprocess
 import sys
-import types
 
 import jax
 import jax.numpy as jnp
@@ -97,14 +96,14 @@ def test_waiting_counts_only_while_the_devices_have_nothing_to_do(clock, hands):
             hands.now += 1
             yield {}
 
-    run, stream = types.SimpleNamespace(clock=clock), batches()
+    stream = batches()
     slow = jax.jit(lambda x: jax.lax.fori_loop(0, 400, lambda _, y: y @ x, x)).lower(jnp.eye(400)).compile()
     loss = slow(jnp.eye(400))  # a good fraction of a second, and returns at once
-    loop.next_batch(run, stream, {"loss": loss})
+    loop.next_batch(clock, stream, {"loss": loss})
     jax.block_until_ready(loss)
     assert (clock.seconds()["step"], clock.seconds()["data_wait"]) == (1, 0)
-    loop.next_batch(run, stream, {"loss": loss})  # the step is done
-    loop.next_batch(run, stream, None)  # the window's metrics were fetched: nothing runs
+    loop.next_batch(clock, stream, {"loss": loss})  # the step is done
+    loop.next_batch(clock, stream, None)  # the window's metrics were fetched: nothing runs
     assert (clock.seconds()["step"], clock.seconds()["data_wait"]) == (1, 2)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Num, UInt8
 
 from hep2jax.config import AugmentConfig
 
@@ -43,7 +43,7 @@ Augmentation by crop, mirror and rotation: survey section 3.2.2 (Xie et al. 2019
 
 
 def matrices(
-    centres: Float[np.ndarray, "crop 2"],
+    centres: Num[np.ndarray, "crop 2"],
     draws: Float[np.ndarray, "operation crop"],
     size: int,
     augment: AugmentConfig,

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
-from jaxtyping import Bool, Float32, Int, UInt8
+from jaxtyping import Bool, Float32, Integer, UInt8
 from scipy import ndimage
 
 from hep2jax.config import DataConfig
@@ -198,7 +198,7 @@ class CutOut:
 
 def cut_out(
     image: UInt8[np.ndarray, "height width"],
-    instances: Int[np.ndarray, "height width"],
+    instances: Integer[np.ndarray, "height width"],
     numbers: Iterable[int] | None = None,
 ) -> CutOut:
     """Cut objects out of a field, each with `_CUT_MARGIN` around its bounding box; those at the frame are left out.

@@ -164,7 +164,9 @@ def select_channel(image: np.ndarray, channel: str) -> UInt8[np.ndarray, "height
     return np.rint(image.mean(axis=-1)).astype(np.uint8)
 
 
-def resize_image(image: UInt8[np.ndarray, "height width"], scale: float) -> UInt8[np.ndarray, "small small"]:
+def resize_image(
+    image: UInt8[np.ndarray, "height width"], scale: float
+) -> UInt8[np.ndarray, "small_height small_width"]:
     """The image shrunk by `scale` in (0, 1], by area averages."""
     if scale == 1.0:
         return image

@@ -162,7 +162,7 @@ def _time_steps(training_run: Run, compiled: jax.stages.Compiled, feed: Feed, ca
     with jax.profiler.TraceAnnotation(trace.WINDOW):
         for call in range(calls):
             with jax.profiler.StepTraceAnnotation(trace.STEP, step_num=call):
-                batch = loop.next_batch(training_run, feed.batches, metrics)
+                batch = loop.next_batch(training_run.clock, feed.batches, metrics)
                 with training_run.clock.phase("step"):
                     training_run.state, metrics = compiled(training_run.state, batch, feed.constants)
         with training_run.clock.phase("step"):

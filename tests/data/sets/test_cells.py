@@ -1,5 +1,6 @@
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -21,7 +22,7 @@ def _input(image: np.ndarray, mask: np.ndarray, **settings) -> np.ndarray:
     config = DataConfig(**{"crop_size": 64, "normalise": "contrast_stretch", "top_percentile": 100.0, **settings})
     ready, tone_curve = cells.preprocess(image, mask, config)
     pixels = cell_stream.plain_input(ready, config.crop_size)
-    return np.asarray(normalise(pixels[None], tone_curve[None]))[0, ..., 0]
+    return np.asarray(normalise(jnp.asarray(pixels[None]), jnp.asarray(tone_curve[None])))[0, ..., 0]
 
 
 def test_contrast_stretching_fills_the_range_whatever_the_exposure():

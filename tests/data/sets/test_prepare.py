@@ -70,11 +70,11 @@ def test_a_run_that_meets_data_just_finished_by_another_reads_them(tmp_path, arc
     def overtaken(builder, manual_dir):
         calls.append(builder)
         if len(calls) == 1:
-            prepare.prepare("icpr2012", "cells", tmp_path, archive)
+            prepare.prepare("icpr2012", "cells", str(tmp_path), str(archive))
         return fingerprint(builder, manual_dir)
 
     monkeypatch.setattr(prepare, "_fingerprint", overtaken)
-    builder = prepare.prepare("icpr2012", "cells", tmp_path, archive)
+    builder = prepare.prepare("icpr2012", "cells", str(tmp_path), str(archive))
     assert len(calls) == 2
     assert prepare.count(builder)["train"][0] > 0
 
