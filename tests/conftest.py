@@ -228,6 +228,6 @@ class Together:
         return self._forks.wait()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def together(forks) -> Together:
     return Together(forks)
