@@ -3,12 +3,13 @@
 python -m hep2jax.main --config=configs/fcn.py [--config.<section>.<key>=<value> ...] [--workdir=DIR] [--mode=train]
 """
 
+import pathlib
 from collections.abc import Sequence
 
-import jax
 from absl import flags
 
-from hep2jax import cli
+from hep2jax import cli, distributed
+from hep2jax.config import Config
 from hep2jax.perf import aot, profiling
 from hep2jax.training import evaluation, loop
 
@@ -25,10 +26,11 @@ def define_flags() -> None:
     flags.DEFINE_string("slices", aot.DEFAULT_SLICES, "compile: TPU slices, as generation:chips.")
     flags.DEFINE_string("batches", "", "compile: images per chip to try, such as 16,32; empty: the task's defaults.")
     flags.DEFINE_integer("profile_steps", 10, "profile: number of steps in the trace.", lower_bound=1)
-    flags.DEFINE_bool("distributed", False, "Join the processes of a TPU slice, Slurm or MPI job.")
-    flags.DEFINE_string("coordinator", None, "host:port of process 0, if no cluster manager provides it.")
+    flags.DEFINE_bool("distributed", False, "Join the processes of a Cloud TPU, GKE, Slurm or Open MPI job.")
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if no cluster says who takes part.")
     flags.DEFINE_integer("num_processes", None, "With --coordinator: how many processes.")
     flags.DEFINE_integer("process_id", None, "With --coordinator: number of this process, counted from 0.")
+    flags.DEFINE_integer("join_timeout", 120, "Seconds to wait for the other processes at the start.", lower_bound=1)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -37,14 +39,25 @@ def main(argv: Sequence[str]) -> None:
     options = flags.FLAGS
     config, directory = cli.experiment()
     cli.prepare_runtime()
-    if options.distributed or options.coordinator:
-        jax.distributed.initialize(options.coordinator, options.num_processes, options.process_id)
-    if options.mode == "compile":
+    processes = distributed.parse(
+        cluster=options.distributed,
+        coordinator=options.coordinator,
+        num_processes=options.num_processes,
+        process_id=options.process_id,
+    )
+    with distributed.joined(processes, options.join_timeout):
+        distributed.check_alike(config, options.mode, directory)
+        _run(options.mode, config, directory)
+
+
+def _run(mode: str, config: Config, directory: pathlib.Path) -> None:
+    options = flags.FLAGS
+    if mode == "compile":
         aot.run(config, directory, aot.Options.parse(options.slices, options.batches))
-    elif options.mode == "profile":
+    elif mode == "profile":
         profiling.run(config, directory, options.profile_steps)
     else:
-        {"train": loop.train, "evaluate": evaluation.run}[options.mode](config, directory)
+        {"train": loop.train, "evaluate": evaluation.run}[mode](config, directory)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -128,20 +129,43 @@ class Forks:
     def __init__(self, folder: pathlib.Path, settings: dict[str, str]):
         self._folder, self._settings = folder, settings
         self._process: subprocess.Popen | None = None
+        self._commands: list[list[str]] = []
 
     def run(self, module: str, arguments: Sequence[str]) -> subprocess.CompletedProcess:
+        self.start([(module, list(arguments), None)])
+        return self.wait()[0]
+
+    def start(self, commands: Sequence[tuple[str, list[str], int | None]]) -> list[int]:
+        """Run (module, flags, number of devices) at the same time; the ids of their processes."""
         if self._process is None:
             line = [sys.executable, "-m", "tests.forks"]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
             self._process = subprocess.Popen(line, cwd=REPOSITORY, env=self._settings, **pipes)
-        outputs = [self._folder / name for name in ("stdout", "stderr")]
-        for output in outputs:
-            output.write_text("")
+        for number, _ in enumerate(commands):
+            for output in self.outputs(number):
+                output.write_text("")
+        self._commands = [[module, *flags] for module, flags, _ in commands]
+        files = [[str(output) for output in self.outputs(number)] for number, _ in enumerate(commands)]
+        jobs = [[*command[:2], *paths, command[2]] for command, paths in zip(commands, files, strict=True)]
         assert self._process.stdin is not None
+        print(json.dumps(jobs), file=self._process.stdin, flush=True)
+        return self._answer()
+
+    def wait(self) -> list[subprocess.CompletedProcess]:
+        """What came of the commands."""
+        return [
+            subprocess.CompletedProcess(command, code, *(output.read_text() for output in self.outputs(number)))
+            for number, (command, code) in enumerate(zip(self._commands, self._answer(), strict=True))
+        ]
+
+    def outputs(self, number: int) -> list[pathlib.Path]:
+        """The files with what a command says on stdout and stderr."""
+        return [self._folder / f"{name}{number}" for name in ("stdout", "stderr")]
+
+    def _answer(self) -> list[int]:
+        assert self._process is not None
         assert self._process.stdout is not None
-        print(json.dumps([module, arguments, *map(str, outputs)]), file=self._process.stdin, flush=True)
-        code = int(self._process.stdout.readline())
-        return subprocess.CompletedProcess([module, *arguments], code, *(output.read_text() for output in outputs))
+        return json.loads(self._process.stdout.readline())
 
     def close(self) -> None:
         if self._process is not None:
@@ -149,14 +173,22 @@ class Forks:
 
 
 @pytest.fixture(scope="session")
-def command(compilation_cache, tmp_path_factory):
+def forks(compilation_cache, tmp_path_factory):
+    """The commands of a session that run in forks."""
+    settings = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(compilation_cache)}
+    forks = Forks(tmp_path_factory.mktemp("commands"), settings)
+    yield forks
+    forks.close()
+
+
+@pytest.fixture(scope="session")
+def command(compilation_cache, forks):
     """Runs `python -m <module> <flags>` in the repository: `command(module, *flags, env=...)`.
 
     A command with settings of its own, and one that is only started, is a new process; the others are forks of one that
     has imported what they need, unless `new`.
     """
     usual = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(compilation_cache)}
-    forks = Forks(tmp_path_factory.mktemp("commands"), usual)
 
     def run(
         module: str,
@@ -175,5 +207,36 @@ def command(compilation_cache, tmp_path_factory):
             return subprocess.Popen(line, cwd=REPOSITORY, env=settings, **pipes)
         return subprocess.run(line, cwd=REPOSITORY, env=settings, timeout=limit, **pipes)
 
-    yield run
-    forks.close()
+    return run
+
+
+class Together:
+    """A run of several processes over loopback: `start` and `wait`, or both at once by a call."""
+
+    def __init__(self, forks: Forks):
+        self._forks = forks
+
+    def __call__(self, module: str, *flags: str, processes: int, devices: int) -> list[subprocess.CompletedProcess]:
+        self.start(module, *flags, processes=processes, devices=devices)
+        return self.wait()
+
+    def start(self, module: str, *flags: str, processes: int, devices: int) -> list[int]:
+        """The ids of the processes. `{number}` in a flag stands for the number of the process."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            where = [f"--coordinator=127.0.0.1:{probe.getsockname()[1]}", f"--num_processes={processes}"]
+        flags = (*flags, *where, "--process_id={number}") if processes > 1 else flags
+        each = [[flag.replace("{number}", str(number)) for flag in flags] for number in range(processes)]
+        return self._forks.start([(module, mine, devices) for mine in each])
+
+    def said(self, number: int) -> str:
+        """What a process has said on stdout until now."""
+        return self._forks.outputs(number)[0].read_text()
+
+    def wait(self) -> list[subprocess.CompletedProcess]:
+        return self._forks.wait()
+
+
+@pytest.fixture(scope="session")
+def together(forks) -> Together:
+    return Together(forks)

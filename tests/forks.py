@@ -1,6 +1,7 @@
 """`python -m tests.forks`: commands as `python -m` runs them, each in a fork, without the seconds that imports take.
 
-A line on stdin is JSON of [module, flags, file for stdout, file for stderr]; the exit code is a line on stdout.
+A line on stdin is JSON of a list of commands that run at the same time, each of them [module, flags, file for stdout,
+file for stderr, number of devices or null]. Two lines on stdout answer: the ids of the processes, then the exit codes.
 """
 
 import atexit
@@ -14,21 +15,29 @@ import threading
 import traceback
 import warnings
 
+import jax
+
 COMMON = ("cli", "perf.aot", "perf.profiling", "specimens.features", "specimens.systems", "training.evaluation")
 COMMON += ("training.folds", "training.loop")
 """Modules that the commands import, without those that define flags. None starts threads or looks for devices."""
 
 
-def _fork() -> tuple[str, list[str], str, str]:
+Command = tuple[str, list[str], str, str, int | None]
+
+
+def _fork() -> Command:
     """The next command, in a process of its own."""
     for line in sys.stdin:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # JAX warns of forks, since it usually has threads
-            child = os.fork()
-        if not child:
-            return json.loads(line)
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        children = []
+        for command in json.loads(line):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # JAX warns of forks, since it usually has threads
+                child = os.fork()
+            if not child:
+                return command
+            children.append(child)
+        print(json.dumps(children), flush=True)
+        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]), flush=True)
     sys.exit()
 
 
@@ -53,11 +62,13 @@ if __name__ == "__main__":
     for name in COMMON:
         importlib.import_module(f"hep2jax.{name}")
     gc.freeze()  # what is imported is shared by all forks, as long as nobody touches it
-    command, flags, *outputs = _fork()
+    command, flags, *outputs, devices = _fork()
     for number, path in enumerate((os.devnull, *outputs)):
         file = os.open(path, os.O_RDWR | os.O_CREAT)
         os.dup2(file, number)
         os.close(file)
+    if devices:
+        jax.config.update("jax_num_cpu_devices", devices)
     code = _run(command, flags)
     # As the interpreter ends, except that it does not tear down all modules, which takes longer than most commands.
     threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]

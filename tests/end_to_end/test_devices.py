@@ -1,7 +1,8 @@
-"""The same run on 1, 2, 4 and 8 virtual devices, and on two processes, whatever the order of the devices."""
+"""The same run on 1, 2, 4 and 8 virtual devices, on one process or several, whatever the order of the devices."""
 
 import functools
 import json
+import shutil
 import socket
 from collections.abc import Callable
 
@@ -107,6 +108,86 @@ def test_two_processes_give_the_same_losses_and_figures(one_device, command, tin
     assert "4 cpu device(s)" in outputs[0][0]
     assert "step" not in outputs[1][0]  # one process speaks
     _assert_same_run(tmp_path / "w", one_device)
+
+
+@pytest.fixture(scope="module")
+def cell_run(cell_flags):
+    """Flags of a run of `STEPS` steps whose programs compile fastest."""
+    rhythm = [f"--config.train.num_steps={STEPS}", "--config.train.log_every=1", f"--config.train.eval_every={STEPS}"]
+    return [*cell_flags, *rhythm, "--config.data.validation_fraction=0.3", "--config.optimizer.learning_rate=1e-4"]
+
+
+@pytest.fixture(scope="module")
+def four_devices(together, cell_run, tmp_path_factory):
+    """The work directory of a run in one process with four devices."""
+    workdir = tmp_path_factory.mktemp("devices") / "four"
+    done = together("hep2jax.main", *cell_run, f"--workdir={workdir}", processes=1, devices=4)
+    assert done[0].returncode == 0, done[0].stderr
+    return workdir
+
+
+@pytest.mark.parametrize(
+    ("module", "num_processes"),
+    [
+        ("tests.scattered", 2),
+        ("hep2jax.main", 4),
+        pytest.param("hep2jax.main", 2, marks=pytest.mark.slow),
+        pytest.param("tests.scattered", 4, marks=pytest.mark.slow),
+    ],
+)
+def test_processes_share_four_devices(module: str, num_processes: int, four_devices, together, cell_run, tmp_path):
+    devices = 4 // num_processes
+    done = together(module, *cell_run, f"--workdir={tmp_path / 'w'}", processes=num_processes, devices=devices)
+    for number, process in enumerate(done):
+        assert process.returncode == 0, process.stderr
+        assert process.stderr == ""
+        assert ("4 cpu device(s)" in process.stdout) == (number == 0)  # one process speaks
+    assert len(_losses(four_devices)) == STEPS
+    np.testing.assert_allclose(_losses(tmp_path / "w"), _losses(four_devices), rtol=1e-5)
+    sides = [json.loads((w / "report" / "records.json").read_text())["splits"] for w in (tmp_path / "w", four_devices)]
+    assert set(sides[0]) == {"validation", "test"}
+    for side in sides[0]:
+        said = [np.array([record["probabilities"] for record in records[side]]) for records in sides]
+        np.testing.assert_allclose(*said, rtol=1e-4, atol=1e-5)
+        assert np.ptp(said[0], axis=0).max() > 1e-4, "cells of which the same is said could stand in any order"
+    figures = [json.loads((w / "report" / "metrics.json").read_text()) for w in (tmp_path / "w", four_devices)]
+    np.testing.assert_allclose(_numbers(figures[0]), _numbers(figures[1]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def restored(four_devices, together, cell_run, tmp_path_factory):
+    """What is restored of the run on four devices, by processes and devices of each."""
+
+    @functools.cache
+    def restore(num_processes: int, devices: int) -> dict[str, np.ndarray]:
+        workdir = tmp_path_factory.mktemp("elastic") / "w"
+        shutil.copytree(four_devices, workdir)
+        done = together("tests.elastic", *cell_run, f"--workdir={workdir}", processes=num_processes, devices=devices)
+        assert [process.returncode for process in done] == [0] * num_processes, done[0].stderr
+        return dict(np.load(workdir / "restored.npz"))
+
+    return restore
+
+
+@pytest.mark.parametrize(
+    ("num_processes", "devices"),
+    [
+        (1, 1),
+        (1, 8),
+        (2, 1),
+        pytest.param(1, 2, marks=pytest.mark.slow),
+        pytest.param(2, 2, marks=pytest.mark.slow),
+    ],
+)
+def test_a_checkpoint_of_four_devices_goes_on_anywhere(num_processes: int, devices: int, four_devices, restored):
+    there, here = restored(num_processes, devices), restored(1, 4)
+    assert there.pop("devices") == num_processes * devices
+    assert set(there) == set(here) - {"devices"}
+    for name, value in there.items():
+        np.testing.assert_array_equal(value, here[name], err_msg=name)
+    lines = (four_devices / "metrics.jsonl").read_text().splitlines()
+    assert str(there["digest"]) == json.loads(lines[-1])["params_digest"]
+    assert there["step"] == STEPS
 
 
 @pytest.fixture(scope="module")
