@@ -154,7 +154,7 @@ def _quick(*names: str, others: Iterable[str]) -> list:
 
 @pytest.mark.parametrize("name", _quick("fcn", "unet", others=("fcrn", "dsfcn")))
 def test_published_segmenters_lower_to_a_training_step(name: str):
-    state = _trace_step(name, labels_per_row=(None, None))
+    state = _trace_step(name)
     assert states.num_parameters(state.params) > 2e7
 
 
@@ -162,21 +162,19 @@ def test_published_segmenters_lower_to_a_training_step(name: str):
     "name", _quick("cnn", "dacn", others=[n for n in models.CLASSIFIERS if n not in ("gao", "dacn")])
 )
 def test_published_classifiers_lower_to_a_training_step(name: str):
-    state = _trace_step(name, labels_per_row=())
+    state = _trace_step(name)
     assert states.num_parameters(state.params) > (50_000 if name == "cnn" else 1e6)
 
 
-def _trace_step(name: str, labels_per_row: tuple) -> states.TrainState:
+def _trace_step(name: str) -> states.TrainState:
     """Traces the step of the published network with its published batch; nothing is compiled or allocated."""
     config = tasks.resolve(config_files.load(f"{name}:published"))
     network = states.make_network(config, 9)
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
     state = jax.eval_shape(lambda: states.fresh_state(network, optimizer, jax.random.key(0)))
-    rows, size = config.train.global_batch_size, config.data.crop_size
-    batch = {"image": jax.ShapeDtypeStruct((rows, size, size), np.uint8)}
-    batch["labels"] = jax.ShapeDtypeStruct((rows, *(size for _ in labels_per_row)), np.uint8)
-    batch["tone_curve"] = jax.ShapeDtypeStruct((rows, 4), np.float32)
-    step = steps.make_train_step(config, network, tasks.kind(config).loss)
+    kind = tasks.kind(config)
+    batch = kind.batch_shapes(config, config.train.global_batch_size)
+    step = steps.make_train_step(config, network, kind.loss)
     constants = {"class_weights": jax.ShapeDtypeStruct((9,), np.float32)}
     after, metrics = jax.eval_shape(step, state, batch, constants)
     assert jax.tree.structure(after) == jax.tree.structure(state)

@@ -55,7 +55,7 @@ def test_forward_pass_with_copied_weights(name: str, train: bool):
     network = states.make_network(config, 6)
     params, stats = jax.tree.map(lambda leaf: _draw(rng, leaf.shape), _abstract(network))
     image = rng.normal(size=(2, *2 * (config.data.crop_size,), 1)).astype(np.float32)
-    ours = jax.jit(lambda *trees: nnx.merge(network.graphdef, *trees)(image, train=train))(params, stats)
+    ours = jax.jit(lambda *trees: nnx.merge(network.graphdef, *trees)(jnp.asarray(image), train=train))(params, stats)
     twin = networks.build(config.model, 6).train(train)
     networks.copy_parameters(twin, params, stats)
     with torch.no_grad():
