@@ -10,7 +10,6 @@ import pytest
 from hep2jax import metrics, ops
 from hep2jax.data import tiles
 from hep2jax.models import layers
-from hep2jax.report import markup
 from hep2jax.specimens import voting
 from hep2jax.tasks import joint
 from hep2jax.training import losses
@@ -20,12 +19,11 @@ WRONG_CALLS = {
     "data": lambda: tiles.pad_to_tile(np.zeros((2, 2, 1), np.uint8), 4),
     "ops": lambda: ops.depth_to_space(jnp.zeros((2, 2, 4)), 2),
     "models": lambda: layers.global_average(jnp.zeros((2, 2, 4))),
-    "report": lambda: markup.percent("0.5"),
     "specimens": lambda: voting.prevalent(np.zeros(2, int), np.zeros(3)),
     "tasks": lambda: joint.resize_mask(np.zeros((2, 2), np.uint8), (4, 4)),
     "training": lambda: losses.two_class_dice(jnp.zeros((2, 4, 4)), jnp.zeros((2, 4, 5), int)),
 }
-"""A call with an array of a wrong shape or dtype in each room (in `report`, which has no arrays, of a wrong type)."""
+"""A call with an array of a wrong shape or dtype in each room whose annotations have arrays."""
 
 
 @pytest.mark.parametrize("room", WRONG_CALLS)

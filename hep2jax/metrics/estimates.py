@@ -3,17 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-
-@runtime_checkable
-class Record(Protocol):
-    """Any dataclass: a record of metrics."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 class Interval(NamedTuple):
@@ -49,7 +45,7 @@ class Estimate:
         return f"{self.value:.3f}" + (f" [{self.ci95.low:.3f}, {self.ci95.high:.3f}]" if self.ci95 else "")
 
 
-def estimates_of(record: Record) -> dict[str, Estimate]:
+def estimates_of(record: "DataclassInstance") -> dict[str, Estimate]:
     """The fields of a record that are estimates, by name."""
     values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
     return {name: value for name, value in values.items() if isinstance(value, Estimate)}

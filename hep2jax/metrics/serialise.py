@@ -2,9 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from hep2jax.metrics.estimates import Estimate, Record
+from hep2jax.metrics.estimates import Estimate
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 INLINE = {"inline": True}
 """Metadata of a field that holds a record or None: the record's entries are placed among those of its owner."""
@@ -12,7 +15,7 @@ OMIT_EMPTY = {"omit_empty": True}
 """Metadata of a field that has no entry if it is None or empty."""
 
 
-def to_dict(record: Record) -> dict[str, Any]:
+def to_dict(record: "DataclassInstance") -> dict[str, Any]:
     """A record of metrics as a dictionary for JSON, with an entry for each field under the field's name.
 
     An `Estimate` has two entries, `<name>` for its value and `<name>_ci95` for its interval [low, high]; the intervals

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from hep2jax.report.markup import Html
 
@@ -31,7 +31,6 @@ class Classification:
     """False: the classes are not patterns and are shown without the colours of patterns."""
 
 
-@runtime_checkable
 class Pictures(Protocol):
     """Draws the examples of a split."""
 

@@ -6,7 +6,7 @@ A system receives all fields of a specimen and returns its pattern, scores, inte
 import dataclasses
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -37,7 +37,7 @@ class Reading:
     """Scores of the patterns, float64, not negative and summing to 1; all zeros if the specimen could not be read."""
     intensity: str = ""
     """The predicted grade, one of those of the data set; empty if the system does not grade intensity."""
-    masks: tuple[Bool[np.ndarray, "height width"], ...] = ()
+    masks: tuple[Bool[np.ndarray, "_ _"], ...] = ()
     """The predicted cell pixels, one mask for each field in the order of the input, at native resolution; empty if the
     system does not segment."""
     left_out: str = ""
@@ -46,7 +46,6 @@ class Reading:
     """Wall time of `System.read`, which `comparison.compare` measures."""
 
 
-@runtime_checkable
 class System(Protocol):
     """A method that classifies specimens, with its training.
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Integer
 
 from hep2jax import files
 from hep2jax import mesh as meshes
@@ -179,7 +179,7 @@ class CellSystem:
             masks=masks,
         )
 
-    def _find(self, fields: Sequence[Field]) -> list[Int[np.ndarray, "height width"]]:
+    def _find(self, fields: Sequence[Field]) -> list[Integer[np.ndarray, "_ _"]]:
         """The instance map of each field."""
         diameter = self._sizes.diameter
         if self._options.finder == "true":
@@ -193,7 +193,7 @@ class CellSystem:
             instances = [classical.drop_cut_cells(cells, diameter) for cells in instances]
         return instances
 
-    def _cut(self, field: Field, instances: Int[np.ndarray, "height width"]) -> "_FieldCells":
+    def _cut(self, field: Field, instances: Integer[np.ndarray, "height width"]) -> "_FieldCells":
         """Cut out the cells of one field."""
         if self._options.finder == "true":
             mitotic = cell_data.of_kind(field, "mitotic_cell")

@@ -136,7 +136,9 @@ class HistogramSvm:
         return int(shares.argmax()), shares
 
 
-def fit_histogram_svm(specimens: Sequence[Scores], patterns: Sequence[int], *, cost: float = 10.0) -> HistogramSvm:
+def fit_histogram_svm(
+    specimens: Sequence[Float[np.ndarray, "_ pattern"]], patterns: Sequence[int], *, cost: float = 10.0
+) -> HistogramSvm:
     """Train on specimens with known patterns.
 
     Args:

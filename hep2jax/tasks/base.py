@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import jax
 import numpy as np
@@ -21,11 +21,13 @@ from hep2jax.data.sets.items import Item
 from hep2jax.data.streams.stream import Stream
 from hep2jax.errors import UsageError
 from hep2jax.fingerprint import fingerprint
-from hep2jax.metrics.estimates import Record
 from hep2jax.metrics.serialise import INLINE
 from hep2jax.models import ImageNetwork
 from hep2jax.tasks.reading import Parameters, Reader
 from hep2jax.training.state import Network
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 BatchShapes = dict[str, jax.ShapeDtypeStruct]
 
@@ -52,7 +54,6 @@ SPECIMENS_AND_IMAGES = report.Layout(
 """What the report shows of tasks that classify images and, from them, specimens."""
 
 
-@runtime_checkable
 class Identified(Protocol):
     """Something that belongs to one example."""
 
@@ -65,7 +66,7 @@ class Identified(Protocol):
 Result = TypeVar("Result", bound=Identified)
 """What an evaluation measured of one example."""
 
-Metrics = TypeVar("Metrics", bound=Record)
+Metrics = TypeVar("Metrics", bound="DataclassInstance")
 """The metrics of some results: a frozen record, which `metrics.to_dict` turns into entries of `report/metrics.json`."""
 
 

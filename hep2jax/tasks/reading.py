@@ -33,7 +33,7 @@ class Reading:
     patches), which are all 0 if no cell was found."""
     intensity: str = ""
     """`intermediate` or `positive`, or `none` if no cell was found; empty if the network grades no intensity."""
-    class_masks: tuple[UInt8[np.ndarray, "height width"], ...] = ()
+    class_masks: tuple[UInt8[np.ndarray, "_ _"], ...] = ()
     """One mask for each field, of the field's size: 0 is background, 1+i is the pattern `classes[i]` of the reader.
     Empty if the network does not segment."""
 
@@ -58,7 +58,7 @@ class Reading:
         return {name: round(value, DECIMALS) for name, value in self.probabilities.items()}
 
     @property
-    def cell_masks(self) -> tuple[Bool[np.ndarray, "height width"], ...]:
+    def cell_masks(self) -> tuple[Bool[np.ndarray, "_ _"], ...]:
         """One mask for each field, true on cell pixels. Empty if the network does not segment."""
         return tuple(mask > 0 for mask in self.class_masks)
 

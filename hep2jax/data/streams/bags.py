@@ -25,7 +25,7 @@ class Bags:
     name: str
     """Name of the data set."""
     num_patterns: int
-    pictures: Sequence[UInt8[np.ndarray, "height width"]]
+    pictures: Sequence[UInt8[np.ndarray, "_ _"]]
     """The pictures at working resolution."""
     picture_names: Sequence[str]
     """Names of the pictures, for messages."""
