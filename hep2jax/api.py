@@ -28,7 +28,7 @@ def load(workdir: str | os.PathLike[str]) -> Reader:
     directory = pathlib.Path(workdir)
     config = workdirs.open_for_reading(directory)
     parameters, classes = evaluation.load_parameters(directory)
-    network = states.make_network(config, tasks.num_outputs(config, classes))
+    network = evaluation.make_network(config, tasks.num_outputs(config, classes))
     return tasks.kind(config).reader_class(config, classes, network, parameters)
 
 

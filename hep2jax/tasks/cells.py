@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import jax
 import numpy as np
@@ -158,6 +158,7 @@ class CellTask(Task[CellResult, CellMetrics]):
     networks = models.CLASSIFIERS
     supports_mixup = True
     reader_class = CellReader
+    evaluator_class: ClassVar[type[CellEvaluator]] = CellEvaluator
     layout = report.Layout(
         unit="cell",
         key_metrics=(
@@ -215,7 +216,7 @@ class CellTask(Task[CellResult, CellMetrics]):
 
     @override
     def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> Evaluator[CellResult]:
-        return Evaluator(self.examples, CellEvaluator(self.config, network, mesh).measure)
+        return Evaluator(self.examples, self.evaluator_class(self.config, network, mesh).measure)
 
     @override
     def metrics(self, results: Sequence[CellResult]) -> CellMetrics:

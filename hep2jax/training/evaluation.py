@@ -18,7 +18,7 @@ from hep2jax.errors import UsageError
 from hep2jax.metrics.serialise import to_dict
 from hep2jax.progress import say
 from hep2jax.tasks import Evaluator, Parameters, SplitMetrics, Task
-from hep2jax.training import environment, optimizers, workdir
+from hep2jax.training import environment, fitted, optimizers, workdir
 from hep2jax.training import state as states
 from hep2jax.training.checkpoints import Checkpoints
 from hep2jax.training.state import Network, TrainState
@@ -138,14 +138,12 @@ def run(config: Config, directory: pathlib.Path) -> None:
                 f"{', '.join(task.classes)}"
             )
         partition = protocols.partition(config.data, task.name, task.items, task.classes)
-        network = states.make_network(config, task.num_outputs)
-        mesh = meshes.make_mesh()
-        state, step = restore(config, directory, network, mesh)
+        network, mesh = make_network(config, task.num_outputs), meshes.make_mesh()
+        parameters, step = _restore_averaged(config, directory, network, mesh)
     for note in task.notes:
         say(f"{task.name}: {note}")
     say(f"checkpoint of step {step}")
     with clock.phase("evaluation"):
-        parameters = (state.ema_params, state.ema_batch_stats)
         evaluation = measure_splits(task, task.evaluator(network, mesh), parameters, partition)
     if jax.process_index() == 0:
         write_report(task, directory, evaluation, clock, step)
@@ -187,9 +185,24 @@ def restore(
         checkpoints.close()
 
 
+def make_network(config: Config, num_outputs: int) -> Any:
+    """The configured network; None if the reader is fitted in one piece and has none."""
+    return None if tasks.kind(config).is_fitted else states.make_network(config, num_outputs)
+
+
+def _restore_averaged(
+    config: Config, directory: pathlib.Path, network: Network | None, mesh: jax.sharding.Mesh
+) -> tuple[Parameters, int]:
+    """The parameters that are evaluated, and their step."""
+    if network is None:
+        return (fitted.load(directory), {}), fitted.STEP
+    state, step = restore(config, directory, network, mesh)
+    return (state.ema_params, state.ema_batch_stats), step
+
+
 def load_parameters(directory: pathlib.Path) -> tuple[Parameters, tuple[str, ...]]:
     """The averaged parameters in a work directory, and the patterns that its network was trained on."""
     saved, classes = workdir.open_for_reading(directory), workdir.read_classes(directory)
-    network = states.make_network(saved, tasks.num_outputs(saved, classes))
-    state, _ = restore(saved, directory, network, meshes.make_mesh())
-    return (state.ema_params, state.ema_batch_stats), classes
+    network = make_network(saved, tasks.num_outputs(saved, classes))
+    parameters, _ = _restore_averaged(saved, directory, network, meshes.make_mesh())
+    return parameters, classes

@@ -20,7 +20,7 @@ from hep2jax.errors import DivergedError, UsageError
 from hep2jax.perf import chips, model_flops
 from hep2jax.progress import TrainingDisplay, say, scaled
 from hep2jax.tasks import Evaluator, Parameters, Task
-from hep2jax.training import evaluation, optimizers, packing, steps, timing, workdir
+from hep2jax.training import evaluation, fit, fitted, optimizers, packing, steps, timing, workdir
 from hep2jax.training import state as states
 from hep2jax.training.checkpoints import Checkpoints
 from hep2jax.training.state import Network, TrainState
@@ -77,6 +77,8 @@ def train(config: Config, directory: pathlib.Path, task: Task | None = None) -> 
             workdir.open_for_training(directory, config)
         task = task or tasks.load(config)
         _check_data(config, directory, task)
+        if task.is_fitted:
+            return fit.run(config, directory, task, clock)
         run = prepare(config, directory, clock, task)
     try:
         _announce(run)
@@ -119,6 +121,9 @@ def _saved_results(
     config: Config, directory: pathlib.Path, task: Task, partition: protocols.Partition
 ) -> dict[str, list[Any]] | None:
     """The results of the best checkpoint; None if the run is not finished or something else was measured."""
+    if task.is_fitted:
+        finished = fitted.is_fitted(directory)
+        return evaluation.saved_results(task, directory, partition, fitted.STEP) if finished else None
     checkpoints = Checkpoints(directory / "checkpoints", config.train)
     try:
         finished, best = checkpoints.latest_step == config.train.num_steps, checkpoints.best_step
