@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from hep2jax.fisher import encoding, ridge
-from hep2jax.fisher.descriptors import Descriptor
+from hep2jax.fisher.descriptors import DESCRIPTORS, Descriptor
 from hep2jax.fisher.encoding import Codebook
 from hep2jax.fisher.ridge import Cells, Parameters
 
@@ -16,7 +16,7 @@ REDUCED = {"sift": 40, "rings": 32}
 _POINTS = 150_000
 _SHARPNESS = np.geomspace(1.0, 64.0, 25)
 _NARROW = 0.1  # the ridge that parts narrow patterns is weaker by this factor: it has few cells
-_LINEAR, _GAUSSIAN = {"sift": 1.0, "rings": 1.0, "scalars": 0.5}, {"scalars": 0.5}
+_SCALARS = 0.5  # weight of each of their two kernels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,12 +26,23 @@ class Settings:
     strength: float
     """Of the ridge."""
     class_power: float
+    rings: float = 0.0
     shape: float = 0.0
+
+    @property
+    def descriptors(self) -> list[Descriptor]:
+        """The descriptors that are used."""
+        return [descriptor for descriptor in DESCRIPTORS if descriptor.name == "sift" or self.rings]
 
     def kernel(self, strength: float) -> ridge.Settings:
         """The kernel with a ridge of this strength."""
-        gaussian = _GAUSSIAN | {"shape": self.shape}
-        return ridge.Settings(linear=_LINEAR, gaussian=gaussian, ridge=strength, class_power=self.class_power)
+        vectors = {"sift": 1.0, "rings": self.rings} if self.rings else {"sift": 1.0}
+        return ridge.Settings(
+            linear=vectors | {"scalars": _SCALARS},
+            gaussian={"scalars": _SCALARS, "shape": self.shape},
+            ridge=strength,
+            class_power=self.class_power,
+        )
 
 
 def sample(

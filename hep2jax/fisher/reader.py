@@ -28,13 +28,13 @@ def describe(frames: Frames, descriptor: Descriptor) -> tuple[Float32[Array, "ce
 
 
 def features(codebooks: Mapping[str, Codebook], frames: Frames) -> dict[str, Float32[Array, "cell feature"]]:
-    """The blocks of features: a Fisher vector for each descriptor, `scalars` and `shape`."""
+    """The blocks of features: a Fisher vector for each descriptor with a codebook, `scalars` and `shape`."""
 
     def one(frame: UInt8[Array, "side side 2"]) -> dict[str, Array]:
         image, mask = frame[..., 0].astype(jnp.float32), frame[..., 1] > 0
         depth = channels.depth(mask)
         blocks = {"scalars": scalars(image, mask, depth), "shape": shape(mask)}
-        for descriptor in DESCRIPTORS:
+        for descriptor in (d for d in DESCRIPTORS if d.name in codebooks):
             vectors = _describe(image, mask, depth, descriptor)
             blocks[descriptor.name] = fisher_vector(codebooks[descriptor.name], descriptor.symmetries, *vectors)
         return blocks

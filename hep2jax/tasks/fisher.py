@@ -18,7 +18,7 @@ from hep2jax.data.streams import feeding
 from hep2jax.errors import UsageError
 from hep2jax.fisher import fitting
 from hep2jax.fisher import reader as texture
-from hep2jax.fisher.descriptors import DESCRIPTORS
+from hep2jax.fisher.descriptors import Descriptor
 from hep2jax.fisher.encoding import Codebook
 from hep2jax.fisher.ridge import Cells
 from hep2jax.tasks.cells import CellEvaluator, CellReader, CellTask
@@ -80,17 +80,20 @@ class FisherTask(CellTask):
             The parameters, and what the work directory keeps for such runs.
         """
         config, rng = self.config, np.random.default_rng(self.config.seed)
+        settings = fitting.Settings(
+            strength=config.fisher.ridge,
+            class_power=config.loss.class_balance,
+            rings=config.fisher.rings,
+            shape=config.fisher.shape,
+        )
         start = fitted.load(pathlib.Path(config.model.init_from), fitted.ALONG) if config.model.init_from else None
         if start:
             codebooks = {name: Codebook(**book) for name, book in start["codebooks"].items()}
         else:
-            codebooks = self._fit_codebooks(rng.permutation(np.asarray(indices)), mesh, rng)
+            codebooks = self._fit_codebooks(settings.descriptors, rng.permutation(np.asarray(indices)), mesh, rng)
         units = [self.items[i].group or self.items[i].specimen for i in indices]
         chosen = np.asarray(indices)[fitting.some_of_each(units, config.fisher.cells_per_specimen, rng)]
         own = self._describe(codebooks, chosen.tolist(), mesh)
-        settings = fitting.Settings(
-            strength=config.fisher.ridge, class_power=config.loss.class_balance, shape=config.fisher.shape
-        )
         along, others = (_read_cells(start), tuple(start["classes"].tolist())) if start else (None, ())
         parameters = fitting.fit_reader(own, self.classes, settings, along, others)
         books = {name: dataclasses.asdict(book) for name, book in codebooks.items()}
@@ -98,10 +101,10 @@ class FisherTask(CellTask):
         return ({"codebooks": books, **parameters}, {}), _written_cells(kept, self.classes) | {"codebooks": books}
 
     def _fit_codebooks(
-        self, indices: np.ndarray, mesh: jax.sharding.Mesh, rng: np.random.Generator
+        self, descriptors: Sequence[Descriptor], indices: np.ndarray, mesh: jax.sharding.Mesh, rng: np.random.Generator
     ) -> dict[str, Codebook]:
         some, codebooks = indices[: self.config.fisher.codebook_cells], {}
-        for descriptor in DESCRIPTORS:
+        for descriptor in descriptors:
             describe = jax.jit(functools.partial(texture.describe, descriptor=descriptor))
             batches = self._batches(describe, some.tolist(), mesh)
             vectors = np.concatenate([fitting.sample(found, depth, len(some), rng) for found, depth in batches])
@@ -113,8 +116,8 @@ class FisherTask(CellTask):
 
         def describe(frames: jax.Array) -> dict[str, jax.Array]:
             blocks = texture.features(codebooks, frames)
-            half = {descriptor.name: jnp.float16 for descriptor in DESCRIPTORS}
-            return {name: block.astype(half.get(name, block.dtype)) for name, block in blocks.items()}
+            half = {name: block.astype(jnp.float16) for name, block in blocks.items() if name in codebooks}
+            return blocks | half
 
         batches = list(self._batches(jax.jit(describe), indices, mesh))
         items = [self.items[i] for i in indices]

@@ -21,7 +21,7 @@ SIDE = 48
 
 
 def _config(**fisher) -> Config:
-    settings = {"gaussians": 4, "codebook_cells": 12, "cells_per_specimen": 5, "cells_along": 2} | fisher
+    settings = {"gaussians": 4, "codebook_cells": 12, "cells_per_specimen": 5, "cells_along": 2, "rings": 0.5} | fisher
     return tasks.resolve(
         Config(
             data=DataConfig(cell_fit="frame", crop_size=SIDE, protocol="kfold", num_folds=3, scale=0.6),
