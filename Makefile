@@ -1,7 +1,7 @@
 # make train   sets everything up and runs the main job: a fully convolutional network on the embedded specimens
 # make test    sets everything up and runs the tests
 # make icpr2012 MANUAL_DIR=DIR   trains the network that we would send to the ICPR 2012 contest, on its training half
-# make icpr2012-cells MANUAL_DIR=DIR I3A_DIR=DIR   the same for single cells, after pre-training on the cells of I3A Task 1
+# make icpr2012-cells MANUAL_DIR=DIR I3A_DIR=DIR   the same for single cells, learned along with the cells of I3A Task 1
 # Each works alone on a machine with only Python (3.11 or newer) and make.
 
 PYTHON ?= python3
@@ -24,7 +24,7 @@ icpr2012-cells: $(INSTALLED)
 	@test -n "$(MANUAL_DIR)" -a -n "$(I3A_DIR)" || { \
 		echo "hep2jax: name both directories: make icpr2012-cells MANUAL_DIR=DIR (it holds MIVIA_HEp-2_Images_Dataset/) I3A_DIR=DIR"; \
 		exit 2; }
-	$(RUN) -m hep2jax.main --config=configs/icpr2014_pretraining.py --config.data.manual_dir=$(I3A_DIR)
+	$(RUN) -m hep2jax.main --config=configs/fisher.py:icpr2014_whole --config.data.manual_dir=$(I3A_DIR)
 	$(RUN) -m hep2jax.main --config=configs/icpr2012_cells.py --config.data.manual_dir=$(MANUAL_DIR) $(ARGS)
 
 test: $(INSTALLED)

@@ -21,7 +21,7 @@ WARPS = ("auto", "host", "device")
 FIELD_NORMALISATIONS = ("field", "none")
 CELL_NORMALISATIONS = ("none", "contrast_stretch", "equalise", "clahe")
 BALANCES = ("pattern", "specimen", "class", "none")
-CELL_FITS = ("stretch", "keep", "native")
+CELL_FITS = ("stretch", "keep", "native", "frame")
 DEPTHS = (0, 18, 34, 50)
 COMPUTE_DTYPES = ("auto", "float32", "bfloat16")
 OPTIMIZERS = ("adamw", "sgd")
@@ -107,7 +107,8 @@ class DataConfig:
     cell_fit: str = _key("stretch", choices=CELL_FITS)
     """How a cell is resized to the square input of `crop_size` pixels. stretch: height and width by separate factors
     (Gao 2017); keep: both by the same factor, so that the longer one fills the input; native: both by `scale`, so that
-    sizes stay comparable."""
+    sizes stay comparable; frame: as native, with the middle of the mask's bounding box in the middle of the input,
+    mirrored beyond the crop, and the mask as a second channel, for `fisher`."""
     cell_margin: float = _key(-1.0, choices=(-1.0,), at_least=0.0, at_most=2.0)
     """Context around the bounding box of the mask, as a share of its longer side. -1: the owner's crop is used as it
     is. Data sets differ in how tightly their cells are cropped; a margin >= 0 makes them alike."""
@@ -170,6 +171,7 @@ class ModelConfig:
     """Which network is built, and how wide."""
 
     name: str = "fcn"
+    """One of the networks of hep2jax.models, or `fisher`, the texture reader of cells (see hep2jax.fisher)."""
     width: float = _key(1.0, at_least=1e-3, at_most=16.0)
     """Multiplier on every channel count of the published network (rounded to a multiple of 8, at least 8)."""
     depth: int = _key(0, choices=DEPTHS)
@@ -185,6 +187,27 @@ class ModelConfig:
     init_from: str = ""
     """Work directory of a pre-trained network (empty: none). Training starts from its parameters wherever path and
     shape agree; heads start from fresh parameters if it was trained on other patterns."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class FisherConfig:
+    """`fisher`, the texture reader of cells. Its other keys: `loss.class_balance` weighs the cells by their pattern."""
+
+    gaussians: int = _key(48, at_least=1, at_most=1024)
+    """Number of Gaussians in the mixture of each descriptor."""
+    codebook_cells: int = _key(1500, at_least=1)
+    """Number of training cells, drawn at random, from which projections and mixtures are fitted."""
+    cells_per_specimen: int = _key(80, at_least=0)
+    """How many cells of a specimen are learned from, drawn at random; 0: all."""
+    cells_along: int = _key(20, at_least=1)
+    """How many cells of a specimen are kept in the work directory, for a run that names it in `model.init_from`: that
+    run takes the projections and mixtures from there and learns from those cells along with its own."""
+    ridge: float = _key(3.0, above=0.0)
+    """Strength of the ridge."""
+    rings: float = _key(0.0, at_least=0.0)
+    """Weight of the kernel of ring patterns; that of dense rootSIFT is 1. 0: off, which halves the time."""
+    shape: float = _key(0.0, at_least=0.0)
+    """Weight of the kernel of three numbers of shape: area, ratio of the axes, share of the bounding box."""
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -286,6 +309,7 @@ class Config:
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    fisher: FisherConfig = dataclasses.field(default_factory=FisherConfig)
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)

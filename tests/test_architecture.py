@@ -12,12 +12,19 @@ FLOORS = (
     ("errors", "files", "fingerprint", "progress", "metrics"),
     ("config", "config_files", "mesh", "stopping", "distributed"),
     ("data.tiles", "data.augment", "data.sets", "data.splits", "data.streams"),
-    ("ops", "models"),
+    ("ops", "models", "fisher"),
     ("report", "perf.chips", "specimens.voting", "specimens.classical", "specimens.texture"),
     ("training.workdir", "training.environment", "training.timing", "training.packing", "training.optimizers"),
-    ("training.goodput", "training.losses", "training.state", "training.checkpoints", "training.steps"),
+    (
+        "training.goodput",
+        "training.losses",
+        "training.state",
+        "training.fitted",
+        "training.checkpoints",
+        "training.steps",
+    ),
     ("tasks", "perf.model_flops"),
-    ("training.evaluation", "training.loop", "training.folds"),
+    ("training.evaluation", "training.fit", "training.loop", "training.folds"),
     ("specimens", "perf.aot", "perf.profiling"),
     ("api", "cli"),
     ("predict", "main", "prepare", "__main__"),
@@ -81,8 +88,8 @@ def test_builders_import_nothing_of_ours():
         assert not _imported(path), path
 
 
-PURE = ("metrics", "ops", "models", "specimens.texture", "specimens.voting", "training.losses", "training.optimizers")
-PURE += ("training.packing", "training.steps")
+PURE = ("metrics", "ops", "models", "fisher", "specimens.texture", "specimens.voting", "training.losses")
+PURE += ("training.optimizers", "training.packing", "training.steps")
 
 
 @pytest.mark.parametrize("room", PURE)

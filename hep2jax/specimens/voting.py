@@ -90,6 +90,7 @@ Scores = Float[np.ndarray, "cell pattern"]
 cell is the one with the highest score."""
 Decision = tuple[int, Float[np.ndarray, " pattern"]]
 """The pattern of a specimen and the scores of all patterns, which are not negative and sum to 1."""
+_LEAST_SCORE = 1e-4
 Rule = Callable[[Scores], Decision]
 """Classifies a specimen by the scores of its cells, of which there is at least one."""
 
@@ -103,6 +104,26 @@ def by_mean_probability(scores: Scores) -> Decision:
     """The pattern with the highest mean score, or the first in a tie; unlike a vote, uncertain cells count less."""
     mean = scores.mean(axis=0)
     return int(mean.argmax()), mean
+
+
+def by_mean_log_probability(scores: Scores) -> Decision:
+    """The pattern with the highest mean logarithm of its score: the product of the cells, as if they were independent.
+
+    A cell counts at most as much as a score of 0.0001 does. The scores are the normalised geometric means.
+    """
+    mean = np.log(np.maximum(scores, _LEAST_SCORE)).mean(axis=0)
+    return int(mean.argmax()), softmax(mean)
+
+
+def reread(scores: Scores, weight: float = 1.0) -> Scores:
+    """The cells of one specimen, read again in the light of its other cells. This is transductive.
+
+    The mean score of the other cells is added to that of each cell, times a weight; then rows are divided by their
+    sum. A single cell stays as it is. Who reports this says so: the reading of a cell depends on which cells it was
+    read with.
+    """
+    others = (scores.sum(axis=0) - scores) / max(len(scores) - 1, 1)
+    return (scores + weight * others) / (scores + weight * others).sum(axis=1, keepdims=True)
 
 
 def pattern_histogram(scores: Scores) -> Float[np.ndarray, " pattern"]:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from hep2jax import config as configs
-from hep2jax import models
 from hep2jax.config import Config
 from hep2jax.data.sets import prepare
 from hep2jax.errors import UsageError
@@ -11,6 +10,7 @@ from hep2jax.tasks.bags import BagTask
 from hep2jax.tasks.base import Evaluator, SplitMetrics, Task
 from hep2jax.tasks.cells import CellTask
 from hep2jax.tasks.fields import FieldTask
+from hep2jax.tasks.fisher import FisherTask
 from hep2jax.tasks.joint import JointTask
 from hep2jax.tasks.labels import LabelsTask
 from hep2jax.tasks.reading import Parameters, Reader, Reading
@@ -30,7 +30,7 @@ __all__ = [
     "resolve",
 ]
 
-KINDS: tuple[type[Task], ...] = (FieldTask, CellTask, BagTask, LabelsTask, JointTask)
+KINDS: tuple[type[Task], ...] = (FieldTask, CellTask, FisherTask, BagTask, LabelsTask, JointTask)
 """Every kind of task. A network and a data set together determine one of them."""
 
 
@@ -40,7 +40,8 @@ def kind(config: Config) -> type[Task]:
     Raises:
         UsageError: there is no network of that name.
     """
-    configs.check_choice("model.name", config.model.name, tuple(models.NETWORKS))
+    names = [name for task in KINDS for name in task.networks]
+    configs.check_choice("model.name", config.model.name, tuple(dict.fromkeys(names)))
     return next(task for task in KINDS if task.reads(config))
 
 

@@ -24,7 +24,7 @@ from hep2jax.fingerprint import fingerprint
 from hep2jax.metrics.serialise import INLINE
 from hep2jax.models import ImageNetwork
 from hep2jax.tasks.reading import Parameters, Reader
-from hep2jax.training.state import Network
+from hep2jax.training.state import Network, Tree
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -104,6 +104,8 @@ class Task(abc.ABC, Generic[Result, Metrics]):
         layout: what the report shows.
         reader_class: reads a user's images with a trained network of this kind.
         supports_mixup: whether networks can be trained on blends of two examples (see `augment.mixup`).
+        is_fitted: whether the reader is fitted in one piece, by `fit`, instead of trained by steps; then there is no
+            network, and `evaluator` and `reader_class` take None in its place.
         truth_description: what the data set knows about an example, for messages.
         compile_batches: numbers of images per chip that `--mode=compile` tries by default.
 
@@ -120,6 +122,7 @@ class Task(abc.ABC, Generic[Result, Metrics]):
     reader_class: ClassVar[type[Reader]]
     layout: ClassVar[report.Layout]
     supports_mixup: ClassVar[bool] = False
+    is_fitted: ClassVar[bool] = False
     truth_description: ClassVar[str] = "one pattern per image"
     compile_batches: ClassVar[tuple[int, ...]] = (16, 32, 64)
 
@@ -213,6 +216,10 @@ class Task(abc.ABC, Generic[Result, Metrics]):
     @functools.cached_property
     def _fingerprints(self) -> list[str]:
         return [fingerprint(example) for example in self.examples]
+
+    def fit(self, indices: Sequence[int], mesh: jax.sharding.Mesh) -> tuple[Parameters, Tree]:
+        """Fit the reader to these examples, if `is_fitted`: its parameters, and what other fits may take from here."""
+        raise NotImplementedError(f"{self.config.model.name} is trained by steps")
 
     @abc.abstractmethod
     def stream(self, indices: Sequence[int], rows: meshes.Rows) -> Stream:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import jax
 import numpy as np
@@ -76,6 +76,10 @@ class SpecimensOfCells:
     specimens: tuple[SpecimenRow, ...]
     repeated_specimens: tuple[tuple[str, ...], ...]
     """The names of specimens that repeat each other, one tuple for each group of them."""
+    specimen_by_log_probability: ClassificationMetrics
+    """Specimens by the mean log-probability of their cells (see `voting.by_mean_log_probability`)."""
+    cells_transductive: ClassificationMetrics
+    """Cells read again in the light of the other cells of their specimen (see `voting.reread`): transductive."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -158,6 +162,7 @@ class CellTask(Task[CellResult, CellMetrics]):
     networks = models.CLASSIFIERS
     supports_mixup = True
     reader_class = CellReader
+    evaluator_class: ClassVar[type[CellEvaluator]] = CellEvaluator
     layout = report.Layout(
         unit="cell",
         key_metrics=(
@@ -215,7 +220,7 @@ class CellTask(Task[CellResult, CellMetrics]):
 
     @override
     def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> Evaluator[CellResult]:
-        return Evaluator(self.examples, CellEvaluator(self.config, network, mesh).measure)
+        return Evaluator(self.examples, self.evaluator_class(self.config, network, mesh).measure)
 
     @override
     def metrics(self, results: Sequence[CellResult]) -> CellMetrics:
@@ -237,8 +242,16 @@ class CellTask(Task[CellResult, CellMetrics]):
         specimens = group_by(results, lambda row: row.unit)
         votes = [prevalent(rows) for rows in specimens.values()]
         names_by_unit = [tuple(sorted({row.specimen for row in rows})) for rows in specimens.values()]
+        truth, probabilities = [rows[0].truth for rows in specimens.values()], [_stack(r) for r in specimens.values()]
+        together = [voting.by_mean_log_probability(scores)[0] for scores in probabilities]
+        again = [voting.reread(scores).argmax(axis=1) for scores in probabilities]
+        cells = [row for rows in specimens.values() for row in rows]
         return SpecimensOfCells(
-            specimen=self._classification([rows[0].truth for rows in specimens.values()], votes, list(specimens)),
+            specimen=self._classification(truth, votes, list(specimens)),
+            specimen_by_log_probability=self._classification(truth, together, list(specimens)),
+            cells_transductive=self._classification(
+                [row.truth for row in cells], np.concatenate(again).tolist(), [row.unit for row in cells]
+            ),
             specimens=tuple(self._row(rows, vote) for rows, vote in zip(specimens.values(), votes, strict=True)),
             repeated_specimens=tuple(names for names in names_by_unit if len(names) > 1),
         )
@@ -285,6 +298,14 @@ class CellTask(Task[CellResult, CellMetrics]):
             rows = measured.of_specimens.specimens
             right = sum(row.pattern == row.prediction for row in rows)
             lines.append(f"specimens by the prevalence of their cells: {right} of {len(rows)} right")
+            together, again = (
+                measured.of_specimens.specimen_by_log_probability,
+                measured.of_specimens.cells_transductive,
+            )
+            lines.append(
+                f"specimens by the mean log-probability of their cells: ACA {together.aca}, MCA {together.mca}"
+            )
+            lines.append(f"transductive, cells with the others of their specimen: ACA {again.aca}, MCA {again.mca}")
             repeated = measured.of_specimens.repeated_specimens
             lines += [f"counted as one specimen: {', '.join(names)}" for names in repeated]
         return lines
@@ -323,6 +344,10 @@ class CellTask(Task[CellResult, CellMetrics]):
             probability=float(row.probabilities.max()),
             image=self.cells.cells[index].image,
         )
+
+
+def _stack(rows: Sequence[CellResult]) -> Float32[np.ndarray, "cell pattern"]:
+    return np.stack([row.probabilities for row in rows])
 
 
 def prevalent(rows: Sequence[CellResult]) -> int:

@@ -18,7 +18,7 @@ from hep2jax.errors import UsageError
 from hep2jax.metrics.serialise import to_dict
 from hep2jax.progress import say
 from hep2jax.tasks import Evaluator, Parameters, SplitMetrics, Task
-from hep2jax.training import checkpoints, environment, optimizers, workdir
+from hep2jax.training import checkpoints, environment, fitted, optimizers, workdir
 from hep2jax.training import state as states
 from hep2jax.training.state import Network, TrainState
 from hep2jax.training.timing import StepClock
@@ -140,14 +140,12 @@ def run(config: Config, directory: pathlib.Path) -> None:
                 f"{', '.join(task.classes)}"
             )
         partition = protocols.partition(config.data, task.name, task.items, task.classes)
-        network = states.make_network(config, task.num_outputs)
-        mesh = meshes.make_mesh()
-        state, step = restore(config, directory, network, mesh)
+        network, mesh = make_network(config, task.num_outputs), meshes.make_mesh()
+        parameters, step = _restore_averaged(config, directory, network, mesh)
     for note in task.notes:
         say(f"{task.name}: {note}")
     say(f"checkpoint of step {step}")
     with clock.phase("evaluation"):
-        parameters = (state.ema_params, state.ema_batch_stats)
         evaluation = measure_splits(task, task.evaluator(network, mesh), parameters, partition)
     if jax.process_index() == 0:
         write_report(task, directory, evaluation, clock.seconds(), step)
@@ -192,24 +190,39 @@ def restore(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trained:
-    """The network of a work directory."""
+    """The reader of a work directory."""
 
     config: Config
     classes: tuple[str, ...]
     """The patterns that it was trained on."""
-    network: Network
+    network: Any
+    """A `Network`; None if the reader is fitted in one piece and has none."""
     parameters: Parameters
     """Averaged parameters and statistics of its best checkpoint."""
 
 
 def load(directory: pathlib.Path) -> Trained:
-    """Load the network of a work directory.
+    """Load the reader of a work directory.
 
     Raises:
         UsageError, DamagedCheckpointError: as for `restore`; UsageError also if the directory holds no run.
     """
     config, classes = workdir.open_for_reading(directory), workdir.read_classes(directory)
-    network = states.make_network(config, tasks.num_outputs(config, classes))
-    state, _ = restore(config, directory, network, meshes.make_mesh())
-    parameters = (state.ema_params, state.ema_batch_stats)
+    network = make_network(config, tasks.num_outputs(config, classes))
+    parameters, _ = _restore_averaged(config, directory, network, meshes.make_mesh())
     return Trained(config=config, classes=classes, network=network, parameters=parameters)
+
+
+def make_network(config: Config, num_outputs: int) -> Any:
+    """The configured network; None if the reader is fitted in one piece and has none."""
+    return None if tasks.kind(config).is_fitted else states.make_network(config, num_outputs)
+
+
+def _restore_averaged(
+    config: Config, directory: pathlib.Path, network: Network | None, mesh: jax.sharding.Mesh
+) -> tuple[Parameters, int]:
+    """The parameters that are evaluated, and their step."""
+    if network is None:
+        return (fitted.load(directory), {}), fitted.STEP
+    state, step = restore(config, directory, network, mesh)
+    return (state.ema_params, state.ema_batch_stats), step

@@ -20,7 +20,7 @@ from hep2jax.errors import DivergedError, UsageError
 from hep2jax.perf import chips, model_flops
 from hep2jax.progress import TrainingDisplay, say, scaled
 from hep2jax.tasks import Evaluator, Parameters, Task
-from hep2jax.training import checkpoints, evaluation, optimizers, packing, steps, timing, workdir
+from hep2jax.training import checkpoints, evaluation, fit, fitted, optimizers, packing, steps, timing, workdir
 from hep2jax.training import state as states
 from hep2jax.training.goodput import Account
 from hep2jax.training.state import Network, TrainState
@@ -79,23 +79,32 @@ def train(config: Config, directory: pathlib.Path, task: Task | None = None) -> 
             meshes.on_chief(lambda: workdir.open_for_training(directory, config))
             task = task or tasks.load(config)
             _check_data(config, directory, task)
-            run = prepare(config, directory, clock, task)
-            stack.callback(close, run)
-        try:
-            _announce(run)
-            _train(run)
-            _finish(run)
-        except stopping.Stopped as stop:
-            _save_note(run, stop)
-            raise
+        if task.is_fitted:
+            fit.run(config, directory, task, clock)
+        else:
+            _run(config, directory, clock, task)
+
+
+def _run(config: Config, directory: pathlib.Path, clock: StepClock, task: Task) -> None:
+    with clock.phase("init"):
+        run = prepare(config, directory, clock, task)
+    try:
+        _announce(run)
+        _train(run)
+        _finish(run)
+    except stopping.Stopped as stop:
+        _save_note(run, stop)
+        raise
+    finally:
+        close(run)
 
 
 def close(run: Run) -> None:
     """Finish what is being written."""
-    with stopping.deferred():
-        run.account.write()
-        run.writer.close()
-        run.checkpoints.close()
+    with stopping.deferred(), contextlib.ExitStack() as last:  # from the last to the first, whichever of them fails
+        last.callback(run.account.write)
+        last.callback(run.writer.close)
+        last.callback(run.checkpoints.close)
 
 
 def _save_note(run: Run, stop: stopping.Stopped) -> None:
@@ -138,6 +147,9 @@ def _saved_results(
     config: Config, directory: pathlib.Path, task: Task, partition: protocols.Partition
 ) -> dict[str, list[Any]] | None:
     """The results of the best checkpoint; None if the run is not finished or something else was measured."""
+    if task.is_fitted:
+        finished = fitted.is_fitted(directory)
+        return evaluation.saved_results(task, directory, partition, fitted.STEP) if finished else None
     found = checkpoints.find(directory / "checkpoints")
     if not found or found[0].step != config.train.num_steps:
         return None

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import PyTree
 
 from hep2jax import models
 from hep2jax.config import Config
@@ -23,18 +22,14 @@ Tree = dict[str, Any]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Everything that a step changes. The moving averages `ema_*` are what is evaluated.
+    """Everything that a step changes. The moving averages `ema_*` are what is evaluated."""
 
-    The trees of parameters and statistics may be packed (see `packing`), and JAX also makes states of shapes.
-    """
-
-    step: PyTree
-    """int32 scalar."""
-    params: PyTree
-    batch_stats: PyTree
+    step: jax.Array
+    params: Tree
+    batch_stats: Tree
     opt_state: optax.OptState
-    ema_params: PyTree
-    ema_batch_stats: PyTree
+    ema_params: Tree
+    ema_batch_stats: Tree
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,7 +98,7 @@ def params_digest(params: Tree) -> str:
     return digest.hexdigest()
 
 
-def num_parameters(params: PyTree) -> int:
+def num_parameters(params: Tree) -> int:
     """The number of parameters, counted as single numbers."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 

@@ -184,3 +184,21 @@ class TestReadSpecimens:
     def test_scores_that_do_not_fit_the_cells(self):
         with pytest.raises(ValueError, match="of 7 cells"):
             voting.read_specimens(self.SCORES[:3], self.NAMES, voting.by_prevalence)
+
+
+def test_the_product_of_cells_differs_from_their_mean():
+    scores = np.array([[0.0, 1.0], [0.6, 0.4], [0.6, 0.4], [0.6, 0.4]])
+    assert voting.by_prevalence(scores)[0] == 0
+    pattern, shares = voting.by_mean_log_probability(scores)
+    assert pattern == 1  # one cell that excludes the first pattern outweighs three that lean to it
+    product = np.maximum(scores, 1e-4).prod(axis=0) ** 0.25
+    np.testing.assert_allclose(shares, product / product.sum())
+
+
+def test_cells_in_the_light_of_their_specimen():
+    scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6]])
+    again = voting.reread(scores)
+    np.testing.assert_allclose(again[2], [(0.4 + 0.85) / 2, (0.6 + 0.15) / 2])
+    np.testing.assert_allclose(again.sum(axis=1), 1)
+    np.testing.assert_allclose(voting.reread(scores[:1]), scores[:1])
+    np.testing.assert_allclose(voting.reread(scores, weight=0.0), scores)

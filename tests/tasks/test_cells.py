@@ -53,11 +53,17 @@ def test_cells_are_counted_and_specimens_read_by_prevalence():
     assert (cells.num_examples, cells.num_specimens) == (8, 4)
     assert specimens.specimen.aca.value == pytest.approx(3 / 4)
     rows = {row.specimen: row for row in specimens.specimens}
+    assert specimens.specimen_by_log_probability.aca.value == pytest.approx(3 / 4)
+    assert specimens.cells_transductive.aca.value == pytest.approx(
+        6 / 8
+    )  # the third of a is mended, the third of b lost
+    assert specimens.cells_transductive.num_specimens == 4
     assert rows["b"] == SpecimenRow(specimen="b", pattern="ring", prediction="dots", num_cells=3, right=1)
     entries = to_dict(measured)
     assert entries["examples"] == "cell"
     assert entries["specimens"][1]["pattern"] == "ring"
-    assert list(entries)[-3:] == ["specimen", "specimens", "repeated_specimens"]
+    names = ["specimen", "specimens", "repeated_specimens", "specimen_by_log_probability", "cells_transductive"]
+    assert list(entries)[-5:] == names
     json.dumps(entries, allow_nan=False)
 
 

@@ -37,8 +37,9 @@ class Cell:
     intensity: str
     image: UInt8[np.ndarray, "height width"]
     """The owner's crop, in the configured channel."""
-    ready: UInt8[np.ndarray, "ready_height ready_width"]
-    """The preprocessed crop: masked, equalised and at the input's resolution; its centre is the input's centre."""
+    ready: UInt8[np.ndarray, "ready_height ready_width *mask"]
+    """The preprocessed crop: masked, equalised and at the input's resolution; its centre is the input's centre. With
+    `data.cell_fit=frame` its second channel is the mask."""
     tone_curve: Float32[np.ndarray, " 4"]
     """Grey offset, gain, exponent, shift; see `steps.normalise`."""
 
@@ -259,7 +260,7 @@ def _make_cell(crop: _Crop, group: str, config: DataConfig) -> Cell:
 
 def preprocess(
     image: UInt8[np.ndarray, "height width"], mask: np.ndarray, config: DataConfig, *, name: str = "a cell"
-) -> tuple[UInt8[np.ndarray, "ready_height ready_width"], Float32[np.ndarray, " 4"]]:
+) -> tuple[UInt8[np.ndarray, "ready_height ready_width *mask"], Float32[np.ndarray, " 4"]]:
     """Preprocess one crop: reframe, mask, normalise and resize it as configured.
 
     Args:
@@ -272,13 +273,16 @@ def preprocess(
         The preprocessed crop and its tone curve.
 
     Raises:
-        UsageError: `masked` or `cell_margin` >= 0 for a cell without a mask.
+        UsageError: `masked`, `cell_margin` >= 0 or `cell_fit` = frame for a cell without a mask.
     """
-    if (config.masked or config.cell_margin >= 0) and not mask.any():
+    framed = config.cell_fit == "frame"
+    if (config.masked or config.cell_margin >= 0 or framed) and not mask.any():
         raise UsageError(
-            f"{name}: has no mask here, but data.masked and data.cell_margin need one; take data.masked=False and "
-            "data.cell_margin=-1"
+            f"{name}: has no mask here, but data.masked, data.cell_margin and data.cell_fit=frame need one; take "
+            "data.masked=False and data.cell_margin=-1 and another data.cell_fit"
         )
+    if framed:
+        return _frame(image, mask, config), np.array([0.0, 1 / 255, 1.0, 0.0], np.float32)
     if config.cell_margin >= 0:
         image, mask = _reframe(image, mask, config.cell_margin)
     if config.masked:
@@ -298,6 +302,21 @@ def _reframe(image: np.ndarray, mask: np.ndarray, margin: float) -> tuple[np.nda
     padded_mask = np.pad(mask, context)
     frame = tuple(slice(extent.start, extent.stop + 2 * context) for extent in box)
     return np.ascontiguousarray(padded_image[frame]), np.ascontiguousarray(padded_mask[frame])
+
+
+def _frame(image: np.ndarray, mask: np.ndarray, config: DataConfig) -> UInt8[np.ndarray, "side side 2"]:
+    """The grey levels and the mask (0 or 1) of the square about the middle of the mask's bounding box."""
+    if config.scale != 1:
+        size = (max(1, round(image.shape[1] * config.scale)), max(1, round(image.shape[0] * config.scale)))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        shrunk = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.5
+        mask = shrunk if shrunk.any() else np.ones(shrunk.shape, bool)
+    box, side = _box_of(mask), config.crop_size
+    assert box is not None
+    first = [(extent.start + extent.stop - side) // 2 + side for extent in box]
+    window = tuple(slice(start, start + side) for start in first)
+    grey = cv2.copyMakeBorder(image, side, side, side, side, cv2.BORDER_REFLECT)
+    return np.stack([grey[window], np.pad(mask, side)[window]], axis=-1).astype(np.uint8)
 
 
 def _normalise(image: np.ndarray, config: DataConfig) -> tuple[np.ndarray, float, float]:

@@ -69,9 +69,9 @@ class CellPlan(Plan):
         return {"pictures": pictures}, self.origins + moved
 
 
-def plain_input(ready: UInt8[np.ndarray, "height width"], size: int) -> UInt8[np.ndarray, "size size"]:
+def plain_input(ready: UInt8[np.ndarray, "height width *mask"], size: int) -> UInt8[np.ndarray, "size size *mask"]:
     """The network input from a preprocessed picture, without augmentation; beyond its border, it is mirrored."""
-    if ready.shape == (size, size):
+    if ready.shape[:2] == (size, size):
         return ready
     matrix = np.eye(2, 3, dtype=np.float32)
     matrix[:, 2] = _origin(ready, size)
