@@ -17,7 +17,7 @@ from ml_collections import config_flags
 
 from hep2jax import config as configs
 from hep2jax import config_files, files, tasks
-from hep2jax.errors import DivergedError, UsageError
+from hep2jax.errors import RunError, UsageError
 
 
 class _ConfigParser(flags.ArgumentParser):
@@ -100,7 +100,7 @@ def run_app(entry: Callable[[Sequence[str]], None]) -> None:
         app.run(lambda argv: _checked(entry, argv), flags_parser=lambda argv: _parse_flags(argv, entry.__module__))
     except UsageError as error:
         _fail(error, 2)
-    except DivergedError as error:
+    except RunError as error:
         _fail(error, 1)
 
 
