@@ -20,12 +20,10 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from tfds_builders.pixels import strip_png
+from tfds_builders.pixels import MAX_PIXELS, quiet, strip_png
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".btf", ".tf8")
 """Usual endings of the names of files that `read` takes; the content decides, not the name."""
-MAX_PIXELS = 100_000_000
-"""Largest image, such as 10,000 x 10,000."""
 MAX_SIDE = 50_000
 MIN_SIDE = 8
 MAX_PAGES = 1_000
@@ -236,7 +234,7 @@ def _tiff_pixels(page: Any) -> np.ndarray:
 
 
 def _page_by_pillow(page: Any) -> np.ndarray:
-    with Image.open(page.parent.filehandle.path, formats=("TIFF",)) as image:
+    with quiet(), Image.open(page.parent.filehandle.path, formats=("TIFF",)) as image:
         image.seek(page.index)
         _check_size(image.width, image.height)
         return _converted(image)  # Pillow turns the images of TIFF files itself
