@@ -346,6 +346,7 @@ def test_hostile_text_stays_text(tmp_path):
     (workdir / "metrics.jsonl").write_text(json.dumps({"step": 1, "params_digest": HOSTILE}) + "\n")
     item = make_item(HOSTILE)
     metrics = {HOSTILE: {"confusion": [[1]], "classes": [HOSTILE], "protocol": HOSTILE, "pixel": {HOSTILE: 0.5}}}
+    metrics[HOSTILE] |= {"notes": [HOSTILE], "specimen_leakage": True, "leakage_note": HOSTILE}
     path = write_report(
         workdir,
         metrics=metrics,
