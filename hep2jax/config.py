@@ -13,6 +13,7 @@ import typing
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
+from hep2jax import files
 from hep2jax.errors import UsageError
 
 PROTOCOLS = ("contest", "holdout", "kfold", "loso", "blocked", "random_cells")
@@ -332,6 +333,8 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def from_dict(values: dict[str, Any]) -> Config:
     """Inverse of `to_dict`; raises UsageError, which names the nearest valid key, for an unknown one."""
+    if not isinstance(values, dict):
+        raise UsageError("a configuration must be an object of sections")
     config = Config()
     for section, value in values.items():
         _check_known(config, section)
@@ -339,6 +342,8 @@ def from_dict(values: dict[str, Any]) -> Config:
         if not dataclasses.is_dataclass(current):
             setattr(config, section, value)
             continue
+        if not isinstance(value, dict):
+            raise UsageError(f"configuration section '{section}': must be an object of keys")
         for key, leaf in value.items():
             _check_known(current, key, prefix=f"{section}.")
             setattr(current, key, leaf)
@@ -351,8 +356,13 @@ def save(config: Config, path: pathlib.Path) -> None:
 
 
 def load(path: pathlib.Path) -> Config:
-    """Read what `save` wrote."""
-    return from_dict(json.loads(path.read_text()))
+    """Read what `save` wrote; raises UsageError, which names the file, if it is damaged or holds an invalid value."""
+    try:
+        return validate(from_dict(files.read_json(path)))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

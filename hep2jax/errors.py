@@ -6,7 +6,7 @@ class UsageError(Exception):
 
 
 class RunError(RuntimeError):
-    """A run that is used rightly cannot go on (exit code 1); the message says why, and what to do about it."""
+    """A run that is used rightly cannot go on, or did not do all that was asked for (exit code 1)."""
 
 
 class DivergedError(RunError):

@@ -8,6 +8,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_WORDS = ("No space left on device", "Disk quota exceeded", "Not enough disk space")
 
@@ -41,6 +43,32 @@ def write_text(path: pathlib.Path, text: str) -> None:
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Write JSON; a number that is not finite is an error."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Read JSON; raises ValueError, with the file and the reason in one line, for anything else."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # no JSON, no text, numbers too long, or nested too deeply
+        raise ValueError(f"{path}: cannot be read as JSON ({error}); the file is damaged") from error
+
+
+def kept(path: pathlib.Path) -> dict[str, Any]:
+    """The JSON object that an earlier run kept; empty if there is none or it is damaged, so that it is made again."""
+    try:
+        values = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def kept_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays of a npz file that an earlier run kept; empty if there is none or it is damaged. Runs no pickles."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except Exception:  # damaged archives make NumPy and zipfile raise anything
+        return {}
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -1,6 +1,8 @@
 """The live display of a run: a bar on a terminal, plain lines elsewhere."""
 
 import sys
+import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -27,6 +29,25 @@ def scaled(value: float, unit: str) -> str:
     while value >= 999.5 and power < len(prefixes) - 1:
         value, power = value / 1000, power + 1
     return f"{value:.{0 if value >= 99.95 else 1}f} {prefixes[power]}{unit}"
+
+
+class Pace:
+    """Prints how far a long job is, at most every `every` seconds: number done, rate and time left."""
+
+    def __init__(
+        self, total: int, noun: str, *, every: float = 10.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._total, self._noun, self._every, self._clock = total, noun, every, clock
+        self._started = self._said = clock()
+
+    def advance(self, done: int) -> None:
+        """Tell that `done` of all are done."""
+        now = self._clock()
+        if now - self._said < self._every or not done:
+            return
+        self._said = now
+        rate = done / (now - self._started)
+        say(f"{done} of {self._total} {self._noun}  {rate:.1f}/s  {(self._total - done) / rate:.0f} s left")
 
 
 class TrainingDisplay:

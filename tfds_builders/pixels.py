@@ -1,13 +1,21 @@
 """Pixels of the owners' files: decoding, which rejects damaged files and prints nothing, and PNG encoding."""
 
+import contextlib
 import io
+import os
 import pathlib
 import struct
+import sys
+import warnings
 import zlib
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
 from PIL import Image
+
+MAX_PIXELS = 100_000_000
+"""Largest image, such as 10,000 x 10,000; compared before memory is taken."""
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PIXEL_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
@@ -90,12 +98,32 @@ def _decode(path: pathlib.Path) -> Image.Image:
     try:
         if data.startswith(_SIGNATURE):
             data = strip_png(data)
-        with Image.open(io.BytesIO(data), formats=("PNG", "BMP", "TIFF", "JPEG")) as image:
+        with quiet(), Image.open(io.BytesIO(data), formats=("PNG", "BMP", "TIFF", "JPEG")) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels")
             image.load()
             return image
     except Exception as error:  # Pillow reports damage by OSError, SyntaxError, ValueError, struct.error, ...
         reason = "not a PNG, BMP, TIFF or JPEG image" if "cannot identify" in str(error) else f"damaged ({error})"
         raise ValueError(f"{path}: {reason}; restore the file from the owner's archive") from error
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep warnings of damage off stderr, also those that libtiff writes there itself; errors are raised besides.
+
+    What other threads write to stderr meanwhile is lost.
+    """
+    sys.stderr.flush()
+    with warnings.catch_warnings(), open(os.devnull, "wb") as nowhere:
+        warnings.simplefilter("ignore")
+        stderr = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def strip_png(data: bytes) -> bytes:

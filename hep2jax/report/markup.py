@@ -60,8 +60,11 @@ def _row(cells: Sequence[Any]) -> Html:
 
 
 def is_number(value: Any) -> bool:
-    """True for a finite number; False for None, NaN, infinities, booleans and everything else."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    """True for a finite number; False for None, NaN, infinities, booleans, integers beyond floats, and all else."""
+    try:
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def format_value(value: Any, digits: int = 3) -> str:

@@ -1,12 +1,12 @@
 """Assembles the page: headline, a chapter for each split, curves, configuration, environment and times."""
 
 import importlib.resources
-import json
 import pathlib
 import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hep2jax import files
 from hep2jax.report import charts, panels, provenance
 from hep2jax.report.cells import CellItem
 from hep2jax.report.classification import classification
@@ -73,11 +73,8 @@ def _resource(name: str) -> str:
 
 def _read_config(path: pathlib.Path) -> dict[str, Any]:
     """Read the configuration without validation, so that runs of older versions can be reported."""
-    try:
-        values = json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
-    return values if isinstance(values, dict) else {}
+    values = files.kept(path)
+    return values if all(isinstance(values.get(name, {}), dict) for name in ("data", "model")) else {}
 
 
 def _rank(split: str) -> tuple[int, str]:

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import json
 import pathlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -114,8 +113,8 @@ def _division(
     path = directory / "readings" / f"{system.name}.json"
     splits = [[fingerprints[i] for i in indices] for indices in (part.train, part.test)]
     identity = fingerprint(system.settings, fields.classes, splits)
-    stored = json.loads(path.read_text()) if path.exists() else {}
-    if not isinstance(stored, dict) or stored.get("identity") != identity:
+    stored = files.kept(path)
+    if stored.get("identity") != identity:
         say(f"{system.name}, {directory.name} of {count}")
         system.fit(fields, part.train, directory)
         groups = base.by_specimen(fields.fields[i] for i in part.test)

@@ -95,11 +95,9 @@ class ForestSystem:
     def _stored_features(self, path: pathlib.Path, fields: Sequence[Field]) -> dict[str, np.ndarray]:
         """Features of exactly these fields: read from the file if it matches, else computed and written to it."""
         identity = fingerprint(self.settings, fields)
-        if path.exists():
-            with np.load(path) as arrays:
-                stored = dict(arrays)
-            if str(stored.pop("identity")) == identity:
-                return stored
+        stored = files.kept_arrays(path)
+        if str(stored.pop("identity", "")) == identity:
+            return stored
         features = self._describe(fields)
         arrays: dict[str, Any] = features | {"identity": np.array(identity)}
         with files.replaced(path) as unfinished, unfinished.open("wb") as file:

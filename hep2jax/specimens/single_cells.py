@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import math
 import pathlib
 from collections.abc import Sequence
@@ -298,12 +297,13 @@ def _fit_svm_knn(
     """
     identity = fingerprint(source.name, source.data, source.parameters, layers, grid, cells.classes, cells.cells)
     path = folder / _CHOICE
-    choice = json.loads(path.read_text()) if path.exists() else {}
-    if choice.get("identity") != identity:
+    choice = files.kept(path)
+    arrays = files.kept_arrays(folder / _FEATURES)
+    if choice.get("identity") != identity or arrays.keys() != {"features", "patterns", "specimens"}:
         choice = _choose(_extractor(source, layers), cells, folder, grid, num_patterns)
         files.write_json(path, choice | {"identity": identity})
-    with np.load(folder / _FEATURES, allow_pickle=False) as arrays:
-        rows, patterns, names = arrays["features"], arrays["patterns"], tuple(arrays["specimens"].tolist())
+        arrays = files.kept_arrays(folder / _FEATURES)
+    rows, patterns, names = arrays["features"], arrays["patterns"], tuple(arrays["specimens"].tolist())
     selected = Grid(costs=(choice["cost"],), neighbours=(choice["neighbours"],), folds=grid.folds)
     fitted = cell_readers.fit_svm_knn({choice["layer"]: rows}, patterns, names, num_patterns, grid=selected)
     return _FittedSvmKnn(classifier=fitted, patterns=patterns, specimens=names)

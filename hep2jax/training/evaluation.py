@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -72,10 +71,13 @@ def saved_results(
     than that of `step`.
     """
     path, splits = directory / "report" / RECORDS, _measured_splits(partition)
-    saved = json.loads(path.read_text()) if path.exists() else {}
+    saved = files.kept(path)
     if saved.get("identity") != _identity(task, splits, step):
         return None
-    results = {name: [task.from_record(record) for record in records] for name, records in saved["splits"].items()}
+    try:
+        results = {name: [task.from_record(record) for record in records] for name, records in saved["splits"].items()}
+    except (AttributeError, KeyError, TypeError, ValueError):  # damaged: measured again
+        return None
     identifiers = {name: [result.identifier for result in split] for name, split in results.items()}
     expected = {name: [task.items[i].identifier for i in indices] for name, indices in splits.items()}
     return results if identifiers == expected else None

@@ -81,12 +81,19 @@ def check_same_data(directory: pathlib.Path, fingerprint: str) -> None:
         UsageError: the checkpoint in the directory was trained on other data.
     """
     path = directory / TRAINED_ON
-    if _has_checkpoint(directory) and (not path.exists() or json.loads(path.read_text()) != fingerprint):
+    if _has_checkpoint(directory) and (not path.exists() or _trained_on(path) != fingerprint):
         raise UsageError(
             f"--workdir={directory}: its checkpoint was trained on other data: pixels, labels or specimens of the "
             "training split differ (--mode=evaluate measures it on any data); choose another work directory"
         )
     files.write_json(path, fingerprint)
+
+
+def _trained_on(path: pathlib.Path) -> Any:
+    try:
+        return files.read_json(path)
+    except ValueError as error:
+        raise UsageError(f"{error}; choose another work directory") from error
 
 
 def open_for_reading(directory: pathlib.Path) -> Config:
@@ -97,10 +104,7 @@ def open_for_reading(directory: pathlib.Path) -> Config:
     """
     if not (directory / CONFIG).is_file():
         raise UsageError(f"--workdir={directory}: holds no run ({CONFIG} is missing); train first or name another")
-    try:
-        return configs.load(directory / CONFIG)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{directory / CONFIG}: cannot be read as JSON ({error}); the file is damaged") from error
+    return configs.load(directory / CONFIG)
 
 
 def write_classes(directory: pathlib.Path, classes: Sequence[str]) -> None:
@@ -109,11 +113,14 @@ def write_classes(directory: pathlib.Path, classes: Sequence[str]) -> None:
 
 
 def read_classes(directory: pathlib.Path) -> tuple[str, ...]:
-    """The names that `write_classes` saved."""
+    """The names that `write_classes` saved; raises UsageError if they cannot be read."""
     try:
-        return tuple(json.loads((directory / CLASSES).read_text()))
-    except (OSError, json.JSONDecodeError) as error:
+        names = files.read_json(directory / CLASSES)
+    except (OSError, ValueError) as error:
         raise UsageError(f"{directory / CLASSES}: cannot be read ({error}); train in a new directory") from error
+    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
+        raise UsageError(f"{directory / CLASSES}: is not a list of names of patterns; train in a new directory")
+    return tuple(names)
 
 
 def check_same_network(directory: pathlib.Path, saved: Config, config: Config) -> None:
@@ -155,7 +162,7 @@ class MetricsWriter:
         if not self.enabled:
             return
         path = self.directory / METRICS
-        lines = [line for line in _complete_lines(path) if json.loads(line).get("step", 0) <= self.first_step]
+        lines = [line for line, step in _complete_lines(path) if step <= self.first_step]
         path.write_text("".join(line + "\n" for line in lines))
         self._file = path.open("a")
         self._board = SummaryWriter(str(self.directory), purge_step=self.first_step, flush_secs=10)
@@ -177,14 +184,13 @@ class MetricsWriter:
             self._board.close()
 
 
-def _complete_lines(path: pathlib.Path) -> list[str]:
-    """The lines up to the first that does not parse: a run that was killed while writing leaves half a line."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    complete = []
+def _complete_lines(path: pathlib.Path) -> list[tuple[str, int]]:
+    """The lines, with their steps, up to the first that is no record: a run that was killed leaves half a line."""
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    complete: list[tuple[str, int]] = []
     for line in lines:
         try:
-            json.loads(line)
-        except json.JSONDecodeError:
+            complete.append((line, int(json.loads(line).get("step", 0))))
+        except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
             break
-        complete.append(line)
     return complete

@@ -61,10 +61,10 @@ def test_predict_reads_a_folder_of_cells(finished, command, tmp_path):
     done = command(
         "hep2jax.predict", f"--workdir={workdir}", f"--images={tmp_path}/*.png", f"--output={tmp_path / 'out'}"
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("\n") == 2  # nothing from the image libraries
-    assert "broken.png: not an image" in done.stderr
-    assert "masked_mask.png: not an image, or damaged; masked.png is left out" in done.stderr
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("\n") == 3  # nothing from the image libraries
+    assert "broken.png: not a PNG, JPEG, BMP or TIFF image" in done.stderr
+    assert "masked_mask.png: not an image, or damaged (the file is truncated); masked.png is left out" in done.stderr
     assert "3 of 5 images read" in done.stdout
     rows = list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines()))
     assert len(rows) == 3

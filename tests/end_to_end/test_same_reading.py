@@ -81,7 +81,7 @@ def _check_reader(directory: pathlib.Path, image: np.ndarray, row: dict[str, Any
     colours = np.repeat(image[..., None], 3, axis=-1)
     for pixels in (image, colours):
         reading = reader(pixels, mask)
-        assert reader.row(row["image"], reading) == pytest.approx(row, abs=EXACT)
+        assert {"page": 1, **reader.row(row["image"], reading)} == pytest.approx(row, abs=EXACT)
         assert list(reading.probabilities) == list(reader.classes)
         for classes, cell in zip(reading.class_masks, reading.cell_masks, strict=True):
             saved = cv2.imread(str(directory / "out" / f"{path.stem}_classes.png"), cv2.IMREAD_UNCHANGED)

@@ -131,6 +131,30 @@ class TestWeightFiles:
         with pytest.raises(UsageError, match="beyond its storage"):
             weight_files.parse(zip_file({"x": np.zeros((2, 3), np.float32)}, tmp_path / "w", longer), "w.pth")
 
+    @pytest.mark.parametrize(
+        "pickled",
+        [
+            b"\x80\x02Nr" + (2**31).to_bytes(4, "little") + b".",  # a memo of 32 GiB
+            b"\x80\x02})" + b"\x85" * 300_000 + b"Ns.",  # a key whose hash overflows the stack
+        ],
+        ids=["memo", "nested"],
+    )
+    def test_pickles_without_bounds_are_refused(self, pickled: bytes, tmp_path):
+        for data in (zip_file({}, tmp_path / "w", pickled), legacy_file({}).replace(_dictionary({}, b"N"), pickled)):
+            with pytest.raises(UsageError, match="its pickle is not one of a dictionary of tensors"):
+                weight_files.parse(data, "w.pth")
+
+    def test_archives_and_tensors_are_not_larger_than_the_file(self, tmp_path):
+        small = {"x": np.zeros((2, 3), np.float32)}
+        repeated = _dictionary(small).replace(_integers((2, 3)), _integers((10**9, 3)))
+        repeated = repeated.replace(_integers((3, 1)), _integers((0, 1)))
+        with pytest.raises(UsageError, match="more elements than its storage"):
+            weight_files.parse(zip_file(small, tmp_path / "w", repeated), "w.pth")
+        with zipfile.ZipFile(tmp_path / "w", "a", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("weights/data/7", bytes(10**6))
+        with pytest.raises(UsageError, match="is compressed"):
+            weight_files.parse((tmp_path / "w").read_bytes(), "w.pth")
+
     @pytest.mark.parametrize("share", [0.3, 0.7, 0.99])
     def test_half_a_file(self, share: float, arrays, tmp_path):
         for whole in (zip_file(arrays, tmp_path / "w"), legacy_file(arrays)):

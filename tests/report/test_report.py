@@ -346,6 +346,7 @@ def test_hostile_text_stays_text(tmp_path):
     (workdir / "metrics.jsonl").write_text(json.dumps({"step": 1, "params_digest": HOSTILE}) + "\n")
     item = make_item(HOSTILE)
     metrics = {HOSTILE: {"confusion": [[1]], "classes": [HOSTILE], "protocol": HOSTILE, "pixel": {HOSTILE: 0.5}}}
+    metrics[HOSTILE] |= {"notes": [HOSTILE], "specimen_leakage": True, "leakage_note": HOSTILE}
     path = write_report(
         workdir,
         metrics=metrics,
@@ -422,11 +423,12 @@ def test_history_takes_the_later_line_and_sets_aside_what_is_not_finite(tmp_path
         '{"step": 20, "split": "train", "loss": NaN, "pixel": {"Dice": 0.5}, "flag": true}\n'
         '{"step": 10, "split": "train", "loss": 2.5}\n'
         '{"params_digest": "abc"}\n{"step": 3'
+        "\n" + "[" * 100_000 + "\n" + "9" * 5000 + "\n" + '{"step": 30, "loss": 1' + "0" * 400 + "}"
     )
     history = read_history(path)
     assert history.series == {("train", "loss"): {10: 2.5}, ("train", "pixel.Dice"): {20: 0.5}}
-    assert history.not_finite == {("train", "loss"): [20]}
-    assert (history.last_step, history.params_digest) == (20, "abc")
+    assert history.not_finite == {("train", "loss"): [20, 30]}
+    assert (history.last_step, history.params_digest) == (30, "abc")
 
 
 def test_a_loss_that_is_not_finite_is_said(tmp_path):

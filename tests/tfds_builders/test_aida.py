@@ -1,5 +1,6 @@
 import csv
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -208,7 +209,20 @@ def test_damaged_excel_tables_are_named(tmp_path, suffix, content):
     assert str(path) in str(caught.value)
 
 
+def test_a_spreadsheet_that_names_a_huge_rectangle_is_refused(tmp_path):
+    pytest.importorskip("python_calamine", reason="needs the extra aida, which reads Excel's tables")
+    write_xlsx(tmp_path / "small.xlsx", [["first"], ["last"]])
+    with zipfile.ZipFile(tmp_path / "small.xlsx") as small, zipfile.ZipFile(tmp_path / "a.xlsx", "w") as archive:
+        for name in small.namelist():
+            cells = small.read(name).replace(b"<c t", b'<c r="A1" t', 1)
+            archive.writestr(name, cells.replace(b"<c t", b'<c r="XFD1048576" t'))
+    with pytest.raises(ValueError, match="a.xlsx is not an Excel table") as caught:
+        read_sheet(tmp_path / "a.xlsx")
+    assert "\n" not in str(caught.value)
+
+
 BAD = {
+    "short row": ([HEAD, ["1", "a1.png"]], ValueError, "line 2: 2 entries instead of 5"),
     "no column": ([["ImageFileName", "Patterns"], ["a1.png", "AC-1"]], ValueError, "no header with the columns"),
     "binary": (None, ValueError, "not a text table"),
     "twice": ([HEAD, ROWS[0], ROWS[0]], ValueError, "line 3: the image a1.png is listed twice"),

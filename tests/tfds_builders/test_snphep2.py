@@ -172,6 +172,7 @@ BAD_TABLES = {
     "no specimen": (INDEX, [HEAD, "a.png,,nucleolar,,"], "line 2: no specimen"),
     "no image": (INDEX, [HEAD, ",,nucleolar,1,"], "line 2: '' is not the path"),
     "elsewhere": (INDEX, [HEAD, "../a.png,,nucleolar,1,"], "line 2: '../a.png' is not the path"),
+    "too long": (INDEX, [HEAD, f"{'a' * 300}.png,,nucleolar,1,"], "is not the path of a file"),
     "twice": (INDEX, [HEAD, "a.png,,nucleolar,1,", "a.png,,nucleolar,1,"], "a.png is listed twice"),
     "number": (INDEX, ["image,class,specimen,cell_id", "a.png,nucleolar,1,x"], "line 2: 'x' is not the id of a cell"),
     "number twice": (

@@ -10,7 +10,7 @@ import pytest
 
 from hep2jax import tasks
 from hep2jax.perf import chips
-from hep2jax.progress import TrainingDisplay, scaled
+from hep2jax.progress import Pace, TrainingDisplay, scaled
 from hep2jax.report import provenance
 from hep2jax.training import loop, timing
 from hep2jax.training.timing import PHASES, Program, StepClock
@@ -237,6 +237,17 @@ def test_filling_the_pipeline_is_no_starving(capsys):
 
 def test_only_the_chief_speaks(capsys):
     assert show(capsys, {}, {"data_wait_share": 0.9}, enabled=False) == []
+
+
+def test_the_pace_of_a_job(hands, capsys):
+    pace = Pace(200, "images", clock=hands)
+    for done, seconds in ((0, 20.0), (1, 0.0), (2, 9.0), (50, 1.0), (60, 5.0)):
+        hands.now += seconds
+        pace.advance(done)
+    assert capsys.readouterr().out.splitlines() == [
+        "1 of 200 images  0.1/s  3980 s left",
+        "50 of 200 images  1.7/s  90 s left",
+    ]
 
 
 @pytest.mark.parametrize(

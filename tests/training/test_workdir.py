@@ -59,6 +59,49 @@ def test_a_damaged_configuration_is_said(tmp_path):
         workdir.open_for_training(tmp_path, Config())
 
 
+CONFIGURATIONS = {
+    "[1]": "must be an object of sections",
+    '{"data": 3}': "section 'data': must be an object of keys",
+    '{"model": {"name": 5}}': "model.name=5: must be of type str",
+    '{"train": {"num_steps": -3}}': "train.num_steps=-3: must be",
+    "[" * 100_000: "cannot be read as JSON",
+    '{"seed": ' + "9" * 5000 + "}": "cannot be read as JSON",
+    "\udcff": "cannot be read as JSON",
+}
+
+
+@pytest.mark.parametrize("text", CONFIGURATIONS, ids=lambda text: text[:12])
+def test_configurations_that_no_run_has_saved_are_named(text: str, tmp_path):
+    (tmp_path / "config.json").write_text(text, errors="surrogateescape")
+    with pytest.raises(UsageError) as caught:
+        workdir.open_for_reading(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'config.json'}: ")
+    assert CONFIGURATIONS[text] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["3", "[]", "[1]", '{"a": 1}', "[" * 100_000, "[", "\udcff"], ids=lambda text: text[:9]
+)
+def test_classes_that_no_run_has_saved_are_named(text: str, tmp_path):
+    (tmp_path / "classes.json").write_text(text, errors="surrogateescape")
+    with pytest.raises(UsageError, match=r"classes\.json: .*train in a new directory"):
+        workdir.read_classes(tmp_path)
+
+
+def test_a_damaged_fingerprint_is_named(tmp_path):
+    (tmp_path / "checkpoints" / "100").mkdir(parents=True)
+    (tmp_path / "trained_on.json").write_text("[")
+    with pytest.raises(UsageError, match=r"trained_on\.json: cannot be read as JSON"):
+        workdir.check_same_data(tmp_path, "digest")
+
+
+@pytest.mark.parametrize("line", ["[1]", "3", '{"step": "a"}', '{"step": null}', '{"step": Infinity}', "[" * 100_000])
+def test_the_log_is_kept_up_to_a_line_that_is_no_record(line: str, tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 2}}\n{line}\n{{"step": 4}}\n')
+    workdir.MetricsWriter(tmp_path, 4).close()
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 2}\n'
+
+
 def test_lines_of_a_killed_run_are_dropped(tmp_path):
     writer = workdir.MetricsWriter(tmp_path, 0)
     for step in (2, 4, 6):

@@ -136,6 +136,9 @@ def _find_columns(table: pathlib.Path, rows: tables.Rows) -> tuple[_Columns, lis
         if all(name in names for name in _COLUMNS):
             image, patterns = (names.index(name) for name in _COLUMNS)
             body = rows[start + 1 :]
+            for line, row in body:
+                if len(row) < len(names):
+                    raise ValueError(f"{table}, line {line}: {len(row)} entries instead of {len(names)}")
             values = [[row[k] for _, row in body] for k in range(len(names))]
             free = [k for k in range(len(names)) if k not in (image, patterns)]
             columns = _Columns(

@@ -191,8 +191,9 @@ def _cell(entries: dict[str, str], order: int, folder: pathlib.Path, where: str)
 
 def _file(entry: str, folder: pathlib.Path, where: str) -> pathlib.Path:
     relative = pathlib.PurePosixPath(entry.replace("\\", "/"))
-    if not entry or relative.is_absolute() or ".." in relative.parts:
-        raise ValueError(f"{where}: '{entry}' is not the path of a file below the folder of the index")
+    too_long = len(entry) > 1000 or any(len(part.encode()) > 255 for part in relative.parts)  # for file systems
+    if not entry or relative.is_absolute() or ".." in relative.parts or too_long:
+        raise ValueError(f"{where}: '{entry[:200]}' is not the path of a file below the folder of the index")
     return folder / relative
 
 

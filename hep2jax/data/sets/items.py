@@ -40,10 +40,13 @@ class Item:
         return (self.pattern, *self.further)
 
 
+_LONGEST_INTEGER = 1000  # digits; Python refuses to convert more than 4300
+
+
 def identifier_key(identifier: str) -> tuple[bool, int, str]:
     """Key by which ids are compared and sorted: integers by value ("00012" equals "12"), then all others as text."""
     text = identifier.strip()
-    is_integer = text.isascii() and text.isdecimal()
+    is_integer = text.isascii() and text.isdecimal() and len(text) <= _LONGEST_INTEGER
     return (not is_integer, int(text) if is_integer else 0, "" if is_integer else text)
 
 

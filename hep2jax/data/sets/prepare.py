@@ -155,7 +155,7 @@ def _is_current(builder: tfds.core.DatasetBuilder, source: dict[str, Any] | None
     if not (directory / "dataset_info.json").is_file():
         return False
     recorded = directory / _SOURCE_FILE
-    return source is None or (recorded.is_file() and json.loads(recorded.read_text()) == source)
+    return source is None or files.kept(recorded) == source
 
 
 def _build(

@@ -7,7 +7,9 @@ needs, builds descriptions of the tensors from them, and refuses every other nam
 import collections
 import dataclasses
 import io
+import math
 import pickle
+import pickletools
 import zipfile
 from typing import Any, cast
 
@@ -20,6 +22,7 @@ _ZIP_HEAD = b"PK\x03\x04"
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_HEAD = pickle.dumps(_LEGACY_MAGIC, protocol=2)
 _LEGACY_PROTOCOL = 1001
+_MAX_TUPLES = 20_000
 _ELEMENT_TYPES = {"FloatStorage": "<f4", "HalfStorage": "<f2", "DoubleStorage": "<f8", "LongStorage": "<i8"}
 
 
@@ -83,6 +86,8 @@ class _Tensor:
         reach = sum((side - 1) * step for side, step in zip(self.shape, self.strides, strict=True))
         if min((self.offset, *self.shape, *self.strides)) < 0 or self.offset + reach >= len(numbers):
             raise ValueError("a tensor reaches beyond its storage")
+        if math.prod(self.shape) > len(numbers):
+            raise ValueError("a tensor has more elements than its storage")
         steps = [step * numbers.itemsize for step in self.strides]
         return np.lib.stride_tricks.as_strided(numbers[self.offset :], self.shape, steps, writeable=False)
 
@@ -94,6 +99,19 @@ def _tensor(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tup
 
 def _parameter(tensor: _Tensor, *_: Any) -> _Tensor:
     return tensor
+
+
+def _check_pickle(stream: io.BytesIO) -> None:
+    """Raise ValueError for a pickle that would take memory or stack without bounds; the stream stays where it is.
+
+    The unpickler keeps a table as long as the largest index of its memo, and hashes nested tuples recursively.
+    """
+    start, tuples = stream.tell(), 0
+    for count, (code, argument, _) in enumerate(pickletools.genops(stream), start=1):
+        tuples += "TUPLE" in code.name or code.name == "FROZENSET"
+        if "PUT" in code.name and not 0 <= int(argument or 0) <= count or tuples > _MAX_TUPLES:
+            raise ValueError("its pickle is not one of a dictionary of tensors")
+    stream.seek(start)
 
 
 class _TensorUnpickler(pickle.Unpickler):
@@ -108,7 +126,12 @@ class _TensorUnpickler(pickle.Unpickler):
 
     def __init__(self, stream: io.BytesIO) -> None:
         super().__init__(stream, encoding="utf-8")
+        self._stream = stream
         self.storages: dict[str, _Storage] = {}
+
+    def load(self) -> Any:
+        _check_pickle(self._stream)
+        return super().load()
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name in _ELEMENT_TYPES:
@@ -129,6 +152,8 @@ class _TensorUnpickler(pickle.Unpickler):
 
 def _read_zip(data: bytes) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if sum(member.file_size for member in archive.infolist()) > len(data):
+            raise UsageError("is compressed, which torch.save never does; save its state dict again")
         names = archive.namelist()
         (pickled,) = (name for name in names if name.count("/") == 1 and name.endswith("/data.pkl"))
         folder = pickled.removesuffix("data.pkl")

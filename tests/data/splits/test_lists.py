@@ -48,6 +48,10 @@ def test_every_shape_of_list(tmp_path: pathlib.Path, text: str):
     )
 
 
+def test_an_id_of_any_length_is_only_absent(tmp_path: pathlib.Path):
+    assert "1 ids of training.csv are not in the data" in _assign(tmp_path, training=f"1\n{'9' * 5000}").notes
+
+
 def test_each_list_is_a_side():
     sides = {"train": "training.csv", "validation": "validation.csv", "test": "test.csv"}
     assert sides == lists.FILES
