@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -29,6 +29,7 @@ Scores = Float[np.ndarray, "cell pattern"]
 with the highest score, or the first such pattern in a tie."""
 
 
+@runtime_checkable
 class CellReader(Protocol):
     """Classifies prepared cells."""
 
