@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax
 from absl import flags
 
-from hep2jax import cli
+from hep2jax import cli, remote
 from hep2jax.perf import aot, profiling
 from hep2jax.training import evaluation, loop
 
@@ -35,16 +35,17 @@ def main(argv: Sequence[str]) -> None:
     """Run the chosen mode."""
     del argv
     options = flags.FLAGS
-    config, directory = cli.experiment()
+    config, name = cli.experiment()
     cli.prepare_runtime()
     if options.distributed or options.coordinator:
         jax.distributed.initialize(options.coordinator, options.num_processes, options.process_id)
-    if options.mode == "compile":
-        aot.run(config, directory, aot.Options.parse(options.slices, options.batches))
-    elif options.mode == "profile":
-        profiling.run(config, directory, options.profile_steps)
-    else:
-        {"train": loop.train, "evaluate": evaluation.run}[options.mode](config, directory)
+    with remote.opened(name, writes=True) as directory:
+        if options.mode == "compile":
+            aot.run(config, directory, aot.Options.parse(options.slices, options.batches))
+        elif options.mode == "profile":
+            profiling.run(config, directory, options.profile_steps)
+        else:
+            {"train": loop.train, "evaluate": evaluation.run}[options.mode](config, directory)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ python -m hep2jax.predict --workdir=DIR --images='PATTERN' --output=DIR
 
 import csv
 import glob
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from hep2jax import api, cli
+from hep2jax import api, cli, remote
 from hep2jax.config import Config
 from hep2jax.data.sets import fields as field_sets
 from hep2jax.errors import UsageError
@@ -28,7 +29,7 @@ _UNREADABLE = (OSError, SyntaxError, ValueError)  # what Pillow raises for damag
 
 def define_flags() -> None:
     """Define the command's flags."""
-    flags.DEFINE_string("workdir", None, "Work directory of a finished run.")
+    flags.DEFINE_string("workdir", None, "Work directory of a finished run, also gs://… or s3://….")
     flags.DEFINE_string("images", None, "Quoted shell pattern of the images to read; ** descends into folders.")
     flags.DEFINE_string("output", None, "Folder for the masks, overlays and predictions.csv.")
 
@@ -41,7 +42,7 @@ def main(argv: Sequence[str]) -> None:
     paths = sorted(path for path in glob.glob(pattern, recursive=True) if pathlib.Path(path).is_file())
     if not paths:
         raise UsageError(f"--images={pattern}: no file matches; quote the pattern so that the shell leaves it")
-    predict(pathlib.Path(directory), paths, pathlib.Path(output))
+    predict(directory, paths, remote.local_folder(output, "--output"))
 
 
 def _required(name: str) -> str:
@@ -51,7 +52,7 @@ def _required(name: str) -> str:
     return value
 
 
-def predict(directory: pathlib.Path, paths: Sequence[str], output: pathlib.Path) -> list[dict[str, Any]]:
+def predict(directory: str | os.PathLike[str], paths: Sequence[str], output: pathlib.Path) -> list[dict[str, Any]]:
     """Read every image and write `predictions.csv`; returns its rows.
 
     For a network that segments fields, `<image>_classes.png` (0 background, 1+i pattern i of the work directory's

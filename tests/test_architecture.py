@@ -10,7 +10,7 @@ PACKAGE = ROOT / "hep2jax"
 
 FLOORS = (
     ("errors", "files", "fingerprint", "progress", "metrics"),
-    ("config", "config_files", "mesh", "stopping"),
+    ("config", "config_files", "mesh", "stopping", "remote"),
     ("data.tiles", "data.augment", "data.sets", "data.splits", "data.streams"),
     ("ops", "models"),
     ("report", "perf.chips", "specimens.voting", "specimens.classical", "specimens.texture"),

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import jax
 
 from hep2jax import config as configs
-from hep2jax import files, report, tasks
+from hep2jax import files, remote, report, tasks
 from hep2jax import mesh as meshes
 from hep2jax.config import Config
 from hep2jax.data.splits import protocols
@@ -202,14 +203,15 @@ class Trained:
     """Averaged parameters and statistics of its best checkpoint."""
 
 
-def load(directory: pathlib.Path) -> Trained:
-    """Load the network of a work directory.
+def load(directory: str | os.PathLike[str], key: str = "--workdir") -> Trained:
+    """Load the network of a work directory, which may be in object storage. `key` is the option that names it.
 
     Raises:
         UsageError, DamagedCheckpointError: as for `restore`; UsageError also if the directory holds no run.
     """
-    config, classes = workdir.open_for_reading(directory), workdir.read_classes(directory)
-    network = states.make_network(config, tasks.num_outputs(config, classes))
-    state, _ = restore(config, directory, network, meshes.make_mesh())
+    with remote.opened(directory, key) as local:
+        config, classes = workdir.open_for_reading(local), workdir.read_classes(local)
+        network = states.make_network(config, tasks.num_outputs(config, classes))
+        state, _ = restore(config, local, network, meshes.make_mesh())
     parameters = (state.ema_params, state.ema_batch_stats)
     return Trained(config=config, classes=classes, network=network, parameters=parameters)
