@@ -9,7 +9,7 @@ import jax
 from absl import flags
 from flax import nnx
 
-from hep2jax import config_files, tasks
+from hep2jax import config_files, remote, tasks
 from hep2jax.config import Config
 from hep2jax.tasks import Reader, Reading, Task
 from hep2jax.training import evaluation, loop
@@ -22,10 +22,12 @@ __all__ = ["Reader", "Reading", "build_model", "evaluate", "load", "load_config"
 def load(workdir: str | os.PathLike[str]) -> Reader:
     """Load the trained network of a work directory (its best checkpoint), which reads images.
 
+    As for the other functions, the directory is a folder, or one in object storage (`gs://…`, `s3://…`).
+
     Raises:
         UsageError: the directory holds no run of hep2jax, or no finished checkpoint.
     """
-    trained = evaluation.load(pathlib.Path(workdir))
+    trained = evaluation.load(workdir)
     kind = tasks.kind(trained.config)
     return kind.reader_class(trained.config, trained.classes, trained.network, trained.parameters)
 
@@ -78,8 +80,10 @@ def train(config: Config, workdir: str | os.PathLike[str]) -> dict[str, Any]:
         DivergedError: the loss is not finite.
     """
     _use_flags_of_libraries()
-    loop.train(tasks.resolve(config), pathlib.Path(workdir))
-    return _read_metrics(pathlib.Path(workdir))
+    config = tasks.resolve(config)
+    with remote.opened(workdir, writes=True) as directory:
+        loop.train(config, directory)
+        return _read_metrics(directory)
 
 
 def evaluate(workdir: str | os.PathLike[str], config: Config | None = None) -> dict[str, Any]:
@@ -96,9 +100,9 @@ def evaluate(workdir: str | os.PathLike[str], config: Config | None = None) -> d
         UsageError: no finished checkpoint, missing data, or data with other patterns.
     """
     _use_flags_of_libraries()
-    directory = pathlib.Path(workdir)
-    evaluation.run(config or workdirs.open_for_reading(directory), directory)
-    return _read_metrics(directory)
+    with remote.opened(workdir, writes=True) as directory:
+        evaluation.run(config or workdirs.open_for_reading(directory), directory)
+        return _read_metrics(directory)
 
 
 def _read_metrics(directory: pathlib.Path) -> dict[str, Any]:

@@ -31,16 +31,18 @@ def define_experiment_flags() -> None:
     """Define `--config`, with `--config.<section>.<key>` for every key, and `--workdir`."""
     config_flags.DEFINE_config_file("config", None, "The experiment: FILE or FILE:VARIANT of configs/, or its name.")
     flags.FLAGS["config"].parser = _ConfigParser()
-    flags.DEFINE_string("workdir", None, "Work directory of the run; default: runs/FILE or runs/FILE-VARIANT.")
+    flags.DEFINE_string(
+        "workdir", None, "Work directory of the run, also gs://… or s3://…; default: runs/FILE or runs/FILE-VARIANT."
+    )
 
 
-def experiment() -> tuple[configs.Config, pathlib.Path]:
-    """The validated configuration and the work directory that the flags name."""
+def experiment() -> tuple[configs.Config, str]:
+    """The validated configuration, and the work directory that the flags name (see `remote.opened`)."""
     holder = flags.FLAGS["config"]
     if holder.value is None:
         raise UsageError("--config is missing: name a file of configs/, such as --config=configs/fcn.py")
     directory = flags.FLAGS.workdir or f"runs/{config_files.run_name(config_flags.get_config_filename(holder))}"
-    return tasks.resolve(holder.value), pathlib.Path(directory)
+    return tasks.resolve(holder.value), directory
 
 
 def prepare_runtime() -> None:

@@ -69,7 +69,7 @@ class DataConfig:
     builder_config: str = _key("", of_evaluation=True)
     """Named configuration of the builder (`cells`, `specimens`, ...). Empty: the one that fits the network."""
     data_dir: str | None = _key(None, may_change=True, of_evaluation=True)
-    """Directory of the prepared data sets. None: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    """Directory of the prepared data sets, also gs://… or s3://…. None: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
     manual_dir: str | None = _key(None, may_change=True, of_evaluation=True)
     """Directory of the owner's files, for data sets that need a licence."""
     protocol: str = _key("contest", choices=PROTOCOLS, of_evaluation=True)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from hep2jax import cli, distributed
+from hep2jax import cli, distributed, remote
 from hep2jax.config import Config
 from hep2jax.perf import aot, profiling
 from hep2jax.training import evaluation, loop
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
     """Run the chosen mode."""
     del argv
     options = flags.FLAGS
-    config, directory = cli.experiment()
+    config, name = cli.experiment()
     cli.prepare_runtime()
     processes = distributed.parse(
         cluster=options.distributed,
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> None:
         num_processes=options.num_processes,
         process_id=options.process_id,
     )
-    with distributed.joined(processes, options.join_timeout):
+    with distributed.joined(processes, options.join_timeout), remote.opened(name, writes=True) as directory:
         distributed.check_alike(config, options.mode, directory)
         _run(options.mode, config, directory)
 

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from absl import flags
 
-from hep2jax import api, cli, files, image_files
+from hep2jax import api, cli, files, image_files, remote
 from hep2jax.config import Config
 from hep2jax.data.sets import fields as field_sets
 from hep2jax.errors import RunError, UsageError
@@ -35,7 +35,7 @@ _GROUP_PIXELS, _GROUP_IMAGES = 32_000_000, 256  # bound the memory; a batch of t
 
 def define_flags() -> None:
     """Define the command's flags."""
-    flags.DEFINE_string("workdir", None, "Work directory of a finished run.")
+    flags.DEFINE_string("workdir", None, "Work directory of a finished run, also gs://… or s3://….")
     flags.DEFINE_string("images", None, "Quoted shell pattern of the images to read (** descends), or their folder.")
     flags.DEFINE_string("output", None, "Folder for the masks, overlays and predictions.csv.")
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
             f"--images={pattern}: no file matches, apart from masks and images that predict wrote; quote a pattern so "
             "that the shell leaves it"
         )
-    predict(pathlib.Path(directory), paths, pathlib.Path(output))
+    predict(directory, paths, remote.local_folder(output, "--output"))
 
 
 def _required(name: str) -> str:
@@ -101,7 +101,7 @@ class _Image:
     """The mask of the cell, bool; None if the reader takes no masks."""
 
 
-def predict(directory: pathlib.Path, paths: Sequence[str], output: pathlib.Path) -> list[dict[str, Any]]:
+def predict(directory: str | os.PathLike[str], paths: Sequence[str], output: pathlib.Path) -> list[dict[str, Any]]:
     """Read every image and write `predictions.csv`; returns its rows, one for each page of each file.
 
     For a network that segments fields, `<image>_classes.png` (0 background, 1+i pattern i of the work directory's

@@ -1,25 +1,52 @@
 """The live display of a run: a bar on a terminal, plain lines elsewhere."""
 
+import contextlib
+import pathlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from hep2jax.errors import RunError, UsageError
+
 STARVING = 0.05
 """Share of time spent waiting for data above which the user is warned that the input is too slow."""
 
 
+_names: dict[str, str] = {}
+
+
+@contextlib.contextmanager
+def called(path: pathlib.Path, name: str) -> Iterator[None]:
+    """In this block, messages, and errors that leave it, name a path otherwise."""
+    _names[str(path)] = name
+    try:
+        yield
+    except (UsageError, RunError) as error:
+        error.args = (shown(str(error)),)
+        raise
+    finally:
+        del _names[str(path)]
+
+
+def shown(text: str) -> str:
+    """A text with the names that paths have in messages (see `called`)."""
+    for path, name in _names.items():
+        text = text.replace(path, name)
+    return text
+
+
 def say(message: str) -> None:
     """Print one line to standard output at once."""
-    print(message, flush=True)
+    print(shown(message), flush=True)
 
 
 def warn(message: str) -> None:
     """Print one line to standard error at once."""
-    print(f"hep2jax: {message}", file=sys.stderr, flush=True)
+    print(f"hep2jax: {shown(message)}", file=sys.stderr, flush=True)
 
 
 def scaled(value: float, unit: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from hep2jax import cli, files
+from hep2jax import cli, files, remote
 from hep2jax.data.sets.cells import CellSet
 from hep2jax.errors import UsageError
 from hep2jax.metrics.serialise import to_dict
@@ -42,7 +42,8 @@ def main(argv: Sequence[str]) -> None:
     members, directory = flags.FLAGS.member, flags.FLAGS.workdir
     if len(members) < 2 or not directory:
         raise UsageError("name at least two runs and an output directory: --member=DIR --member=DIR --workdir=DIR")
-    print(json.dumps(average([pathlib.Path(run) for run in members], pathlib.Path(directory))))
+    runs = [remote.local_folder(run, "--member") for run in members]
+    print(json.dumps(average(runs, remote.local_folder(directory, "--workdir"))))
 
 
 def average(runs: Sequence[pathlib.Path], directory: pathlib.Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from hep2jax import cli, files
+from hep2jax import cli, files, remote
 from hep2jax.config import DataConfig
 from hep2jax.data.sets import fields as field_sets
 from hep2jax.errors import UsageError
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
         num_folds=_FOLDS.value,
     )
     name = "_".join(filter(None, (_DATA.value, _BUILDER_CONFIG.value)))
-    directory = pathlib.Path(_WORKDIR.value) / name
+    directory = remote.local_folder(_WORKDIR.value, "--workdir") / name
     fields = field_sets.load(data)
     partitions = specimen_systems.divide(data, fields)
     result = comparison.compare(systems, fields, partitions, directory)

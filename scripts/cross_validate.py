@@ -9,7 +9,7 @@ settings (`--mode=evaluate`, `evaluation.*`) is evaluated again; a fold that was
 import json
 from collections.abc import Sequence
 
-from hep2jax import cli
+from hep2jax import cli, remote
 from hep2jax.training import folds
 
 cli.define_experiment_flags()
@@ -18,9 +18,10 @@ cli.define_experiment_flags()
 def main(argv: Sequence[str]) -> None:
     """Run the folds, then print the pooled table and, as the last line, one JSON object."""
     del argv
-    config, directory = cli.experiment()
+    config, name = cli.experiment()
     cli.prepare_runtime()
-    task, pooled = folds.run(config, directory)
+    with remote.opened(name, writes=True) as directory:
+        task, pooled = folds.run(config, directory)
     for line in task.details(pooled.measured):
         print(line)
     conditions = {"protocol": pooled.protocol, "specimen_leakage": pooled.specimen_leakage}

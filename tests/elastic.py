@@ -4,6 +4,7 @@ Process 0 writes `restored.npz` into the work directory: the parameters' digest 
 after the checkpoint.
 """
 
+import pathlib
 from collections.abc import Sequence
 
 import jax
@@ -21,7 +22,8 @@ from tests import scattered
 def run(argv: Sequence[str]) -> None:
     del argv
     options = flags.FLAGS
-    config, directory = cli.experiment()
+    config, name = cli.experiment()
+    directory = pathlib.Path(name)
     cli.prepare_runtime()
     names = ("coordinator", "num_processes", "process_id")
     processes = distributed.parse(cluster=False, **{name: getattr(options, name) for name in names})

@@ -1,5 +1,6 @@
 """`python -m tests.members`: processes that join, are seen to have joined, and do one thing."""
 
+import pathlib
 import time
 from collections.abc import Sequence
 
@@ -21,7 +22,8 @@ def run(argv: Sequence[str]) -> None:
         process_id=options.process_id,
     )
     assert processes is not None
-    config, directory = cli.experiment()
+    config, name = cli.experiment()
+    directory = pathlib.Path(name)
     cli.prepare_runtime()
     with distributed.joined(processes, options.join_timeout):
         distributed.check_alike(config, options.mode, directory)

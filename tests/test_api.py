@@ -4,11 +4,12 @@ import json
 import subprocess
 import sys
 
+import fsspec
 import numpy as np
 import pytest
 
 import hep2jax
-from hep2jax import models, tasks
+from hep2jax import models, remote, tasks
 from hep2jax.errors import UsageError
 from hep2jax.training import state as states
 from tests.conftest import REPOSITORY
@@ -83,6 +84,17 @@ def test_training_and_evaluation_return_the_figures_of_the_report(trained):
     assert figures == json.loads((workdir / "report" / "metrics.json").read_text())
     assert figures["test"]["num_specimens"] == 8
     assert hep2jax.evaluate(workdir)["test"]["pixel"] == figures["test"]["pixel"]
+
+
+def test_a_run_in_object_storage(trained, monkeypatch):
+    monkeypatch.setattr(remote, "PACKAGES", {"memory": "fsspec"})
+    fsspec.filesystem("memory").put(str(trained[0]), "bucket/api", recursive=True)
+    there, here = hep2jax.load("memory://bucket/api"), hep2jax.load(trained[0])
+    assert there.classes == here.classes
+    image = np.random.default_rng(0).integers(0, 255, (70, 90), np.uint8)
+    np.testing.assert_array_equal(there(image).class_masks, here(image).class_masks)
+    with pytest.raises(UsageError, match=r"^--workdir=memory://bucket/other: holds no run"):
+        hep2jax.load("memory://bucket/other")
 
 
 def test_a_data_set_and_a_model(config):

@@ -10,7 +10,7 @@ PACKAGE = ROOT / "hep2jax"
 
 FLOORS = (
     ("errors", "files", "image_files", "fingerprint", "progress", "metrics"),
-    ("config", "config_files", "mesh", "stopping", "distributed"),
+    ("config", "config_files", "mesh", "stopping", "distributed", "remote"),
     ("data.tiles", "data.augment", "data.sets", "data.splits", "data.streams"),
     ("ops", "models", "fisher"),
     ("report", "perf.chips", "specimens.voting", "specimens.classical", "specimens.texture"),

@@ -123,6 +123,12 @@ def test_a_foreign_work_directory(command, tiny_flags, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["thesis.tex"]
 
 
+def test_a_work_directory_behind_a_url_that_is_not_supported(command, tiny_flags):
+    line = _refused(command("hep2jax.main", *tiny_flags, "--workdir=http://host/run"))
+    assert "--workdir=http://host/run: http:// is not supported; name a folder, or one in gs:// or s3://" in line
+    assert not (ROOT / "http:").exists()
+
+
 def test_an_unwritable_work_directory(command, tiny_flags, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")

@@ -164,6 +164,7 @@ def test_wrong_use(trained, command, tmp_path):
     for flags, message in (
         ([f"--images={tmp_path}/*.none", f"--output={tmp_path / 'o'}"], "no file matches"),
         ([f"--output={tmp_path / 'o'}"], "--images is missing"),
+        ([f"--images={__file__}", "--output=gs://bucket/o"], "--output=gs://bucket/o: must be a folder on disk"),
     ):
         done = command("hep2jax.predict", f"--workdir={trained}", *flags)
         assert done.returncode == 2

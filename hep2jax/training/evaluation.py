@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import jax
 
 from hep2jax import config as configs
-from hep2jax import files, report, tasks
+from hep2jax import files, remote, report, tasks
 from hep2jax import mesh as meshes
 from hep2jax.config import Config
 from hep2jax.data.splits import protocols
@@ -203,15 +204,16 @@ class Trained:
     """Averaged parameters and statistics of its best checkpoint."""
 
 
-def load(directory: pathlib.Path) -> Trained:
-    """Load the reader of a work directory.
+def load(directory: str | os.PathLike[str], key: str = "--workdir") -> Trained:
+    """Load the reader of a work directory, which may be in object storage. `key` is the option that names it.
 
     Raises:
         UsageError, DamagedCheckpointError: as for `restore`; UsageError also if the directory holds no run.
     """
-    config, classes = workdir.open_for_reading(directory), workdir.read_classes(directory)
-    network = make_network(config, tasks.num_outputs(config, classes))
-    parameters, _ = _restore_averaged(config, directory, network, meshes.make_mesh())
+    with remote.opened(directory, key) as local:
+        config, classes = workdir.open_for_reading(local), workdir.read_classes(local)
+        network = make_network(config, tasks.num_outputs(config, classes))
+        parameters, _ = _restore_averaged(config, local, network, meshes.make_mesh())
     return Trained(config=config, classes=classes, network=network, parameters=parameters)
 
 

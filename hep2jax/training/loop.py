@@ -18,7 +18,7 @@ from hep2jax.data.splits import protocols
 from hep2jax.data.streams import feeding
 from hep2jax.errors import DivergedError, UsageError
 from hep2jax.perf import chips, model_flops
-from hep2jax.progress import TrainingDisplay, say, scaled
+from hep2jax.progress import TrainingDisplay, say, scaled, shown
 from hep2jax.tasks import Evaluator, Parameters, Task
 from hep2jax.training import checkpoints, evaluation, fit, fitted, optimizers, packing, steps, timing, workdir
 from hep2jax.training import state as states
@@ -114,7 +114,8 @@ def _save_note(run: Run, stop: stopping.Stopped) -> None:
     saved = checkpoints.find(run.checkpoints.directory)
     if saved:
         last = run.config.train.num_steps
-        stop.note = f"step {saved[0].step} of {last} is saved in {run.directory}; the same command continues from there"
+        where = shown(str(run.directory))
+        stop.note = f"step {saved[0].step} of {last} is saved in {where}; the same command continues from there"
 
 
 def complete(config: Config, directory: pathlib.Path, task: Task) -> dict[str, list[Any]]:
@@ -198,7 +199,7 @@ def _starting_state(config: Config, task: Task, fresh: TrainState, folder: pathl
         return saved
     if not config.model.init_from:
         return fresh
-    source = evaluation.load(pathlib.Path(config.model.init_from))
+    source = evaluation.load(config.model.init_from, key="model.init_from")
     state, taken, total = states.graft(fresh, *source.parameters, heads=source.classes == task.classes)
     if not taken:
         raise UsageError(f"model.init_from={config.model.init_from}: no parameter of that network fits this one")

@@ -20,18 +20,23 @@ import filelock
 import tensorflow_datasets as tfds
 from absl import logging
 
-from hep2jax import files
+from hep2jax import files, remote
 from hep2jax.errors import UsageError
 from tfds_builders import BUILDERS
 
 _SOURCE_FILE = "source.json"
+_INFO = "dataset_info.json"
+_CACHE = pathlib.Path.home() / ".cache" / "hep2jax" / "data"
 _TABLE_SUFFIXES = (".csv", ".xls", ".xlsx")
 
 
 def resolve_data_dir(data_dir: str | None) -> pathlib.Path:
     """Directory of the prepared data sets: `data_dir`, otherwise $TFDS_DATA_DIR, otherwise ~/tensorflow_datasets."""
-    directory = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return pathlib.Path(directory).expanduser().absolute()
+    return pathlib.Path(_named(data_dir)).expanduser().absolute()
+
+
+def _named(data_dir: str | None) -> str:
+    return data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
 
 
 def prepare(
@@ -43,6 +48,9 @@ def prepare(
     if the files there (names, sizes, contents of the tables) are not those from which it was built. The old one is
     replaced only after the new build is complete. Without `manual_dir`, a prepared data set is used as it is.
 
+    A prepared data set in object storage is copied to `~/.cache/hep2jax/data` and used as it is; a copy is used again
+    if its files have the same names and sizes.
+
     Args:
         name: one of `tfds_builders.BUILDERS`.
         builder_config: named configuration of the builder; empty: its first.
@@ -51,13 +59,17 @@ def prepare(
 
     Raises:
         UsageError: the name or the configuration is unknown, a file of the owner is missing or damaged (the message
-            names it), or `data_dir` is full or cannot be written.
+            names it), `data_dir` is full or cannot be written, or it is in object storage and holds no such data set.
     """
     make, config = _load_builder(name, builder_config)
+    if remote.is_url(named := _named(data_dir)):
+        with _as_usage_errors(_CACHE), _quiet():
+            return make(config=config, data_dir=_fetched(make, config, named))
     root = resolve_data_dir(data_dir)
     with _as_usage_errors(root), _quiet():
         builder = make(config=config, data_dir=root)
-        manual = pathlib.Path(manual_dir).expanduser().absolute() if manual_dir and _needs_manual(builder) else None
+        given = manual_dir and remote.local_folder(manual_dir, "data.manual_dir").absolute()
+        manual = given if given and _needs_manual(builder) else None
         source = _fingerprint(builder, manual) if manual else None
         if _is_current(builder, source):
             return make(config=config, data_dir=root)  # a new one: another run may have finished after `builder` looked
@@ -152,7 +164,7 @@ def _fingerprint(builder: tfds.core.DatasetBuilder, manual_dir: pathlib.Path) ->
 def _is_current(builder: tfds.core.DatasetBuilder, source: dict[str, Any] | None) -> bool:
     """Whether a complete data set is on disk and, if `source` is given, was built from these files."""
     directory = pathlib.Path(builder.data_dir)
-    if not (directory / "dataset_info.json").is_file():
+    if not (directory / _INFO).is_file():
         return False
     recorded = directory / _SOURCE_FILE
     return source is None or files.kept(recorded) == source
@@ -176,6 +188,29 @@ def _build(
         _replace(final, built, staging / "replaced")
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _fetched(make: Any, config: str, url: str) -> pathlib.Path:
+    """The local folder of prepared data sets to which this one is copied from object storage."""
+    store, path = remote.connect(url, "data.data_dir")
+    root = _CACHE / hashlib.sha256(f"{store.protocol}:{path}".encode()).hexdigest()[:16]
+    with tempfile.TemporaryDirectory() as empty:  # because a builder reads the data set that it finds
+        part = pathlib.Path(make(config=config, data_dir=empty).data_dir).relative_to(empty).as_posix()
+    final = root / part
+    with _lock(root / f".{part.replace('/', '-')}.lock", part), remote.reported(f"data.data_dir={url}"):
+        sizes = remote.listing(store, f"{path}/{part}")
+        if _INFO not in sizes:
+            raise UsageError(f"holds no {part}; prepare it on disk, then copy the folder there")
+        if any(_size(final / name) != size for name, size in sizes.items()):
+            print(f"copying {part} from {url} into {root}", file=sys.stderr, flush=True)
+            with tempfile.TemporaryDirectory(dir=root) as staging:
+                remote.fetch(store, f"{path}/{part}", sizes, pathlib.Path(staging, "new"))
+                _replace(final, pathlib.Path(staging, "new"), pathlib.Path(staging, "old"))
+    return root
+
+
+def _size(path: pathlib.Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
 
 
 def _announcement(final: pathlib.Path, root: pathlib.Path, manual: pathlib.Path | None) -> str:

@@ -2,9 +2,11 @@ import json
 import pathlib
 import shutil
 
+import fsspec
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
 
+from hep2jax import remote
 from hep2jax.data.sets import prepare
 from hep2jax.errors import UsageError
 from tests.tfds_builders import icpr2012_layout
@@ -213,3 +215,30 @@ def test_a_full_disk_is_one_line(tmp_path, write):
 def test_other_errors_keep_their_kind(tmp_path):
     with pytest.raises(RuntimeError, match="of ours"), prepare._as_usage_errors(tmp_path):
         raise RuntimeError("a mistake of ours")
+
+
+def test_a_data_set_in_object_storage_is_copied_once(tmp_path, data_dir, monkeypatch, capsys):
+    """It is copied again only if a file has another size, and nothing but this set is copied."""
+    monkeypatch.setattr(prepare, "_CACHE", tmp_path)
+    monkeypatch.setattr(remote, "PACKAGES", {"memory": "fsspec"})
+    store, url = fsspec.filesystem("memory"), "memory://bucket/sets"
+    store.put(f"{data_dir}/hep2_synthetic", "bucket/sets/hep2_synthetic", recursive=True)
+    store.pipe_file("bucket/sets/other/1.0.0/dataset_info.json", b"{}")
+    expected = prepare.prepare("hep2_synthetic", "specimens_tiny", str(data_dir))
+    for line in (True, False):
+        builder = prepare.prepare("hep2_synthetic", "specimens_tiny", url)
+        assert capsys.readouterr().err.startswith("copying hep2_synthetic/specimens_tiny/1.0.0 from memory://") == line
+        assert prepare.count(builder) == prepare.count(expected)
+    info = pathlib.Path(builder.data_dir, "dataset_info.json")
+    assert info.is_relative_to(tmp_path)
+    assert len(list(tmp_path.rglob("dataset_info.json"))) == 1
+    info.write_text("{")
+    monkeypatch.setenv("TFDS_DATA_DIR", url)
+    assert prepare.count(prepare.prepare("hep2_synthetic", "specimens_tiny")) == prepare.count(expected)
+    with pytest.raises(UsageError, match="^data.data_dir=memory://bucket/sets: holds no icpr2012/specimens/.*on disk"):
+        prepare.prepare("icpr2012")
+
+
+def test_the_owners_files_must_be_on_disk(tmp_path):
+    with pytest.raises(UsageError, match="^data.manual_dir=s3://bucket/files: must be a folder on disk$"):
+        prepare.prepare("icpr2012", "", str(tmp_path), "s3://bucket/files")
