@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import jax
 from absl import flags
 
-from hep2jax import cli
+from hep2jax import cli, tasks
+from hep2jax.errors import UsageError
 from hep2jax.perf import aot, profiling
 from hep2jax.training import evaluation, loop
 
@@ -39,6 +40,8 @@ def main(argv: Sequence[str]) -> None:
     cli.prepare_runtime()
     if options.distributed or options.coordinator:
         jax.distributed.initialize(options.coordinator, options.num_processes, options.process_id)
+    if tasks.kind(config).is_fitted and options.mode in ("profile", "compile"):
+        raise UsageError(f"--mode={options.mode}: {config.model.name} is fitted in one piece and has no training step")
     if options.mode == "compile":
         aot.run(config, directory, aot.Options.parse(options.slices, options.batches))
     elif options.mode == "profile":

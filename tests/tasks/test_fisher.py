@@ -135,3 +135,9 @@ def test_it_needs_frames():
     config.data.cell_fit, config.data.crop_size = "frame", 8
     with pytest.raises(UsageError, match=r"data\.crop_size=8: fisher takes frames"):
         tasks.resolve(config)
+
+
+def test_there_is_no_step_to_profile(command):
+    done = command("hep2jax.main", "--config=configs/fisher.py", "--mode=profile")
+    assert done.returncode == 2
+    assert done.stderr == "hep2jax: --mode=profile: fisher is fitted in one piece and has no training step\n"
