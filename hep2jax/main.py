@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from hep2jax import cli, distributed, remote
+from hep2jax import cli, distributed, remote, tasks
 from hep2jax.config import Config
+from hep2jax.errors import UsageError
 from hep2jax.perf import aot, profiling
 from hep2jax.training import evaluation, loop
 
@@ -45,6 +46,8 @@ def main(argv: Sequence[str]) -> None:
         num_processes=options.num_processes,
         process_id=options.process_id,
     )
+    if tasks.kind(config).is_fitted and options.mode in ("profile", "compile"):
+        raise UsageError(f"--mode={options.mode}: {config.model.name} is fitted in one piece and has no training step")
     with distributed.joined(processes, options.join_timeout), remote.opened(name, writes=True) as directory:
         distributed.check_alike(config, options.mode, directory)
         _run(options.mode, config, directory)

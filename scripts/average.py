@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from hep2jax import cli, files, remote
+from hep2jax import cli, files, remote, tasks
 from hep2jax.data.sets.cells import CellSet
 from hep2jax.errors import UsageError
 from hep2jax.metrics.serialise import to_dict
-from hep2jax.models import CLASSIFIERS
 from hep2jax.tasks import SplitMetrics
 from hep2jax.tasks.cells import CellTask
 from hep2jax.training import workdir
@@ -59,7 +58,7 @@ def average(runs: Sequence[pathlib.Path], directory: pathlib.Path) -> dict[str, 
         UsageError: a run is not finished or has no cell network, or the runs differ in patterns, protocol or cells.
     """
     config = workdir.open_for_reading(runs[0])
-    if config.model.name not in CLASSIFIERS:
+    if not issubclass(tasks.kind(config), CellTask):
         raise UsageError(f"--run={runs[0]}: holds no cell network, but {config.model.name}")
     records, sections = [_read(run, "records.json") for run in runs], [_read(run, "metrics.json") for run in runs]
     classes = tuple(records[0]["classes"])

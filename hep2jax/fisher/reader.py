@@ -56,13 +56,12 @@ def _over_cells(function: Callable[[Array], Any], frames: Frames) -> Any:
     return jax.lax.map(function, frames, batch_size=None if jax.default_backend() == "cpu" else len(frames))
 
 
-def probabilities(parameters: dict[str, Any], frames: Frames) -> Float32[Array, "cell pattern"]:
-    """The probability of each pattern.
+def probabilities(parameters: dict[str, Any], blocks: dict[str, Array]) -> Float32[Array, "cell pattern"]:
+    """The probability of each pattern, from `features`.
 
     Broad patterns are told apart first; then, within a broad pattern, the patterns that it comprises. `members` says
     which those are, [broad, patterns], 0 or 1; with a broad pattern for each pattern the second step has no effect.
     """
-    blocks = features({name: Codebook(**book) for name, book in parameters["codebooks"].items()}, frames)
     members = parameters["members"]
     broad = _softmax(parameters["broad"], blocks)
     narrow = _softmax(parameters["narrow"], blocks) if "narrow" in parameters else jnp.ones_like(members[:1])

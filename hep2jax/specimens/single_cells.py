@@ -24,8 +24,7 @@ from hep2jax.specimens import base, cell_readers, classical, features, pixels, v
 from hep2jax.specimens.base import Reading
 from hep2jax.specimens.cell_readers import CellReader, FeatureReader, Grid, NetworkReader, SvmKnn
 from hep2jax.specimens.features import Extractor, FeatureNetwork
-from hep2jax.tasks import CellTask
-from hep2jax.tasks.cells import CellEvaluator
+from hep2jax.tasks import CellTask, FisherTask
 from hep2jax.training import evaluation
 
 FINDERS = ("true", "predicted", "otsu")
@@ -250,15 +249,19 @@ def _sizes(training_set: FieldSet) -> Sizes:
 def _fit_network(config: Config, cells: CellSet, directory: pathlib.Path) -> pathlib.Path:
     """Train the cell network in its own folder, if it is not yet trained."""
     folder = directory / f"network-{config.model.name}"
-    base.train(folder, config, CellTask(config, cells))
+    base.train(folder, config, _kind(config)(config, cells))
     return folder
+
+
+def _kind(config: Config) -> type[CellTask]:
+    return FisherTask if FisherTask.reads(config) else CellTask
 
 
 @functools.lru_cache(maxsize=2)
 def _open_network(folder: pathlib.Path) -> NetworkReader:
     """Load a trained network. It can be cached: a finished folder does not change, and several systems share it."""
     trained = evaluation.load(folder)
-    evaluator = CellEvaluator(trained.config, trained.network, meshes.make_mesh())
+    evaluator = _kind(trained.config).evaluator_class(trained.config, trained.network, meshes.make_mesh())
     return NetworkReader(evaluator=evaluator, parameters=trained.parameters)
 
 

@@ -17,7 +17,9 @@ from hep2jax.tasks.reading import Parameters, Reader, Reading
 
 __all__ = [
     "KINDS",
+    "CellTask",
     "Evaluator",
+    "FisherTask",
     "Parameters",
     "Reader",
     "Reading",

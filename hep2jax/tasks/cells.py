@@ -295,18 +295,13 @@ class CellTask(Task[CellResult, CellMetrics]):
         """The recall of each pattern and, if specimens are known, how many of them are right."""
         lines = [describe_recalls(measured.cells)]
         if measured.of_specimens:
-            rows = measured.of_specimens.specimens
+            found = measured.of_specimens
+            rows, together, again = found.specimens, found.specimen_by_log_probability, found.cells_transductive
             right = sum(row.pattern == row.prediction for row in rows)
             lines.append(f"specimens by the prevalence of their cells: {right} of {len(rows)} right")
-            together, again = (
-                measured.of_specimens.specimen_by_log_probability,
-                measured.of_specimens.cells_transductive,
-            )
-            lines.append(
-                f"specimens by the mean log-probability of their cells: ACA {together.aca}, MCA {together.mca}"
-            )
+            lines.append(f"specimens by the mean log-probability: ACA {together.aca}, MCA {together.mca}")
             lines.append(f"transductive, cells with the others of their specimen: ACA {again.aca}, MCA {again.mca}")
-            repeated = measured.of_specimens.repeated_specimens
+            repeated = found.repeated_specimens
             lines += [f"counted as one specimen: {', '.join(names)}" for names in repeated]
         return lines
 

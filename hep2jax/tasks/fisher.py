@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from typing_extensions import override
 
@@ -27,6 +26,7 @@ from hep2jax.training import fitted
 from hep2jax.training.state import Tree
 
 _SIDE = 84
+_features = jax.jit(texture.features)  # one program for the fit and for evaluation
 
 
 class FisherEvaluator(CellEvaluator):
@@ -35,12 +35,14 @@ class FisherEvaluator(CellEvaluator):
     def __init__(self, config: Config, network: Any, mesh: jax.sharding.Mesh) -> None:
         del network
         self._config, self._mesh = config, mesh
-        self._predict = jax.jit(_predict, out_shardings=meshes.replicated(mesh))
+        decide = jax.jit(texture.probabilities, out_shardings=meshes.replicated(mesh))
 
+        def predict(parameters: Any, stats: Any, image: jax.Array, tone_curve: jax.Array) -> jax.Array:
+            del stats, tone_curve
+            codebooks = {name: Codebook(**book) for name, book in parameters["codebooks"].items()}
+            return decide({k: v for k, v in parameters.items() if k != "codebooks"}, _features(codebooks, image))
 
-def _predict(parameters: Any, stats: Any, image: jax.Array, tone_curve: jax.Array) -> jax.Array:
-    del stats, tone_curve
-    return texture.probabilities(parameters, image)
+        self._predict = predict
 
 
 class FisherReader(CellReader):
@@ -114,12 +116,10 @@ class FisherTask(CellTask):
     def _describe(self, codebooks: dict[str, Codebook], indices: Sequence[int], mesh: jax.sharding.Mesh) -> Cells:
         """The features of cells; Fisher vectors are kept in half precision."""
 
-        def describe(frames: jax.Array) -> dict[str, jax.Array]:
-            blocks = texture.features(codebooks, frames)
-            half = {name: block.astype(jnp.float16) for name, block in blocks.items() if name in codebooks}
-            return blocks | half
-
-        batches = list(self._batches(jax.jit(describe), indices, mesh))
+        batches = [
+            {name: block.astype(np.float16 if name in codebooks else np.float32) for name, block in batch.items()}
+            for batch in self._batches(functools.partial(_features, codebooks), indices, mesh)
+        ]
         items = [self.items[i] for i in indices]
         return Cells(
             features={name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]},

@@ -17,14 +17,14 @@ from hep2jax.training import fitted, loop
 from hep2jax.training import state as states
 from tests.data.cell_tables import cell_set, picture
 
-SIDE = 48
+SIDE = 40
 
 
 def _config(**fisher) -> Config:
-    settings = {"gaussians": 4, "codebook_cells": 12, "cells_per_specimen": 5, "cells_along": 2, "rings": 0.5} | fisher
+    settings = {"gaussians": 4, "codebook_cells": 12, "cells_per_specimen": 5, "cells_along": 2} | fisher
     return tasks.resolve(
         Config(
-            data=DataConfig(cell_fit="frame", crop_size=SIDE, protocol="kfold", num_folds=3, scale=0.6),
+            data=DataConfig(cell_fit="frame", crop_size=SIDE, protocol="kfold", num_folds=3, scale=0.5),
             model=ModelConfig(name="fisher"),
             fisher=FisherConfig(**settings),
             evaluation=EvaluationConfig(batch_size=8, gallery_specimens=2),
@@ -135,3 +135,9 @@ def test_it_needs_frames():
     config.data.cell_fit, config.data.crop_size = "frame", 8
     with pytest.raises(UsageError, match=r"data\.crop_size=8: fisher takes frames"):
         tasks.resolve(config)
+
+
+def test_there_is_no_step_to_profile(command):
+    done = command("hep2jax.main", "--config=configs/fisher.py", "--mode=profile")
+    assert done.returncode == 2
+    assert done.stderr == "hep2jax: --mode=profile: fisher is fitted in one piece and has no training step\n"
