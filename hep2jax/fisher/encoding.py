@@ -22,11 +22,11 @@ _LEAST_VARIANCE = 1e-3
 class Codebook:
     """A whitening projection of descriptors, and a mixture of Gaussians with diagonal covariances in its space."""
 
-    mean: Float32[np.ndarray, " component"]
-    projection: Float32[np.ndarray, "component reduced"]
-    weights: Float32[np.ndarray, " gaussian"]
-    centres: Float32[np.ndarray, "gaussian reduced"]
-    variances: Float32[np.ndarray, "gaussian reduced"]
+    mean: Float32[np.ndarray | Array, " component"]
+    projection: Float32[np.ndarray | Array, "component reduced"]
+    weights: Float32[np.ndarray | Array, " gaussian"]
+    centres: Float32[np.ndarray | Array, "gaussian reduced"]
+    variances: Float32[np.ndarray | Array, "gaussian reduced"]
 
 
 jax.tree_util.register_dataclass(Codebook)

@@ -192,27 +192,21 @@ def test_a_checkpoint_of_four_devices_goes_on_anywhere(num_processes: int, devic
 
 @pytest.fixture(scope="module")
 def alone_and_together(command, tmp_path_factory):
-    """Of a kind, the folders of `processes.run` on one device and on two processes, which run the kinds of a lane."""
+    """The folders of `processes.run` on one device and on two processes.
 
-    @functools.cache
-    def run(kinds: tuple[str, ...]):
-        alone, together = (tmp_path_factory.mktemp(name) for name in ("alone", "together"))
-        what = [str(together), ",".join(kinds)]
-        _run_pair(command, "tests.processes", lambda coordinator, number: [*what, coordinator, "2", str(number)])
-        processes.run(alone, kinds)
-        return alone, together
-
-    return lambda kind: run(QUICK if kind in QUICK else SLOW)
+    The default lane compares losses, probabilities and metrics instead (`test_processes_share_four_devices`).
+    """
+    alone, together = (tmp_path_factory.mktemp(name) for name in ("alone", "together"))
+    what = [str(together), ",".join(processes.KINDS)]
+    _run_pair(command, "tests.processes", lambda coordinator, number: [*what, coordinator, "2", str(number)])
+    processes.run(alone, list(processes.KINDS))
+    return alone, together
 
 
-QUICK = ("cells",)
-SLOW = tuple(kind for kind in processes.KINDS if kind not in QUICK)
-EVERY_KIND = [*QUICK, *(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW)]
-
-
-@pytest.mark.parametrize("kind", EVERY_KIND)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", processes.KINDS)
 def test_two_processes_train_on_the_same_rows(kind: str, alone_and_together):
-    alone, together = (np.load(folder / f"{kind}.npz") for folder in alone_and_together(kind))
+    alone, together = (np.load(folder / f"{kind}.npz") for folder in alone_and_together)
     assert set(alone) == set(together)
     for name in alone:
         np.testing.assert_array_equal(together[name], alone[name])
@@ -221,23 +215,26 @@ def test_two_processes_train_on_the_same_rows(kind: str, alone_and_together):
         assert name == "grades" or (rows != rows[:1]).any(), f"{name}: rows that are all alike could stand in any order"
 
 
-@pytest.mark.parametrize("kind", EVERY_KIND)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", processes.KINDS)
 def test_two_processes_read_the_same_of_every_example(kind: str, alone_and_together):
-    alone, together = (json.loads((folder / f"{kind}.json").read_text()) for folder in alone_and_together(kind))
+    alone, together = (json.loads((folder / f"{kind}.json").read_text()) for folder in alone_and_together)
     np.testing.assert_allclose(_numbers(together), _numbers(alone), rtol=1e-4, atol=1e-5)
     said = np.array([record["network"]["counts"] if kind == "joint" else record[SAID[kind]] for record in alone])
     distances = np.abs(said[:, None] - said).max(-1) + np.eye(len(said))
     assert distances.min() > 2e-4, "examples of which the same is said could stand in any order"
 
 
+@pytest.mark.slow
 def test_two_processes_extract_the_same_features(alone_and_together):
-    alone, together = (np.load(folder / "features.npz")["features"] for folder in alone_and_together("cells"))
+    alone, together = (np.load(folder / "features.npz")["features"] for folder in alone_and_together)
     assert alone.shape[0] == 18
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_one_process_reads_the_checkpoint_of_two(alone_and_together):
-    together, config = alone_and_together("cells")[1], processes.KINDS["cells"]().config
+    together, config = alone_and_together[1], processes.KINDS["cells"]().config
     config.seed = 1  # so that what is not read from the checkpoint differs
     state, _ = evaluation.restore(config, together / "cells", states.make_network(config, 3), meshes.make_mesh())
     assert states.params_digest(state.params) == (together / "cells.digest").read_text()

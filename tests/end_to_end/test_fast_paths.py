@@ -34,6 +34,7 @@ def _with(config, warp: str, steps_per_call: int):
     return configs.validate(config)
 
 
+@pytest.mark.slow
 def test_all_ways_train_alike_and_resume_bit_for_bit(rhythm, tmp_path, monkeypatch):
     for name, warp, steps_per_call in (("plain", "host", 1), ("fast", "device", 4)):
         loop.train(_with(rhythm, warp, steps_per_call), tmp_path / name)

@@ -139,7 +139,7 @@ def _kill(together, pids: list[int], victim: int, said: str) -> subprocess.Compl
     return done[1 - victim]
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])  # noticed only after 45 s
 def test_a_process_that_is_killed_while_the_other_is_busy(victim: int, together, tmp_path):
     flags = [*CONFIG, f"--workdir={tmp_path / 'w'}", "--sleep=100"]
     pids = together.start("tests.members", *flags, processes=2, devices=1)

@@ -1,6 +1,7 @@
 """Channels, descriptors and scalars of one cell, each against something computed in another way."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -31,10 +32,10 @@ def test_depth_is_the_euclidean_distance_to_the_outline_in_radii():
 
 
 def test_quantiles_are_those_of_the_chosen_pixels():
-    image, mask = _cell()
+    image, mask = map(jnp.asarray, _cell())
     shares = (0.0, 0.1, 0.5, 0.99, 1.0)
     np.testing.assert_allclose(channels.quantiles(image, mask, shares), np.quantile(image[mask], shares), rtol=1e-6)
-    assert not np.asarray(channels.quantiles(image, np.zeros_like(mask), shares)).any()
+    assert not np.asarray(channels.quantiles(image, jnp.zeros_like(mask), shares)).any()
 
 
 def test_channels_do_not_depend_on_gain_and_offset():
@@ -98,12 +99,12 @@ def test_the_euler_number_counts_parts_less_holes():
     region = ndimage.gaussian_filter(rng.normal(size=(40, 40)), 1.2) > 0.1
     parts = ndimage.label(region, np.ones((3, 3)))[1]
     holes = ndimage.label(np.pad(~region, 1, constant_values=True))[1] - 1  # the outside is no hole
-    assert scalars.euler_number(region) == parts - holes
+    assert scalars.euler_number(jnp.asarray(region)) == parts - holes
 
 
 def test_openings_and_closings_by_squares():
     image = _cell()[0]
-    region = np.ones_like(image, bool)
+    region = jnp.ones(image.shape, bool)
     taken = np.asarray(jax.jit(lambda image: scalars._grains(image, (region,)))(image))
     for place, side in enumerate(scalars.GRAINS):
         opened = ndimage.grey_dilation(ndimage.grey_erosion(image, side, mode="nearest"), side, mode="nearest")

@@ -320,6 +320,7 @@ def test_bfloat16_stays_close_to_float32(name, batch):
     assert np.abs(rounded - exact).max() < 0.15 * np.std(exact)
 
 
+@pytest.mark.slow
 def test_bfloat16_gradients_are_finite_float32(batch):
     """`dsfcn` holds every kind of layer."""
     graphdef, params, stats = nnx.split(small("dsfcn", BFLOAT16), nnx.Param, nnx.BatchStat)

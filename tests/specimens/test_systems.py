@@ -93,7 +93,9 @@ def _test_specimens(fields, division) -> list[list[Field]]:
     return list(base.by_specimen(fields.fields[i] for i in division.test).values())
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if "predicted" in n else n for n in NAMES])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if "predicted" in n or n == "pixels" else n for n in NAMES]
+)
 def test_a_system_fits_reads_and_does_not_train_again(name, configs, fields, division, directory):
     system = _fitted(name, configs, fields, division, directory)
     assert (system.name, system.family) == (name, "pixels" if name == "pixels" else "single cells")

@@ -94,7 +94,7 @@ def test_nothing_of_the_test_specimens_is_learned(finished):
         dataclasses.replace(
             cell,
             item=dataclasses.replace(cell.item, pattern=(cell.item.pattern + 1) % 3),
-            ready=rng.integers(0, 2, cell.ready.shape).astype(np.uint8) * [200, 1],
+            ready=rng.integers(0, 2, cell.ready.shape).astype(np.uint8) * np.array([200, 1], np.uint8),
         )
         if cell.item.specimen in held_out
         else cell
