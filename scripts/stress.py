@@ -103,7 +103,7 @@ def _start(arguments: Sequence[str], processes: int) -> list[_Process]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    shared = [*arguments, f"--coordinator={address}", f"--num_processes={processes}"]
+    shared = [*arguments, f"--coordinator={address}", f"--num_processes={processes}", "--join_timeout=30"]
     return [_Process([*shared, f"--process_id={number}"]) for number in range(processes)]
 
 
