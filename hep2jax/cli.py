@@ -16,7 +16,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from hep2jax import config as configs
-from hep2jax import config_files, files, stopping, tasks
+from hep2jax import config_files, files, progress, stopping, tasks
 from hep2jax.errors import RunError, UsageError
 
 
@@ -178,5 +178,5 @@ def _suggestion(unknown: str, command: str) -> str:
 
 
 def _fail(error: BaseException, code: int) -> None:
-    print(f"hep2jax: {' '.join(str(error).split())}", file=sys.stderr)
+    progress.warn(" ".join(str(error).split()))
     sys.exit(code)

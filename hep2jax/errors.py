@@ -1,6 +1,11 @@
 """The errors that commands report as one line (see `cli.run_app`)."""
 
 
+def one_line(error: BaseException) -> str:
+    """The type and the text of an error, of any library, in one line of bounded length."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
 class UsageError(Exception):
     """Wrong use or unusable input (exit code 2); the message says what is wrong, where, and what to do about it."""
 

@@ -10,7 +10,6 @@ import dataclasses
 import glob
 import os
 import pathlib
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -24,7 +23,7 @@ from hep2jax.config import Config
 from hep2jax.data.sets import fields as field_sets
 from hep2jax.errors import RunError, UsageError
 from hep2jax.image_files import ImageFileError
-from hep2jax.progress import Pace, say
+from hep2jax.progress import Pace, say, warn
 from hep2jax.report import palette
 from hep2jax.tasks import Reader
 
@@ -170,7 +169,7 @@ def _load(paths: Sequence[str], reader: Reader, refused: list[str]) -> Iterator[
                 unique = _untaken(paged, taken)
                 yield _Image(path=path, page=frame.page, name=unique, file=number, pixels=pixels, mask=mask)
         except ImageFileError as error:
-            print(f"hep2jax: {error}", file=sys.stderr, flush=True)
+            warn(str(error))
             refused.append(path)
 
 

@@ -19,7 +19,7 @@ import fsspec
 import jax
 
 from hep2jax import progress, stopping
-from hep2jax.errors import RunError, UsageError
+from hep2jax.errors import RunError, UsageError, one_line
 
 PACKAGES = {"gs": "gcsfs", "s3": "s3fs"}
 """The schemes that can be used, and the package that fsspec needs for each."""
@@ -83,7 +83,7 @@ def reported(option: str) -> Iterator[None]:
     except UsageError as error:
         raise UsageError(f"{option}: {error}") from error
     except Exception as error:
-        raise UsageError(f"{option}: cannot be used ({_one_line(error)})") from error
+        raise UsageError(f"{option}: cannot be used ({one_line(error)})") from error
 
 
 @contextlib.contextmanager
@@ -145,7 +145,7 @@ def _uploads(mirror: "Mirror", url: str) -> Iterator[None]:
             except Exception as error:
                 mirror.unsaved = True
                 raise RunError(
-                    f"{url}: the upload failed ({_one_line(error)}); copy {mirror.local} there, or start again"
+                    f"{url}: the upload failed ({one_line(error)}); copy {mirror.local} there, or start again"
                 ) from error
 
 
@@ -158,11 +158,7 @@ def _upload_often(mirror: "Mirror", url: str, done: threading.Event) -> None:
         except Exception as error:
             failures += 1
             if failures == 2:  # one is no news: a file may be removed while it is uploaded
-                progress.warn(f"{url}: uploads fail ({_one_line(error)}); the run goes on, and they are tried again")
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                progress.warn(f"{url}: uploads fail ({one_line(error)}); the run goes on, and they are tried again")
 
 
 @dataclasses.dataclass

@@ -18,8 +18,6 @@ import time
 import traceback
 from multiprocessing.connection import Connection
 
-from hypothesis import HealthCheck, Phase, given, seed, settings
-
 from tests import fuzzing
 
 SECONDS, BYTES = 5.0, 2**30
@@ -100,15 +98,6 @@ def fuzz(name: str, inputs: int, start: int, keep: pathlib.Path) -> int:
         reader = fuzzing.readers(pathlib.Path(root))[name]
     worker, tally, shown, began = Worker(name), collections.Counter[str](), set[str](), time.monotonic()
 
-    @seed(start)
-    @settings(
-        max_examples=inputs,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
-    )
-    @given(fuzzing.damaged(reader))
     def attempt(data: bytes) -> None:
         kind, description = worker.try_on(data)
         tally[kind or ("refused" if description else "read")] += 1
@@ -119,7 +108,7 @@ def fuzz(name: str, inputs: int, start: int, keep: pathlib.Path) -> int:
             path.write_bytes(data)
             print(f"  {name}: {kind}: {description}: {path}", flush=True)
 
-    attempt()
+    fuzzing.try_damaged(reader, attempt, inputs, start)
     worker.close()
     findings = sum(count for kind, count in tally.items() if kind not in ("read", "refused"))
     counts = ", ".join(f"{kind} {count}" for kind, count in sorted(tally.items()))

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import tifffile
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors import numpy as safetensors
@@ -249,3 +250,21 @@ def damaged(draw: st.DrawFn, reader: Reader) -> bytes:
             end = at + draw(st.sampled_from((0, 1, length)))
             data[at:end] = draw(st.sampled_from(_WORDS)).encode()
     return bytes(data)
+
+
+def try_damaged(reader: Reader, attempt: Callable[[bytes], None], examples: int, start: int | None = None) -> None:
+    """Call `attempt` with damaged files, the same ones each time; `start` chooses others."""
+
+    @settings(
+        max_examples=examples,
+        derandomize=start is None,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+    )
+    @given(damaged(reader))
+    def run(data: bytes) -> None:
+        attempt(data)
+
+    (run if start is None else seed(start)(run))()

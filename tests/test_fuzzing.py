@@ -4,7 +4,6 @@ import pathlib
 import tempfile
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
 
 from tests import fuzzing
 
@@ -25,18 +24,9 @@ def test_good_files_are_read(name: str, tmp_path: pathlib.Path):
 def test_damaged_files_are_read_or_refused_by_one_line(name: str, capfd):
     reader = READERS[name]
 
-    @settings(
-        max_examples=SLOW.get(name, 40),
-        derandomize=True,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
-    )
-    @given(fuzzing.damaged(reader))
     def attempt(data: bytes) -> None:
         with tempfile.TemporaryDirectory() as folder:
             assert "\n" not in reader.try_on(data, pathlib.Path(folder))
 
-    attempt()
+    fuzzing.try_damaged(reader, attempt, SLOW.get(name, 40))
     assert capfd.readouterr().err == ""

@@ -69,10 +69,9 @@ def fit(sets: Sequence[Cells], num_patterns: int, settings: Settings) -> tuple[P
     standard = [{name: _statistics(block) for name, block in _scalars(cells.features).items()} for cells in sets]
     linear = np.concatenate([_linear_features(*pair, settings) for pair in zip(sets, standard, strict=True)])
     kernel, gaussians = np.asarray(_products(linear)) + 1.0, _gaussians(sets, standard, settings)
-    for name, similar in gaussians.items():
-        kernel += _centred_by_set(
-            np.asarray(gaussian(**similar, second=similar["first"])), rows, settings.gaussian[name]
-        )
+    plain = {name: np.asarray(gaussian(**similar, second=similar["first"])) for name, similar in gaussians.items()}
+    for name, similarities in plain.items():
+        kernel += _centred_by_set(similarities, rows, settings.gaussian[name])
     targets = np.eye(num_patterns, dtype=np.float32)[np.concatenate([cells.patterns for cells in sets])]
     weights = np.concatenate([cell_weights(cells.patterns, settings.class_power) for cells in sets])
     kernel[np.diag_indices(len(kernel))] += settings.ridge / weights
@@ -81,8 +80,7 @@ def fit(sets: Sequence[Cells], num_patterns: int, settings: Settings) -> tuple[P
     held_out = left_out_scores(inverse, alpha, targets, sets[0].specimens)
     parameters = _collapse(sets[0], linear.T @ alpha, alpha.sum(axis=0), standard[0], settings)
     for name, similar in gaussians.items():
-        kernel = np.asarray(gaussian(**similar, second=similar["first"]))
-        coefficients, shift = _gaussian_weights(kernel, alpha, rows, settings.gaussian[name])
+        coefficients, shift = _gaussian_weights(plain[name], alpha, rows, settings.gaussian[name])
         parameters["gaussian"][name] = {"points": similar["first"], "width": similar["width"], "weights": coefficients}
         parameters["offset"] += shift
     return parameters, held_out

@@ -19,7 +19,7 @@ from orbax.checkpoint import v1 as ocp
 
 from hep2jax import stopping
 from hep2jax.config import TrainConfig
-from hep2jax.errors import RunError, UsageError
+from hep2jax.errors import RunError, UsageError, one_line
 from hep2jax.progress import warn
 from hep2jax.training import packing
 from hep2jax.training import state as states
@@ -71,7 +71,7 @@ def _read(path: pathlib.Path) -> Checkpoint:
         arrays = {name: (tuple(shape), dtype, crc) for name, (shape, dtype, crc) in metadata["arrays"].items()}
         return Checkpoint(path=path, step=step, score=metadata["score"], arrays=arrays)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return Checkpoint(path=path, step=step, damage=f"its metadata cannot be read: {_one_line(error)}")
+        return Checkpoint(path=path, step=step, damage=f"its metadata cannot be read: {one_line(error)}")
 
 
 def restore(checkpoint: Checkpoint, like: TrainState) -> TrainState:
@@ -90,7 +90,7 @@ def restore(checkpoint: Checkpoint, like: TrainState) -> TrainState:
         with stopping.deferred():  # its event loop would report every read that is interrupted
             state = ocp.load(str(checkpoint.path.absolute()), abstract, checkpointable_name="state")
     except Exception as error:  # damaged files make Orbax and its stores raise errors of many types
-        raise DamagedCheckpointError(f"{checkpoint.path} is damaged: {_one_line(error)}") from error
+        raise DamagedCheckpointError(f"{checkpoint.path} is damaged: {one_line(error)}") from error
     for name, leaf in _arrays(state).items():
         if _checksum(leaf) != checkpoint.arrays[name][2]:
             raise DamagedCheckpointError(f"{checkpoint.path} is damaged: '{name}' is not as it was saved")
@@ -173,8 +173,8 @@ class Checkpoints:
         Returns once the arrays are copied, so that the next step may take over (donate) the buffers of the state.
         """
         self.wait()
-        same = [checkpoint for checkpoint in find(self.directory) if checkpoint.step == step]
-        if same and (same[0].score is not None or score is None):
+        exists = (self.directory / str(step)).is_dir()
+        if exists and (score is None or self.has_score(step)):
             return
         plain = packing.unpack(state)
         arrays = {name: (leaf.shape, leaf.dtype.name, _checksum(leaf)) for name, leaf in _arrays(plain).items()}
@@ -184,13 +184,13 @@ class Checkpoints:
             plain,
             metrics=metrics,
             force=True,
-            overwrite=bool(same),
+            overwrite=exists,
             custom_metadata=cast(Any, {"score": score, "arrays": arrays}),
         )
 
     def has_score(self, step: int) -> bool:
         """Whether the checkpoint of this step was saved with a score."""
-        return any(checkpoint.step == step and checkpoint.score is not None for checkpoint in find(self.directory))
+        return _read(self.directory / str(step)).score is not None
 
     def wait(self) -> None:
         """Wait until the save in progress is on disk."""
@@ -225,9 +225,3 @@ def _check_structure(checkpoint: Checkpoint, like: TrainState) -> None:
                 f"{checkpoint.path.parent}: checkpoint {checkpoint.step} is of another architecture: '{name}' is "
                 f"{saved.get(name, 'absent')} there and {expected.get(name, 'absent')} in the configured network"
             )
-
-
-def _one_line(error: BaseException) -> str:
-    """The text of an error and of what caused it, shortened."""
-    text = " ".join(f"{error}".split())
-    return f"{type(error).__name__}: {text[:200]}"

@@ -15,14 +15,13 @@ from hep2jax.training import state as states
 from hep2jax.training.timing import StepClock
 
 
-def run(config: Config, directory: pathlib.Path, task: Task, clock: StepClock) -> None:
+def run(config: Config, directory: pathlib.Path, task: Task, partition: protocols.Partition, clock: StepClock) -> None:
     """Fit unless that is done, then evaluate and report. The work directory is open, and its data are checked.
 
     Raises:
         UsageError: there is nothing to learn from.
     """
-    partition, mesh = protocols.partition(config.data, task.name, task.items, task.classes), meshes.make_mesh()
-    is_chief = jax.process_index() == 0
+    mesh, is_chief = meshes.make_mesh(), jax.process_index() == 0
     if not partition.train:
         raise UsageError(f"{task.name}: there is nothing to learn from ({partition.description})")
     if is_chief:

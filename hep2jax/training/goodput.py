@@ -1,9 +1,7 @@
 """The account of a run's wall time over all its starts: what went into steps, and what into everything else."""
 
 import dataclasses
-import json
 import pathlib
-from typing import Any
 
 import jax
 
@@ -27,7 +25,7 @@ class Account:
     first_step: int
 
     def __post_init__(self) -> None:
-        earlier = _read(self.directory / _FILE)
+        earlier = files.kept(self.directory / _FILE)
         self.starts = earlier.get("starts", 0) + 1
         self._step = self.first_step
         self._earlier: dict[str, float] = dict.fromkeys(PHASES, 0.0) | earlier.get("seconds", {})
@@ -41,13 +39,13 @@ class Account:
         self._step = self._step if step is None else step
         if jax.process_index() != 0:
             return
-        now = self.clock.seconds()
-        done = self._step - self.first_step
+        seconds, done = self.seconds(), self._step - self.first_step
+        del seconds["total"]
         values = {
             "starts": self.starts,
             "step": self._step,
-            "step_seconds": now["step"] / done if done else 0.0,
-            "seconds": {phase: self._earlier[phase] + now[phase] for phase in PHASES},
+            "step_seconds": (seconds["step"] - self._earlier["step"]) / done if done else 0.0,
+            "seconds": seconds,
         }
         files.write_json(self.directory / _FILE, values)
 
@@ -65,12 +63,3 @@ class Account:
         parts = ", ".join(f"{name} {share:.0%}" for share, name in shares if share >= 0.005)
         starts = "" if self.starts == 1 else f" in {self.starts} starts"
         return f"time: {provenance.duration(total)}{starts}: {parts}"
-
-
-def _read(path: pathlib.Path) -> dict[str, Any]:
-    """The saved account; empty if there is none, or if it is damaged, for no result depends on it."""
-    try:
-        saved = json.loads(path.read_text())
-        return saved if isinstance(saved, dict) else {}
-    except (OSError, ValueError):
-        return {}

@@ -78,9 +78,9 @@ def train(config: Config, directory: pathlib.Path, task: Task | None = None) -> 
             meshes.on_chief(lambda: stack.enter_context(workdir.lock(directory)))
             meshes.on_chief(lambda: workdir.open_for_training(directory, config))
             task = task or tasks.load(config)
-            _check_data(config, directory, task)
+            partition = _check_data(config, directory, task)
         if task.is_fitted:
-            fit.run(config, directory, task, clock)
+            fit.run(config, directory, task, partition, clock)
         else:
             _run(config, directory, clock, task)
 
