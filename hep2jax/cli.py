@@ -8,6 +8,8 @@ import logging as python_logging
 import os
 import pathlib
 import sys
+import traceback
+import warnings
 from collections.abc import Callable, Sequence
 
 import cv2
@@ -55,6 +57,7 @@ def prepare_runtime() -> None:
     # Orbax and the event loop that it uses log the full stack trace of every exception; the exception is enough.
     for source in (logging.get_absl_logger(), logging.get_absl_handler()):
         source.addFilter(lambda record: "orbax" not in record.pathname and record.name != "asyncio")
+    _ignore_reads_left_over()
     cv2.setNumThreads(1)
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path.home() / ".cache" / "hep2jax" / "jax"))
@@ -64,6 +67,25 @@ def prepare_runtime() -> None:
         jax.config.update("jax_platforms", f"{platforms},cpu")  # `model_flops` counts on the CPU
     if _computes_on_cpu():
         _keep_memory()
+
+
+def _ignore_reads_left_over() -> None:
+    """After the first error of a damaged checkpoint Orbax leaves its other reads behind, with errors of their own.
+
+    Python would write a stack for each of them to stderr, at any later time.
+    """
+    report = sys.unraisablehook
+
+    def hook(unraisable: "sys.UnraisableHookArgs") -> None:
+        frames = traceback.extract_tb(unraisable.exc_traceback)
+        files_of_frames = [frame.filename for frame in frames]
+        if code := getattr(unraisable.object, "cr_code", None):
+            files_of_frames.append(code.co_filename)
+        if not any(library in name for name in files_of_frames for library in ("orbax", "uvloop")):
+            report(unraisable)
+
+    sys.unraisablehook = hook
+    warnings.filterwarnings("ignore", "coroutine '.*' was never awaited", RuntimeWarning)
 
 
 def _computes_on_cpu() -> bool:

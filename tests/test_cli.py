@@ -7,10 +7,12 @@ import platform
 import shlex
 import subprocess
 import sys
+import types
+import warnings
 
 import pytest
 
-from hep2jax import config_files
+from hep2jax import cli, config_files
 
 ROOT = pathlib.Path(__file__).parents[1]
 NAMESPACE = "unshare --user --map-root-user --mount sh -c"
@@ -179,6 +181,26 @@ def test_a_full_disk(compilation_cache, cell_flags, tmp_path):
     line = _one_line(done, code=1)
     assert "no space left" in line
     assert str(disk) in line
+
+
+def _raised_in(file: str) -> types.SimpleNamespace:
+    """What Python hands to its hook for an error that nobody catches, raised in a file of that name."""
+    try:
+        exec(compile("raise RuntimeError", file, "exec"))
+    except RuntimeError as error:
+        return types.SimpleNamespace(exc_value=error, exc_traceback=error.__traceback__, object=None)
+    raise AssertionError
+
+
+def test_reads_left_over_from_a_damaged_checkpoint_are_no_news(monkeypatch):
+    reported = []
+    monkeypatch.setattr(sys, "unraisablehook", reported.append)
+    with warnings.catch_warnings():
+        cli._ignore_reads_left_over()
+    ours = _raised_in("hep2jax/loop.py")
+    for unraisable in (_raised_in("uvloop/loop.pyx"), ours, _raised_in("orbax/checkpoint/serialization.py")):
+        sys.unraisablehook(unraisable)
+    assert reported == [ours]
 
 
 @pytest.mark.skipif(not platform.libc_ver()[0].startswith("glibc"), reason="the C library is not glibc")
