@@ -23,7 +23,7 @@ from hep2jax.metrics.objects import connected_objects
 from hep2jax.metrics.pixels import VOID, count_classes
 from hep2jax.metrics.segmentation import ImageScore, score_image
 from hep2jax.specimens import classical, voting
-from hep2jax.tasks import field_results
+from hep2jax.tasks import field_results, found_cells
 from hep2jax.tasks.base import SPECIMENS_AND_IMAGES, BatchShapes, Evaluator, TaskOfFields, image_shapes
 from hep2jax.tasks.field_results import FieldMetrics, FieldResult, by_specimen, vote
 from hep2jax.tasks.reading import DECIMALS, Parameters, Reader, Reading, as_fields
@@ -161,6 +161,7 @@ class PixelReader(Reader):
     """Reads with networks that label every pixel: the foreground pixels of all fields vote for the pattern."""
 
     evaluator_class = FieldEvaluator
+    finds_cells = True
 
     @override
     def _outputs(
@@ -171,24 +172,37 @@ class PixelReader(Reader):
     @override
     def _decide(self, outputs: Sequence[Any]) -> Reading:
         votes = np.stack([field.votes for field in outputs])
-        return self._voted(votes, [np.where(field.foreground, field.pattern + 1, 0) for field in outputs])
+        labels = [self._labels(field) for field in outputs]
+        cells = [
+            found_cells.by_pixels(map_, field.pattern, self.classes)
+            for map_, field in zip(labels, outputs, strict=True)
+        ]
+        masks = [np.where(field.foreground, field.pattern + 1, 0) for field in outputs]
+        return self._voted(votes, masks, cells=tuple(cells), cell_labels=tuple(labels))
 
-    def _voted(self, votes: np.ndarray, masks: Sequence[np.ndarray], intensity: str = "") -> Reading:
+    def _labels(self, field: Any) -> np.ndarray:
+        """The label map of the cells that the evaluation measures; see `Reading.cells`."""
+        if field.cells is not None:
+            return field.cells
+        return connected_objects(field.foreground, self.config.evaluation.min_object_pixels)
+
+    def _voted(self, votes: np.ndarray, masks: Sequence[np.ndarray], **rest) -> Reading:
         winner = voting.vote(votes)
         return Reading(
             patterns=() if winner is None else (self.classes[winner],),
             probabilities=self._by_pattern(voting.vote_shares(votes)),
-            intensity=intensity,
             class_masks=tuple(mask.astype(np.uint8) for mask in masks),
+            **rest,
         )
 
     @override
     def row(self, name: str, reading: Reading) -> dict[str, Any]:
-        """The common columns, the share of the votes, the number of connected objects, and the share of cell pixels."""
+        """The common columns, the share of the votes, the numbers of objects and cells, the share of cell pixels."""
         masks, min_pixels = reading.cell_masks, self.config.evaluation.min_object_pixels
         return super().row(name, reading) | {
             "share": round(max(reading.probabilities.values()), DECIMALS),
             "num_objects": sum(int(connected_objects(mask, min_pixels).max()) for mask in masks),
+            "num_cells": reading.num_cells,
             "foreground": round(float(np.concatenate([mask.ravel() for mask in masks]).mean()), DECIMALS),
         }
 

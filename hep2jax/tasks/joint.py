@@ -25,9 +25,11 @@ from hep2jax.metrics.pixels import VOID, count_classes
 from hep2jax.metrics.serialise import INLINE
 from hep2jax.models import JointOutput
 from hep2jax.specimens import voting
+from hep2jax.tasks import found_cells
 from hep2jax.tasks.base import BatchShapes, Evaluator, TaskOfFields
 from hep2jax.tasks.field_results import FieldMetrics, FieldResult
 from hep2jax.tasks.fields import FieldEvaluator, FieldTask, PixelReader, counted_cells, plain_tone_curve
+from hep2jax.tasks.found_cells import FoundCell
 from hep2jax.tasks.reading import Parameters, Reading, as_fields
 from hep2jax.training import losses
 from hep2jax.training.state import Network
@@ -45,6 +47,8 @@ class PatchVotes:
     """float64 [K], mean probability of each pattern over the patches."""
     grades: Int[np.ndarray, " 2"]
     """int64 [2], number of patches that predict each of `GRADES`."""
+    cells: Int[np.ndarray, "height width"] | None = None
+    """The label map of the single cells at native resolution; None if the nuclear diameter is unknown."""
 
 
 class PatchMosaic:
@@ -150,10 +154,14 @@ class JointEvaluator(FieldEvaluator):
         return [self._at_native(votes, field) for votes, field in zip(all_votes, fields, strict=True)]
 
     def _at_native(self, votes: PatchVotes, field: Field) -> PatchVotes:
-        foreground, _ = counted_cells(resize_mask(votes.foreground, field.image.shape), self._config.evaluation)
+        foreground, cells = counted_cells(resize_mask(votes.foreground, field.image.shape), self._config.evaluation)
         has_cells = int(foreground.any())
         return dataclasses.replace(
-            votes, foreground=foreground, patterns=votes.patterns * has_cells, grades=votes.grades * has_cells
+            votes,
+            foreground=foreground,
+            cells=cells,
+            patterns=votes.patterns * has_cells,
+            grades=votes.grades * has_cells,
         )
 
     def measure_joint(
@@ -167,12 +175,11 @@ class JointEvaluator(FieldEvaluator):
         pattern, _ = majority([votes])
         # Where there is no pattern there is no foreground either, so the 0 in its place is never used.
         predicted = np.where(votes.foreground, (pattern or 0) + 1, 0).astype(np.uint8)
-        cells = counted_cells(votes.foreground, self._config.evaluation)[1]
         result = FieldResult(
             number=field.number,
             truth=field.pattern,
             intensity=field.intensity,
-            score=self._score(field, classes, votes.foreground, cells),
+            score=self._score(field, classes, votes.foreground, votes.cells),
             baselines=self._baselines(field, classes),
             votes=votes.patterns,
             class_counts=count_classes(predicted, field.classes, field.classes != VOID, len(classes)),
@@ -203,8 +210,19 @@ class PatchReader(PixelReader):
     def _decide(self, outputs: Sequence[Any]) -> Reading:
         masks = [np.where(field.foreground, (majority([field])[0] or 0) + 1, 0) for field in outputs]
         _, grade = majority(outputs)
-        intensity = "none" if grade is None else GRADES[grade]
-        return self._voted(np.stack([field.patterns for field in outputs]), masks, intensity)
+        labels = [self._labels(field) for field in outputs]
+        return self._voted(
+            np.stack([field.patterns for field in outputs]),
+            masks,
+            intensity="none" if grade is None else GRADES[grade],
+            cells=tuple(self._cells(map_, field) for map_, field in zip(labels, outputs, strict=True)),
+            cell_labels=tuple(labels),
+        )
+
+    def _cells(self, labels: np.ndarray, field: PatchVotes) -> tuple[FoundCell, ...]:
+        """The cells of a field, each with the votes of the field's patches."""
+        votes = np.broadcast_to(field.patterns, (int(labels.max(initial=0)) + 1, len(field.patterns)))
+        return found_cells.by_votes(labels, votes, self.classes)
 
     @override
     def row(self, name: str, reading: Reading) -> dict[str, Any]:

@@ -78,6 +78,7 @@ class LabelsReader(BagReader):
     """Reads with networks that take the tiles of one image, which may have several patterns or none."""
 
     reads_specimens = False
+    has_one_pattern = False
 
     @override
     def _decide(self, outputs: Sequence[Any]) -> Reading:

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Int32, UInt8
 from typing_extensions import override
 
 from hep2jax import mesh as meshes
 from hep2jax.config import Config
 from hep2jax.data.sets import fields as field_sets
+from hep2jax.tasks.found_cells import FoundCell
 from hep2jax.training.state import Network, Tree
 from tfds_builders import icap
 
@@ -36,6 +37,13 @@ class Reading:
     class_masks: tuple[UInt8[np.ndarray, "_ _"], ...] = ()
     """One mask for each field, of the field's size: 0 is background, 1+i is the pattern `classes[i]` of the reader.
     Empty if the network does not segment."""
+    cells: tuple[tuple[FoundCell, ...], ...] = ()
+    """The cells of each field, in order of their labels. They are those that the evaluation measures: touching cells
+    are separated if `evaluation.nuclear_diameter` is known; otherwise they count as one, and objects smaller than
+    `evaluation.min_object_pixels` are left out. Empty if the network finds no cells in fields."""
+    cell_labels: tuple[Int32[np.ndarray, "_ _"], ...] = ()
+    """One label map for each field, of the field's size: 0 is background, `FoundCell.label` the cell. Empty as
+    `cells`."""
 
     @property
     def pattern(self) -> str:
@@ -58,6 +66,11 @@ class Reading:
         return {name: round(value, DECIMALS) for name, value in self.probabilities.items()}
 
     @property
+    def num_cells(self) -> int:
+        """The number of cells of all fields."""
+        return sum(map(len, self.cells))
+
+    @property
     def cell_masks(self) -> tuple[Bool[np.ndarray, "_ _"], ...]:
         """One mask for each field, true on cell pixels. Empty if the network does not segment."""
         return tuple(mask > 0 for mask in self.class_masks)
@@ -71,11 +84,15 @@ class Reader(abc.ABC):
         classes: the patterns in the order of the network's outputs.
         reads_specimens: whether several fields of one specimen can be read together.
         takes_masks: whether an image can come with the mask of its cell.
+        finds_cells: whether readings hold masks and single cells.
+        has_one_pattern: whether an image has one pattern, so that the probabilities of the patterns add up to 1.
         evaluator_class: the forward pass, the same as in the evaluation of the network.
     """
 
     reads_specimens: ClassVar[bool] = True
     takes_masks: ClassVar[bool] = False
+    finds_cells: ClassVar[bool] = False
+    has_one_pattern: ClassVar[bool] = True
     evaluator_class: ClassVar[type]
 
     def __init__(self, config: Config, classes: Sequence[str], network: Network, parameters: Parameters) -> None:
@@ -108,6 +125,29 @@ class Reader(abc.ABC):
     ) -> Iterator[Reading]:
         """Read each image by itself, in order and in full batches; arguments as in a call, `names` are for messages."""
         return (self._decide([output]) for output in self._run(images, masks, names))
+
+    def read_specimens(
+        self, images: Sequence[np.ndarray], specimens: Sequence[str | None], names: Sequence[str] | None = None
+    ) -> Iterator[tuple[Reading, Reading | None]]:
+        """Read each image by itself and, after its last image, each specimen from all its images, as in a call.
+
+        Args:
+            images: as for `read`.
+            specimens: the name of the specimen of each image, None if it belongs to none. The images of one specimen
+                follow each other.
+            names: for messages.
+
+        Returns:
+            The readings of each image and, with the last image of a specimen, of this specimen; else None.
+        """
+        fields: list[Any] = []
+        for output, name, following in zip(
+            self._run(images, None, names), specimens, [*specimens[1:], None], strict=True
+        ):
+            fields.append(output)
+            ends = name is None or following != name
+            yield self._decide([output]), self._decide(fields) if ends and name is not None else None
+            fields = [] if ends else fields
 
     def _run(
         self,

@@ -126,6 +126,25 @@ def test_fields(network: str, make: Callable[..., Task], tmp_path):
         options.nuclear_diameter, options.drop_cut_cells = 20.0, True
         options.foreground_threshold -= 0.02
         _check_fields(task, evaluator.measure(parameters, range(len(task.items))), tmp_path)
+        _check_cells(task, tmp_path)
+
+
+def _check_cells(task: Any, directory: pathlib.Path) -> None:
+    """The reader's cells are those that the evaluation measures, and each has the votes of its own pixels."""
+    reader, network, found = hep2jax.load(directory), PixelNetwork(directory), 0
+    for field, measured in zip(task.fields.fields, network.read(task.fields.fields), strict=True):
+        reading = reader(field.image)
+        np.testing.assert_array_equal(reading.cell_labels[0], measured.cells)
+        assert [cell.label for cell in reading.cells[0]] == np.unique(measured.cells[measured.cells > 0]).tolist()
+        for cell in reading.cells[0]:
+            pixels = measured.cells == cell.label
+            votes = np.bincount(measured.pattern[pixels], minlength=len(task.classes))
+            assert (cell.area, cell.pattern) == (pixels.sum(), task.classes[votes.argmax()])
+            assert cell.probability == pytest.approx(votes.max() / votes.sum(), abs=EXACT)
+            assert cell.centre == pytest.approx(np.argwhere(pixels).mean(0).tolist())
+            assert pixels[cell.box[0] : cell.box[2], cell.box[1] : cell.box[3]].sum() == cell.area
+        found += reading.num_cells
+    assert found
 
 
 def _check_system(reading: Reading, result: Any) -> None:

@@ -1,0 +1,72 @@
+"""The single cells that a network's mask of a field holds, one record for each."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
+from scipy import ndimage
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FoundCell:
+    """One cell of a field; all lengths are in pixels of the image."""
+
+    label: int
+    """Its value in the label map of the field."""
+    centre: tuple[float, float]
+    """(y, x), the mean of its pixels."""
+    area: int
+    box: tuple[int, int, int, int]
+    """(top, left, bottom, right) of its bounding box; bottom and right are the first row and column outside."""
+    pattern: str
+    probability: float
+    """The share of its pattern: of the cell's pixels for a network that labels pixels, of the field's patches for one
+    that reads patches; the probability of the pattern for a network of cells."""
+
+
+def by_pixels(
+    labels: Int[np.ndarray, "height width"], pattern: Int[np.ndarray, "height width"], classes: Sequence[str]
+) -> tuple[FoundCell, ...]:
+    """The cells of a label map, each with the pattern of most of its pixels; of tied patterns the first wins.
+
+    Args:
+        labels: 0 is background; any positive numbers are cells.
+        pattern: index into `classes` of each pixel; meaningful on the cells.
+        classes: the names of the patterns.
+    """
+    inside = labels > 0
+    size = (int(labels.max(initial=0)) + 1, len(classes))
+    votes = np.bincount(labels[inside].astype(np.int64) * size[1] + pattern[inside], minlength=size[0] * size[1])
+    return by_votes(labels, votes.reshape(size), classes)
+
+
+def by_votes(
+    labels: Int[np.ndarray, "height width"], votes: np.ndarray, classes: Sequence[str]
+) -> tuple[FoundCell, ...]:
+    """The cells of a label map by the votes for their patterns.
+
+    Args:
+        labels: 0 is background; any positive numbers are cells.
+        votes: [labels, patterns], not negative: the row of each label; that of 0 is not used.
+        classes: the names of the patterns.
+    """
+    shares = votes / np.maximum(votes.sum(axis=1, keepdims=True), 1e-12)
+    cells = []
+    for label, box in enumerate(ndimage.find_objects(labels.astype(np.int32)), start=1):
+        if box is None:
+            continue
+        rows, columns = np.nonzero(labels[box] == label)
+        top, left = box[0].start, box[1].start
+        winner = int(shares[label].argmax())
+        cells.append(
+            FoundCell(
+                label=label,
+                centre=(top + float(rows.mean()), left + float(columns.mean())),
+                area=len(rows),
+                box=(top, left, box[0].stop, box[1].stop),
+                pattern=classes[winner],
+                probability=float(shares[label, winner]),
+            )
+        )
+    return tuple(cells)
