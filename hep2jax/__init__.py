@@ -9,10 +9,30 @@ reading = reader(image)
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hep2jax.api import Reader, Reading, build_model, evaluate, load, load_config, load_dataset, train
+    from hep2jax.api import (
+        Reader,
+        Reading,
+        build_model,
+        evaluate,
+        load,
+        load_config,
+        load_dataset,
+        load_single_cell_system,
+        train,
+    )
 
 __version__ = "0.1.0"
-__all__ = ["Reader", "Reading", "build_model", "evaluate", "load", "load_config", "load_dataset", "train"]
+__all__ = [
+    "Reader",
+    "Reading",
+    "build_model",
+    "evaluate",
+    "load",
+    "load_config",
+    "load_dataset",
+    "load_single_cell_system",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

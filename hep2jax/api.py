@@ -11,12 +11,23 @@ from flax import nnx
 
 from hep2jax import config_files, remote, tasks
 from hep2jax.config import Config
+from hep2jax.specimens.fields_by_cells import FieldsByCells
 from hep2jax.tasks import Reader, Reading, Task
 from hep2jax.training import evaluation, loop
 from hep2jax.training import state as states
 from hep2jax.training import workdir as workdirs
 
-__all__ = ["Reader", "Reading", "build_model", "evaluate", "load", "load_config", "load_dataset", "train"]
+__all__ = [
+    "Reader",
+    "Reading",
+    "build_model",
+    "evaluate",
+    "load",
+    "load_config",
+    "load_dataset",
+    "load_single_cell_system",
+    "train",
+]
 
 
 def load(workdir: str | os.PathLike[str]) -> Reader:
@@ -27,9 +38,31 @@ def load(workdir: str | os.PathLike[str]) -> Reader:
     Raises:
         UsageError: the directory holds no run of hep2jax, or no finished checkpoint.
     """
-    trained = evaluation.load(workdir)
+    return _open(workdir)
+
+
+def _open(workdir: str | os.PathLike[str], key: str = "--workdir") -> Reader:
+    trained = evaluation.load(workdir, key)
     kind = tasks.kind(trained.config)
     return kind.reader_class(trained.config, trained.classes, trained.network, trained.parameters)
+
+
+def load_single_cell_system(
+    workdir: str | os.PathLike[str], *, nuclear_diameter: float, segmenter: str | os.PathLike[str] | None = None
+) -> Reader:
+    """Load a trained network of single cells, which then reads whole fields, and specimens, by their cells.
+
+    Args:
+        workdir: the work directory of the network of cells.
+        nuclear_diameter: typical diameter of a nucleus in pixels of the images, 4 to 2,000.
+        segmenter: work directory of a network of fields that finds the cells; None: Otsu's threshold of the logarithm
+            of intensity over background finds them. A watershed separates those that touch.
+
+    Raises:
+        UsageError: as for `load`; or the network is none of cells, or the segmenter none of fields.
+    """
+    finder = None if segmenter is None else _open(segmenter, "--segmenter")
+    return FieldsByCells(evaluation.load(workdir), nuclear_diameter, finder)
 
 
 def load_config(name: str) -> Config:

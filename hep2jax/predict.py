@@ -1,42 +1,35 @@
 """Applies a trained network to a user's own images.
 
 python -m hep2jax.predict --workdir=DIR --images='PATTERN' --output=DIR
+
+A network of single cells reads whole fields by their cells with --fields --nuclear_diameter=PIXELS.
 """
 
-import collections
 import contextlib
-import csv
-import dataclasses
-import glob
 import os
 import pathlib
-import tempfile
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-import cv2
-import numpy as np
 from absl import flags
 
-from hep2jax import api, cli, files, image_files, remote
-from hep2jax.config import Config
-from hep2jax.data.sets import fields as field_sets
+from hep2jax import api, cli, remote
 from hep2jax.errors import RunError, UsageError
-from hep2jax.image_files import ImageFileError
-from hep2jax.progress import Pace, say, warn
-from hep2jax.report import palette
-from hep2jax.tasks import Reader
-
-TABLE = "predictions.csv"
-_OWN_ENDINGS = ("_classes.png", "_overlay.png")
-_GROUP_PIXELS, _GROUP_IMAGES = 32_000_000, 256  # bound the memory; a batch of tiles spans the images of a group
+from hep2jax.prediction import inputs, outputs, specimens
+from hep2jax.prediction.inputs import Image
+from hep2jax.prediction.outputs import Outputs
+from hep2jax.progress import Pace, say
+from hep2jax.tasks import Reader, Reading
 
 
 def define_flags() -> None:
     """Define the command's flags."""
     flags.DEFINE_string("workdir", None, "Work directory of a finished run, also gs://… or s3://….")
     flags.DEFINE_string("images", None, "Quoted shell pattern of the images to read (** descends), or their folder.")
-    flags.DEFINE_string("output", None, "Folder for the masks, overlays and predictions.csv.")
+    flags.DEFINE_string("output", None, "Folder for the page, the tables, the masks and the overlays.")
+    flags.DEFINE_string("specimens", None, "CSV file with the columns image and specimen: fields to read together.")
+    flags.DEFINE_bool("fields", False, "The images are whole fields, which a network of cells reads cell by cell.")
+    flags.DEFINE_string("segmenter", None, "With --fields: work directory of the network that finds the cells.")
+    flags.DEFINE_float("nuclear_diameter", None, "Typical diameter of a nucleus in pixels of the images.")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -44,13 +37,14 @@ def main(argv: Sequence[str]) -> None:
     del argv
     directory, pattern, output = (_required(name) for name in ("workdir", "images", "output"))
     cli.prepare_runtime()
-    paths = find_images(pattern, pathlib.Path(output))
+    paths = inputs.find_images(pattern, pathlib.Path(output))
     if not paths:
         raise UsageError(
             f"--images={pattern}: no file matches, apart from masks and images that predict wrote; quote a pattern so "
             "that the shell leaves it"
         )
-    predict(directory, paths, remote.local_folder(output, "--output"))
+    folder, table = remote.local_folder(output, "--output"), flags.FLAGS.specimens
+    predict(_reader(directory), paths, folder, specimens.read(table, paths) if table else None)
 
 
 def _required(name: str) -> str:
@@ -60,223 +54,98 @@ def _required(name: str) -> str:
     return value
 
 
-def find_images(pattern: str, output: pathlib.Path) -> list[str]:
-    """The files that a pattern names, sorted, without masks of cells and without what this program has written.
-
-    A folder stands for the files in it whose names end like those of images; a file is itself, whatever its name.
-    Files in the folder `output` are left out, unless the pattern starts in that folder.
-    """
-    if pathlib.Path(pattern).is_dir():
-        named = (path for path in pathlib.Path(pattern).iterdir() if path.suffix.lower() in image_files.SUFFIXES)
-        found, start = map(str, named), pathlib.Path(pattern)
-    else:
-        found = [pattern] if pathlib.Path(pattern).is_file() else glob.glob(pattern, recursive=True)
-        start = next((p for p in pathlib.Path(pattern).parents if not glob.has_magic(str(p))), pathlib.Path())
-    inside = output.resolve() if start.resolve() != output.resolve() else None
-    images = [path for path in found if pathlib.Path(path).is_file() and not _is_mask(path) and not _is_own(path)]
-    return sorted(path for path in images if inside not in pathlib.Path(path).resolve().parents)
+def _reader(directory: str) -> Reader:
+    segmenter, diameter = flags.FLAGS.segmenter, flags.FLAGS.nuclear_diameter
+    if flags.FLAGS.fields:
+        if diameter is None:
+            raise UsageError("--nuclear_diameter is missing: --fields finds cells by the diameter of their nuclei")
+        return api.load_single_cell_system(directory, nuclear_diameter=diameter, segmenter=segmenter)
+    if segmenter is not None or diameter is not None:
+        flag = "--segmenter" if segmenter is not None else "--nuclear_diameter"
+        raise UsageError(f"{flag}: is for networks of cells that read whole fields; add --fields")
+    return api.load(directory)
 
 
-def _is_mask(path: str) -> bool:
-    return pathlib.Path(path).stem.lower().endswith("_mask")
+def predict(
+    network: Reader | str | os.PathLike[str],
+    paths: Sequence[str],
+    output: pathlib.Path,
+    specimens: Sequence[str | None] | None = None,
+) -> None:
+    """Read every image and write what is read; docs/predict.md describes the files.
 
+    Masks and overlays are written as soon as an image is read, the tables and the page appear at the end; those of an
+    earlier run are removed at the start. For a network of cells, each image is the crop of one cell, and a file
+    `<image>_mask.png` beside it is the mask of the cell.
 
-def _is_own(path: str) -> bool:
-    return path.endswith(_OWN_ENDINGS) or pathlib.Path(path).name == TABLE
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class _Image:
-    """One frame of a file, ready for the reader."""
-
-    path: str
-    page: int
-    name: str
-    """Start of the names of its output files, relative to the output folder."""
-    file: int
-    """Number of files before this one."""
-    pixels: np.ndarray
-    mask: np.ndarray | None
-    """The mask of the cell, bool; None if the reader takes no masks."""
-
-
-def predict(directory: str | os.PathLike[str], paths: Sequence[str], output: pathlib.Path) -> list[dict[str, Any]]:
-    """Read every image and write `predictions.csv`; returns its rows, one for each page of each file.
-
-    For a network that segments fields, `<image>_classes.png` (0 background, 1+i pattern i of the work directory's
-    `classes.json`) and `<image>_overlay.png` are written too, as soon as an image is read. The table is written at the
-    end; that of an earlier run is removed at the start. For a network that classifies cells, each image is the crop of
-    one cell; a file `<image>_mask.png` beside it is the mask of the cell. A network for images with several patterns
-    predicts those above the run's `evaluation.pattern_threshold`.
+    Args:
+        network: the reader, or the work directory of its run.
+        paths: the files of the images.
+        output: the folder to write to.
+        specimens: the specimen of each image, whose images are then read together too; None for images of none.
 
     Raises:
-        UsageError: no image could be read, or the output folder cannot be written.
-        RunError: some images could not be read; they are named on stderr, and the table has the others.
+        UsageError: no image could be read, the output folder cannot be written, or the network reads no specimens.
+        RunError: some images could not be read; they are named on stderr, and the tables have the others.
     """
-    reader = api.load(directory)
+    reader = network if isinstance(network, Reader) else api.load(network)
+    if specimens and not reader.reads_specimens:
+        raise UsageError(
+            f"--specimens: {reader.config.model.name} was trained to read one image at a time; a network of cells "
+            "reads specimens from their fields with --fields"
+        )
+    files = _by_specimen(paths, specimens or [None] * len(paths))
     refused: list[str] = []
-    rows: list[dict[str, Any]] = []
-    with _output_errors(output):
-        created = _open_output(output)
-        pace = Pace(len(paths), "images")
-        for group in _groups(_load(paths, reader, refused)):
-            for image, row in _read(reader, group, output):
-                rows.append(row)
-                pace.advance(image.file)
-        if rows:
-            _write_table(output / TABLE, rows)
-        elif created:
-            output.rmdir()
-    if not rows:
-        raise UsageError(f"none of the {len(paths)} images could be read; nothing was written")
-    say(f"{len(paths) - len(refused)} of {len(paths)} images read: {output / TABLE}")
+    with outputs.errors_of(output), outputs.folder(output):
+        written = Outputs(output, reader)
+        with written.tables(of_specimens=specimens is not None):
+            _read_all(reader, files, written, refused)
+            if not written.num_images:
+                raise UsageError(f"none of the {len(paths)} images could be read; nothing was written")
+    say(f"{len(paths) - len(refused)} of {len(paths)} images read: {output / outputs.PREDICTIONS}")
     if refused:
         raise RunError(
             f"{len(refused)} of {len(paths)} images could not be read, or not completely; they are named above"
         )
-    return rows
 
 
-@contextlib.contextmanager
-def _output_errors(output: pathlib.Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if files.is_disk_full(error):
-            raise
-        raise UsageError(f"--output={output}: cannot be written ({error.strerror})") from error
+def _by_specimen(paths: Sequence[str], specimens: Sequence[str | None]) -> list[tuple[str, str | None]]:
+    """Each path with its specimen; those of one specimen follow each other, where the first of them stands."""
+    pairs = list(zip(paths, specimens, strict=True))
+    first: dict[str, int] = {}
+    for number, (_, specimen) in enumerate(pairs):
+        if specimen is not None:
+            first.setdefault(specimen, number)
+    order = sorted(range(len(pairs)), key=lambda number: (first.get(pairs[number][1] or "", number), number))
+    return [pairs[number] for number in order]
 
 
-def _open_output(output: pathlib.Path) -> bool:
-    """Create the folder or check that it can be written to, and remove an old table; returns whether it is new."""
-    created = not output.exists()
-    output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=output):
-        pass
-    (output / TABLE).unlink(missing_ok=True)
-    return created
+def _read_all(reader: Reader, files: Sequence[tuple[str, str | None]], written: Outputs, refused: list[str]) -> None:
+    pace = Pace(len(files), "images")
+    images = inputs.load([path for path, _ in files], [specimen for _, specimen in files], reader, refused)
+    with contextlib.closing(inputs.groups(images)) as groups:
+        for group in groups:
+            num_fields = 0
+            for image, reading, whole in _readings(reader, group):
+                written.add(image, reading)
+                num_fields += 1
+                if whole is not None:
+                    assert image.specimen is not None
+                    written.add_specimen(image.specimen, num_fields, whole)
+                num_fields = num_fields if image.specimen is not None and whole is None else 0
+                pace.advance(image.file)
 
 
-def _load(paths: Sequence[str], reader: Reader, refused: list[str]) -> Iterator[_Image]:
-    """The images, one after another; files that cannot be read are named on stderr and added to `refused`."""
-    taken: set[str] = set()
-    for number, (path, name) in enumerate(zip(paths, output_names(paths), strict=True)):
-        try:
-            for frame in image_files.read(pathlib.Path(path)):
-                pixels = field_sets.select_channel(frame.pixels_8_bit, reader.config.data.channel)
-                mask = _mask_beside(pathlib.Path(path), pixels.shape, reader.config) if reader.takes_masks else None
-                paged = name if frame.num_pages == 1 else f"{name}_page{frame.page:03d}"
-                unique = _untaken(paged, taken)
-                yield _Image(path=path, page=frame.page, name=unique, file=number, pixels=pixels, mask=mask)
-        except ImageFileError as error:
-            warn(str(error))
-            refused.append(path)
-
-
-def _untaken(name: str, taken: set[str]) -> str:
-    """The name, with a number where it is taken already, for example by a page of another file."""
-    unique, number = name, 2
-    while unique.casefold() in taken:
-        unique, number = f"{name}_{number}", number + 1
-    taken.add(unique.casefold())
-    return unique
-
-
-def _groups(images: Iterator[_Image]) -> Iterator[list[_Image]]:
-    """Lists of images that are read together."""
-    group: list[_Image] = []
-    for image in images:
-        group.append(image)
-        if len(group) == _GROUP_IMAGES or sum(member.pixels.size for member in group) >= _GROUP_PIXELS:
-            yield group
-            group = []
-    if group:
-        yield group
-
-
-def _read(reader: Reader, images: Sequence[_Image], output: pathlib.Path) -> Iterator[tuple[_Image, dict[str, Any]]]:
-    """Each image with its row, after its masks are written."""
-    masks = [image.mask for image in images if image.mask is not None] if reader.takes_masks else None
-    readings = reader.read([image.pixels for image in images], masks, [image.path for image in images])
-    for image, reading in zip(images, readings, strict=True):
-        for mask in reading.class_masks:
-            _save(output / f"{image.name}_classes.png", mask)
-            _save(output / f"{image.name}_overlay.png", overlay(image.pixels, mask))
-        row = reader.row(image.path, reading)
-        yield image, {"image": row.pop("image"), "page": image.page, **row}
-
-
-def _mask_beside(image: pathlib.Path, shape: tuple[int, ...], config: Config) -> np.ndarray:
-    """The cell's mask, bool [h, w]; all false if there is no mask file and the network needs none.
-
-    Raises:
-        ImageFileError: the file cannot be read, has another size than the image, or is missing where one is needed.
-    """
-    for path in (image.with_name(f"{image.stem}{ending}.png") for ending in ("_mask", "_Mask")):
-        if path.is_file():
-            try:
-                pixels = field_sets.select_channel(image_files.read_first(path).pixels_8_bit, "grey")
-            except ImageFileError as error:
-                raise ImageFileError(f"{error}; {image.name} is left out") from error
-            if pixels.shape != shape:
-                raise ImageFileError(f"{path}: has another size than {image.name}")
-            return pixels > 127
-    if config.data.masked or config.data.cell_margin >= 0:
-        raise ImageFileError(f"{image}: has no {image.stem}_mask.png beside it, which this network needs")
-    return np.zeros(shape, bool)
-
-
-def output_names(paths: Sequence[str]) -> list[str]:
-    """For each image the start of the names of its output files: the stem of its file.
-
-    Images that share a stem keep the ending of their name and their folder below the folder that all images share.
-    """
-    stems = [pathlib.Path(path).stem for path in paths]
-    count = collections.Counter(stem.casefold() for stem in stems)
-    absolute = [pathlib.Path(os.path.abspath(path)) for path in paths]
-    common = os.path.commonpath([path.parent for path in absolute]) if paths else ""
-    return [
-        stem if count[stem.casefold()] == 1 else str(path.relative_to(common))
-        for stem, path in zip(stems, absolute, strict=True)
-    ]
-
-
-def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Draw the outline of each predicted region, in the colour of its pattern, on the contrast-stretched image.
-
-    Args:
-        image: uint8 [H, W].
-        mask: uint8 [H, W], 0 background, 1+i pattern i.
-
-    Returns:
-        uint8 [H, W, 3], BGR.
-    """
-    low, high = np.percentile(image, [1, 99.8])
-    stretched = np.clip((image.astype(np.float32) - low) / max(high - low, 1.0), 0, 1)
-    picture = np.repeat((255 * stretched).astype(np.uint8)[..., None], 3, axis=-1)
-    inside = mask > 0
-    eroded = cv2.erode(inside.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=2, borderValue=1) > 0
-    outline = inside & ~eroded
-    colours = np.array([palette.bgr(palette.pattern_colour(i)) for i in range(mask.max())], np.uint8).reshape(-1, 3)
-    picture[outline] = colours[mask[outline] - 1]
-    return picture
-
-
-def _save(path: pathlib.Path, pixels: np.ndarray) -> None:
-    _, encoded = cv2.imencode(".png", pixels)
-    with files.replaced(path) as unfinished:
-        unfinished.write_bytes(encoded.tobytes())
-
-
-def _write_table(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
-    # Names of files may hold bytes that are no text, which `surrogateescape` writes as they are.
-    with (
-        files.replaced(path) as unfinished,
-        unfinished.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
-    ):
-        table = csv.DictWriter(file, list(rows[0]))
-        table.writeheader()
-        table.writerows(rows)
+def _readings(reader: Reader, group: Sequence[Image]) -> Iterator[tuple[Image, Reading, Reading | None]]:
+    """Each image of a group with its reading and, after the last field of a specimen, the specimen's."""
+    pixels, names = [image.pixels for image in group], [image.path for image in group]
+    if reader.takes_masks:
+        masks = [image.mask for image in group if image.mask is not None]
+        readings = ((reading, None) for reading in reader.read(pixels, masks, names))
+    else:
+        readings = reader.read_specimens(pixels, [image.specimen for image in group], names)
+    for image, (reading, whole) in zip(group, readings, strict=True):
+        yield image, reading, whole
 
 
 if __name__ == "__main__":

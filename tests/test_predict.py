@@ -11,6 +11,7 @@ from PIL import Image
 
 from hep2jax import predict
 from hep2jax.errors import RunError
+from hep2jax.prediction import inputs
 from tfds_builders import icap
 from tfds_builders.hep2_synthetic import generator
 
@@ -119,7 +120,7 @@ def test_files_that_a_pattern_names(tmp_path):
         (tmp_path / name).touch()
 
     def found(pattern: str, output: str = "out") -> list[str]:
-        paths = predict.find_images(f"{tmp_path}/{pattern}".rstrip("/"), tmp_path / output)
+        paths = inputs.find_images(f"{tmp_path}/{pattern}".rstrip("/"), tmp_path / output)
         return [str(pathlib.Path(path).relative_to(tmp_path)) for path in paths]
 
     assert found("") == ["a.png", "b.TIF", "odd[1].png"]
@@ -133,15 +134,16 @@ def test_files_that_a_pattern_names(tmp_path):
 def test_images_that_share_a_stem_have_names_of_their_own(tmp_path):
     names = ["field.bmp", "field.png", "a/b_c.png", "a_b/c.png", "A/c.tif", "other.png"]
     expected = ["field.bmp", "field.png", "b_c", "a_b/c.png", "A/c.tif", "other"]
-    assert predict.output_names([f"{tmp_path}/{name}" for name in names]) == expected
+    assert inputs.output_names([f"{tmp_path}/{name}" for name in names]) == expected
 
 
 def test_a_page_does_not_take_the_name_of_another_image(trained, tmp_path):
     field = generator.generate_specimen(1, "homogeneous", "positive", height=64, width=64, fields=1)[0].image
     tifffile.imwrite(tmp_path / "x.tif", np.stack([field] * 2))
     cv2.imwrite(str(tmp_path / "x_page002.png"), field[:32])
-    paths = predict.find_images(str(tmp_path), tmp_path / "out")
-    assert len(predict.predict(trained, paths, tmp_path / "out")) == 3
+    paths = inputs.find_images(str(tmp_path), tmp_path / "out")
+    predict.predict(trained, paths, tmp_path / "out")
+    assert len(_rows(tmp_path / "out")) == 3
     heights = {path.stem: cv2.imread(str(path), -1).shape[0] for path in (tmp_path / "out").glob("*_classes.png")}
     assert heights == {"x_page001_classes": 64, "x_page002_classes": 64, "x_page002_2_classes": 32}
 

@@ -175,7 +175,7 @@ def _field(field: Display, classes: Sequence[str]) -> Html:
         _panel(field, "errors", element("g", image, class_="dim"), overlays.error_layer(field)),
     ]
     caption = f"field {field.item.field} · Dice {format_value(field.item.dice)}"
-    votes = element("div", element("span", caption), _votes(field.item, classes), class_="votes")
+    votes = element("div", element("span", caption), votes_bar(field.item.votes, classes), class_="votes")
     return element("div", element("div", *panels, class_="panels"), votes, class_="field")
 
 
@@ -186,10 +186,10 @@ def _panel(field: Display, title: str, *layers: Html) -> Html:
     return element("figure", drawing, element("figcaption", title), tabindex=0, class_="zoomable")
 
 
-def _votes(item: GalleryItem, classes: Sequence[str]) -> Html:
-    """Shares of the foreground pixels as one bar, and the three largest as text."""
+def votes_bar(votes: Mapping[str, float], classes: Sequence[str]) -> Html:
+    """Shares of the patterns, in [0, 1], as one bar, and the three largest as text."""
     order = {name: index for index, name in enumerate(classes)}
-    shares = {name: float(share) for name, share in item.votes.items() if is_number(float(share))}
+    shares = {name: float(share) for name, share in votes.items() if is_number(float(share))}
     parts = [
         element("i", style=f"width:{100 * share:.1f}%;background:{pattern_colour(order[name])}")
         for name, share in shares.items()

@@ -99,7 +99,7 @@ def stretch_contrast(image: np.ndarray) -> np.ndarray:
 
 def image_layer(field: Display) -> Html:
     """The embedded grey image; other drawings refer to it by `reuse(field, "image")`."""
-    return _embedded(field, "image", _jpeg(field.image))
+    return _embedded(field, "image", jpeg(field.image))
 
 
 def prediction_layer(field: Display) -> Html:
@@ -164,7 +164,8 @@ def error_overlay(truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return overlay
 
 
-def _jpeg(image: np.ndarray) -> str:
+def jpeg(image: np.ndarray) -> str:
+    """Encode an image, uint8 grey [height, width] or BGR [height, width, 3], as a JPEG data URI."""
     return _data_uri(image, ".jpg", "image/jpeg", (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))
 
 

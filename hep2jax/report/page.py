@@ -1,8 +1,6 @@
 """Assembles the page: headline, a chapter for each split, curves, configuration, environment and times."""
 
-import importlib.resources
 import pathlib
-import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,9 +8,10 @@ from hep2jax import files
 from hep2jax.report import charts, panels, provenance
 from hep2jax.report.cells import CellItem
 from hep2jax.report.classification import classification
+from hep2jax.report.document import chapter, document, facts
 from hep2jax.report.history import History, read_history
 from hep2jax.report.layout import Classification, Layout
-from hep2jax.report.markup import MISSING, Html, count, element, escape, join
+from hep2jax.report.markup import MISSING, Html, count, element, join
 from hep2jax.report.overlays import GalleryItem
 from hep2jax.report.specimens import specimen_table
 
@@ -49,26 +48,17 @@ def render(
     name = workdir.resolve().name
     sections = [_split(split, metrics.get(split, {}), pictures.get(split, ()), layout, config) for split in splits]
     sections += [
-        _section("Curves", charts.curves(history, layout.unit)),
-        _section("Configuration", provenance.configuration(config), "Marked keys differ from the default."),
-        _section("Environment", provenance.environment(environment)),
-        _section("Time", provenance.timing_bars(timings)),
+        chapter("Curves", charts.curves(history, layout.unit)),
+        chapter("Configuration", provenance.configuration(config), "Marked keys differ from the default."),
+        chapter("Environment", provenance.environment(environment)),
+        chapter("Time", provenance.timing_bars(timings)),
     ]
-    shown = [(title, body) for title, body in sections if body]
-    parts = {
-        "title": escape(f"{name}: hep2jax report"),
-        "style": _resource("style.css"),
-        "script": _resource("script.js"),
-        "navigation": join(element("a", title, href=f"#{_anchor(title)}") for title, _ in shown),
-        "headline": _headline(name, config, metrics.get(first, {}), history, environment.get("date")),
-        "summary": _summary(first, metrics.get(first, {}), pictures.get(first, ()), layout),
-        "sections": join(body for _, body in shown),
-    }
-    return string.Template(_resource("page.html")).substitute(parts)
-
-
-def _resource(name: str) -> str:
-    return importlib.resources.files("hep2jax.report").joinpath(name).read_text(encoding="utf-8")
+    return document(
+        title=f"{name}: hep2jax report",
+        headline=_headline(name, config, metrics.get(first, {}), history, environment.get("date")),
+        summary=_summary(first, metrics.get(first, {}), pictures.get(first, ()), layout),
+        chapters=sections,
+    )
 
 
 def _read_config(path: pathlib.Path) -> dict[str, Any]:
@@ -83,7 +73,7 @@ def _rank(split: str) -> tuple[int, str]:
 
 def _headline(name: str, config: dict, split_metrics: dict, history: History, date: str | None) -> Html:
     data, model = config.get("data", {}), config.get("model", {})
-    facts = {
+    entries = {
         "Data set": data.get("name"),
         "Network": _network(model),
         "Protocol": _protocol(split_metrics.get("protocol"), data),
@@ -92,8 +82,7 @@ def _headline(name: str, config: dict, split_metrics: dict, history: History, da
         "Parameters": element("code", history.params_digest) if history.params_digest else None,
         "Measured": date,
     }
-    entries = [element("div", element("dt", key), element("dd", value)) for key, value in facts.items() if value]
-    return join([element("h1", name), element("dl", *entries, class_="facts")])
+    return join([element("h1", name), facts(entries)])
 
 
 def _network(model: dict[str, Any]) -> str | None:
@@ -152,7 +141,7 @@ def _split(split: str, section: dict, pictures: Any, layout: Layout, config: dic
     notes = [_coverage(section, layout.unit), _protocol(section.get("protocol"), config.get("data", {}))]
     notes += [_leakage_note(section)] if section.get("specimen_leakage") else []
     notes += section.get("notes") or []
-    return _section(title, body, " · ".join(note for note in notes if note))
+    return chapter(title, body, " · ".join(note for note in notes if note))
 
 
 def _classification(panel: Classification, section: dict[str, Any], classes: Sequence[str]) -> Html:
@@ -171,14 +160,3 @@ def _coverage(section: dict[str, Any], unit: str) -> str:
     """The numbers of examples and specimens that are known, such as `48 images of 24 specimens`."""
     numbers = ((section.get("num_examples"), unit), (section.get("num_specimens"), "specimen"))
     return " of ".join(count(number, noun) for number, noun in numbers if number)
-
-
-def _section(title: str, body: Html, note: str = "") -> tuple[str, Html]:
-    if not body:
-        return title, Html("")
-    heading = element("h2", title, element("small", note) if note else None)
-    return title, element("section", heading, body, id=_anchor(title), class_="chapter")
-
-
-def _anchor(title: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in title.lower())

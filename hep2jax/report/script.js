@@ -10,7 +10,7 @@ theme.addEventListener("click", () => {
 });
 
 // Gallery: show the cards that the controls above them ask for.
-for (const controls of document.querySelectorAll(".controls")) {
+for (const controls of document.querySelectorAll(".gallery > .controls")) {
   const cards = [...controls.parentElement.querySelectorAll(".card")];
   const apply = () => {
     for (const card of cards) {

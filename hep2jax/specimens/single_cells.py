@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int, Integer
 
 from hep2jax import files
 from hep2jax import mesh as meshes
-from hep2jax.config import Config
+from hep2jax.config import Config, DataConfig
 from hep2jax.data.sets import cells as cell_data
 from hep2jax.data.sets.cells import CellSet, Cut
 from hep2jax.data.sets.fields import Field, FieldSet
@@ -156,8 +156,7 @@ class CellSystem:
         cuts = [cut for found in field_cells for cut in found.cuts]
         if not cuts:
             return base.without_pattern(fields, self._num_patterns, _reason_without_cells(field_cells), masks=masks)
-        prepared = [cell_data.preprocess(cut.image, cut.mask, self._config.data) for cut in cuts]
-        scores = self._reader.read([image for image, _ in prepared], [tone_curve for _, tone_curve in prepared])
+        scores = read_cuts(cuts, self._reader, self._config.data)
         name = fields[0].specimen_id
         result = voting.read_specimens(
             scores,
@@ -184,38 +183,26 @@ class CellSystem:
             return [field.instances.astype(np.int32) for field in fields]
         if self._pixels is not None:
             return [classical.split_touching(reading.foreground, diameter) for reading in self._pixels.read(fields)]
-        instances = [
-            classical.segment(field.image, variant="otsu_log_watershed", nuclear_diameter=diameter) for field in fields
-        ]
+        instances = [find_by_threshold(field.image, diameter) for field in fields]
         if self._options.drop_cut_cells:
             instances = [classical.drop_cut_cells(cells, diameter) for cells in instances]
         return instances
 
-    def _cut(self, field: Field, instances: Integer[np.ndarray, "height width"]) -> "_FieldCells":
+    def _cut(self, field: Field, instances: Integer[np.ndarray, "height width"]) -> "FieldCells":
         """Cut out the cells of one field."""
         if self._options.finder == "true":
             mitotic = cell_data.of_kind(field, "mitotic_cell")
             cut_outs = cell_data.cut_out(field.image, instances, [*cell_data.of_kind(field, "cell"), *mitotic])
             is_mitotic = np.array([cut.number in mitotic for cut in cut_outs.cuts], bool)
-            return _FieldCells(
+            return FieldCells(
                 cuts=cut_outs.cuts, mitotic=is_mitotic, num_cut_by_frame=cut_outs.num_cut_by_frame, num_wrong_size=0
             )
-        cut_outs = cell_data.cut_out(field.image, instances)
-        cell_sized = tuple(cut for cut in cut_outs.cuts if self._is_cell_sized(cut))
-        return _FieldCells(
-            cuts=cell_sized,
-            mitotic=np.zeros(len(cell_sized), bool),
-            num_cut_by_frame=cut_outs.num_cut_by_frame,
-            num_wrong_size=len(cut_outs.cuts) - len(cell_sized),
-        )
-
-    def _is_cell_sized(self, cut: Cut) -> bool:
         slack = self._options.size_slack
-        return self._sizes.low / slack <= int(np.count_nonzero(cut.mask)) <= self._sizes.high * slack
+        return cut_cells(field.image, instances, self._sizes.low / slack, self._sizes.high * slack)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _FieldCells:
+class FieldCells:
     """The cells of a field, and the numbers of objects that are not used."""
 
     cuts: tuple[Cut, ...]
@@ -224,7 +211,32 @@ class _FieldCells:
     num_wrong_size: int
 
 
-def _reason_without_cells(found: Sequence[_FieldCells]) -> str:
+def find_by_threshold(image: np.ndarray, nuclear_diameter: float) -> Integer[np.ndarray, "height width"]:
+    """The cells of one field, without a network; see `classical.segment`."""
+    return classical.segment(image, variant="otsu_log_watershed", nuclear_diameter=nuclear_diameter)
+
+
+def cut_cells(
+    image: np.ndarray, instances: Integer[np.ndarray, "height width"], smallest: float, largest: float
+) -> FieldCells:
+    """Cut found cells out of a field: those off its frame with `smallest` to `largest` pixels."""
+    cut_outs = cell_data.cut_out(image, instances)
+    cell_sized = tuple(cut for cut in cut_outs.cuts if smallest <= int(np.count_nonzero(cut.mask)) <= largest)
+    return FieldCells(
+        cuts=cell_sized,
+        mitotic=np.zeros(len(cell_sized), bool),
+        num_cut_by_frame=cut_outs.num_cut_by_frame,
+        num_wrong_size=len(cut_outs.cuts) - len(cell_sized),
+    )
+
+
+def read_cuts(cuts: Sequence[Cut], reader: CellReader, data: DataConfig) -> cell_readers.Scores:
+    """The scores of cells that were cut out, prepared as in training; there is at least one."""
+    prepared = [cell_data.preprocess(cut.image, cut.mask, data) for cut in cuts]
+    return reader.read([image for image, _ in prepared], [tone_curve for _, tone_curve in prepared])
+
+
+def _reason_without_cells(found: Sequence[FieldCells]) -> str:
     """Why no field has a usable cell."""
     cut, wrong_size = sum(f.num_cut_by_frame for f in found), sum(f.num_wrong_size for f in found)
     if not cut + wrong_size:

@@ -1,0 +1,226 @@
+"""What a prediction writes: tables, masks, overlays and the page. Tables grow in unfinished files until all is read."""
+
+import contextlib
+import csv
+import json
+import pathlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from hep2jax import files
+from hep2jax.errors import UsageError
+from hep2jax.prediction.inputs import TABLES, Image
+from hep2jax.progress import warn
+from hep2jax.report import palette
+from hep2jax.report.markup import element, join
+from hep2jax.report.overlays import stretch_contrast
+from hep2jax.report.readings import ReadingRow, ReadingsPage
+from hep2jax.tasks import Reader, Reading
+from hep2jax.tasks.reading import DECIMALS
+
+PREDICTIONS, RECORDS, CELLS, SPECIMENS, PAGE = TABLES
+_CELL_COLUMNS = ("image", "page", "cell", "y", "x", "area", "top", "left", "bottom", "right", "pattern", "probability")
+_MAX_LABEL = np.iinfo(np.uint16).max
+
+
+@contextlib.contextmanager
+def errors_of(output: pathlib.Path) -> Iterator[None]:
+    """Errors of files in this block leave it as UsageError that names the option, except those of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if files.is_disk_full(error):
+            raise
+        raise UsageError(f"--output={output}: cannot be written ({error.strerror})") from error
+
+
+@contextlib.contextmanager
+def folder(output: pathlib.Path) -> Iterator[None]:
+    """Create the folder, or check that it can be written to and remove old tables; a new one goes if it stays empty."""
+    created = not output.exists()
+    output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=output):
+        pass
+    for name in TABLES:
+        (output / name).unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        if created and not any(output.iterdir()):
+            output.rmdir()
+
+
+class _Table:
+    """A CSV file that begins with the first row, or with its columns where these are given."""
+
+    def __init__(self, path: pathlib.Path, columns: Sequence[str] = ()) -> None:
+        # Names of files may hold bytes that are no text, which `surrogateescape` writes as they are.
+        self._file = path.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+        self._writer: csv.DictWriter | None = None
+        if columns:
+            self._begin(columns)
+
+    def _begin(self, columns: Sequence[str]) -> csv.DictWriter:
+        self._writer = csv.DictWriter(self._file, columns)
+        self._writer.writeheader()
+        return self._writer
+
+    def write(self, row: dict[str, Any]) -> None:
+        (self._writer or self._begin(list(row))).writerow(row)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Outputs:
+    """The files of one prediction in a folder."""
+
+    def __init__(self, output: pathlib.Path, reader: Reader) -> None:
+        self._folder, self._reader = output, reader
+        self._page = ReadingsPage(reader.classes, one_pattern=reader.has_one_pattern)
+        self.num_images = 0
+        """Number of images that were added."""
+
+    @contextlib.contextmanager
+    def tables(self, *, of_specimens: bool) -> Iterator[None]:
+        """Open the tables; they take their names when the block ends without an error."""
+        with contextlib.ExitStack() as stack:
+
+            def unfinished(name: str) -> pathlib.Path:
+                return stack.enter_context(files.replaced(self._folder / name))
+
+            def table(name: str, columns: Sequence[str] = ()) -> _Table:
+                return stack.enter_context(contextlib.closing(_Table(unfinished(name), columns)))
+
+            self._predictions = table(PREDICTIONS)
+            self._records = stack.enter_context(unfinished(RECORDS).open("w", encoding="ascii"))
+            self._cells = table(CELLS, _CELL_COLUMNS) if self._reader.finds_cells else None
+            self._specimens = table(SPECIMENS) if of_specimens else None
+            page = unfinished(PAGE)
+            yield
+            page.write_text(self._page.render("Readings", self._facts()), encoding="utf-8")
+
+    def _facts(self) -> dict[str, Any]:
+        present = {CELLS: self._cells, SPECIMENS: self._specimens}
+        names = [name for name in TABLES if name != PAGE and present.get(name, self) is not None]
+        links = join(part for name in names for part in (element("a", name, href=name), " "))
+        return {"Network": self._reader.config.model.name, "Images": self.num_images, "Tables": links}
+
+    def add(self, image: Image, reading: Reading) -> None:
+        """Write what was read of an image: its masks and its rows."""
+        self.num_images += 1
+        row, bits = self._reader.row(image.path, reading), entropy(reading, self._reader)
+        self._predictions.write({"image": row.pop("image"), "page": image.page, **row, "entropy": bits})
+        json.dump(record(image, reading, bits), self._records)
+        self._records.write("\n")
+        self._write_cells(image, reading)
+        drawn = self._write_masks(image, reading)
+        picture = (image.pixels if drawn is None else drawn) if self._page.wants_picture else None
+        self._page.add(self._page_row(image, reading, bits), picture)
+
+    def _write_cells(self, image: Image, reading: Reading) -> None:
+        for cell in (cell for cells in reading.cells for cell in cells):
+            assert self._cells is not None
+            y, x = (round(value, 2) for value in cell.centre)
+            place = (image.path, image.page, cell.label, y, x, cell.area, *cell.box)
+            values = (*place, cell.pattern, round(cell.probability, DECIMALS))
+            self._cells.write(dict(zip(_CELL_COLUMNS, values, strict=True)))
+
+    def _write_masks(self, image: Image, reading: Reading) -> np.ndarray | None:
+        """Write the masks of an image, if there are any; returns the overlay."""
+        drawn = None
+        for classes, labels in zip(reading.class_masks, reading.cell_labels, strict=True):
+            drawn = overlay(image.pixels, classes)
+            save(self._folder / f"{image.name}_classes.png", classes)
+            save(self._folder / f"{image.name}_overlay.png", drawn)
+            if labels.max(initial=0) > _MAX_LABEL:
+                warn(f"{image.path}: has more than {_MAX_LABEL} cells, too many for a mask of 16 bits")
+            else:
+                save(self._folder / f"{image.name}_cells.png", labels.astype(np.uint16))
+        return drawn
+
+    def _page_row(self, image: Image, reading: Reading, bits: float | None) -> ReadingRow:
+        endings = ("overlay", "classes", "cells") if reading.class_masks else ()
+        return ReadingRow(
+            name=image.path,
+            note=f"page {image.page}" if image.num_pages > 1 else "",
+            patterns=reading.patterns,
+            probabilities=reading.probabilities,
+            facts=self._page_facts(reading, bits),
+            files={ending: f"{image.name}_{ending}.png" for ending in endings},
+        )
+
+    def _page_facts(self, reading: Reading, bits: float | None) -> dict[str, Any]:
+        shown: dict[str, Any] = {"cells": reading.num_cells} if self._reader.finds_cells else {}
+        shown |= {"intensity": reading.intensity} if reading.intensity else {}
+        return shown | ({"entropy": bits} if self._reader.has_one_pattern else {})
+
+    def add_specimen(self, name: str, num_fields: int, reading: Reading) -> None:
+        """Write what was read of a specimen from all its fields."""
+        assert self._specimens is not None
+        row, bits = self._reader.row(name, reading), entropy(reading, self._reader)
+        self._specimens.write({"specimen": row.pop("image"), "fields": num_fields, **row, "entropy": bits})
+        self._page.add_specimen(
+            ReadingRow(
+                name=name,
+                patterns=reading.patterns,
+                probabilities=reading.probabilities,
+                facts={"fields": num_fields, **self._page_facts(reading, bits)},
+            )
+        )
+
+
+def entropy(reading: Reading, reader: Reader) -> float | None:
+    """The entropy of the probabilities in bits; None if no cell was found, or an image may have several patterns."""
+    values = np.array(list(reading.probabilities.values()))
+    positive = values[values > 0]
+    if not reader.has_one_pattern or not reading.patterns:
+        return None
+    return round(float(-(positive * np.log2(positive)).sum()) + 0.0, DECIMALS)
+
+
+def record(image: Image, reading: Reading, bits: float | None) -> dict[str, Any]:
+    """The line of `predictions.jsonl`."""
+    shares = reading.rounded
+    return {
+        "image": image.path,
+        "page": image.page,
+        "specimen": image.specimen,
+        "pattern": reading.pattern,
+        "patterns": list(reading.patterns),
+        "icap": list(reading.icap),
+        "probability": shares[reading.patterns[0]] if reading.patterns else None,
+        "entropy": bits,
+        "intensity": reading.intensity or None,
+        "num_cells": reading.num_cells if reading.class_masks else None,
+        "shares": shares,
+    }
+
+
+def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Draw the outline of each predicted region, in the colour of its pattern, on the contrast-stretched image.
+
+    Args:
+        image: uint8 [H, W].
+        mask: uint8 [H, W], 0 background, 1+i pattern i.
+
+    Returns:
+        uint8 [H, W, 3], BGR.
+    """
+    picture = cv2.cvtColor(stretch_contrast(image), cv2.COLOR_GRAY2BGR)
+    inside = (mask > 0).astype(np.uint8)
+    outline = (inside > 0) & (cv2.erode(inside, np.ones((3, 3), np.uint8), iterations=2, borderValue=1) == 0)
+    colours = np.array([palette.bgr(palette.pattern_colour(i)) for i in range(mask.max())], np.uint8).reshape(-1, 3)
+    picture[outline] = colours[mask[outline] - 1]
+    return picture
+
+
+def save(path: pathlib.Path, pixels: np.ndarray) -> None:
+    """Write a PNG file."""
+    _, encoded = cv2.imencode(".png", pixels, (cv2.IMWRITE_PNG_COMPRESSION, 1))
+    with files.replaced(path) as unfinished:
+        unfinished.write_bytes(encoded.tobytes())
