@@ -27,6 +27,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".btf", ".tf8")
 MAX_SIDE = 50_000
 MIN_SIDE = 8
 MAX_PAGES = 1_000
+MAX_MICROMETRES = 10.0
+"""Side of a pixel up to which the resolution of a TIFF file is believed: 2,540 dots per inch. Programs write 72 to 1,200
+dots per inch into images that they know nothing of."""
 
 _MAX_FILE_BYTES = 8 * MAX_PIXELS  # four channels of 16 bits, not compressed; does not apply to TIFF
 _TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -34,7 +37,7 @@ _PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 # tifffile bounds what these decode to. JPEG streams within TIFF state a size of their own, which libtiff compares.
 _BOUNDED = ("NONE", "LZW", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS", "ZSTD")
 _BY_PILLOW = ("JPEG", "CCITTFAX3", "CCITTFAX4")
-_MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
+_MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "inch": 25_400.0}
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -64,8 +67,9 @@ class Frame:
     page: int = 1
     """Number of the page, from 1."""
     num_pages: int = 1
-    pixel_size: float | None = None
-    """Side of a pixel in µm, as OME and ImageJ metadata state it; None if the file does not."""
+    micrometres_per_pixel: float | None = None
+    """Side of a pixel in µm, as OME or ImageJ metadata or the resolution of a TIFF file state it. None if the file does
+    not, or states the resolution of a screen or a printer, above `MAX_MICROMETRES`."""
     significant_bits: int | None = None
     """Bits that the camera filled, as OME metadata state it."""
 
@@ -272,19 +276,22 @@ def _from_cmyk(pixels: np.ndarray) -> np.ndarray:
 
 
 def _metadata(file: Any) -> dict[str, Any]:
-    """`pixel_size` and `significant_bits` of a file, where OME or ImageJ metadata state them."""
+    """`micrometres_per_pixel` and `significant_bits` of a file, where OME or ImageJ metadata state them."""
     if text := file.ome_metadata:
         pixels = re.search(r"<(?:\w+:)?Pixels\b([^>]*)>", text)
         facts = dict(re.findall(r'(\w+)\s*=\s*"([^"]*)"', pixels[1] if pixels else ""))
         bits = facts.get("SignificantBits", "")
         return {
-            "pixel_size": _micrometres(facts.get("PhysicalSizeX"), facts.get("PhysicalSizeXUnit", "µm")),
+            "micrometres_per_pixel": _micrometres(facts.get("PhysicalSizeX"), facts.get("PhysicalSizeXUnit", "µm")),
             "significant_bits": int(bits) if bits in map(str, range(8, 17)) else None,
         }
     unit = (file.imagej_metadata or {}).get("unit", "")
     numerator, denominator = file.pages.first.tags.valueof(282, (0, 1))
     value = denominator / numerator if numerator else None
-    return {"pixel_size": _micrometres(value, str(unit).replace("\\u00B5", "µ"))}
+    if file.is_imagej:
+        return {"micrometres_per_pixel": _micrometres(value, str(unit).replace("\\u00B5", "µ"))}
+    size = _micrometres(value, {2: "inch", 3: "cm"}.get(file.pages.first.tags.valueof(296, 2), ""))
+    return {"micrometres_per_pixel": size if size and size <= MAX_MICROMETRES else None}
 
 
 def _micrometres(value: Any, unit: str) -> float | None:

@@ -73,7 +73,7 @@ def test_pixels_of_every_format(name, tmp_path):
     (frame,) = _read(data, tmp_path)
     assert frame.pixels.dtype == expected.dtype
     np.testing.assert_array_equal(frame.pixels, expected)
-    assert (frame.page, frame.num_pages, frame.pixel_size, frame.significant_bits) == (1, 1, None, None)
+    assert (frame.page, frame.num_pages, frame.micrometres_per_pixel, frame.significant_bits) == (1, 1, None, None)
 
 
 def test_lossy_formats(tmp_path):
@@ -111,18 +111,21 @@ def test_pages_are_frames_and_reduced_copies_are_not(tmp_path):
     ]
 
 
-def test_pixel_size_and_bits_of_ome_and_imagej(tmp_path):
+def test_pixel_size_and_bits_that_files_state(tmp_path):
     stack = np.stack([GREY_16] * 3)
     ome = {"axes": "ZYX", "PhysicalSizeX": 320, "PhysicalSizeXUnit": "nm", "SignificantBits": 12}
     for data, size, bits in (
         (_tiff(stack, ome=True, photometric="minisblack", metadata=ome), 0.32, 12),
         (_tiff(stack, imagej=True, resolution=(2.0, 2.0), metadata={"unit": "um"}), 0.5, None),
         (_tiff(stack, resolution=(72, 72), resolutionunit="inch", photometric="minisblack"), None, None),
+        (_tiff(stack, resolution=(31_250, 31_250), resolutionunit="centimeter", photometric="minisblack"), 0.32, None),
+        (_tiff(stack, resolution=(50_800, 50_800), resolutionunit="inch", photometric="minisblack"), 0.5, None),
+        (_tiff(stack, resolution=(3, 3), resolutionunit="none", photometric="minisblack"), None, None),
     ):
         frames = _read(data, tmp_path)
         assert [frame.page for frame in frames] == [1, 2, 3]
         assert {frame.significant_bits for frame in frames} == {bits}
-        assert all(frame.pixel_size == (size and pytest.approx(size)) for frame in frames)
+        assert all(frame.micrometres_per_pixel == (size and pytest.approx(size)) for frame in frames)
 
 
 def test_ome_metadata_cannot_name_other_files(tmp_path):
