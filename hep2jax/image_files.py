@@ -28,8 +28,8 @@ MAX_SIDE = 50_000
 MIN_SIDE = 8
 MAX_PAGES = 1_000
 MAX_MICROMETRES = 10.0
-"""Side of a pixel up to which the resolution of a TIFF file is believed: 2,540 dots per inch. Programs write 72 to 1,200
-dots per inch into images that they know nothing of."""
+"""Side of a pixel up to which the resolution of a TIFF file is believed: 2,540 dots per inch. Programs write 72 to
+1,200 dots per inch into images that they know nothing of."""
 
 _MAX_FILE_BYTES = 8 * MAX_PIXELS  # four channels of 16 bits, not compressed; does not apply to TIFF
 _TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")

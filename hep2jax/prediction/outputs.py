@@ -157,7 +157,7 @@ class Outputs:
     def _page_facts(self, reading: Reading, bits: float | None) -> dict[str, Any]:
         shown: dict[str, Any] = {"cells": reading.num_cells} if self._reader.finds_cells else {}
         shown |= {"intensity": reading.intensity} if reading.intensity else {}
-        return shown | ({"entropy": bits} if self._reader.has_one_pattern else {})
+        return shown | ({"entropy (bits)": bits} if self._reader.has_one_pattern else {})
 
     def add_specimen(self, name: str, num_fields: int, reading: Reading) -> None:
         """Write what was read of a specimen from all its fields."""

@@ -39,14 +39,13 @@ def read(table: str, paths: Sequence[str]) -> list[str | None]:
 
 
 def _numbers(paths: Sequence[str], folder: str) -> dict[str, list[int]]:
-    """The numbers of the images that go by a name."""
-    numbers = collections.defaultdict(list)
+    """The numbers of the images that go by a name. A path is one file, even where others have the same name."""
+    by_name, by_path = collections.defaultdict(list), {}
     for number, path in enumerate(paths):
-        names = {path, os.path.normpath(path), os.path.abspath(path), os.path.relpath(path, folder or os.curdir)}
-        for name in names | {pathlib.Path(path).name}:
-            numbers[name].append(number)
-    # A path is itself, even where it is also the name of files elsewhere.
-    return numbers | {path: [number] for number, path in enumerate(paths)}
+        by_name[pathlib.Path(path).name].append(number)
+        for form in (os.path.relpath(path, folder or os.curdir), os.path.abspath(path), os.path.normpath(path), path):
+            by_path[form] = [number]
+    return by_name | by_path
 
 
 def _rows(table: str) -> list[tuple[int, tuple[str, str]]]:

@@ -111,7 +111,9 @@ class ReadingsPage:
             headline=join([element("h1", title), facts(entries)]),
             summary=self._summary(),
             chapters=[
-                chapter("Specimens", self._table("specimen", self._specimens), _shown_of(self._num_specimens)),
+                chapter(
+                    "Specimens", self._table("specimen", self._specimens), _shown_of(self._num_specimens, "specimen")
+                ),
                 chapter("Images", self._table("image", self._images), self._note()),
             ],
             parts=("readings",),
@@ -119,7 +121,7 @@ class ReadingsPage:
 
     def _note(self) -> str:
         pictures = f"pictures of the first {self._num_pictures}" if self._num_pictures < self._num_images else ""
-        return " · ".join(filter(None, (_shown_of(self._num_images), pictures)))
+        return " · ".join(filter(None, (_shown_of(self._num_images, "image"), pictures)))
 
     def _summary(self) -> Html:
         """How many images have each pattern."""
@@ -136,7 +138,8 @@ class ReadingsPage:
             )
             for name in present
         ]
-        return element("div", *rows, class_="timings counts")
+        note = element("p", "Images by pattern. This is research software and not a medical device.", class_="muted")
+        return join([element("div", *rows, class_="timings counts"), note])
 
     def _table(self, noun: str, rows: Sequence[Html]) -> Html:
         if not rows:
@@ -169,10 +172,10 @@ class ReadingsPage:
         )
 
 
-def _shown_of(number: int) -> str:
+def _shown_of(number: int, noun: str) -> str:
     if number <= MAX_ROWS:
-        return count(number, "row")
-    return f"the first {format_value(MAX_ROWS)} of {format_value(number)}; the table has all"
+        return count(number, noun)
+    return f"the first {format_value(MAX_ROWS)} of {count(number, noun)}; the table has all"
 
 
 def _label(pattern: str, classes: Sequence[str]) -> Html:
