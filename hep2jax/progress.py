@@ -59,21 +59,27 @@ def scaled(value: float, unit: str) -> str:
 
 
 class Pace:
-    """Prints how far a long job is, at most every `every` seconds: number done, rate and time left."""
+    """Prints how far a long job is, at most every `every` seconds: number done, rate and time left.
+
+    The first call starts the clock, so that the rate is not that of what happens once, such as compilation.
+    """
 
     def __init__(
         self, total: int, noun: str, *, every: float = 10.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._total, self._noun, self._every, self._clock = total, noun, every, clock
-        self._started = self._said = clock()
+        self._first: tuple[int, float] | None = None
+        self._said = 0.0
 
     def advance(self, done: int) -> None:
         """Tell that `done` of all are done."""
         now = self._clock()
-        if now - self._said < self._every or not done:
+        if self._first is None:
+            self._first, self._said = (done, now), now
+        if now - self._said < self._every or done == self._first[0]:
             return
         self._said = now
-        rate = done / (now - self._started)
+        rate = (done - self._first[0]) / (now - self._first[1])
         say(f"{done} of {self._total} {self._noun}  {rate:.1f}/s  {(self._total - done) / rate:.0f} s left")
 
 
