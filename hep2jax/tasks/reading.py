@@ -12,6 +12,7 @@ from typing_extensions import override
 from hep2jax import mesh as meshes
 from hep2jax.config import Config
 from hep2jax.data.sets import fields as field_sets
+from hep2jax.specimens.nuclear_size import NuclearSize, Scales, resized, resized_labels
 from hep2jax.training.state import Network, Tree
 from tfds_builders import icap
 
@@ -57,6 +58,11 @@ class Reading:
         """The probabilities, rounded as tables show them."""
         return {name: round(value, DECIMALS) for name, value in self.probabilities.items()}
 
+    def at(self, shapes: Sequence[tuple[int, int]]) -> "Reading":
+        """The reading with masks of these (height, width), one for each field."""
+        masks = zip(self.class_masks, shapes, strict=False)
+        return dataclasses.replace(self, class_masks=tuple(resized_labels(mask, shape) for mask, shape in masks))
+
     @property
     def cell_masks(self) -> tuple[Bool[np.ndarray, "_ _"], ...]:
         """One mask for each field, true on cell pixels. Empty if the network does not segment."""
@@ -69,6 +75,8 @@ class Reader(abc.ABC):
     Attributes:
         config: the configuration that it was trained with.
         classes: the patterns in the order of the network's outputs.
+        nuclear_size: how large the cells of the training images are; images are brought to that size before they are
+            read. None: it is not known or does not matter, and images are read as they are.
         reads_specimens: whether several fields of one specimen can be read together.
         takes_masks: whether an image can come with the mask of its cell.
         evaluator_class: the forward pass, the same as in the evaluation of the network.
@@ -78,42 +86,69 @@ class Reader(abc.ABC):
     takes_masks: ClassVar[bool] = False
     evaluator_class: ClassVar[type]
 
-    def __init__(self, config: Config, classes: Sequence[str], network: Network, parameters: Parameters) -> None:
-        self.config, self.classes = config, tuple(classes)
+    def __init__(
+        self,
+        config: Config,
+        classes: Sequence[str],
+        network: Network,
+        parameters: Parameters,
+        nuclear_size: NuclearSize | None = None,
+    ) -> None:
+        self.config, self.classes, self.nuclear_size = config, tuple(classes), nuclear_size
         self._parameters = parameters
         self._evaluator: Any = self.evaluator_class(config, network, meshes.make_mesh())
 
-    def __call__(self, image: np.ndarray | Sequence[np.ndarray], mask: np.ndarray | None = None) -> Reading:
+    def __call__(
+        self,
+        image: np.ndarray | Sequence[np.ndarray],
+        mask: np.ndarray | None = None,
+        *,
+        nuclear_diameter: float | None = None,
+    ) -> Reading:
         """Read one image, or one specimen from all its fields.
 
         Args:
             image: uint8 [height, width] grey or [height, width, 3] colour (RGB); several of them are the fields of one
                 specimen. A network for cells takes the crop of one cell.
             mask: bool [height, width], true on the cell; only if the reader takes masks.
+            nuclear_diameter: that of the nuclei in pixels, instead of measuring it (see `specimens.nuclear_size`).
 
         Raises:
-            ValueError: an array has another dtype or shape; or there is no field, or several for a reader of one image.
+            ValueError: an array has another dtype or shape; there is no field, or several for a reader of one image; or
+                a diameter is given to a reader that has none to compare it with.
             UsageError: the network was trained with masks, and none is given.
         """
         fields = [image] if isinstance(image, np.ndarray) else list(image)
         if not fields or len(fields) > 1 and not self.reads_specimens:
             raise ValueError(f"{len(fields)} images: {self.config.model.name} was trained to read one image at a time")
-        return self._decide(list(self._run(fields, None if mask is None else [mask])))
+        scales = Scales(self.nuclear_size, nuclear_diameter)
+        outputs = list(self._run(fields, None if mask is None else [mask], scales=scales))
+        return self._decide(outputs).at([field.shape[:2] for field in fields])
 
     def read(
         self,
         images: Sequence[np.ndarray],
         masks: Sequence[np.ndarray] | None = None,
         names: Sequence[str] | None = None,
+        *,
+        scales: Scales | None = None,
     ) -> Iterator[Reading]:
-        """Read each image by itself, in order and in full batches; arguments as in a call, `names` are for messages."""
-        return (self._decide([output]) for output in self._run(images, masks, names))
+        """Read each image by itself, in order and in full batches.
+
+        Arguments as in a call; `names` are for messages. `scales` decides by which factors images are resized; with
+        None, those of one shape among these images share one.
+        """
+        outputs = self._run(images, masks, names, scales=scales or Scales(self.nuclear_size))
+        pairs = zip(outputs, images, strict=True)
+        return (self._decide([output]).at([image.shape[:2]]) for output, image in pairs)
 
     def _run(
         self,
         images: Sequence[np.ndarray],
         masks: Sequence[np.ndarray] | None = None,
         names: Sequence[str] | None = None,
+        *,
+        scales: Scales,
     ) -> Iterable[Any]:
         if masks is not None and not self.takes_masks:
             raise ValueError(f"a mask was given, but {self.config.model.name} reads whole images, without masks")
@@ -123,7 +158,10 @@ class Reader(abc.ABC):
         for image, mask, name in zip(grey, masks, names, strict=True):
             if mask.shape != image.shape:
                 raise ValueError(f"{name}: has shape {image.shape}, but its mask has shape {mask.shape}")
-        return self._outputs(grey, masks, names)
+        factors = scales.factors(grey)
+        scaled = [resized(image, factor) for image, factor in zip(grey, factors, strict=True)]
+        masks = [resized_labels(mask, image.shape) for mask, image in zip(masks, scaled, strict=True)]
+        return self._outputs(scaled, masks, names)
 
     def _select_channel(self, image: np.ndarray, name: str) -> UInt8[np.ndarray, "height width"]:
         if image.dtype != np.uint8 or not image.size or not (image.ndim == 2 or image.ndim == 3 == image.shape[2]):
