@@ -18,6 +18,7 @@ from hep2jax.prediction import inputs, outputs, specimens
 from hep2jax.prediction.inputs import Image
 from hep2jax.prediction.outputs import Outputs
 from hep2jax.progress import Pace, say
+from hep2jax.specimens.nuclear_size import Scales
 from hep2jax.tasks import Reader, Reading
 
 
@@ -29,7 +30,9 @@ def define_flags() -> None:
     flags.DEFINE_string("specimens", None, "CSV file with the columns image and specimen: fields to read together.")
     flags.DEFINE_bool("fields", False, "The images are whole fields, which a network of cells reads cell by cell.")
     flags.DEFINE_string("segmenter", None, "With --fields: work directory of the network that finds the cells.")
-    flags.DEFINE_float("nuclear_diameter", None, "Typical diameter of a nucleus in pixels of the images.")
+    flags.DEFINE_float(
+        "nuclear_diameter", None, "Typical diameter of a nucleus in pixels of the images, instead of measuring it."
+    )
 
 
 def main(argv: Sequence[str]) -> None:
@@ -44,7 +47,8 @@ def main(argv: Sequence[str]) -> None:
             "that the shell leaves it"
         )
     folder, table = remote.local_folder(output, "--output"), flags.FLAGS.specimens
-    predict(_reader(directory), paths, folder, specimens.read(table, paths) if table else None)
+    reader, diameter = _reader(directory)
+    predict(reader, paths, folder, specimens.read(table, paths) if table else None, nuclear_diameter=diameter)
 
 
 def _required(name: str) -> str:
@@ -54,16 +58,16 @@ def _required(name: str) -> str:
     return value
 
 
-def _reader(directory: str) -> Reader:
+def _reader(directory: str) -> tuple[Reader, float | None]:
+    """The reader, and the nuclear diameter by which it resizes images, if that is given."""
     segmenter, diameter = flags.FLAGS.segmenter, flags.FLAGS.nuclear_diameter
     if flags.FLAGS.fields:
         if diameter is None:
             raise UsageError("--nuclear_diameter is missing: --fields finds cells by the diameter of their nuclei")
-        return api.load_single_cell_system(directory, nuclear_diameter=diameter, segmenter=segmenter)
-    if segmenter is not None or diameter is not None:
-        flag = "--segmenter" if segmenter is not None else "--nuclear_diameter"
-        raise UsageError(f"{flag}: is for networks of cells that read whole fields; add --fields")
-    return api.load(directory)
+        return api.load_single_cell_system(directory, nuclear_diameter=diameter, segmenter=segmenter), None
+    if segmenter is not None:
+        raise UsageError("--segmenter: is for networks of cells that read whole fields; add --fields")
+    return api.load(directory), diameter
 
 
 def predict(
@@ -71,6 +75,8 @@ def predict(
     paths: Sequence[str],
     output: pathlib.Path,
     specimens: Sequence[str | None] | None = None,
+    *,
+    nuclear_diameter: float | None = None,
 ) -> None:
     """Read every image and write what is read; docs/predict.md describes the files.
 
@@ -83,6 +89,7 @@ def predict(
         paths: the files of the images.
         output: the folder to write to.
         specimens: the specimen of each image, whose images are then read together too; None for images of none.
+        nuclear_diameter: that of the nuclei in pixels, by which images are resized; None: it is measured.
 
     Raises:
         UsageError: no image could be read, the output folder cannot be written, or the network reads no specimens.
@@ -94,12 +101,13 @@ def predict(
             f"--specimens: {reader.config.model.name} was trained to read one image at a time; a network of cells "
             "reads specimens from their fields with --fields"
         )
+    scales = _scales(reader, nuclear_diameter)
     files = _by_specimen(paths, specimens or [None] * len(paths))
     refused: list[str] = []
     with outputs.errors_of(output), outputs.folder(output):
         written = Outputs(output, reader)
         with written.tables(of_specimens=specimens is not None):
-            _read_all(reader, files, written, refused)
+            _read_all(reader, scales, files, written, refused)
             if not written.num_images:
                 raise UsageError(f"none of the {len(paths)} images could be read; nothing was written")
     say(f"{len(paths) - len(refused)} of {len(paths)} images read: {output / outputs.PREDICTIONS}")
@@ -120,13 +128,25 @@ def _by_specimen(paths: Sequence[str], specimens: Sequence[str | None]) -> list[
     return [pairs[number] for number in order]
 
 
-def _read_all(reader: Reader, files: Sequence[tuple[str, str | None]], written: Outputs, refused: list[str]) -> None:
+def _scales(reader: Reader, nuclear_diameter: float | None) -> Scales:
+    try:
+        return Scales(reader.nuclear_size, nuclear_diameter)
+    except ValueError as error:
+        raise UsageError(
+            f"--nuclear_diameter: {reader.config.model.name} of this work directory cannot use it; {error} (networks "
+            "of cells read fields with --fields)"
+        ) from error
+
+
+def _read_all(
+    reader: Reader, scales: Scales, files: Sequence[tuple[str, str | None]], written: Outputs, refused: list[str]
+) -> None:
     pace = Pace(len(files), "images")
     images = inputs.load([path for path, _ in files], [specimen for _, specimen in files], reader, refused)
     with contextlib.closing(inputs.groups(images)) as groups:
         for group in groups:
             num_fields = 0
-            for image, reading, whole in _readings(reader, group):
+            for image, reading, whole in _readings(reader, scales, group):
                 written.add(image, reading)
                 num_fields += 1
                 if whole is not None:
@@ -136,15 +156,19 @@ def _read_all(reader: Reader, files: Sequence[tuple[str, str | None]], written: 
                 pace.advance(image.file)
 
 
-def _readings(reader: Reader, group: Sequence[Image]) -> Iterator[tuple[Image, Reading, Reading | None]]:
+def _readings(
+    reader: Reader, scales: Scales, group: Sequence[Image]
+) -> Iterator[tuple[Image, Reading, Reading | None]]:
     """Each image of a group with its reading and, after the last field of a specimen, the specimen's."""
     pixels, names = [image.pixels for image in group], [image.path for image in group]
     if reader.takes_masks:
         masks = [image.mask for image in group if image.mask is not None]
-        readings = ((reading, None) for reading in reader.read(pixels, masks, names))
+        readings = ((reading, None) for reading in reader.read(pixels, masks, names, scales=scales))
     else:
-        readings = reader.read_specimens(pixels, [image.specimen for image in group], names)
+        readings = reader.read_specimens(pixels, [image.specimen for image in group], names, scales=scales)
     for image, (reading, whole) in zip(group, readings, strict=True):
+        for message in scales.messages():
+            say(message)
         yield image, reading, whole
 
 

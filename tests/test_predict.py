@@ -17,6 +17,8 @@ import hep2jax
 from hep2jax import predict
 from hep2jax.errors import RunError, UsageError
 from hep2jax.prediction import inputs, specimens
+from hep2jax.specimens import nuclear_size
+from hep2jax.training import workdir as workdirs
 from tests import predictions
 from tfds_builders import icap
 from tfds_builders.hep2_synthetic import generator
@@ -30,14 +32,18 @@ def trained(command, tiny_flags, tmp_path_factory):
     return workdir
 
 
+@pytest.fixture(scope="module")
+def image():
+    return generator.generate_specimen(1, "homogeneous", "positive", height=150, width=210, fields=1)[0].image
+
+
 @pytest.fixture
-def images(tmp_path):
+def images(tmp_path, image):
     folder = tmp_path / "images"
     folder.mkdir()
-    field = generator.generate_specimen(1, "homogeneous", "positive", height=150, width=210, fields=1)[0]
-    cv2.imwrite(str(folder / "grey.png"), field.image)
-    cv2.imwrite(str(folder / "colour.bmp"), np.repeat(field.image[..., None], 3, axis=-1))
-    cv2.imwrite(str(folder / "small.tif"), field.image[:20, :31])
+    cv2.imwrite(str(folder / "grey.png"), image)
+    cv2.imwrite(str(folder / "colour.bmp"), np.repeat(image[..., None], 3, axis=-1))
+    cv2.imwrite(str(folder / "small.tif"), image[:20, :31])
     return folder
 
 
@@ -281,7 +287,7 @@ def test_wrong_use(trained, command, tmp_path):
         ([f"--images={tmp_path}/*.none", f"--output={tmp_path / 'o'}"], "no file matches"),
         ([f"--output={tmp_path / 'o'}"], "--images is missing"),
         ([f"--images={__file__}", "--output=gs://bucket/o"], "--output=gs://bucket/o: must be a folder on disk"),
-        ([*usual, "--nuclear_diameter=20"], "--nuclear_diameter: is for networks of cells that read whole fields"),
+        ([*usual, "--nuclear_diameter=-2"], "--nuclear_diameter"),
         ([*usual, "--segmenter=w"], "--segmenter: is for networks of cells"),
         ([*usual, "--fields"], "--nuclear_diameter is missing"),
         ([*usual, "--fields", "--nuclear_diameter=20"], "--fields: is for networks of single cells; unet reads fields"),
@@ -291,3 +297,28 @@ def test_wrong_use(trained, command, tmp_path):
         assert done.returncode == 2
         assert message in done.stderr
         assert not (tmp_path / "o").exists()
+
+
+def test_images_are_brought_to_the_size_of_the_training_images(trained, command, image, tmp_path):
+    size = workdirs.read_nuclear_size(trained)
+    assert size is not None
+    assert size.nuclear_diameter is not None
+    twice = nuclear_size.resized(image, 2.0)
+    reader = hep2jax.load(trained)
+    reading = reader(twice, nuclear_diameter=2 * size.nuclear_diameter)
+    half = reader.read([nuclear_size.resized(twice, 0.5)], scales=nuclear_size.Scales(None))
+    expected = next(half)
+    assert reading.probabilities == expected.probabilities
+    assert reading.class_masks[0].shape == reading.cell_labels[0].shape == twice.shape
+    assert reading.num_cells == expected.num_cells
+    for found, small in zip(reading.cells[0], expected.cells[0], strict=True):
+        assert found.area == 4 * small.area
+        assert found.box == tuple(2 * side for side in small.box)
+        assert found.centre == pytest.approx([2 * place + 0.5 for place in small.centre])
+    cv2.imwrite(str(tmp_path / "twice.png"), twice)
+    flags = [f"--images={tmp_path / 'twice.png'}", f"--nuclear_diameter={2 * size.nuclear_diameter}"]
+    done = command("hep2jax.predict", f"--workdir={trained}", f"--output={tmp_path / 'o'}", *flags)
+    assert done.returncode == 0
+    assert "they are resized by 0.50" in done.stdout
+    written = cv2.imread(str(tmp_path / "o" / "twice_classes.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(written, reading.class_masks[0])

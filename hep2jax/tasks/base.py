@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import jax
@@ -23,6 +23,8 @@ from hep2jax.errors import UsageError
 from hep2jax.fingerprint import fingerprint
 from hep2jax.metrics.serialise import INLINE
 from hep2jax.models import ImageNetwork
+from hep2jax.specimens import nuclear_size
+from hep2jax.specimens.nuclear_size import NuclearSize
 from hep2jax.tasks.reading import Parameters, Reader
 from hep2jax.training.state import Network, Tree
 
@@ -217,6 +219,14 @@ class Task(abc.ABC, Generic[Result, Metrics]):
     def _fingerprints(self) -> list[str]:
         return [fingerprint(example) for example in self.examples]
 
+    def nuclear_size(self, indices: Sequence[int]) -> NuclearSize | None:
+        """How large the cells of these examples are in images of the data set.
+
+        None if images are not brought to that size before they are read, as those of single cells.
+        """
+        del indices
+        return None
+
     def fit(self, indices: Sequence[int], mesh: jax.sharding.Mesh) -> tuple[Parameters, Tree]:
         """Fit the reader to these examples, if `is_fitted`: its parameters, and what other fits may take from here."""
         raise NotImplementedError(f"{self.config.model.name} is trained by steps")
@@ -275,3 +285,25 @@ class TaskOfFields(Task[Result, Metrics]):
     @classmethod
     def load(cls, config: Config) -> Self:
         return cls(config, field_sets.load(config.data))
+
+    @override
+    def nuclear_size(self, indices: Sequence[int]) -> NuclearSize | None:
+        fields = [self.fields.fields[i] for i in sampled(indices)]
+        annotated = [diameter for field in fields for diameter in _cell_diameters(field)]
+        return nuclear_size.summarise(measured_sizes(field.image for field in fields), annotated)
+
+
+def _cell_diameters(field: field_sets.Field) -> list[float]:
+    diameters = nuclear_size.diameters(field.instances)
+    return [diameter for label, diameter in diameters.items() if field.kinds.get(label, "cell") == "cell"]
+
+
+def sampled(indices: Sequence[int]) -> list[int]:
+    """At most 32 of the indices, evenly spread."""
+    places = np.linspace(0, len(indices) - 1, min(len(indices), 32)).round().astype(int)
+    return [indices[place] for place in places]
+
+
+def measured_sizes(images: Iterable[np.ndarray]) -> list[float]:
+    """The diameter of the cells of each image in which they can be measured."""
+    return [size for size in map(nuclear_size.measure, images) if size is not None]

@@ -1,6 +1,7 @@
 """The single cells that a network's mask of a field holds, one record for each."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +24,18 @@ class FoundCell:
     probability: float
     """The share of its pattern: of the cell's pixels for a network that labels pixels, of the field's patches for one
     that reads patches; the probability of the pattern for a network of cells."""
+
+    def resized(self, old: tuple[int, int], new: tuple[int, int]) -> "FoundCell":
+        """The same cell in the image brought from one (height, width) to another."""
+        down, right = new[0] / old[0], new[1] / old[1]
+        top, left, bottom, end = self.box
+        y, x = self.centre
+        return dataclasses.replace(
+            self,
+            centre=((y + 0.5) * down - 0.5, (x + 0.5) * right - 0.5),  # the middle of a pixel is its position
+            area=max(1, round(self.area * down * right)),
+            box=(math.floor(top * down), math.floor(left * right), math.ceil(bottom * down), math.ceil(end * right)),
+        )
 
 
 def by_pixels(

@@ -22,8 +22,18 @@ from hep2jax.metrics.estimates import defined_values, estimates_of
 from hep2jax.metrics.multilabel import MultilabelMetrics, multilabel_metrics
 from hep2jax.metrics.serialise import INLINE
 from hep2jax.models import mil
+from hep2jax.specimens import nuclear_size
+from hep2jax.specimens.nuclear_size import NuclearSize
 from hep2jax.tasks.bags import BagEvaluator, BagReader, BagReading, BagTask, from_record, to_record
-from hep2jax.tasks.base import SPECIMENS_AND_IMAGES, BatchShapes, Evaluator, Task, image_shapes
+from hep2jax.tasks.base import (
+    SPECIMENS_AND_IMAGES,
+    BatchShapes,
+    Evaluator,
+    Task,
+    image_shapes,
+    measured_sizes,
+    sampled,
+)
 from hep2jax.tasks.reading import Parameters, Reading
 from hep2jax.training import losses
 from hep2jax.training.state import Network
@@ -153,6 +163,11 @@ class LabelsTask(Task[LabelsResult, LabelsMetrics]):
         return losses.label_loss(mil.pool(output, len(labels)), labels, class_weights, config.loss)
 
     decode = staticmethod(BagTask.decode)
+
+    @override
+    def nuclear_size(self, indices: Sequence[int]) -> NuclearSize | None:
+        sizes = measured_sizes(self.images.images[i].image for i in sampled(indices))
+        return nuclear_size.summarise([size / self.config.data.scale for size in sizes], [])
 
     @override
     def stream(self, indices: Sequence[int], rows: meshes.Rows) -> Stream:

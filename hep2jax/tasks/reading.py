@@ -12,6 +12,7 @@ from typing_extensions import override
 from hep2jax import mesh as meshes
 from hep2jax.config import Config
 from hep2jax.data.sets import fields as field_sets
+from hep2jax.specimens.nuclear_size import NuclearSize, Scales, resized, resized_labels
 from hep2jax.tasks.found_cells import FoundCell
 from hep2jax.training.state import Network, Tree
 from tfds_builders import icap
@@ -65,6 +66,18 @@ class Reading:
         """The probabilities, rounded as tables show them."""
         return {name: round(value, DECIMALS) for name, value in self.probabilities.items()}
 
+    def at(self, shapes: Sequence[tuple[int, int]]) -> "Reading":
+        """The reading of fields of these (height, width), from that of the same fields at another size."""
+        if all(mask.shape == shape for mask, shape in zip(self.class_masks, shapes, strict=False)):
+            return self
+        fields = list(zip(self.class_masks, self.cell_labels, self.cells, shapes, strict=True))
+        return dataclasses.replace(
+            self,
+            class_masks=tuple(resized_labels(mask, shape) for mask, _, _, shape in fields),
+            cell_labels=tuple(resized_labels(labels, shape) for _, labels, _, shape in fields),
+            cells=tuple(tuple(cell.resized(mask.shape, shape) for cell in cells) for mask, _, cells, shape in fields),
+        )
+
     @property
     def num_cells(self) -> int:
         """The number of cells of all fields."""
@@ -82,6 +95,8 @@ class Reader(abc.ABC):
     Attributes:
         config: the configuration that it was trained with.
         classes: the patterns in the order of the network's outputs.
+        nuclear_size: how large the cells of the training images are; images are brought to that size before they are
+            read. None: it is not known or does not matter, and images are read as they are.
         reads_specimens: whether several fields of one specimen can be read together.
         takes_masks: whether an image can come with the mask of its cell.
         finds_cells: whether readings hold masks and single cells.
@@ -94,40 +109,71 @@ class Reader(abc.ABC):
     finds_cells: ClassVar[bool] = False
     has_one_pattern: ClassVar[bool] = True
     evaluator_class: ClassVar[type]
+    nuclear_size: NuclearSize | None = None
 
-    def __init__(self, config: Config, classes: Sequence[str], network: Network, parameters: Parameters) -> None:
-        self.config, self.classes = config, tuple(classes)
+    def __init__(
+        self,
+        config: Config,
+        classes: Sequence[str],
+        network: Network,
+        parameters: Parameters,
+        nuclear_size: NuclearSize | None = None,
+    ) -> None:
+        self.config, self.classes, self.nuclear_size = config, tuple(classes), nuclear_size
         self._parameters = parameters
         self._evaluator: Any = self.evaluator_class(config, network, meshes.make_mesh())
 
-    def __call__(self, image: np.ndarray | Sequence[np.ndarray], mask: np.ndarray | None = None) -> Reading:
+    def __call__(
+        self,
+        image: np.ndarray | Sequence[np.ndarray],
+        mask: np.ndarray | None = None,
+        *,
+        nuclear_diameter: float | None = None,
+    ) -> Reading:
         """Read one image, or one specimen from all its fields.
 
         Args:
             image: uint8 [height, width] grey or [height, width, 3] colour (RGB); several of them are the fields of one
                 specimen. A network for cells takes the crop of one cell.
             mask: bool [height, width], true on the cell; only if the reader takes masks.
+            nuclear_diameter: that of the nuclei in pixels, instead of measuring it (see `specimens.nuclear_size`).
 
         Raises:
-            ValueError: an array has another dtype or shape; or there is no field, or several for a reader of one image.
+            ValueError: an array has another dtype or shape; there is no field, or several for a reader of one image; or
+                a diameter is given to a reader that has none to compare it with.
             UsageError: the network was trained with masks, and none is given.
         """
         fields = [image] if isinstance(image, np.ndarray) else list(image)
         if not fields or len(fields) > 1 and not self.reads_specimens:
             raise ValueError(f"{len(fields)} images: {self.config.model.name} was trained to read one image at a time")
-        return self._decide(list(self._run(fields, None if mask is None else [mask])))
+        scales = Scales(self.nuclear_size, nuclear_diameter)
+        outputs = list(self._run(fields, None if mask is None else [mask], scales=scales))
+        return self._decide(outputs).at([field.shape[:2] for field in fields])
 
     def read(
         self,
         images: Sequence[np.ndarray],
         masks: Sequence[np.ndarray] | None = None,
         names: Sequence[str] | None = None,
+        *,
+        scales: Scales | None = None,
     ) -> Iterator[Reading]:
-        """Read each image by itself, in order and in full batches; arguments as in a call, `names` are for messages."""
-        return (self._decide([output]) for output in self._run(images, masks, names))
+        """Read each image by itself, in order and in full batches.
+
+        Arguments as in a call; `names` are for messages. `scales` decides by which factors images are resized; with
+        None, those of one shape among these images share one.
+        """
+        outputs = self._run(images, masks, names, scales=scales or Scales(self.nuclear_size))
+        pairs = zip(outputs, images, strict=True)
+        return (self._decide([output]).at([image.shape[:2]]) for output, image in pairs)
 
     def read_specimens(
-        self, images: Sequence[np.ndarray], specimens: Sequence[str | None], names: Sequence[str] | None = None
+        self,
+        images: Sequence[np.ndarray],
+        specimens: Sequence[str | None],
+        names: Sequence[str] | None = None,
+        *,
+        scales: Scales | None = None,
     ) -> Iterator[tuple[Reading, Reading | None]]:
         """Read each image by itself and, after its last image, each specimen from all its images, as in a call.
 
@@ -136,17 +182,20 @@ class Reader(abc.ABC):
             specimens: the name of the specimen of each image, None if it belongs to none. The images of one specimen
                 follow each other.
             names: for messages.
+            scales: as for `read`.
 
         Returns:
             The readings of each image and, with the last image of a specimen, of this specimen; else None.
         """
         fields: list[Any] = []
-        for output, name, following in zip(
-            self._run(images, None, names), specimens, [*specimens[1:], None], strict=True
-        ):
+        outputs = self._run(images, None, names, scales=scales or Scales(self.nuclear_size))
+        shapes = [image.shape[:2] for image in images]
+        following = [*specimens[1:], None]
+        for number, (output, name) in enumerate(zip(outputs, specimens, strict=True)):
             fields.append(output)
-            ends = name is None or following != name
-            yield self._decide([output]), self._decide(fields) if ends and name is not None else None
+            ends = name is None or following[number] != name
+            whole = self._decide(fields).at(shapes[number + 1 - len(fields) : number + 1]) if ends and name else None
+            yield self._decide([output]).at([shapes[number]]), whole
             fields = [] if ends else fields
 
     def _run(
@@ -154,6 +203,8 @@ class Reader(abc.ABC):
         images: Sequence[np.ndarray],
         masks: Sequence[np.ndarray] | None = None,
         names: Sequence[str] | None = None,
+        *,
+        scales: Scales,
     ) -> Iterable[Any]:
         if masks is not None and not self.takes_masks:
             raise ValueError(f"a mask was given, but {self.config.model.name} reads whole images, without masks")
@@ -163,7 +214,10 @@ class Reader(abc.ABC):
         for image, mask, name in zip(grey, masks, names, strict=True):
             if mask.shape != image.shape:
                 raise ValueError(f"{name}: has shape {image.shape}, but its mask has shape {mask.shape}")
-        return self._outputs(grey, masks, names)
+        factors = scales.factors(grey)
+        scaled = [resized(image, factor) for image, factor in zip(grey, factors, strict=True)]
+        masks = [resized_labels(mask, image.shape) for mask, image in zip(masks, scaled, strict=True)]
+        return self._outputs(scaled, masks, names)
 
     def _select_channel(self, image: np.ndarray, name: str) -> UInt8[np.ndarray, "height width"]:
         if image.dtype != np.uint8 or not image.size or not (image.ndim == 2 or image.ndim == 3 == image.shape[2]):

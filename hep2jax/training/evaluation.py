@@ -17,6 +17,7 @@ from hep2jax.data.splits import protocols
 from hep2jax.errors import UsageError
 from hep2jax.metrics.serialise import to_dict
 from hep2jax.progress import say
+from hep2jax.specimens.nuclear_size import NuclearSize
 from hep2jax.tasks import Evaluator, Parameters, SplitMetrics, Task
 from hep2jax.training import checkpoints, environment, fitted, optimizers, workdir
 from hep2jax.training import state as states
@@ -202,6 +203,8 @@ class Trained:
     """A `Network`; None if the reader is fitted in one piece and has none."""
     parameters: Parameters
     """Averaged parameters and statistics of its best checkpoint."""
+    nuclear_size: NuclearSize | None
+    """How large the cells of its training images are; None if that does not matter or is not known."""
 
 
 def load(directory: str | os.PathLike[str], key: str = "--workdir") -> Trained:
@@ -214,7 +217,8 @@ def load(directory: str | os.PathLike[str], key: str = "--workdir") -> Trained:
         config, classes = workdir.open_for_reading(local), workdir.read_classes(local)
         network = make_network(config, tasks.num_outputs(config, classes))
         parameters, _ = _restore_averaged(config, local, network, meshes.make_mesh())
-    return Trained(config=config, classes=classes, network=network, parameters=parameters)
+        size = workdir.read_nuclear_size(local)
+    return Trained(config=config, classes=classes, network=network, parameters=parameters, nuclear_size=size)
 
 
 def make_network(config: Config, num_outputs: int) -> Any:

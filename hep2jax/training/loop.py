@@ -415,6 +415,8 @@ def _finish(run: Run) -> None:
         evaluated = evaluation.measure_splits(run.task, run.evaluator, run.parameters, run.partition)
     if not run.is_chief:
         return
+    if (size := run.task.nuclear_size(run.partition.train)) is not None:
+        workdir.write_nuclear_size(run.directory, size)
     for split, metrics in evaluated.metrics.items():
         run.writer.write(last_step, split, run.task.summary(metrics.measured))
     size, seconds = states.num_parameters(run.state.params), run.account.seconds()

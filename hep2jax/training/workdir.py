@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 import tempfile
 from collections.abc import Sequence
@@ -15,11 +16,13 @@ from hep2jax import files
 from hep2jax.config import Config
 from hep2jax.errors import UsageError
 from hep2jax.progress import warn
+from hep2jax.specimens.nuclear_size import NuclearSize
 
 CONFIG = "config.json"
 CLASSES = "classes.json"
 METRICS = "metrics.jsonl"
 TRAINED_ON = "trained_on.json"
+NUCLEAR_SIZE = "nuclear_size.json"
 _LOCK = ".lock"
 PROFILE = "profile"
 """Folder that the modes profile and compile write, before a run or after it."""
@@ -121,6 +124,21 @@ def read_classes(directory: pathlib.Path) -> tuple[str, ...]:
     if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
         raise UsageError(f"{directory / CLASSES}: is not a list of names of patterns; train in a new directory")
     return tuple(names)
+
+
+def write_nuclear_size(directory: pathlib.Path, size: NuclearSize) -> None:
+    """Save how large the cells of the training images are."""
+    files.write_json(directory / NUCLEAR_SIZE, dataclasses.asdict(size))
+
+
+def read_nuclear_size(directory: pathlib.Path) -> NuclearSize | None:
+    """What `write_nuclear_size` saved; None if there is nothing, or nothing that can be used."""
+    saved = files.kept(directory / NUCLEAR_SIZE)
+    numbers: dict[str, Any] = {field.name: saved.get(field.name) for field in dataclasses.fields(NuclearSize)}
+    unusable = {name for name, value in numbers.items() if not (isinstance(value, float) and 0 < value < math.inf)}
+    if unusable - {"nuclear_diameter"} or unusable and numbers["nuclear_diameter"] is not None:
+        return None
+    return NuclearSize(**numbers)
 
 
 def check_same_network(directory: pathlib.Path, saved: Config, config: Config) -> None:

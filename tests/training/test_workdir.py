@@ -5,6 +5,7 @@ import pytest
 
 from hep2jax.config import Config
 from hep2jax.errors import UsageError
+from hep2jax.specimens.nuclear_size import NuclearSize
 from hep2jax.training import workdir
 
 
@@ -129,3 +130,19 @@ def test_what_the_compile_mode_wrote_first_is_no_stranger(tmp_path):
     (tmp_path / "other" / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="holds files that hep2jax did not write"):
         workdir.open_for_training(tmp_path / "other", Config())
+
+
+@pytest.mark.parametrize("diameter", [76.5, None])
+def test_the_nuclear_size_is_kept(tmp_path, diameter):
+    size = NuclearSize(measured=83.0, spread=0.2, nuclear_diameter=diameter)
+    workdir.write_nuclear_size(tmp_path, size)
+    assert workdir.read_nuclear_size(tmp_path) == size
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", '{"measured": 80.0}', '{"measured": -1.0, "spread": 0.2, "nuclear_diameter": null}'],
+)
+def test_a_damaged_nuclear_size_counts_as_unknown(tmp_path, text):
+    (tmp_path / workdir.NUCLEAR_SIZE).write_text(text)
+    assert workdir.read_nuclear_size(tmp_path) is None
