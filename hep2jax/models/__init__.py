@@ -7,6 +7,7 @@ from flax import nnx
 
 from hep2jax import config as configs
 from hep2jax.config import ModelConfig
+from hep2jax.errors import UsageError
 from hep2jax.models.classifier import Classifier, ClassifierOutput
 from hep2jax.models.dacn import Dacn
 from hep2jax.models.dcae import Dcae
@@ -83,7 +84,7 @@ def build(
     """Make a network with fresh parameters.
 
     Args:
-        config: name, width, depth and drop rate.
+        config: name, width, depth, block of pixels and drop rate.
         num_outputs: the number of patterns; for a segmenter one more, because channel 0 is background.
         in_channels: channels of the image, 1 or 3.
         rngs: needs the stream `params` (or a default one).
@@ -93,12 +94,16 @@ def build(
         A module that splits into `nnx.Param` and `nnx.BatchStat` with nothing left over.
 
     Raises:
-        UsageError: there is no network of this name, or not with this depth.
+        UsageError: there is no network of this name, or not with this depth or this block of pixels.
     """
     configs.check_choice("model.name", config.name, tuple(NETWORKS))
+    if config.pixel_block > 1 and config.name not in SEGMENTERS:
+        raise UsageError(f"model.pixel_block={config.pixel_block}: {config.name} does not label pixels")
+    pixels = config.pixel_block**2
     settings = Settings(
-        num_outputs=num_outputs,
-        in_channels=in_channels,
+        num_outputs=num_outputs * pixels,
+        in_channels=in_channels * pixels,
+        pixel_block=config.pixel_block,
         width=config.width,
         depth=config.depth,
         flatten_side=config.flatten_side,

@@ -14,11 +14,14 @@ class Settings:
     """The arguments of every network; `width=1` is the published size."""
 
     num_outputs: int
-    """Channels of the logits: the patterns; networks that label pixels have background as the first channel."""
+    """Channels of the logits: the patterns; networks that label pixels have background as the first channel, and all
+    channels for each pixel of a block."""
     dtype: jnp.dtype
     """Compute dtype, float32 or bfloat16; parameters, statistics and logits are float32 in either case."""
     in_channels: int = 1
-    """Channels of the image, 1 or 3."""
+    """Channels of the image, 1 or 3, for each pixel of a block."""
+    pixel_block: int = 1
+    """Side of the blocks of pixels whose values are channels inside the network, for networks that label pixels."""
     width: float = 1.0
     """Multiplier of the channel counts, see `layers.scale_channels`."""
     depth: int = 0
@@ -36,13 +39,15 @@ class ImageNetwork(nnx.Module):
     `hep2jax.training.state.graft` can leave it out.
 
     Attributes:
+        pixel_block: side of the blocks of pixels whose values are channels inside the network.
         in_channels: channels of the image.
         dtype: compute dtype; parameters and statistics are float32.
         dropout: drop rate before the heads.
     """
 
     def __init__(self, settings: Settings):
-        self.in_channels = settings.in_channels
+        self.pixel_block = settings.pixel_block
+        self.in_channels = settings.in_channels // self.pixel_block**2
         self.dtype = settings.dtype
         self.dropout = settings.dropout
 

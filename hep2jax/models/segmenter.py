@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 from typing_extensions import override
 
 from hep2jax.models.network import ImageNetwork
+from hep2jax.ops import depth_to_space, space_to_depth
 
 
 class SegmenterOutput(NamedTuple):
@@ -26,7 +27,7 @@ class Segmenter(ImageNetwork):
     """Base of the networks that label pixels.
 
     Attributes:
-        stride: total down-sampling; height and width of the image must be multiples of it.
+        stride: total down-sampling; height and width of the image must be multiples of it, times `pixel_block`.
     """
 
     stride: ClassVar[int]
@@ -44,17 +45,22 @@ class Segmenter(ImageNetwork):
         Raises:
             UsageError: at trace time, if the image does not fit the network.
         """
-        return self.forward(self.accept(image), train=train, rngs=rngs)
+        blocks = space_to_depth(self.accept(image), self.pixel_block)
+        output = self.forward(blocks, train=train, rngs=rngs)
+        return SegmenterOutput(
+            depth_to_space(output.logits, self.pixel_block),
+            tuple(depth_to_space(logits, self.pixel_block) for logits in output.side_logits),
+        )
 
     def forward(self, image: Array, *, train: bool, rngs: nnx.Rngs | None) -> SegmenterOutput:
-        """The network itself; `image` is already checked and cast."""
+        """The network itself; `image` is already checked, cast and, with `pixel_block`, folded into channels."""
         raise NotImplementedError
 
     @override
     def side_problem(self, height: int, width: int) -> str:
-        if height and width and not height % self.stride and not width % self.stride:
+        stride = self.stride * self.pixel_block
+        if height and width and not height % stride and not width % stride:
             return ""
         return (
-            f"height and width must be multiples of {self.stride}; pad or crop them (data.crop_size, "
-            "evaluation.tile_size)"
+            f"height and width must be multiples of {stride}; pad or crop them (data.crop_size, evaluation.tile_size)"
         )

@@ -11,7 +11,7 @@ from hep2jax.ops.norms import moments, norm_pool, relu, scale_and_shift
 from hep2jax.ops.pooled_convolution import conv_pool
 from hep2jax.ops.pooling import max_pool
 from hep2jax.ops.targets import PLAIN, Target, current, target
-from hep2jax.ops.upsampling import depth_to_space, interpolation_matrix, upsample
+from hep2jax.ops.upsampling import depth_to_space, interpolation_matrix, space_to_depth, upsample
 from hep2jax.ops.warp import crops
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "norm_pool",
     "relu",
     "scale_and_shift",
+    "space_to_depth",
     "stage",
     "target",
     "upsample",

@@ -1,4 +1,4 @@
-"""Up-sampling: bilinear interpolation, and depth to space."""
+"""Up-sampling: bilinear interpolation, and depth to space with its inverse."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +26,17 @@ def interpolation_matrix(size: int, factor: int) -> np.ndarray:
 
 def depth_to_space(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h2 w2 k"]:
     """Turn the channels (row, column, k) of each pixel into a `factor` x `factor` block of pixels."""
+    if factor == 1:
+        return x
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height, width, factor, factor, channels // factor**2)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height * factor, width * factor, -1)
+
+
+def space_to_depth(x: Float[Array, "b h2 w2 k"], factor: int) -> Float[Array, "b h w c"]:
+    """The inverse of `depth_to_space`: turn each `factor` x `factor` block of pixels into channels (row, column, k)."""
+    if factor == 1:
+        return x
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // factor, factor, width // factor, factor, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // factor, width // factor, -1)

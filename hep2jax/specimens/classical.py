@@ -8,11 +8,12 @@ import math
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Int, UInt8
 from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
+from hep2jax.data.sets.contrast import log_over_background
 from hep2jax.metrics import connected_objects
 
 VARIANTS = ("otsu_watershed", "otsu_log_watershed")
@@ -73,7 +74,7 @@ def segment(
     nucleus_area = math.pi / 4 * nuclear_diameter**2
     contrast = _blur(image.astype(np.float32), sigma)
     if variant == "otsu_log_watershed":
-        contrast = _log_over_background(contrast, nuclear_diameter)
+        contrast = log_over_background(contrast, BACKGROUND_WIDTH * nuclear_diameter)
     # Otsu's 256 bins need float64: in a blurred flat image the differences are too small for bin edges in float32.
     mask = contrast > threshold_otsu(contrast.astype(np.float64))
     mask = _fill_holes(mask, MAX_HOLE_AREA * nucleus_area)
@@ -115,18 +116,6 @@ def drop_cut_cells(cells: Int[np.ndarray, "height width"], nuclear_diameter: flo
     contact = np.bincount(border, minlength=cells.max() + 1)
     contact[0] = 0
     return np.where(contact[cells] > CUT_CONTACT * nuclear_diameter, 0, cells)
-
-
-def _log_over_background(image: Float[np.ndarray, "height width"], nuclear_diameter: float) -> np.ndarray:
-    logarithm = np.log1p(image)
-    side = 2 * round(BACKGROUND_WIDTH * nuclear_diameter / 2) + 1
-    opened = cv2.morphologyEx(
-        logarithm,
-        cv2.MORPH_OPEN,
-        cv2.getStructuringElement(cv2.MORPH_RECT, (side, side)),
-        borderType=cv2.BORDER_REPLICATE,
-    )
-    return logarithm - _blur(opened, BACKGROUND_WIDTH * nuclear_diameter / 2)
 
 
 def _fill_holes(mask: Mask, max_pixels: float) -> Mask:

@@ -29,7 +29,7 @@ class LossTerms(NamedTuple):
     Attributes:
         nll: class-weighted negative log-likelihood of the main head, summed over pixels.
         side_nll: the same, summed over the side heads as well; 0 without side heads.
-        weight: sum of the class weights of the pixels that are not void, one per example and the same for every head.
+        weight: sum of the weights of the pixels that are not void, one per example and the same for every head.
         dice: soft foreground Dice loss, in [0, 1].
     """
 
@@ -51,11 +51,12 @@ def segmentation_loss(
         output: what a network returned, float32 logits [B, H, W, K].
         labels: any integer type; 0 is background, 1 + i is pattern i, 255 is void.
         class_weights: float32 [K], positive.
-        config: smoothing, and whether Dice is needed (it is computed only if its weight is not 0).
+        config: smoothing, the weights of patterns and gaps, and whether Dice is needed (it is computed only if its
+            weight is not 0).
     """
-    smoothing = config.label_smoothing
-    nll, weight = pixel_cross_entropy(output.logits, labels, class_weights, smoothing)
-    side = [pixel_cross_entropy(logits, labels, class_weights, smoothing)[0] for logits in output.side_logits]
+    boost = 1.0 + config.gap_weight * gaps(labels, config.gap_width) if config.gap_weight else None
+    nll, weight = _weighted_nll(output.logits, labels, class_weights, boost, config)
+    side = [_weighted_nll(logits, labels, class_weights, boost, config)[0] for logits in output.side_logits]
     dice = soft_dice(output.logits, labels) if config.dice_weight else jnp.zeros_like(nll)
     return LossTerms(nll, sum(side, jnp.zeros_like(nll)), weight, dice)
 
@@ -71,28 +72,73 @@ def combine(terms: LossTerms, config: LossConfig) -> Float[Array, ""]:
     return nll / jnp.where(weight > 0, weight, 1.0) + config.dice_weight * terms.dice.mean()
 
 
+def _weighted_nll(
+    logits: Array, labels: Array, class_weights: Array, boost: Array | None, config: LossConfig
+) -> tuple[Array, Array]:
+    """`pixel_cross_entropy` with the weights of the configuration.
+
+    The cross-entropy of a cell pixel is that of cell against background plus that of its pattern among the patterns,
+    so a weight w of the patterns is w times the whole plus 1 - w times the first.
+    """
+    share, smoothing = config.pattern_weight, config.label_smoothing
+    nll, weight = pixel_cross_entropy(logits, labels, class_weights, smoothing, boost)
+    if share == 1.0:
+        return nll, weight
+    cell = jax.nn.logsumexp(logits[..., 1:].astype(jnp.float32), axis=-1)
+    two = jnp.stack([logits[..., 0].astype(jnp.float32), cell], axis=-1)
+    weights = pixel_weights(labels, class_weights, boost)
+    two_labels = jnp.where(weights > 0, labels > 0, VOID)
+    of_cells = jnp.asarray(_pixel_nll(two, two_labels, smoothing)) * weights
+    return share * nll + (1.0 - share) * of_cells.sum((1, 2)), weight
+
+
+def gaps(labels: Integer[Array, "batch height width"], width: int) -> Float[Array, "batch height width"]:
+    """1 on background in gaps between cells that are at most `width` pixels wide, else 0: a morphological closing."""
+    cells = ((labels > 0) & (labels != VOID)).astype(jnp.float32)
+    before, after = width // 2, width - width // 2
+    closed = -_running_maximum(-_running_maximum(cells, before, after), after, before)
+    return jnp.where(labels == 0, closed, 0.0)
+
+
+def _running_maximum(values: Array, before: int, after: int) -> Array:
+    """The maximum over each pixel, the `before` rows and columns before it and the `after` ones after it."""
+    for axis in (1, 2):
+        window, padding = [1, 1, 1], [(0, 0)] * 3
+        window[axis], padding[axis] = before + 1 + after, (before, after)
+        values = jax.lax.reduce_window(values, -jnp.inf, jax.lax.max, window, (1, 1, 1), padding)
+    return values
+
+
 def pixel_cross_entropy(
     logits: Float[Array, "batch height width output"],
     labels: Integer[Array, "batch height width"],
     class_weights: Float[Array, " output"],
     label_smoothing: float = 0.0,
+    boost: Float[Array, "batch height width"] | None = None,
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
-    """Softmax cross-entropy, each pixel weighted by the weight of its class.
+    """Softmax cross-entropy, each pixel weighted by the weight of its class, times its `boost`.
 
     Args:
         logits: float32 [B, H, W, K].
         labels: as in `segmentation_loss`.
         class_weights: float32 [K].
         label_smoothing: share s of the target that is spread evenly over the K classes (Szegedy et al. 2016).
+        boost: factor for the weight of each pixel; None: 1.
 
     Returns:
         The sum over the pixels of weight times loss, and the sum of the weights, float32 [B] each. The weighted mean
         is the quotient of the two after each has been summed over the examples.
     """
-    weighted = (jnp.where(labels == index, weight, 0.0) for index, weight in enumerate(class_weights))
-    weights = sum(weighted, jnp.zeros(labels.shape))
+    weights = pixel_weights(labels, class_weights, boost)
     nll = jnp.asarray(_pixel_nll(logits.astype(jnp.float32), labels, label_smoothing))
     return (nll * weights).sum((1, 2)), weights.sum((1, 2))
+
+
+def pixel_weights(labels: Array, class_weights: Array, boost: Array | None = None) -> Array:
+    """The weight of each pixel in `pixel_cross_entropy`, float32 [B, H, W]; 0 for void pixels."""
+    weighted = (jnp.where(labels == index, weight, 0.0) for index, weight in enumerate(class_weights))
+    weights = sum(weighted, jnp.zeros(labels.shape))
+    return weights if boost is None else weights * boost
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

@@ -335,3 +335,12 @@ def test_bfloat16_gradients_are_finite_float32(batch):
     for leaf in jax.tree.leaves(grads):
         assert leaf.dtype == jnp.float32
         assert np.isfinite(leaf).all()
+
+
+def test_blocks_of_pixels_keep_the_size_of_the_logits():
+    output = trace("unet", (1, 64, 64, 1), train=False, pixel_block=2)
+    assert output.logits.shape == (1, 64, 64, CLASSES)
+    with pytest.raises(UsageError, match="multiples of 32"):
+        trace("unet", (1, 48, 48, 1), train=False, pixel_block=2)
+    with pytest.raises(UsageError, match=r"model.pixel_block=2: gao"):
+        abstract("gao", pixel_block=2)

@@ -30,3 +30,11 @@ def test_depth_to_space_lays_channels_out_row_by_row():
     got = ops.depth_to_space(x, 2)
     assert got.shape == (1, 4, 6, 2)
     np.testing.assert_array_equal(got[0, 2:4, 4:6], np.asarray(x[0, 1, 2]).reshape(2, 2, 2))
+
+
+def test_blocks_of_pixels_become_channels_and_pixels_again():
+    x = normal(2, 6, 4, 3)
+    folded = ops.space_to_depth(x, 2)
+    assert folded.shape == (2, 3, 2, 12)
+    np.testing.assert_array_equal(folded[:, 1, 1, 3:6], x[:, 2, 3])
+    np.testing.assert_array_equal(ops.depth_to_space(folded, 2), x)

@@ -142,3 +142,33 @@ def test_class_weights_scale_the_share_of_their_pixels(logits, labels):
     np.testing.assert_allclose(plain.weight, (only == 1).sum((1, 2)))
     assert float(losses.combine(terms, LossConfig())) == pytest.approx(float(losses.combine(plain, LossConfig())))
     assert not np.any(plain.dice)
+
+
+def test_gaps_are_the_background_between_near_cells():
+    labels = np.zeros((1, 40, 40), np.uint8)
+    labels[0, 5:35, 5:15], labels[0, 5:35, 23:35] = 2, 1
+    expected = np.zeros(labels.shape)
+    expected[0, 5:35, 15:23] = 1
+    np.testing.assert_array_equal(losses.gaps(jnp.asarray(labels), 8), expected)
+    assert not losses.gaps(jnp.asarray(labels), 7).any()
+
+
+def test_patterns_of_weight_zero_leave_cells_against_background(logits, labels):
+    output = SegmenterOutput(logits)
+    terms = losses.segmentation_loss(output, labels, WEIGHTS, LossConfig(pattern_weight=0.0))
+    log_p = scipy.special.log_softmax(np.asarray(logits, np.float64), axis=-1)
+    cell = scipy.special.logsumexp(log_p[..., 1:], axis=-1)
+    valid, safe = labels != losses.VOID, np.where(labels != losses.VOID, labels, 0)
+    nll = -np.where(safe > 0, cell, log_p[..., 0]) * np.where(valid, np.asarray(WEIGHTS)[safe], 0)
+    np.testing.assert_allclose(terms.nll, nll.sum((1, 2)), rtol=1e-5)
+
+
+def test_the_weight_of_gaps_counts_in_loss_and_weight():
+    labels = np.zeros((1, 8, 12), np.uint8)
+    labels[0, :, :4], labels[0, :, 8:] = 1, 1
+    output = SegmenterOutput(jnp.zeros((1, 8, 12, CLASSES)))
+    terms = losses.segmentation_loss(
+        output, jnp.asarray(labels), jnp.ones(CLASSES), LossConfig(gap_weight=3.0, gap_width=4)
+    )
+    assert float(terms.weight[0]) == 8 * (8 + 4 * 4)
+    assert float(terms.nll[0]) == pytest.approx(8 * (8 + 4 * 4) * np.log(CLASSES), rel=1e-5)

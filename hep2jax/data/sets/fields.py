@@ -10,15 +10,18 @@ import cv2
 import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
-from jaxtyping import UInt8, UInt16
+from jaxtyping import Shaped, UInt8, UInt16
 
 from hep2jax.config import DataConfig
 from hep2jax.data.sets import prepare
+from hep2jax.data.sets.contrast import log_over_background
 from hep2jax.data.sets.items import Item, group_specimens
 from hep2jax.errors import UsageError
 from hep2jax.metrics.pixels import VOID
 
 _MIN_GREY_SPAN = 4.0  # keeps the noise of an image without cells from being stretched to full scale
+_MIN_LOG_SPAN = 0.1  # the same for the logarithm: a tenth more light than the background
+_LOG_LEVELS = 51  # grey levels between background and top of a logarithm, so that 256 levels reach from -1 to 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -123,9 +126,8 @@ def _read_split(builder: tfds.core.DatasetBuilder, split: str, config: DataConfi
 
 def make_field(*, image: np.ndarray, classes: np.ndarray, instances: np.ndarray, config: DataConfig, **truth) -> Field:
     """Make a field with its copies at working resolution and its grey-level normalisation; `image` is uint8 [H, W]."""
-    working = resize_image(image, config.scale)
+    working, offset, gain = working_image(image, config)
     small = cv2.resize(classes, working.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-    offset, gain = grey_normalisation(working, config)
     return Field(
         image=image,
         classes=classes,
@@ -164,9 +166,24 @@ def select_channel(image: np.ndarray, channel: str) -> UInt8[np.ndarray, "height
     return np.rint(image.mean(axis=-1)).astype(np.uint8)
 
 
+def working_image(
+    image: UInt8[np.ndarray, "height width"], config: DataConfig
+) -> tuple[UInt8[np.ndarray, "small_height small_width"], float, float]:
+    """The image that networks read, at working resolution, its grey level that becomes 0, and 1 / the span to 1."""
+    if config.normalise != "log":
+        working = resize_image(image, config.scale)
+        return working, *grey_normalisation(working, config)
+    # The logarithm of the average is taken before rounding, because dim specimens have few grey levels.
+    small = resize_image(image.astype(np.float32), config.scale)
+    logarithm = log_over_background(small, config.background_window * config.scale)
+    background, top = np.percentile(logarithm, [50, config.top_percentile])
+    level = 1 + (logarithm - background) / max(top - background, _MIN_LOG_SPAN)
+    return np.clip(np.rint(_LOG_LEVELS * level), 0, 255).astype(np.uint8), _LOG_LEVELS, 1 / _LOG_LEVELS
+
+
 def resize_image(
-    image: UInt8[np.ndarray, "height width"], scale: float
-) -> UInt8[np.ndarray, "small_height small_width"]:
+    image: Shaped[np.ndarray, "height width"], scale: float
+) -> Shaped[np.ndarray, "small_height small_width"]:
     """The image shrunk by `scale` in (0, 1], by area averages."""
     if scale == 1.0:
         return image

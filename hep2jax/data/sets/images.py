@@ -129,7 +129,7 @@ def _read_split(builder: tfds.core.DatasetBuilder, split: str, config: DataConfi
     examples: Any = cast(Any, builder).as_data_source(split, decoders=raw)
     for example in examples:
         grey = field_sets.select_channel(field_sets.decode(example["image"]), config.channel)
-        working = field_sets.resize_image(grey, config.scale)
+        working, offset, gain = field_sets.working_image(grey, config)
         patterns = np.zeros(num_patterns, np.float32)
         patterns[example["patterns"]] = 1
         yield LabelledImage(
@@ -139,7 +139,7 @@ def _read_split(builder: tfds.core.DatasetBuilder, split: str, config: DataConfi
             split=split,
             intensity=features["intensity"].int2str(int(example["intensity"])),
             image=working,
-            tone_curve=np.array([*field_sets.grey_normalisation(working, config), 1.0, 0.0], np.float32),
+            tone_curve=np.array([offset, gain, 1.0, 0.0], np.float32),
             patterns=patterns,
             patterns_known=bool(example.get("patterns_known", True)),
         )

@@ -2,8 +2,9 @@ import cv2
 import numpy as np
 import pytest
 
-from hep2jax.config import DataConfig
+from hep2jax.config import Config, DataConfig, validate
 from hep2jax.data.sets import fields as field_sets
+from hep2jax.errors import UsageError
 from hep2jax.metrics.pixels import VOID
 from tfds_builders import fields as built_fields
 
@@ -88,3 +89,17 @@ def test_working_copies_average_areas_and_keep_the_margin_in_native_pixels():
     inside = field.working_classes == 0
     assert inside[2:-2, 2:-2].all()
     assert inside.sum() == 16 * 26
+
+
+def test_the_logarithm_ignores_gain_and_uneven_light():
+    image = np.full((120, 120), 40, np.float32)
+    image[30:50, 30:50] = 100
+    slope = np.linspace(1, 2, 120, dtype=np.float32)
+    config = DataConfig(normalise="log", background_window=60, top_percentile=99.0)
+    for lit in (image, image * slope):
+        working, offset, gain = field_sets.working_image(lit.astype(np.uint8), config)
+        contrast = (working[:, 20:100].astype(float) - offset) * gain
+        assert contrast[35:45, 15:25].min() > 0.8
+        assert np.abs(contrast[70:]).max() < 0.2
+    with pytest.raises(UsageError, match="data.background_window=0"):
+        validate(Config(data=DataConfig(normalise="log")))
