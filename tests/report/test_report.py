@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 import pytest
 
-from hep2jax import predict
 from hep2jax.config import Config, to_dict
 from hep2jax.errors import UsageError
+from hep2jax.prediction import outputs
 from hep2jax.report import GalleryItem, charts, overlays, palette, provenance, write_report
 from hep2jax.report.gallery import prepare
 from hep2jax.report.history import read_history
@@ -555,7 +555,7 @@ def test_predictions_are_drawn_in_the_colours_of_the_report():
     mask = np.zeros((12, 8 * 12), np.uint8)
     for k in range(8):
         mask[2:10, 12 * k + 2 : 12 * k + 10] = k + 1
-    drawn = predict.overlay(np.zeros(mask.shape, np.uint8), mask)
+    drawn = outputs.overlay(np.zeros(mask.shape, np.uint8), mask)
     seen = [tuple(drawn[2, 12 * k + 5].tolist()) for k in range(8)]
     assert seen == [palette.rgb(palette.pattern_colour(k))[::-1] for k in range(8)]
     assert len(set(seen)) == 8

@@ -1,5 +1,7 @@
 """The image-wise systems and the joint one: fit on tiny specimens, read others, once trained do not train again."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -71,14 +73,16 @@ def test_networks_fit_once_and_read(kind, fields, train, tmp_path, capsys):
 def _check_prediction(reading, field, folder, name) -> None:
     """The same network on an image file says of it what it says of the field."""
     cv2.imwrite(str(folder / "image.png"), field.image)
-    (row,) = predict.predict(folder / f"network-{name}", [str(folder / "image.png")], folder / "out")
+    predict.predict(folder / f"network-{name}", [str(folder / "image.png")], folder / "out")
+    (line,) = (folder / "out" / "predictions.jsonl").read_text().splitlines()
+    row = json.loads(line)
     assert row["pattern"] in ("fine", "middle", "coarse", "none")
     if name == "joint":
         assert row["intensity"] in GRADES
         mask = cv2.imread(str(folder / "out" / "image_classes.png"), cv2.IMREAD_UNCHANGED)
         np.testing.assert_array_equal(mask > 0, reading.masks[0])
     else:
-        assert sum(row[pattern] for pattern in ("fine", "middle", "coarse")) == pytest.approx(1, abs=1e-3)
+        assert sum(row["shares"].values()) == pytest.approx(1, abs=1e-3)
 
 
 def test_forests_learn_texture_and_features_and_keep_them(fields, train, tmp_path):

@@ -289,12 +289,12 @@ def test_evaluate_alone_says_the_same(crossed, capsys):
 def test_prediction_names_every_pattern_above_the_threshold(crossed, tmp_path):
     _, directory, _ = crossed
     paths = sorted(map(str, (directory.parent / "manual" / "aida_project_database").glob("i0[0-3].png")))
-    rows = predict.predict(directory / "fold-00", paths, tmp_path / "out")
+    predict.predict(directory / "fold-00", paths, tmp_path / "out")
     written = list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines()))
-    assert list(written[0]) == ["image", "page", "patterns", "icap", *(f"AC-{k}" for k in range(1, 30))]
+    assert list(written[0]) == ["image", "page", "patterns", "icap", *(f"AC-{k}" for k in range(1, 30)), "entropy"]
     assert [row["image"] for row in written] == paths
-    for row in rows:
-        shares = {name: row[name] for name in (f"AC-{k}" for k in range(1, 30))}
+    for row in written:
+        shares = {name: float(row[name]) for name in (f"AC-{k}" for k in range(1, 30))}
         named = [name for name in row["patterns"].split(" + ") if name != "none"]
         assert [shares[name] for name in named] == sorted((shares[name] for name in named), reverse=True)
         assert {name for name, p in shares.items() if p > 0.5} <= set(named)  # shares are rounded
