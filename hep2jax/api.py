@@ -1,4 +1,7 @@
-"""The public functions of `hep2jax`: everything that the commands do, from Python."""
+"""The public functions of `hep2jax`: everything that the commands do, from Python.
+
+`hep2jax.__all__` names what is public.
+"""
 
 import json
 import os
@@ -12,22 +15,11 @@ from flax import nnx
 from hep2jax import config_files, remote, tasks
 from hep2jax.config import Config
 from hep2jax.specimens.fields_by_cells import FieldsByCells
-from hep2jax.tasks import Reader, Reading, Task
+from hep2jax.tasks import Reader, Task
+from hep2jax.tasks import Reading as Reading  # public, as what a reader returns
 from hep2jax.training import evaluation, loop
 from hep2jax.training import state as states
 from hep2jax.training import workdir as workdirs
-
-__all__ = [
-    "Reader",
-    "Reading",
-    "build_model",
-    "evaluate",
-    "load",
-    "load_config",
-    "load_dataset",
-    "load_single_cell_system",
-    "train",
-]
 
 
 def load(workdir: str | os.PathLike[str]) -> Reader:

@@ -1,6 +1,6 @@
-"""Grouping of cells, fields and images by their specimen."""
+"""Grouping of cells, fields and images by their specimen, and a few of many."""
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -16,6 +16,11 @@ def group_by(values: Iterable[Value], key: Callable[[Value], Key]) -> dict[Key, 
     for value in values:
         groups.setdefault(key(value), []).append(value)
     return groups
+
+
+def evenly_spread(values: Sequence[Value], most: int) -> list[Value]:
+    """At most `most` of the values, at equal intervals from the first to the last, in order."""
+    return [values[i] for i in np.linspace(0, len(values) - 1, min(most, len(values))).round().astype(int)]
 
 
 def group_indices(groups: Iterable[Hashable], num_items: int) -> tuple[list[Hashable], Int[np.ndarray, " items"]]:

@@ -113,8 +113,8 @@ class Outputs:
     def add(self, image: Image, reading: Reading) -> None:
         """Write what was read of an image: its masks and its rows."""
         self.num_images += 1
-        row, bits = self._reader.row(image.path, reading), entropy(reading, self._reader)
-        self._predictions.write({"image": row.pop("image"), "page": image.page, **row, "entropy": bits})
+        row, bits = self._reader.row(reading), entropy(reading, self._reader)
+        self._predictions.write({"image": image.path, "page": image.page, **row, "entropy": bits})
         json.dump(record(image, reading, bits), self._records)
         self._records.write("\n")
         self._write_cells(image, reading)
@@ -162,8 +162,8 @@ class Outputs:
     def add_specimen(self, name: str, num_fields: int, reading: Reading) -> None:
         """Write what was read of a specimen from all its fields."""
         assert self._specimens is not None
-        row, bits = self._reader.row(name, reading), entropy(reading, self._reader)
-        self._specimens.write({"specimen": row.pop("image"), "fields": num_fields, **row, "entropy": bits})
+        row, bits = self._reader.row(reading), entropy(reading, self._reader)
+        self._specimens.write({"specimen": name, "fields": num_fields, **row, "entropy": bits})
         self._page.add_specimen(
             ReadingRow(
                 name=name,

@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from hep2jax.metrics.grouping import evenly_spread
 from hep2jax.report import overlays
 from hep2jax.report.markup import Html, count, element, format_value, is_number, join, percent
 from hep2jax.report.terms import pattern_label, pattern_name
@@ -89,7 +90,8 @@ def atlas(cells: Sequence[CellItem], classes: Sequence[str]) -> Html:
 
 def _mosaic(cells: Sequence[CellItem], title: Html) -> Html:
     """A picture of two by two cells, or of one cell if there are fewer than four."""
-    shown = _evenly_spaced(cells, MOSAIC) if len(cells) >= MOSAIC else cells[:1]
+    # The cells are sorted by specimen, so that evenly spread ones cover the specimens.
+    shown = evenly_spread(cells, MOSAIC) if len(cells) >= MOSAIC else cells[:1]
     pictures = element("div", *map(_picture, shown), class_="mosaic" if len(shown) > 1 else "single")
     return element("figure", pictures, element("figcaption", title))
 
@@ -110,7 +112,7 @@ def gallery(cells: Sequence[CellItem], classes: Sequence[str], confusion: Confus
 def _strips(cells: Sequence[CellItem], classes: Sequence[str]) -> Html:
     """One row of cells for each pattern with correctly classified cells."""
     correct = [
-        (index, _evenly_spaced(_correct_cells(cells, name), NUM_CORRECT_SHOWN)) for index, name in enumerate(classes)
+        (index, evenly_spread(_correct_cells(cells, name), NUM_CORRECT_SHOWN)) for index, name in enumerate(classes)
     ]
     rows = [_row_of_cells(pattern_label(index, classes[index]), shown) for index, shown in correct if shown]
     if not rows:
@@ -182,12 +184,6 @@ def _pairs(
 
 def _correct_cells(cells: Iterable[CellItem], pattern: str) -> list[CellItem]:
     return sorted((cell for cell in cells if cell.truth == pattern and not cell.wrong), key=_key)
-
-
-def _evenly_spaced(cells: Sequence[CellItem], number: int) -> list[CellItem]:
-    """Up to `number` cells at equal intervals of the sequence, which covers the specimens, as it is sorted by them."""
-    indices = np.linspace(0, len(cells) - 1, min(number, len(cells))).round().astype(int)
-    return [cells[i] for i in indices]
 
 
 def _key(cell: CellItem) -> tuple[str, str]:

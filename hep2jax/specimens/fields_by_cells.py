@@ -112,10 +112,10 @@ class FieldsByCells(Reader):
         )
 
     @override
-    def row(self, name: str, reading: Reading) -> dict[str, Any]:
+    def row(self, reading: Reading) -> dict[str, Any]:
         """The common columns, the share of the cells, their number, the share of cell pixels and of each pattern."""
         pixels = np.concatenate([mask.ravel() for mask in reading.cell_masks])
-        return super().row(name, reading) | {
+        return super().row(reading) | {
             "share": round(max(reading.probabilities.values()), DECIMALS),
             "num_cells": reading.num_cells,
             "foreground": round(float(pixels.mean()), DECIMALS),

@@ -2,12 +2,13 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
 from jaxtyping import Integer, Shaped, UInt8
 
+from hep2jax.metrics.grouping import evenly_spread
 from hep2jax.specimens import classical
 
 _WORKING_DIAMETER = 24.0
@@ -20,6 +21,8 @@ _SMALLEST = 5.0  # pixels: smaller nuclei have no outline
 _MIN_CELLS = 3
 _LEAST_SPREAD, _LEAST_TOLERANCE = 0.15, 0.15
 """Smallest deviation of single images that is believed, and smallest tolerance, as natural logarithms of a ratio."""
+TRAINING_IMAGES = 32
+"""Number of training images that are measured, at most."""
 _MEASURED_IMAGES = 16  # at most, of one shape
 LARGEST_FACTOR = 8.0
 """Images are enlarged or reduced by at most this factor."""
@@ -95,8 +98,7 @@ class Scales:
         if self._given is not None and self._size.nuclear_diameter is not None:
             wanted, found = self._size.nuclear_diameter / self._given, self._given
         else:
-            places = np.linspace(0, len(images) - 1, min(len(images), _MEASURED_IMAGES)).round().astype(int)
-            sizes = [size for size in (measure(images[i]) for i in places) if size is not None]
+            sizes = measure_each(evenly_spread(images, _MEASURED_IMAGES))
             wanted, found = self._size.factor(sizes), float(np.median(sizes)) if sizes else 0.0
         largest = min(LARGEST_FACTOR, max(1.0, math.sqrt(_MAX_ENLARGED / images[0].size)))
         factor = min(max(wanted, 1 / LARGEST_FACTOR), largest)
@@ -130,6 +132,11 @@ def diameters(instances: Integer[np.ndarray, "height width"]) -> dict[int, float
     """The diameter of each object of a label map (0 is background), in pixels: that of a disc of the same area."""
     areas = np.bincount(instances.ravel())
     return {label: math.sqrt(4 / math.pi * areas[label]) for label in np.flatnonzero(areas).tolist() if label}
+
+
+def measure_each(images: Iterable[UInt8[np.ndarray, "_ _"]]) -> list[float]:
+    """The diameter of the cells of each image in which they can be measured."""
+    return [size for size in map(measure, images) if size is not None]
 
 
 def measure(image: UInt8[np.ndarray, "height width"]) -> float | None:

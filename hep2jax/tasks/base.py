@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import jax
@@ -21,6 +21,7 @@ from hep2jax.data.sets.items import Item
 from hep2jax.data.streams.stream import Stream
 from hep2jax.errors import UsageError
 from hep2jax.fingerprint import fingerprint
+from hep2jax.metrics.grouping import evenly_spread
 from hep2jax.metrics.serialise import INLINE
 from hep2jax.models import ImageNetwork
 from hep2jax.specimens import nuclear_size
@@ -288,22 +289,11 @@ class TaskOfFields(Task[Result, Metrics]):
 
     @override
     def nuclear_size(self, indices: Sequence[int]) -> NuclearSize | None:
-        fields = [self.fields.fields[i] for i in sampled(indices)]
+        fields = [self.fields.fields[i] for i in evenly_spread(indices, nuclear_size.TRAINING_IMAGES)]
         annotated = [diameter for field in fields for diameter in _cell_diameters(field)]
-        return nuclear_size.summarise(measured_sizes(field.image for field in fields), annotated)
+        return nuclear_size.summarise(nuclear_size.measure_each(field.image for field in fields), annotated)
 
 
 def _cell_diameters(field: field_sets.Field) -> list[float]:
     diameters = nuclear_size.diameters(field.instances)
     return [diameter for label, diameter in diameters.items() if field.kinds.get(label, "cell") == "cell"]
-
-
-def sampled(indices: Sequence[int]) -> list[int]:
-    """At most 32 of the indices, evenly spread."""
-    places = np.linspace(0, len(indices) - 1, min(len(indices), 32)).round().astype(int)
-    return [indices[place] for place in places]
-
-
-def measured_sizes(images: Iterable[np.ndarray]) -> list[float]:
-    """The diameter of the cells of each image in which they can be measured."""
-    return [size for size in map(nuclear_size.measure, images) if size is not None]

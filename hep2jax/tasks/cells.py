@@ -20,7 +20,7 @@ from hep2jax.data.streams import feeding
 from hep2jax.data.streams.stream import Stream
 from hep2jax.metrics.classification import ClassificationMetrics, classification_metrics, describe_recalls
 from hep2jax.metrics.estimates import defined_values
-from hep2jax.metrics.grouping import group_by
+from hep2jax.metrics.grouping import evenly_spread, group_by
 from hep2jax.metrics.serialise import INLINE
 from hep2jax.models import ClassifierOutput
 from hep2jax.specimens import voting
@@ -325,8 +325,8 @@ class CellTask(Task[CellResult, CellMetrics]):
             errors = sorted((p for p in rows if p[1].prediction != pattern), key=lambda p: -p[1].probabilities.max())
             errors = errors[: limit * 2 // 3]
             right = [pair for pair in rows if pair[1].prediction == pattern]
-            spread = np.linspace(0, len(right) - 1, min(limit - len(errors), len(right))).round().astype(int)
-            items += [self._gallery_item(i, row) for i, row in [*errors, *(right[k] for k in spread)]]
+            chosen = [*errors, *evenly_spread(right, limit - len(errors))]
+            items += [self._gallery_item(i, row) for i, row in chosen]
         return items
 
     def _gallery_item(self, index: int, row: CellResult) -> report.CellItem:

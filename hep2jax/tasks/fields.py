@@ -19,6 +19,7 @@ from hep2jax.data.sets import fields as field_sets
 from hep2jax.data.sets.fields import FieldSet
 from hep2jax.data.streams.fields import FieldPlan
 from hep2jax.data.streams.stream import Stream
+from hep2jax.metrics.grouping import evenly_spread
 from hep2jax.metrics.objects import connected_objects
 from hep2jax.metrics.pixels import VOID, count_classes
 from hep2jax.metrics.segmentation import ImageScore, score_image
@@ -196,10 +197,10 @@ class PixelReader(Reader):
         )
 
     @override
-    def row(self, name: str, reading: Reading) -> dict[str, Any]:
+    def row(self, reading: Reading) -> dict[str, Any]:
         """The common columns, the share of the votes, the numbers of objects and cells, the share of cell pixels."""
         masks, min_pixels = reading.cell_masks, self.config.evaluation.min_object_pixels
-        return super().row(name, reading) | {
+        return super().row(reading) | {
             "share": round(max(reading.probabilities.values()), DECIMALS),
             "num_objects": sum(int(connected_objects(mask, min_pixels).max()) for mask in masks),
             "num_cells": reading.num_cells,
@@ -297,9 +298,7 @@ class FieldTask(TaskOfFields[FieldResult, FieldMetrics]):
         first = {}
         for index, result in zip(indices, results, strict=True):
             first.setdefault(result.specimen, (index, result))
-        pairs = list(first.values())
-        count = min(self.config.evaluation.gallery_specimens, len(pairs))
-        chosen = [pairs[i] for i in np.linspace(0, len(pairs) - 1, count).round().astype(int)]
+        chosen = evenly_spread(list(first.values()), self.config.evaluation.gallery_specimens)
         return [_gallery_item(self.fields, index, result, vote(groups[result.specimen])) for index, result in chosen]
 
 

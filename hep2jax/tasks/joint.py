@@ -225,9 +225,9 @@ class PatchReader(PixelReader):
         return found_cells.by_votes(labels, votes, self.classes)
 
     @override
-    def row(self, name: str, reading: Reading) -> dict[str, Any]:
+    def row(self, reading: Reading) -> dict[str, Any]:
         """The columns of `PixelReader`, then the intensity."""
-        return super().row(name, reading) | {"intensity": reading.intensity}
+        return super().row(reading) | {"intensity": reading.intensity}
 
 
 class JointTask(TaskOfFields[JointResult, JointMetrics]):

@@ -19,21 +19,14 @@ from hep2jax.data.streams import bags as bag_stream
 from hep2jax.data.streams.bags import BagPlan
 from hep2jax.data.streams.stream import Stream
 from hep2jax.metrics.estimates import defined_values, estimates_of
+from hep2jax.metrics.grouping import evenly_spread
 from hep2jax.metrics.multilabel import MultilabelMetrics, multilabel_metrics
 from hep2jax.metrics.serialise import INLINE
 from hep2jax.models import mil
 from hep2jax.specimens import nuclear_size
 from hep2jax.specimens.nuclear_size import NuclearSize
 from hep2jax.tasks.bags import BagEvaluator, BagReader, BagReading, BagTask, from_record, to_record
-from hep2jax.tasks.base import (
-    SPECIMENS_AND_IMAGES,
-    BatchShapes,
-    Evaluator,
-    Task,
-    image_shapes,
-    measured_sizes,
-    sampled,
-)
+from hep2jax.tasks.base import SPECIMENS_AND_IMAGES, BatchShapes, Evaluator, Task, image_shapes
 from hep2jax.tasks.reading import Parameters, Reading
 from hep2jax.training import losses
 from hep2jax.training.state import Network
@@ -96,9 +89,9 @@ class LabelsReader(BagReader):
         return several_patterns(probabilities(output), self.classes, self.config.evaluation.pattern_threshold)
 
     @override
-    def row(self, name: str, reading: Reading) -> dict[str, Any]:
+    def row(self, reading: Reading) -> dict[str, Any]:
         """The patterns of the image, their consensus codes, and the probability of every pattern."""
-        return {"image": name, "patterns": reading.pattern, "icap": reading.icap_in_words, **reading.rounded}
+        return {"patterns": reading.pattern, "icap": reading.icap_in_words, **reading.rounded}
 
 
 def several_patterns(values: np.ndarray, classes: Sequence[str], threshold: float) -> Reading:
@@ -166,7 +159,8 @@ class LabelsTask(Task[LabelsResult, LabelsMetrics]):
 
     @override
     def nuclear_size(self, indices: Sequence[int]) -> NuclearSize | None:
-        sizes = measured_sizes(self.images.images[i].image for i in sampled(indices))
+        chosen = evenly_spread(indices, nuclear_size.TRAINING_IMAGES)
+        sizes = nuclear_size.measure_each(self.images.images[i].image for i in chosen)
         return nuclear_size.summarise([size / self.config.data.scale for size in sizes], [])
 
     @override

@@ -236,9 +236,9 @@ class Reader(abc.ABC):
     def _decide(self, outputs: Sequence[Any]) -> Reading:
         """The reading of all fields of one specimen, by the same decisions as in evaluation."""
 
-    def row(self, name: str, reading: Reading) -> dict[str, Any]:
-        """The row of `predictions.csv` for the image `name`: its columns and their values."""
-        return {"image": name, "pattern": reading.pattern, "icap": reading.icap_in_words}
+    def row(self, reading: Reading) -> dict[str, Any]:
+        """What `predictions.csv` says of an image besides its name: columns and their values."""
+        return {"pattern": reading.pattern, "icap": reading.icap_in_words}
 
     def _by_pattern(self, values: Iterable[float]) -> dict[str, float]:
         return {name: float(value) for name, value in zip(self.classes, values, strict=True)}
@@ -251,10 +251,10 @@ class PatternReader(Reader):
         return Reading(patterns=(self.classes[int(values.argmax())],), probabilities=self._by_pattern(values))
 
     @override
-    def row(self, name: str, reading: Reading) -> dict[str, Any]:
+    def row(self, reading: Reading) -> dict[str, Any]:
         """The common columns, the probability of the pattern, then that of every pattern."""
         probabilities = reading.rounded
-        return super().row(name, reading) | {"probability": probabilities[reading.pattern], **probabilities}
+        return super().row(reading) | {"probability": probabilities[reading.pattern], **probabilities}
 
 
 def as_fields(images: Sequence[np.ndarray], names: Sequence[str], config: Config) -> list[field_sets.Field]:

@@ -415,8 +415,7 @@ def _finish(run: Run) -> None:
         evaluated = evaluation.measure_splits(run.task, run.evaluator, run.parameters, run.partition)
     if not run.is_chief:
         return
-    if (size := run.task.nuclear_size(run.partition.train)) is not None:
-        workdir.write_nuclear_size(run.directory, size)
+    _keep_nuclear_size(run)
     for split, metrics in evaluated.metrics.items():
         run.writer.write(last_step, split, run.task.summary(metrics.measured))
     size, seconds = states.num_parameters(run.state.params), run.account.seconds()
@@ -425,3 +424,11 @@ def _finish(run: Run) -> None:
     evaluation.write_report(run.task, run.directory, evaluated, seconds, run.step)
     say(run.account.describe())
     say(f"params_digest {digest}")
+
+
+def _keep_nuclear_size(run: Run) -> None:
+    """Measure the training images, unless an earlier start did: a work directory is trained on the same data always."""
+    if workdir.read_nuclear_size(run.directory) is not None:
+        return
+    if (nuclear_size := run.task.nuclear_size(run.partition.train)) is not None:
+        workdir.write_nuclear_size(run.directory, nuclear_size)

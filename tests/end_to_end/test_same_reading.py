@@ -83,7 +83,7 @@ def _check_reader(directory: pathlib.Path, image: np.ndarray, row: dict[str, Any
     colours = np.repeat(image[..., None], 3, axis=-1)
     for pixels in (image, colours):
         reading = reader(pixels, mask)
-        own = reader.row(row["image"], reading)
+        own = reader.row(reading)
         assert {name: row[name] for name in own} == pytest.approx(own, abs=EXACT)
         assert list(reading.probabilities) == list(reader.classes)
         for classes, cell in zip(reading.class_masks, reading.cell_masks, strict=True):

@@ -15,6 +15,7 @@ from hep2jax.config import DataConfig
 from hep2jax.data.sets.items import Item, identifier_key, specimens, unique_keys, units
 from hep2jax.data.splits import lists
 from hep2jax.errors import UsageError
+from hep2jax.metrics.grouping import evenly_spread
 
 LEAK_FREE = ("kfold", "loso")
 """Protocols that never put a specimen into two splits; they need specimen ids."""
@@ -285,8 +286,7 @@ def _set_aside_validation(config: DataConfig, table: _Table, splits: Splits) -> 
             f"{share}: {count} of {len(patterns)} specimens would leave a pattern without a training specimen; "
             "take a smaller share"
         )
-    positions = np.linspace(0, len(movable) - 1, count).round().astype(int) if count else []
-    splits[training & np.isin(table.unit, [movable[i] for i in positions])] = _VALIDATION
+    splits[training & np.isin(table.unit, evenly_spread(movable, count))] = _VALIDATION
 
 
 def _movable_units(patterns: dict[str, set[int]]) -> list[str]:
