@@ -29,7 +29,7 @@ def load(workdir: str | os.PathLike[str]) -> Reader:
     """
     trained = evaluation.load(workdir)
     kind = tasks.kind(trained.config)
-    return kind.reader_class(trained.config, trained.classes, trained.network, trained.parameters)
+    return kind.reader_class(trained.config, trained.classes, trained.network, trained.parameters, trained.calibration)
 
 
 def load_config(name: str) -> Config:

@@ -114,6 +114,7 @@ def predict(directory: str | os.PathLike[str], paths: Sequence[str], output: pat
         RunError: some images could not be read; they are named on stderr, and the table has the others.
     """
     reader = api.load(directory)
+    say(_origin(reader))
     refused: list[str] = []
     rows: list[dict[str, Any]] = []
     with _output_errors(output):
@@ -130,11 +131,27 @@ def predict(directory: str | os.PathLike[str], paths: Sequence[str], output: pat
     if not rows:
         raise UsageError(f"none of the {len(paths)} images could be read; nothing was written")
     say(f"{len(paths) - len(refused)} of {len(paths)} images read: {output / TABLE}")
+    say(_verdicts(rows))
     if refused:
         raise RunError(
             f"{len(refused)} of {len(paths)} images could not be read, or not completely; they are named above"
         )
     return rows
+
+
+def _origin(reader: Reader) -> str:
+    """One line: what the network was trained on, and whether it can say how sure it is."""
+    name = reader.config.data.name
+    trained = "synthetic specimens only; it has never seen a real one" if name == "hep2_synthetic" else name
+    calibrated = "" if reader.calibration else "; it is uncalibrated, because it was trained without validation data"
+    return f"{reader.config.model.name} was trained on {trained}{calibrated}"
+
+
+def _verdicts(rows: Sequence[dict[str, Any]]) -> str:
+    """One line: how many readings have which verdict."""
+    counts = collections.Counter(row["verdict"] for row in rows)
+    named = [f"{number} {verdict}" for verdict, number in counts.most_common() if verdict]
+    return f"verdicts on {len(rows)} images: " + "; ".join([*named, f"{counts['']} without objection"])
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from typing_extensions import override
 from hep2jax import mesh as meshes
 from hep2jax.config import Config
 from hep2jax.data.sets import fields as field_sets
+from hep2jax.tasks.calibration import UNCALIBRATED, Calibration
 from hep2jax.training.state import Network, Tree
 from tfds_builders import icap
 
@@ -36,6 +37,20 @@ class Reading:
     class_masks: tuple[UInt8[np.ndarray, "_ _"], ...] = ()
     """One mask for each field, of the field's size: 0 is background, 1+i is the pattern `classes[i]` of the reader.
     Empty if the network does not segment."""
+    confidence: float | None = None
+    """Calibrated probability that the pattern is right (that all of them are, if there may be several); 0 if no cell
+    was found. None if the network is not calibrated."""
+    novelty: float | None = None
+    """How unlike the training images this one is: above 1 it lies over the threshold. Of several fields the highest."""
+    verdict: str = UNCALIBRATED
+    """What to make of the reading: one of the verdicts of `tasks.calibration`; empty if nothing speaks against it."""
+
+    @property
+    def judgement(self) -> dict[str, Any]:
+        """Confidence, novelty and verdict, as tables show them."""
+        values = {"confidence": self.confidence, "novelty": self.novelty}
+        rounded = {name: "" if value is None else round(value, DECIMALS) for name, value in values.items()}
+        return rounded | {"verdict": self.verdict}
 
     @property
     def pattern(self) -> str:
@@ -69,6 +84,7 @@ class Reader(abc.ABC):
     Attributes:
         config: the configuration that it was trained with.
         classes: the patterns in the order of the network's outputs.
+        calibration: how its probabilities become confidences; None if it was trained without validation data.
         reads_specimens: whether several fields of one specimen can be read together.
         takes_masks: whether an image can come with the mask of its cell.
         evaluator_class: the forward pass, the same as in the evaluation of the network.
@@ -78,8 +94,16 @@ class Reader(abc.ABC):
     takes_masks: ClassVar[bool] = False
     evaluator_class: ClassVar[type]
 
-    def __init__(self, config: Config, classes: Sequence[str], network: Network, parameters: Parameters) -> None:
+    def __init__(
+        self,
+        config: Config,
+        classes: Sequence[str],
+        network: Network,
+        parameters: Parameters,
+        calibration: Calibration | None = None,
+    ) -> None:
         self.config, self.classes = config, tuple(classes)
+        self.calibration = calibration and calibration.with_threshold(config.evaluation.refer_below)
         self._parameters = parameters
         self._evaluator: Any = self.evaluator_class(config, network, meshes.make_mesh())
 
@@ -98,7 +122,8 @@ class Reader(abc.ABC):
         fields = [image] if isinstance(image, np.ndarray) else list(image)
         if not fields or len(fields) > 1 and not self.reads_specimens:
             raise ValueError(f"{len(fields)} images: {self.config.model.name} was trained to read one image at a time")
-        return self._decide(list(self._run(fields, None if mask is None else [mask])))
+        outputs, pictures = zip(*self._run(fields, None if mask is None else [mask]), strict=True)
+        return self._judged(self._decide(outputs), pictures)
 
     def read(
         self,
@@ -107,14 +132,22 @@ class Reader(abc.ABC):
         names: Sequence[str] | None = None,
     ) -> Iterator[Reading]:
         """Read each image by itself, in order and in full batches; arguments as in a call, `names` are for messages."""
-        return (self._decide([output]) for output in self._run(images, masks, names))
+        run = self._run(images, masks, names)
+        return (self._judged(self._decide([output]), [picture]) for output, picture in run)
+
+    def _judged(self, reading: Reading, pictures: Sequence[np.ndarray]) -> Reading:
+        if self.calibration is None:
+            return reading
+        probabilities = np.array([reading.probabilities[name] for name in self.classes])
+        confidence, novelty, verdict = self.calibration.judge(probabilities, pictures)
+        return dataclasses.replace(reading, confidence=confidence, novelty=novelty, verdict=verdict)
 
     def _run(
         self,
         images: Sequence[np.ndarray],
         masks: Sequence[np.ndarray] | None = None,
         names: Sequence[str] | None = None,
-    ) -> Iterable[Any]:
+    ) -> Iterable[tuple[Any, np.ndarray]]:
         if masks is not None and not self.takes_masks:
             raise ValueError(f"a mask was given, but {self.config.model.name} reads whole images, without masks")
         names = names or [f"image {number}" for number in range(len(images))]
@@ -123,7 +156,11 @@ class Reader(abc.ABC):
         for image, mask, name in zip(grey, masks, names, strict=True):
             if mask.shape != image.shape:
                 raise ValueError(f"{name}: has shape {image.shape}, but its mask has shape {mask.shape}")
-        return self._outputs(grey, masks, names)
+        return zip(self._outputs(grey, masks, names), map(self.picture, grey), strict=True)
+
+    def picture(self, image: UInt8[np.ndarray, "height width"]) -> UInt8[np.ndarray, "rows columns"]:
+        """The image in the form in which it is compared with the training images."""
+        return field_sets.resize_image(image, self.config.data.scale)
 
     def _select_channel(self, image: np.ndarray, name: str) -> UInt8[np.ndarray, "height width"]:
         if image.dtype != np.uint8 or not image.size or not (image.ndim == 2 or image.ndim == 3 == image.shape[2]):
@@ -144,7 +181,8 @@ class Reader(abc.ABC):
 
     def row(self, name: str, reading: Reading) -> dict[str, Any]:
         """The row of `predictions.csv` for the image `name`: its columns and their values."""
-        return {"image": name, "pattern": reading.pattern, "icap": reading.icap_in_words}
+        start = {"image": name, "pattern": reading.pattern, "icap": reading.icap_in_words}
+        return start | reading.judgement
 
     def _by_pattern(self, values: Iterable[float]) -> dict[str, float]:
         return {name: float(value) for name, value in zip(self.classes, values, strict=True)}
