@@ -19,11 +19,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors import numpy as safetensors
 
-from hep2jax import files, image_files
+from hep2jax import files
 from hep2jax.config import Config, to_dict
 from hep2jax.data.splits import lists
 from hep2jax.errors import UsageError
-from hep2jax.image_files import ImageFileError
 from hep2jax.models.pretrained import weight_files
 from hep2jax.report import write_report
 from hep2jax.tasks.joint import JointTask
@@ -31,9 +30,10 @@ from hep2jax.training import workdir
 from tests.data.tables import cells
 from tests.models import test_pretrained as weights
 from tests.tfds_builders import excel
-from tfds_builders import pixels, sheets, tables
+from tfds_builders import image_files, pixels, sheets, tables
 from tfds_builders.aida import layout as aida
 from tfds_builders.icpr2012 import layout as icpr2012
+from tfds_builders.image_files import ImageFileError
 from tfds_builders.snphep2 import layout as snphep2
 
 _RNG = np.random.default_rng(3)
