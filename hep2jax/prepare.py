@@ -3,8 +3,8 @@
 python -m scripts.prepare_data --name=icpr2012 --manual_dir=DIR [--data_dir=DIR] [--builder_config=cells]
 python -m scripts.prepare_data --name=folder --manual_dir=DIR --check
 
-With --check nothing is kept. Of a folder of your own, every fault is listed or, if there is none, what to type next; any
-other data set is built in a temporary folder, and what is missing is listed.
+With --check nothing is kept. Of a folder of your own, every fault is listed or, if there is none, what to type next.
+Any other data set is built in a temporary folder, and what is missing is listed.
 """
 
 import collections
@@ -33,9 +33,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "data_dir", None, "Directory of the prepared data sets; default: $TFDS_DATA_DIR or ~/tensorflow_datasets."
     )
-    flags.DEFINE_string(
-        "manual_dir", None, "Directory of the owner's files, or the folder of your own (--name=folder)."
-    )
+    flags.DEFINE_string("manual_dir", None, "Directory of the owner's files, or your own folder (--name=folder).")
     flags.DEFINE_bool("check", False, "Whether to look only for what is wrong or missing, and to keep nothing.")
 
 

@@ -4,7 +4,6 @@ import abc
 import os
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import ClassVar
 
 import tensorflow_datasets as tfds
 from absl import logging
@@ -17,10 +16,6 @@ class OwnerFilesBuilder(ArrayRecordBuilder, skip_registration=True):
 
     `info.metadata` holds lists of lines that are stored with the data set; `missing` lists what was missing.
     """
-
-    belongs_to_user: ClassVar[bool] = False
-    """Whether `manual_dir` is a folder of the user's own, one of many, whose files are edited in place. Each folder
-    then has a prepared data set of its own, which is built again when the content of any file changes."""
 
     @abc.abstractmethod
     def source_files(self, manual_dir: str | os.PathLike) -> Mapping[str, pathlib.Path]:

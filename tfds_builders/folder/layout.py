@@ -67,7 +67,7 @@ class Contents:
     """All patterns, sorted."""
     has_splits: bool
     """Whether there is a column `split`."""
-    faults: tuple[str, ...]
+    faults: Sequence[str]
     """What makes the folder useless as it is, one line each."""
     notes: tuple[str, ...]
     """What its user must know, one line each."""
@@ -113,7 +113,7 @@ def read_contents(folder: pathlib.Path, kind: str) -> Contents:
         rows=tuple(rows),
         patterns=patterns,
         has_splits="split" in table.columns,
-        faults=tuple(faults),
+        faults=faults,
         notes=notes,
     )
 

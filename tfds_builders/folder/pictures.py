@@ -91,7 +91,11 @@ def survey(folder: pathlib.Path, kind: str) -> Survey:
         if picture.instances is not None:
             num_objects += int(picture.instances.max())
             diameters += _diameters(picture.instances)
+    masks = sum(row.mask is not None for row in contents.rows)
     notes = [f"images that repeat another one pixel for pixel: {shorten(repeats, _MAX_NAMES)}"] if repeats else []
+    if masks and not faults and (num_objects > _MUCH * masks) == (kind == layout.CELLS):
+        other = layout.SPECIMENS if kind == layout.CELLS else layout.CELLS
+        notes.append(f"{num_objects} objects in {masks} masks: are these not {other}? Then take builder_config={other}")
     return Survey(
         contents=contents,
         faults=tuple(faults),

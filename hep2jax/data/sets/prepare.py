@@ -38,7 +38,7 @@ def resolve_data_dir(data_dir: str | None) -> pathlib.Path:
 
 def _place(name: str, manual_dir: str | None) -> str:
     """Where below the data directory a data set is kept: each folder of a user's own has a place there."""
-    if not getattr(BUILDERS[name], "belongs_to_user", False):
+    if not BUILDERS[name].belongs_to_user:
         return ""
     if not manual_dir:
         raise UsageError(f"the data set '{name}' needs --manual_dir=DIR (--config.data.manual_dir=DIR), your folder")
@@ -206,7 +206,7 @@ def _fingerprint(builder: tfds.core.DatasetBuilder, manual_dir: pathlib.Path) ->
     own the contents of all files count, because an edited mask often keeps its size.
     """
     digest = hashlib.sha256()
-    all_contents = getattr(builder, "belongs_to_user", False)
+    all_contents = BUILDERS[builder.name].belongs_to_user
     files: dict[str, pathlib.Path] = builder.source_files(manual_dir)  # pyright: ignore[reportAttributeAccessIssue]
     for name in sorted(files):
         digest.update(f"{name}\0{files[name].stat().st_size}\0".encode())
