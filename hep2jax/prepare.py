@@ -11,15 +11,18 @@ import collections
 import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
-from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 from absl import flags, logging
 
 from hep2jax import progress
-from hep2jax.data.sets import prepare
+from hep2jax.data.sets import fields, prepare
 from hep2jax.errors import UsageError
+from hep2jax.metrics.grouping import evenly_spread
+from hep2jax.specimens import nuclear_size
 from tfds_builders import BUILDERS, icap
+from tfds_builders.folder import layout, pictures
 
 _MAX_FAULTS = 1000  # lines
 _NUCLEUS_OF_PIXEL_NETWORKS = 24  # pixels at working resolution, on ICPR 2012 and on synthetic specimens
@@ -78,7 +81,7 @@ def _survey(name: str, builder_config: str, manual_dir: str | None) -> str:
     return "\n".join([*_description(found, kind, str(manual_dir)), *_next(found, kind, str(manual_dir))])
 
 
-def _description(found: Any, kind: str, folder: str) -> Iterator[str]:
+def _description(found: pictures.Survey, kind: str, folder: str) -> Iterator[str]:
     rows = found.contents.rows
     yield f"{folder} as a folder of {kind}: {len(rows)} images, no fault"
     width = max(8, *map(len, found.contents.patterns))
@@ -100,18 +103,24 @@ def _description(found: Any, kind: str, folder: str) -> Iterator[str]:
     yield from (f"  note: {line}" for line in found.notes)
 
 
-def _next(found: Any, kind: str, folder: str) -> Iterator[str]:
+def _measured_diameter(rows: Sequence[layout.Row], green: bool) -> float:
+    """Median over some images of the diameter in pixels that is measured without masks; 0 if no cell is found."""
+    some = (pictures.read(row, layout.SPECIMENS).image for row in evenly_spread(rows, nuclear_size.TRAINING_IMAGES))
+    channel = "green" if green else "grey"
+    return float(np.median(nuclear_size.measure_each(fields.select_channel(image, channel) for image in some) or [0]))
+
+
+def _next(found: pictures.Survey, kind: str, folder: str) -> Iterator[str]:
     """The commands that train on the folder, with the options that its images and its table suggest."""
     rows = found.contents.rows
     without_masks = any(row.mask is None for row in rows)
-    options = [f"--config=folder:{'images' if kind == 'specimens' and without_masks else kind}"]
+    options = [f"--config=folder:{'images' if kind == layout.SPECIMENS and without_masks else kind}"]
     options.append(f"--config.data.manual_dir={shlex.quote(folder)}")
     if found.green:
         options.append("--config.data.channel=green")
-    if found.nuclear_diameter and kind == "specimens":
-        scale = min(1.0, _NUCLEUS_OF_PIXEL_NETWORKS / found.nuclear_diameter)
-        options += [f"--config.data.scale={scale:.2f}"]
-        options += [] if without_masks else [f"--config.evaluation.nuclear_diameter={found.nuclear_diameter:.0f}"]
+    if kind == layout.SPECIMENS and (diameter := found.nuclear_diameter or _measured_diameter(rows, found.green)):
+        options += [f"--config.data.scale={min(1.0, _NUCLEUS_OF_PIXEL_NETWORKS / diameter):.2f}"]
+        options += [] if without_masks else [f"--config.evaluation.nuclear_diameter={diameter:.0f}"]
     specimens = {row.specimen for row in rows}
     divided = found.contents.has_splits
     if divided:

@@ -53,11 +53,12 @@ class Builder(OwnerFilesBuilder):
         contents = layout.read_contents(folder, self.kind)
         if contents.faults:
             more = f" ({len(contents.faults) - 1} more)" if len(contents.faults) > 1 else ""
-            raise ValueError(
-                f"{folder}: {contents.faults[0]}{more}; `hep2jax prepare --check --name=folder "
-                f"--builder_config={self.kind} --manual_dir=DIR` lists every fault"
-            )
+            raise ValueError(self._advised(folder, f"{contents.faults[0]}{more}"))
         return contents
+
+    def _advised(self, folder: pathlib.Path, fault: str) -> str:
+        check = f"hep2jax prepare --check --name=folder --builder_config={self.kind} --manual_dir=DIR"
+        return f"{folder}: {fault}; `{check}` lists every fault"
 
     def _info(self) -> tfds.core.DatasetInfo:
         if self.kind == layout.CELLS:
@@ -71,19 +72,23 @@ class Builder(OwnerFilesBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        contents = self._contents(self.owner_dir(dl_manager, layout.absence))
+        folder = self.owner_dir(dl_manager, layout.absence)
+        contents = self._contents(folder)
         self.metadata_lists["notes"] += contents.notes
         features: Any = self.info.features
         features["pattern"].names = list(contents.patterns)
         rows = {split: [row for row in contents.rows if row.split == split] for split in layout.SPLITS}
         numbers = _numbers(contents.rows)
-        return {split: self._generate_examples(chosen, numbers) for split, chosen in rows.items() if chosen}
+        return {split: self._generate_examples(folder, chosen, numbers) for split, chosen in rows.items() if chosen}
 
     def _generate_examples(
-        self, rows: list[layout.Row], numbers: dict[int, int]
+        self, folder: pathlib.Path, rows: list[layout.Row], numbers: dict[int, int]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         for row in rows:
-            picture = pictures.read(row, self.kind)
+            try:
+                picture = pictures.read(row, self.kind)
+            except ValueError as error:
+                raise ValueError(self._advised(folder, str(error))) from error
             cell = self.kind == layout.CELLS
             of_kind = _cell(row, picture) if cell else self._field(row, picture, numbers[row.line])
             yield (

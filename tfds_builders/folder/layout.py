@@ -20,6 +20,7 @@ TABLE = "labels.csv"
 SPECIMENS, CELLS = "specimens", "cells"
 """The two kinds of folders: of fields of specimens, and of single cells."""
 COLUMNS = ("image", "pattern", "mask", "specimen", "intensity", "split")
+NEEDED = {SPECIMENS: ("image", "pattern", "specimen"), CELLS: ("image", "pattern")}
 SPLITS = ("train", "validation", "test")
 MAX_TABLE_BYTES = 64_000_000
 MAX_ROWS = 1_000_000
@@ -97,16 +98,17 @@ def read_contents(folder: pathlib.Path, kind: str) -> Contents:
         FileNotFoundError: there is no table.
         ValueError: the table cannot be read at all.
     """
-    table = _read_table(folder)
+    table = _read_table(folder, kind)
     faults, rows = list(table.faults), []
     folder = folder.resolve()
-    for line, entries in table.lines if not faults else ():
+    for line, entries in table.lines if table.columns.keys() >= {*NEEDED[kind]} else ():
         if len(entries) != table.width:
             faults.append(f"{TABLE}, row {line}: has {len(entries)} entries instead of {table.width}")
         elif row := _row(line, {name: entries[k] for name, k in table.columns.items()}, folder, kind, faults):
             rows.append(row)
     rows = _with_one_spelling(rows)
-    faults += [*_repeated(rows), *([] if faults else _faults_of_set(rows, kind, "split" in table.columns))]
+    faults += [*_repeated(rows), *(_mixed(rows) if kind == SPECIMENS else ())]
+    faults += _faults_of_set(rows, "split" in table.columns) if not faults else ()
     notes = (*table.notes, *_notes(rows, kind, folder))
     patterns = tuple(sorted({row.pattern for row in rows}))
     return Contents(
@@ -118,7 +120,7 @@ def read_contents(folder: pathlib.Path, kind: str) -> Contents:
     )
 
 
-def _read_table(folder: pathlib.Path) -> _Table:
+def _read_table(folder: pathlib.Path, kind: str) -> _Table:
     path = folder / TABLE
     if not path.is_file():
         raise FileNotFoundError(absence(folder))
@@ -141,7 +143,7 @@ def _read_table(folder: pathlib.Path) -> _Table:
         raise ValueError(f"{path}: has more than {MAX_ROWS} rows")
     if not lines:
         raise ValueError(f"{path}: is empty")
-    return _with_columns(lines[0][1], lines[1:])
+    return _with_columns(lines[0][1], lines[1:], NEEDED[kind])
 
 
 def _delimiter(text: str) -> str:
@@ -151,20 +153,23 @@ def _delimiter(text: str) -> str:
     return max(found, key=lambda mark: len(found[mark]))
 
 
-def _with_columns(head: Sequence[str], lines: Sequence[tuple[int, list[str]]]) -> _Table:
+def _with_columns(head: Sequence[str], lines: Sequence[tuple[int, list[str]]], needed: Sequence[str]) -> _Table:
     columns: dict[str, int] = {}
     faults, notes = [], []
-    for position, name in enumerate(head):
-        plain = name.lower()
-        if plain in columns:
-            faults.append(f"{TABLE}, row 1: two columns are called '{plain}'")
-        elif plain in COLUMNS:
-            columns[plain] = position
-        elif near := difflib.get_close_matches(plain[:_LONGEST], COLUMNS, n=1, cutoff=0.7):
-            faults.append(f"{TABLE}, row 1: unknown column '{name[:_LONGEST]}': did you mean '{near[0]}'?")
+    names = [name.lower() for name in head]
+    absent = [column for column in COLUMNS if column not in names]
+    for position, name in enumerate(names):
+        shown = head[position][:_LONGEST]
+        if name in columns:
+            faults.append(f"{TABLE}, row 1: two columns are called '{name}'")
+        elif name in COLUMNS:
+            columns[name] = position
+        elif near := difflib.get_close_matches(name[:_LONGEST], absent, n=1, cutoff=0.7):
+            faults.append(f"{TABLE}, row 1: unknown column '{shown}': did you mean '{near[0]}'?")
+            columns.setdefault(near[0], position)  # so that the faults of its entries are found, too
         elif name:
-            notes.append(f"the column '{name[:_LONGEST]}' is not used; the columns are {', '.join(COLUMNS)}")
-    if missing := [name for name in ("image", "pattern") if name not in columns]:
+            notes.append(f"the column '{shown}' is not used; the columns are {', '.join(COLUMNS)}")
+    if missing := [name for name in needed if name not in columns]:
         faults.append(f"{TABLE}, row 1: has no column {' and no column '.join(missing)}")
     if not lines:
         faults.append(f"{TABLE}: has no row below its header")
@@ -205,7 +210,9 @@ def _file(folder: pathlib.Path, entry: str) -> pathlib.Path:
         raise ValueError(f"'{shown}' is not a path below the folder; write it from there, such as images/a.png")
     path = folder / relative
     if not _stays(path, folder):
-        raise ValueError(f"'{shown}' is a link that leaves the folder")
+        raise ValueError(f"'{shown}' is a link that leads out of the folder or nowhere")
+    if path.exists() and not path.is_file():
+        raise ValueError(f"'{shown}' is not a regular file")
     if not path.is_file():
         raise ValueError(f"there is no file '{shown}'{_similar(path)}")
     return path
@@ -273,7 +280,19 @@ def _repeated(rows: Sequence[Row]) -> Iterator[str]:
                 yield f"{row.where}: the {what} '{path.name}' is that of row {other.line}, too"
 
 
-def _faults_of_set(rows: Sequence[Row], kind: str, has_splits: bool) -> Iterator[str]:
+def _mixed(rows: Sequence[Row]) -> Iterator[str]:
+    """Rows whose pattern is not that of the first row of the same specimen."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        other = first.setdefault(row.specimen, row)
+        if other.pattern != row.pattern:
+            yield (
+                f"{row.where}: specimen {row.specimen} has the pattern {row.pattern} here and {other.pattern} in "
+                f"row {other.line}; a specimen has one pattern"
+            )
+
+
+def _faults_of_set(rows: Sequence[Row], has_splits: bool) -> Iterator[str]:
     """Faults of the rows together; they are looked for only where no row has a fault."""
     patterns = {row.pattern for row in rows}
     if len(patterns) == 1:
@@ -283,15 +302,6 @@ def _faults_of_set(rows: Sequence[Row], kind: str, has_splits: bool) -> Iterator
     specimens = {row.specimen for row in rows}
     if len(specimens) == 1 and specimens != {""} and not has_splits:
         yield f"{TABLE}: all rows are of specimen {rows[0].specimen}; testing needs a second one, or a column split"
-    if kind == SPECIMENS:
-        first: dict[str, Row] = {}
-        for row in rows:
-            other = first.setdefault(row.specimen, row)
-            if other.pattern != row.pattern:
-                yield (
-                    f"{row.where}: specimen {row.specimen} has the pattern {row.pattern} here and {other.pattern} in "
-                    f"row {other.line}; a specimen has one pattern"
-                )
 
 
 def _notes(rows: Sequence[Row], kind: str, folder: pathlib.Path) -> Iterator[str]:
@@ -319,8 +329,17 @@ def _notes(rows: Sequence[Row], kind: str, folder: pathlib.Path) -> Iterator[str
             f"one specimen only: pattern {shorten(alone, _MAX_NAMES)}; nothing of it is left to train on while it is "
             "tested"
         )
+    yield from _nearly_known(sorted({row.pattern for row in rows}))
     if unlisted := _unlisted(rows, folder):
         yield f"{len(unlisted)} images have no row in {TABLE}: {shorten(unlisted, _MAX_NAMES)}"
+
+
+def _nearly_known(patterns: Sequence[str]) -> Iterator[str]:
+    """Patterns without a consensus code that look like misspellings of one that has a code."""
+    names = [name for name in icap.LABELS if not name.startswith("AC-")]
+    for pattern in patterns:
+        if pattern not in icap.LABELS and (near := difflib.get_close_matches(pattern, names, n=1, cutoff=0.8)):
+            yield f"the pattern '{pattern}' has no consensus code; is it a misspelling of {near[0]}?"
 
 
 def _values(rows: Iterable[Row], attribute: str) -> dict[str, set[str]]:

@@ -24,6 +24,7 @@ from absl import logging
 from hep2jax import files, remote
 from hep2jax.errors import UsageError
 from tfds_builders import BUILDERS
+from tfds_builders.folder import pictures
 
 _SOURCE_FILE = "source.json"
 _INFO = "dataset_info.json"
@@ -143,8 +144,8 @@ def _lines(builder: tfds.core.DatasetBuilder, name: str) -> list[str]:
     return list(metadata.get(name, ())) if isinstance(metadata, dict) else []
 
 
-def survey(name: str, builder_config: str, manual_dir: str | None) -> Any:
-    """What reading every file of a user's own folder shows (`tfds_builders.folder.pictures.Survey`); nothing is built.
+def survey(name: str, builder_config: str, manual_dir: str | None) -> pictures.Survey:
+    """What reading every file of a user's own folder shows; nothing is built.
 
     Raises:
         UsageError: there is no such folder, or its table cannot be read at all.
