@@ -135,7 +135,8 @@ def _read_table(folder: pathlib.Path, kind: str) -> _Table:
     text = re.sub(r"\A *sep=.\s*\n", "", text.replace("\r\n", "\n").replace("\r", "\n"))  # of spreadsheets
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
-        filled = ((reader.line_num, [entry.strip() for entry in row]) for row in reader if "".join(row).strip())
+        stripped = ((number, [entry.strip() for entry in row]) for number, row in enumerate(reader, start=1))
+        filled = ((number, row) for number, row in stripped if any(row))
         lines = list(itertools.islice(filled, MAX_ROWS + 2))
     except csv.Error as error:
         raise ValueError(f"{path}: is not a table ({error})") from error
@@ -159,7 +160,7 @@ def _with_columns(head: Sequence[str], lines: Sequence[tuple[int, list[str]]], n
     names = [name.lower() for name in head]
     absent = [column for column in COLUMNS if column not in names]
     for position, name in enumerate(names):
-        shown = head[position][:_LONGEST]
+        shown = _shown(head[position])
         if name in columns:
             faults.append(f"{TABLE}, row 1: two columns are called '{name}'")
         elif name in COLUMNS:
@@ -199,13 +200,13 @@ def _row(line: int, entries: Mapping[str, str], folder: pathlib.Path, kind: str,
 
 def _file(folder: pathlib.Path, entry: str) -> pathlib.Path:
     """The file that an entry names. `folder` is resolved."""
-    shown = entry[:_LONGEST]
+    shown = _shown(entry)
     relative = pathlib.PurePosixPath(entry.replace("\\", "/"))
     too_long = len(entry) > 1000 or any(len(part.encode()) > 255 for part in relative.parts)  # for file systems
     if not entry:
         raise ValueError("names no image")
     if too_long or not entry.isprintable():
-        raise ValueError(f"'{ascii(shown)[1:-1]}' is not the name of a file")
+        raise ValueError(f"'{shown}' is not the name of a file")
     if relative.is_absolute() or ".." in relative.parts or re.match(r"[A-Za-z]:", entry):
         raise ValueError(f"'{shown}' is not a path below the folder; write it from there, such as images/a.png")
     path = folder / relative
@@ -235,11 +236,17 @@ def _similar(path: pathlib.Path) -> str:
     return f"; there is '{near}'" if near else ""
 
 
+def _shown(entry: str) -> str:
+    """The beginning of an entry, in one line."""
+    start = entry[:_LONGEST]
+    return start if start.isprintable() else ascii(start)[1:-1]
+
+
 def _name(entry: str, what: str) -> str:
     if not entry:
         raise ValueError(f"names no {what}")
     if len(entry) > _LONGEST or not entry.isprintable():
-        raise ValueError(f"'{ascii(entry[:_LONGEST])[1:-1]}' is not the name of a {what}")
+        raise ValueError(f"'{_shown(entry)}' is not the name of a {what}")
     return entry
 
 
@@ -261,7 +268,7 @@ def _choice(entry: str, spellings: Mapping[str, str], what: str) -> str:
     names = ", ".join(dict.fromkeys(spellings.values()))
     near = difflib.get_close_matches(tables.plain(entry[:_LONGEST]), spellings, n=1, cutoff=0.5)
     advice = f"; did you mean {spellings[near[0]]}?" if near else ""
-    raise ValueError(f"the {what} '{entry[:_LONGEST]}' is not one of {names}{advice}")
+    raise ValueError(f"the {what} '{_shown(entry)}' is not one of {names}{advice}")
 
 
 def _with_one_spelling(rows: Sequence[Row]) -> list[Row]:
