@@ -1,7 +1,11 @@
-"""The five commands of docs/your-own-folder.md, as they stand there, with a tiny network in place of the full one."""
+"""The five commands of docs/your-own-folder.md, as they stand there, with a tiny network in place of the full one.
+
+Those for cells are in the default lane. Those for fields compile for longer; `.ci/run` runs them by a line of its own.
+"""
 
 import csv
 import json
+import re
 import shlex
 
 import pytest
@@ -15,36 +19,38 @@ KINDS = {
         "--config.data.crop_size=32",
         "--config.evaluation.tile_size=64",
         "--config.evaluation.tile_overlap=16",
-        "--config.evaluation.dihedral=False",
     ],
     "cells": [],
 }
-TINY = ["--config.train.num_steps=2", "--config.train.global_batch_size=8", "--config.evaluation.batch_size=8"]
+TINY = [
+    "--config.train.num_steps=2",
+    "--config.train.global_batch_size=8",
+    "--config.evaluation.batch_size=8",
+    "--config.evaluation.dihedral=False",
+    "--config.data.num_folds=2",
+]
 
 
 def tutorial(kind):
     """The commands as lists of words; those for cells as the text below the commands says."""
     page = (REPOSITORY / "docs" / "your-own-folder.md").read_text()
-    lines = page.split("```")[1].replace("\\\n", "").strip().splitlines()
-    words = [
-        shlex.split(line.removeprefix(".venv/bin/").replace("folder:specimens", f"folder:{kind}")) for line in lines
-    ]
+    lines = page.split("```")[1].replace("\\\n", "").replace("folder:specimens", f"folder:{kind}").strip().splitlines()
+    commands = [shlex.split(line.removeprefix(".venv/bin/")) for line in lines]
     if kind == "cells":
-        words[0].append("--kind=cells")
-        words[1].append("--builder_config=cells")
-    return words
+        commands[0].append("--kind=cells")
+        commands[1].append("--builder_config=cells")
+    return commands
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=["cells", pytest.param("specimens", marks=pytest.mark.slow)])
 def said(request, command, tmp_path_factory):
     """The folder of a run of the five commands, their words, and what each printed."""
     kind, place = request.param, tmp_path_factory.mktemp("mine")
-    tiny = [*KINDS[kind], *TINY, f"--config.data.data_dir={place / 'data'}", "--config.data.num_folds=2"]
+    tiny = [*KINDS[kind], *TINY, f"--config.data.data_dir={place / 'data'}"]
     said = []
     for words in tutorial(kind):
         module, *flags = words[2:] if words[0] == "python" else words
-        flags = [flag.replace("runs/", f"{place}/runs/").replace("=example", f"={place}/example") for flag in flags]
-        flags = [flag.replace("=readings", f"={place}/readings") for flag in flags]
+        flags = [re.sub("=(example|runs|readings)", rf"={place}/\1", flag) for flag in flags]
         done = command(module, *flags, *(tiny if any(flag.startswith("--config=") for flag in flags) else ()))
         assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
         said.append(done.stdout)
@@ -54,10 +60,10 @@ def said(request, command, tmp_path_factory):
 def test_the_check_prints_the_commands_of_the_page(said):
     kind, place, (_, checked, *_) = said
     printed = [shlex.split(line.replace(f"{place}/", "")) for line in checked.splitlines()[-2:]]
-    if kind == "specimens":
-        assert printed == tutorial(kind)[2:4]
-    else:
-        assert [words[-2:] for words in printed] == [words[-1:] for words in tutorial(kind)[2:4]]
+    wanted = tutorial(kind)[2:4]
+    if kind == "cells":  # their size in pixels does not matter to the network
+        wanted = [[word for word in words if not re.search("scale|diameter", word)] for words in wanted]
+    assert printed == wanted
 
 
 def test_a_report_of_specimens_held_out_is_written(said):
