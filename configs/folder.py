@@ -4,9 +4,9 @@ One of five folds of specimens is held out; `scripts.cross_validate` runs all of
 --manual_dir=DIR --check` prints the keys that depend on the images: `data.scale`, with which nuclei have the size in
 pixels that these networks were measured with, `evaluation.nuclear_diameter`, `data.channel` and `data.protocol`.
 
-Variants (none: `specimens`):
+Without a variant: fields with masks of their cells, read by `dsfcn`, the best of four networks for pixels on ICPR 2012.
+Variants:
 
-* `specimens`: fields with masks of their cells, read by `dsfcn`, the best of four networks for pixels on ICPR 2012.
 * `images`: fields without masks, read by `mil`.
 * `cells`: crops of single cells, read by the network of Gao et al.; `data.builder_config=specimens` cuts the cells
   from fields instead.
@@ -18,7 +18,7 @@ from hep2jax.config import Config, check_variant
 
 from . import cnn, dsfcn, fisher, mil
 
-VARIANTS = ("specimens", "images", "cells", "fisher")
+VARIANTS = ("images", "cells", "fisher")
 
 
 def get_config(variant: str = "") -> Config:
@@ -26,7 +26,7 @@ def get_config(variant: str = "") -> Config:
     reader = {"images": mil, "cells": cnn, "fisher": fisher}.get(variant, dsfcn)
     config = reader.get_config()
     config.data.name, config.data.protocol, config.data.num_folds = "folder", "kfold", 5
-    if variant in ("", "specimens"):  # the lengths of training are those for a few dozen specimens of ICPR 2012
+    if not variant:  # the lengths of training are those for a few dozen specimens of ICPR 2012
         config.train.num_steps = 300
         config.evaluation.dihedral = True
     elif variant == "images":

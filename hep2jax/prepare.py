@@ -114,8 +114,8 @@ def _next(found: pictures.Survey, kind: str, folder: str) -> Iterator[str]:
     """The commands that train on the folder, with the options that its images and its table suggest."""
     rows = found.contents.rows
     without_masks = any(row.mask is None for row in rows)
-    options = [f"--config=folder:{'images' if kind == layout.SPECIMENS and without_masks else kind}"]
-    options.append(f"--config.data.manual_dir={shlex.quote(folder)}")
+    variant = ":cells" if kind == layout.CELLS else ":images" if without_masks else ""
+    options = [f"--config=folder{variant}", f"--config.data.manual_dir={shlex.quote(folder)}"]
     if found.green:
         options.append("--config.data.channel=green")
     if kind == layout.SPECIMENS and (diameter := found.nuclear_diameter or _measured_diameter(rows, found.green)):

@@ -34,11 +34,13 @@ TINY = [
 def tutorial(kind):
     """The commands as lists of words; those for cells as the text below the commands says."""
     page = (REPOSITORY / "docs" / "your-own-folder.md").read_text()
-    lines = page.split("```")[1].replace("\\\n", "").replace("folder:specimens", f"folder:{kind}").strip().splitlines()
+    lines = page.split("```")[1].replace("\\\n", "").strip().splitlines()
     commands = [shlex.split(line.removeprefix(".venv/bin/")) for line in lines]
     if kind == "cells":
         commands[0].append("--kind=cells")
         commands[1].append("--builder_config=cells")
+        for command in commands[2:4]:
+            command[command.index("--config=folder")] = "--config=folder:cells"
     return commands
 
 

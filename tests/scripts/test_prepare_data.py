@@ -83,7 +83,7 @@ def test_a_folder_without_a_fault_is_described_and_nothing_is_kept(command, exam
     flags = ("--name=folder", f"--manual_dir={example}", f"--data_dir={tmp_path / 'data'}")
     done = command("scripts.prepare_data", *flags, "--check")
     assert (done.returncode, done.stderr) == (0, "")
-    options = f"--config=folder:specimens --config.data.manual_dir='{example}'"
+    options = f"--config=folder --config.data.manual_dir='{example}'"
     head, *table, sizes, objects, following, train, folds = done.stdout.splitlines()
     assert head == f"{example} as a folder of specimens: 6 images, no fault"
     assert table == [

@@ -34,7 +34,7 @@ def _config(folders, name: str, variant: str) -> Config:
 PATTERNS = ("centromere", "homogeneous", "nuclear_membrane")
 
 
-@pytest.mark.parametrize("variant", ["specimens", "images", "cells", "fisher"])
+@pytest.mark.parametrize("variant", ["", "images", "cells", "fisher"])
 def test_every_variant_takes_an_annotated_folder(folders, variant):
     config = _config(folders, "annotated", variant)
     config.data.builder_config = "specimens"
@@ -47,7 +47,7 @@ def test_networks_that_need_masks_refuse_fields_without_any(folders):
         "learns from masks, and 3 of 3 fields of folder have none, such as .*; add masks, .* or take model.name=mil"
     )
     with pytest.raises(UsageError, match=f"^model.name=dsfcn {refusal}"):
-        tasks.load(tasks.resolve(_config(folders, "bare", "specimens")))
+        tasks.load(tasks.resolve(_config(folders, "bare", "")))
     assert tasks.load(tasks.resolve(_config(folders, "bare", "images"))).classes == PATTERNS
     config = _config(folders, "bare", "cells")
     config.data.builder_config = "specimens"
