@@ -11,7 +11,7 @@ RUN = $(VENV)/bin/python
 WORKERS ?= 2
 INSTALLED = $(VENV)/.installed
 
-.PHONY: train test test-slow docs lint setup clean icpr2012 icpr2012-cells
+.PHONY: train test test-slow tutorials docs lint setup clean icpr2012 icpr2012-cells
 
 train: $(INSTALLED)
 	$(RUN) -m hep2jax.main --config=configs/fcn.py $(ARGS)
@@ -33,6 +33,11 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(RUN) -m pytest -m slow $(ARGS)
+
+# What the programs of the tutorials compile, they run for seconds.
+tutorials: $(INSTALLED)
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(RUN) -m pytest -m slow tests/end_to_end/test_folder_run.py \
+		tests/end_to_end/test_tutorials.py $(ARGS)
 
 docs: $(INSTALLED)
 	$(RUN) -m scripts.api_reference $(ARGS)

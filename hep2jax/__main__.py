@@ -7,7 +7,7 @@ hep2jax COMMAND [--name=value ...]
   predict    read your own images with a trained network
   profile    time the training step on the available devices
   compile    compile the training step for TPUs that are not available
-  prepare    build a data set from its owner's files
+  prepare    build a data set from its owner's files or from a folder of your own, or check the folder
 
 hep2jax COMMAND --help lists the options of a command.
 """
