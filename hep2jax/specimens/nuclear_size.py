@@ -23,7 +23,7 @@ _LEAST_SPREAD, _LEAST_TOLERANCE = 0.15, 0.15
 """Smallest deviation of single images that is believed, and smallest tolerance, as natural logarithms of a ratio."""
 TRAINING_IMAGES = 32
 """Number of training images that are measured, at most."""
-_MEASURED_IMAGES = 16  # at most, of one shape
+_MEASURED_IMAGES = 8  # at most, of one shape
 LARGEST_FACTOR = 8.0
 """Images are enlarged or reduced by at most this factor."""
 _MAX_ENLARGED = 50_000_000  # pixels: an image is not enlarged beyond them
