@@ -62,7 +62,7 @@ class CellSet:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class _Crop:
+class Crop:
     """A cell as it was read or cut, before any preprocessing."""
 
     identifier: str
@@ -78,7 +78,13 @@ class _Crop:
 
 
 def load(config: DataConfig) -> CellSet:
-    """Read every cell of every split of the data set, which is prepared first if it is absent.
+    """Read and preprocess every cell of every split of the data set, see `read_crops`."""
+    classes, crops = read_crops(config)
+    return _make_set(config.name, classes, crops, config)
+
+
+def read_crops(config: DataConfig) -> tuple[tuple[str, ...], list[Crop]]:
+    """The patterns, and every cell of every split of the data set, which is prepared first if it is absent.
 
     Cells of a data set of fields are cut along its instance masks; mitotic cells, artefacts and cells that touch the
     frame are left out.
@@ -97,13 +103,13 @@ def load(config: DataConfig) -> CellSet:
         )
     read = _read_cells if "mask" in features else _cut_cells
     crops = [crop for split in sorted(builder.info.splits) for crop in read(builder, split, config)]
-    return _make_set(config.name, features["pattern"].names, crops, config)
+    return tuple(features["pattern"].names), crops
 
 
 def from_fields(fields: FieldSet, config: DataConfig) -> CellSet:
     """The cells of fields, cut along their instance masks in the same way as by `load`."""
     crops = [
-        _Crop(
+        Crop(
             identifier=f"{field.specimen_id}-{field.number}-{cut.number:03d}",
             specimen=field.specimen_id,
             split=field.split,
@@ -125,7 +131,7 @@ def of_kind(field: Field, kind: str) -> list[int]:
     return [number for number in present if field.kinds.get(number, "cell") == kind]
 
 
-def _make_set(name: str, classes: Sequence[str], crops: Sequence[_Crop], config: DataConfig) -> CellSet:
+def _make_set(name: str, classes: Sequence[str], crops: Sequence[Crop], config: DataConfig) -> CellSet:
     # Fields are compared too, because the masks of two copies of a field, and thus the cells cut from it, may differ.
     groups = group_specimens((c.specimen, picture) for c in crops for picture in (c.image, c.field) if len(picture))
     cells = tuple(_make_cell(crop, groups[crop.specimen], config) for crop in crops)
@@ -138,11 +144,11 @@ def _examples(builder: tfds.core.DatasetBuilder, split: str, images: Sequence[st
     return cast(Any, builder).as_data_source(split, decoders=raw)
 
 
-def _read_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfig) -> Iterator[_Crop]:
+def _read_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfig) -> Iterator[Crop]:
     features: Any = builder.info.features
     for example in _examples(builder, split, ("image", "mask")):
         number = int(example["cell_id"])
-        yield _Crop(
+        yield Crop(
             # The contest ids of ICPR 2012 start again from 1 in the test set.
             identifier=f"{split}-{number:03d}" if "set" in features else f"{number:05d}",
             specimen=os.fsdecode(example["specimen_id"]),
@@ -155,7 +161,7 @@ def _read_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfi
         )
 
 
-def _cut_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfig) -> Iterator[_Crop]:
+def _cut_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfig) -> Iterator[Crop]:
     features: Any = builder.info.features
     kinds = features["objects"]["kind"]
     for example in _examples(builder, split, ("image", "instance_mask")):
@@ -165,7 +171,7 @@ def _cut_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfig
         objects = zip(example["objects"]["instance"], example["objects"]["kind"], strict=True)
         wanted = [int(instance) for instance, kind in objects if kinds.int2str(int(kind)) == "cell"]
         for cut in cut_out(image, instances, wanted).cuts:
-            yield _Crop(
+            yield Crop(
                 identifier=f"{specimen}-{int(example['field'])}-{cut.number:03d}",
                 specimen=specimen,
                 split=split,
@@ -245,7 +251,7 @@ def _widen(box: Box, margin: float, shape: tuple[int, ...]) -> Box:
     return rows, columns
 
 
-def _make_cell(crop: _Crop, group: str, config: DataConfig) -> Cell:
+def _make_cell(crop: Crop, group: str, config: DataConfig) -> Cell:
     item = Item(
         identifier=crop.identifier,
         specimen=crop.specimen,
