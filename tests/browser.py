@@ -74,7 +74,9 @@ class Browser:
         return json.loads(message)
 
     def open(self, address: str) -> None:
+        """Open a page and wait until its scripts have run once."""
         self.call("Page.navigate", url=address)
+        self.wait("document.readyState === 'complete'")
 
     def run(self, script: str) -> Any:
         """The value of an expression, or of the promise that it gives."""
@@ -96,6 +98,12 @@ class Browser:
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in paths])
 
+    def drop(self, paths: list[pathlib.Path], x: float = 100, y: float = 100) -> None:
+        """Drag files from elsewhere onto the page and drop them."""
+        data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
     def click(self, x: float, y: float) -> None:
         """Click at a point of the window."""
         for kind in ("mousePressed", "mouseReleased"):
@@ -103,7 +111,7 @@ class Browser:
 
     def press(self, key: str) -> None:
         """Press a key where the focus is."""
-        text = {"text": key} if len(key) == 1 else {}
+        text = {"text": "\r" if key == "Enter" else key} if len(key) == 1 or key == "Enter" else {}
         self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
 

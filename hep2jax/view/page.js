@@ -4,7 +4,8 @@ const NOT_A_CELL = -1;
 const SVG = "http://www.w3.org/2000/svg";
 const $ = (id) => document.getElementById(id);
 const canvas = $("canvas"), pen = canvas.getContext("2d");
-const state = { facts: null, images: [], current: null, cell: null, undo: [], hidden: new Set() };
+const state = { facts: null, images: [], notes: [], current: null, cell: null, undo: [], hidden: new Set() };
+let saved = Promise.resolve();
 const view = { grey: null, classes: null, base: null, overlay: null, scale: 1, x: 0, y: 0, low: 0, high: 255 };
 
 // The token comes after # in the link; sessionStorage belongs to this tab and this port.
@@ -59,10 +60,11 @@ const nameOf = (pattern) => (pattern === NOT_A_CELL ? "not a cell" : state.facts
 const percent = (share) => `${Math.round(100 * share)} %`;
 
 function bars(shares) {
-  return shares.map((share, index) => {
+  return shares.flatMap((share, index) => {
+    if (share === null || share < 0.005) return [];
     const { colour } = state.facts.classes[index];
     const label = make("span", {}, swatch(colour), nameOf(index));
-    return make("div", { className: "bar" }, label, stripe([[share ?? 0, colour]]), make("span", {}, share === null ? "–" : percent(share)));
+    return [make("div", { className: "bar" }, label, stripe([[share, colour]]), make("span", {}, percent(share)))];
   });
 }
 
@@ -98,6 +100,7 @@ function showImages() {
     return make("li", {}, open, drop);
   }));
   $("empty").hidden = state.images.length > 0;
+  $("images").hidden = !state.images.length;
 }
 
 function show() {
@@ -114,6 +117,7 @@ function show() {
   $("reading").textContent = [image.pattern.replaceAll("_", " "), image.icap, image.intensity].filter(Boolean).join(" · ");
   $("image-bars").replaceChildren(...bars(image.probabilities));
   $("counts").hidden = !facts.has_one_pattern;
+  $("notes").textContent = state.notes.join(" ");
   $("share-value").textContent = percent(Number($("share").value));
   showCounts([image], "stack-one", "words-one");
   showCounts(state.images, "stack-all", "words-all");
@@ -138,6 +142,24 @@ function showCell() {
   $("cell-bars").replaceChildren(...bars(cell.shares));
   for (const button of $("choices").children) button.setAttribute("aria-pressed", String(Number(button.dataset.pattern) === correction));
   drawCrop(cell);
+  showNearest(image, cell);
+}
+
+// Asks once for each cell; the answer is kept with it.
+async function showNearest(image, cell) {
+  if (cell.nearest === undefined) {
+    cell.nearest = [];
+    cell.said = "The training cells are being measured …";
+    ask(`api/images/${image.key}/cells/${cell.label}/nearest`).then((answer) => answer.json()).then((found) => {
+      cell.nearest = found;
+      cell.said = "Of up to 2,000 cells of the training split those with the nearest grey levels and texture, measured without the network. In brackets the distance.";
+    }).catch((error) => { cell.said = error.message; }).finally(() => { if (state.cell === cell) showNearest(image, cell); });
+  }
+  $("nearest-words").textContent = cell.said;
+  $("nearest").replaceChildren(...cell.nearest.map(({ pattern, specimen, distance, picture }) => {
+    const words = make("figcaption", {}, swatch(state.facts.classes[pattern].colour), `${nameOf(pattern)} (${distance.toFixed(2)})`);
+    return make("figure", { title: specimen && `specimen ${specimen}` }, make("img", { src: picture, alt: "" }), words);
+  }));
 }
 
 function drawCrop(cell) {
@@ -298,6 +320,7 @@ async function removeImage(image) {
   show();
 }
 
+const byName = (a, b) => a.name.localeCompare(b.name, undefined, { numeric: true });
 const stem = (file) => file.name.replace(/\.[^.]*$/, "");
 const isMask = (file) => /_mask$/i.test(stem(file));
 
@@ -313,8 +336,9 @@ async function upload(files) {
         if (file.size + (mask?.size ?? 0) > state.facts.max_bytes) throw new Error(`${file.name}: more than ${state.facts.max_bytes / 1e6} MB`);
         const query = new URLSearchParams({ name: file.name, image_bytes: file.size });
         const answer = await ask(`api/images?${query}`, { method: "POST", body: new Blob(mask ? [file, mask] : [file]) });
-        const { images, present } = await answer.json();
-        state.images = [...state.images, ...images].filter((image) => present.includes(image.key));
+        const { images, present, notes } = await answer.json();
+        state.notes = notes;
+        state.images = [...state.images, ...images].filter((image) => present.includes(image.key)).sort(byName);
         if (!state.images.includes(state.current)) await openImage(state.images.at(-images.length));
       } catch (error) {
         refused.push(error.message);
@@ -375,11 +399,10 @@ async function correct(image, cell, pattern, remembers = true) {
   else image.corrections[cell.label] = pattern;
   say(pattern === undefined ? `Correction of cell ${cell.label} undone` : `${image.unit === "cell" ? `Cell ${cell.label}` : image.name}: ${nameOf(pattern)}`);
   show();
-  try {
-    await ask(`api/images/${image.key}/corrections`, { method: "PUT", body: JSON.stringify(image.corrections) });
-  } catch (error) {
-    say(`The correction was not saved: ${error.message}`, true);
-  }
+  const body = JSON.stringify(image.corrections);  // sent one after another, so that the last one stays
+  saved = saved.then(() => ask(`api/images/${image.key}/corrections`, { method: "PUT", body }))
+    .catch((error) => say(`The correction was not saved: ${error.message}`, true));
+  await saved;
 }
 
 async function undo() {
@@ -500,7 +523,8 @@ async function begin() {
   } catch (error) {
     return say(error.message, true);
   }
-  state.images = state.facts.images;
+  ({ images: state.images, notes: state.notes } = state.facts);
+  state.images.sort(byName);
   $("network").textContent = [state.facts.network, state.facts.title].filter(Boolean).join(" · ");
   addPatterns();
   say(state.images.length ? "" : "Ready");
