@@ -18,7 +18,7 @@ import numpy as np
 
 from hep2jax import image_files
 from hep2jax.data.sets import fields as field_sets
-from hep2jax.errors import UsageError
+from hep2jax.errors import RunError, UsageError
 from hep2jax.image_files import Frame, ImageFileError
 from hep2jax.report.overlays import stretch_contrast
 from hep2jax.specimens.nuclear_size import Scales
@@ -268,7 +268,7 @@ class Desk:
             raise DeskError("the mask of the cell is needed to compare it with training cells")
         try:
             found = self.training_cells.result().nearest(*entry.cut_out(cell), NEAREST)
-        except UsageError as error:
+        except (UsageError, RunError) as error:
             raise DeskError(f"no training cells to compare with: {error}") from error
         return [
             {

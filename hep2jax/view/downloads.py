@@ -21,15 +21,17 @@ FORMS = ("fields", "cells")
 def results(entries: Sequence[Entry], reader: Reader) -> bytes:
     """A zip file: `predictions.csv`, `cells.csv`, and for each field its label map and its mask of patterns.
 
-    The label maps are PNG files of 16 bits; in the masks, 0 is background and 1+i is the pattern i of the work
-    directory's `classes.json`.
+    `name` in the tables is the start of the names of the masks; images of one name get different ones. The label maps
+    are PNG files of 16 bits; in the masks, 0 is background and 1+i is the pattern i of the work directory's
+    `classes.json`.
     """
     files: dict[str, bytes] = {}
     rows, cells = [], []
     for entry, (_, stem) in zip(entries, _names(entries), strict=True):
         row = reader.row(entry.reading)
-        rows.append({"image": entry.name, "page": entry.page, **row})
-        cells += [_cell_row(entry, cell, reader.classes) for cell in entry.cells]
+        named = {"image": entry.name, "page": entry.page, "name": stem}
+        rows.append(named | row)
+        cells += [named | _cell_row(entry, cell, reader.classes) for cell in entry.cells]
         if entry.reading.cell_labels and entry.labels.max() <= np.iinfo(np.uint16).max:
             files[f"masks/{stem}_cells.png"] = png(entry.labels.astype(np.uint16))
             files[f"masks/{stem}_classes.png"] = png(entry.reading.class_masks[0])
@@ -42,8 +44,6 @@ def _cell_row(entry: Entry, cell: dict[str, Any], classes: Sequence[str]) -> dic
     correction = entry.corrections.get(cell["label"])
     read = cell["pattern"] != NOT_A_CELL
     return {
-        "image": entry.name,
-        "page": entry.page,
         "cell": cell["label"],
         "x": x,
         "y": y,

@@ -10,6 +10,7 @@ import pytest
 import hep2jax
 from hep2jax import mesh as meshes
 from hep2jax import tasks, view
+from hep2jax.config import Config
 from hep2jax.specimens.nuclear_size import Scales
 from hep2jax.training import optimizers
 from hep2jax.training import state as states
@@ -20,15 +21,19 @@ from tfds_builders.hep2_synthetic import generator
 TOKEN = "secret"
 
 
-def untrained(name: str, data_dir: pathlib.Path) -> hep2jax.Reader:
-    """A configured network with the parameters that it starts with."""
+def small(name: str, data_dir: pathlib.Path) -> Config:
+    """A shipped configuration, for a network that compiles fast."""
     config = hep2jax.load_config(name)
     config.data.builder_config, config.data.data_dir = "specimens_tiny", str(data_dir)
     config.model.width, config.seed = 0.01, 1
     config.evaluation.batch_size, config.evaluation.nuclear_diameter = 8, 46.0
     if name == "unet":
         config.data.crop_size, config.evaluation.tile_size, config.evaluation.tile_overlap = 32, 64, 16
-    config = tasks.resolve(config)
+    return tasks.resolve(config)
+
+
+def untrained(config: Config) -> hep2jax.Reader:
+    """A configured network with the parameters that it starts with."""
     kind, classes = tasks.kind(config), tasks.patterns(config)
     network = states.make_network(config, kind.count_outputs(classes))
     optimizer = optimizers.make_optimizer(config.optimizer, 1)
@@ -39,7 +44,7 @@ def untrained(name: str, data_dir: pathlib.Path) -> hep2jax.Reader:
 @pytest.fixture(scope="session")
 def reader(data_dir) -> hep2jax.Reader:
     """Takes most of an image for cells, of several patterns."""
-    return untrained("unet", data_dir)
+    return untrained(small("unet", data_dir))
 
 
 @pytest.fixture(scope="session")
