@@ -6,7 +6,7 @@ const $ = (id) => document.getElementById(id);
 const canvas = $("canvas"), pen = canvas.getContext("2d");
 const state = { facts: null, images: [], notes: [], current: null, cell: null, undo: [], hidden: new Set() };
 let saved = Promise.resolve();
-const view = { grey: null, classes: null, base: null, overlay: null, scale: 1, x: 0, y: 0, low: 0, high: 255 };
+const view = { grey: null, classes: null, base: null, overlay: null, scale: 1, x: 0, y: 0 };
 
 // The token comes after # in the link; sessionStorage belongs to this tab and this port.
 if (location.hash.length > 1) {
@@ -162,12 +162,22 @@ async function showNearest(image, cell) {
   }));
 }
 
+// The cell with its own contrast, as the training cells have theirs.
 function drawCrop(cell) {
-  const crop = $("crop"), [top, left, bottom, right] = cell.box;
-  const side = 1.3 * Math.max(bottom - top, right - left), middle = [(left + right - side) / 2, (top + bottom - side) / 2];
-  const context = crop.getContext("2d");
+  const crop = $("crop"), context = crop.getContext("2d"), [top, left, bottom, right] = cell.box;
   context.clearRect(0, 0, crop.width, crop.height);
-  if (view.base) context.drawImage(view.base, ...middle, side, side, 0, 0, crop.width, crop.height);
+  if (!view.grey) return;
+  const side = Math.ceil(1.3 * Math.max(bottom - top, right - left)), image = state.current;
+  const x = Math.round((left + right - side) / 2), y = Math.round((top + bottom - side) / 2);
+  const [x0, y0] = [Math.max(x, 0), Math.max(y, 0)];
+  const width = Math.min(x + side, image.width) - x0, height = Math.min(y + side, image.height) - y0;
+  const values = new Uint8Array(width * height);
+  for (let row = 0; row < height; row++) {
+    const start = (y0 + row) * image.width + x0;
+    values.set(view.grey.subarray(start, start + width), row * width);
+  }
+  const zoom = crop.width / side;
+  context.drawImage(paint(values, greys(values), width, height), (x0 - x) * zoom, (y0 - y) * zoom, width * zoom, height * zoom);
 }
 
 // Pixels
@@ -190,21 +200,25 @@ function percentile(values, share) {
   return 255;
 }
 
-function sheetOf(paint) {
-  const { width, height } = state.current, sheet = new OffscreenCanvas(width, height), context = sheet.getContext("2d");
-  const image = context.createImageData(width, height);
-  paint(new Uint32Array(image.data.buffer));
+function paint(values, colours, width = state.current.width, height = state.current.height) {
+  const sheet = new OffscreenCanvas(width, height), context = sheet.getContext("2d");
+  const image = context.createImageData(width, height), pixels = new Uint32Array(image.data.buffer);
+  for (let i = 0; i < pixels.length; i++) pixels[i] = colours[values[i]];
   context.putImageData(image, 0, 0);
   return sheet;
 }
 
-function makeBase() {
-  const span = Math.max(view.high - view.low, 1) / Number($("contrast").value);
-  const levels = Uint32Array.from({ length: 256 }, (_, level) => {
-    const grey = Math.round(255 * Math.min(Math.max((level - view.low) / span, 0), 1) ** 0.8);
+// The colour of each grey level, for the contrast that these pixels need.
+function greys(values) {
+  const low = percentile(values, 0.01), span = Math.max(percentile(values, 0.998) - low, 1) / Number($("contrast").value);
+  return Uint32Array.from({ length: 256 }, (_, level) => {
+    const grey = Math.round(255 * Math.min(Math.max((level - low) / span, 0), 1) ** 0.8);
     return (255 << 24) | (grey << 16) | (grey << 8) | grey;
   });
-  view.base = sheetOf((pixels) => { for (let i = 0; i < pixels.length; i++) pixels[i] = levels[view.grey[i]]; });
+}
+
+function makeBase() {
+  view.base = paint(view.grey, greys(view.grey));
 }
 
 function makeOverlay() {
@@ -213,7 +227,7 @@ function makeOverlay() {
     const value = parseInt(colour.slice(1), 16);
     if (!state.hidden.has(index)) colours[index + 1] = (255 << 24) | ((value & 255) << 16) | (value & 0xff00) | (value >> 16);
   });
-  view.overlay = view.classes && sheetOf((pixels) => { for (let i = 0; i < pixels.length; i++) pixels[i] = colours[view.classes[i]]; });
+  view.overlay = view.classes && paint(view.classes, colours);
 }
 
 // Drawing
@@ -294,13 +308,14 @@ function move(x, y) {
 
 async function openImage(image) {
   Object.assign(state, { current: image, cell: null });
-  Object.assign(view, { base: null, overlay: null });
+  Object.assign(view, { grey: null, base: null, overlay: null });
   show();
   try {
     const paths = [`api/images/${image.key}/grey.png`, ...(image.has_mask ? [`api/images/${image.key}/classes.png`] : [])];
     const [grey, classes] = await Promise.all(paths.map(pixelsOf));
     if (state.current !== image) return;
-    Object.assign(view, { grey, classes: classes ?? null, low: percentile(grey, 0.01), high: percentile(grey, 0.998) });
+    Object.assign(view, { grey, classes: classes ?? null });
+    canvas.style.aspectRatio = `${image.width} / ${image.height}`;
     makeBase();
     makeOverlay();
     if (image.unit === "image") state.cell = image.cells[0];
