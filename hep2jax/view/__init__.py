@@ -43,6 +43,7 @@ def main(argv: Sequence[str]) -> None:
         raise UsageError(f"--images={pattern}: no image matches; quote a pattern so that the shell leaves it")
     with listen(flags.FLAGS.port) as listener:
         reader, diameter = predict.open_reader(directory)
+        say(predict.origin(reader))
         desk = server.Desk(reader, predict.scales_of(reader, diameter), directory)
         token, port = secrets.token_urlsafe(24), listener.getsockname()[1]
         app = server.make_app(desk, token, title=pathlib.PurePath(directory).name)

@@ -95,6 +95,7 @@ class Entry:
             "pattern": self.reading.pattern,
             "icap": self.reading.icap_in_words,
             "intensity": self.reading.intensity,
+            **self.reading.judgement,
             "probabilities": list(self.reading.rounded.values()),
             "cells": self.cells,
             "thumbnail": png_uri(_thumbnail(self.pixels)),

@@ -117,6 +117,10 @@ function show() {
   $("reading").textContent = [image.pattern.replaceAll("_", " "), image.icap, image.intensity].filter(Boolean).join(" · ");
   $("image-bars").replaceChildren(...bars(image.probabilities));
   $("counts").hidden = !facts.has_one_pattern;
+  const { confidence, novelty, verdict } = image;
+  const figures = confidence === "" ? [] : [`confidence ${percent(confidence)}`, `novelty ${novelty.toFixed(2)}`];
+  $("verdict").textContent = [verdict, ...figures].filter(Boolean).join(" · ");
+  $("verdict").classList.toggle("objection", confidence !== "" && Boolean(verdict));
   $("notes").textContent = state.notes.join(" ");
   $("share-value").textContent = percent(Number($("share").value));
   showCounts([image], "stack-one", "words-one");
@@ -137,7 +141,7 @@ function showCell() {
   const read = cell.pattern === NOT_A_CELL ? "no pattern" : nameOf(cell.pattern);
   const code = cell.pattern === NOT_A_CELL ? "" : facts.classes[cell.pattern].icap;
   $("cell-title").textContent = image.unit === "cell" ? `Cell ${cell.label}` : "Whole image";
-  const words = [`Read as ${read}`, code, size, correction === undefined ? "" : `corrected: ${nameOf(correction)}`];
+  const words = [`Read as ${read}`, code, size, correction === undefined ? "" : correction === cell.pattern ? "confirmed" : `corrected: ${nameOf(correction)}`];
   $("cell-words").textContent = words.filter(Boolean).join("; ");
   $("cell-bars").replaceChildren(...bars(cell.shares));
   for (const button of $("choices").children) button.setAttribute("aria-pressed", String(Number(button.dataset.pattern) === correction));
@@ -541,6 +545,7 @@ async function begin() {
   ({ images: state.images, notes: state.notes } = state.facts);
   state.images.sort(byName);
   $("network").textContent = [state.facts.network, state.facts.title].filter(Boolean).join(" · ");
+  $("origin").textContent = state.facts.origin;
   addPatterns();
   say(state.images.length ? "" : "Ready");
   if (state.images.length) await openImage(state.images[0]);

@@ -26,7 +26,7 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hep2jax import stopping
+from hep2jax import predict, stopping
 from hep2jax.progress import warn
 from hep2jax.report import palette
 from hep2jax.view import downloads
@@ -147,6 +147,7 @@ class _Answers:
         facts = {
             "title": self._title,
             "network": reader.config.model.name,
+            "origin": predict.origin(reader),
             "takes_masks": reader.takes_masks,
             "has_one_pattern": reader.has_one_pattern,
             "max_bytes": MAX_BYTES,
