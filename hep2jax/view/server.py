@@ -13,6 +13,7 @@ import re
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -284,7 +285,7 @@ def serve(desk: Desk, app: Starlette, listener: socket.socket, paths: Sequence[p
         for path in paths:
             _add(desk, path)
         while thread.is_alive():
-            thread.join(1)
+            time.sleep(1)  # Python takes a thread for ended whose `join` an exception of a signal interrupts
     except stopping.Stopped as stop:
         stop.note = "the page is closed; corrections that were not downloaded are gone"
         raise

@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import signal
 import sys
+import threading
 import urllib.parse
 import zipfile
 
@@ -168,6 +170,16 @@ def test_the_page_has_no_inline_script_or_style():
     assert "://" not in page
     script = (REPOSITORY / "hep2jax" / "view" / "page.js").read_text()
     assert "innerHTML" not in script
+
+
+def test_the_server_has_ended_when_the_command_ends(desk):
+    before, main = set(threading.enumerate()), threading.get_ident()
+    timer = threading.Timer(0.5, signal.pthread_kill, (main, signal.SIGINT))
+    timer.start()
+    with view.listen(0) as listener, pytest.raises(KeyboardInterrupt):
+        server.serve(desk, server.make_app(desk, "secret"), listener, [])
+    timer.join()
+    assert set(threading.enumerate()) <= before
 
 
 def test_a_port_that_is_taken():
