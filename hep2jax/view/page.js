@@ -87,10 +87,13 @@ function showCounts(images, stack, words) {
   $(words).textContent = parts.join(", ") || "no cell";
 }
 
+const objects = ({ confidence, verdict }) => confidence !== "" && verdict !== "";
+
 function showImages() {
   $("images").replaceChildren(...state.images.map((image) => {
     const corrected = Object.keys(image.corrections).length;
     const words = make("span", {}, make("b", { title: image.name }, image.name), make("span", {}, image.pattern.replaceAll("_", " ")),
+      ...(objects(image) ? [make("span", { className: "objection" }, image.verdict)] : []),
       ...(corrected ? [make("span", { className: "muted" }, `${corrected} corrected`)] : []));
     const open = make("button", { type: "button", className: "open", onclick: () => openImage(image) },
       make("img", { src: image.thumbnail, alt: "" }), words);
@@ -120,7 +123,7 @@ function show() {
   const { confidence, novelty, verdict } = image;
   const figures = confidence === "" ? [] : [`confidence ${percent(confidence)}`, `novelty ${novelty.toFixed(2)}`];
   $("verdict").textContent = [verdict, ...figures].filter(Boolean).join(" · ");
-  $("verdict").classList.toggle("objection", confidence !== "" && Boolean(verdict));
+  $("verdict").classList.toggle("objection", objects(image));
   $("notes").textContent = state.notes.join(" ");
   $("share-value").textContent = percent(Number($("share").value));
   showCounts([image], "stack-one", "words-one");
@@ -544,7 +547,7 @@ async function begin() {
   }
   ({ images: state.images, notes: state.notes } = state.facts);
   state.images.sort(byName);
-  $("network").textContent = [state.facts.network, state.facts.title].filter(Boolean).join(" · ");
+  $("network").textContent = [...new Set([state.facts.network, state.facts.title])].filter(Boolean).join(" · ");
   $("origin").textContent = state.facts.origin;
   addPatterns();
   say(state.images.length ? "" : "Ready");
