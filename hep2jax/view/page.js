@@ -356,11 +356,14 @@ async function upload(files) {
       try {
         const mask = state.facts.takes_masks ? masks.get(stem(file)) : undefined;
         if (file.size + (mask?.size ?? 0) > state.facts.max_bytes) throw new Error(`${file.name}: more than ${state.facts.max_bytes / 1e6} MB`);
+        const before = new Set(state.images);
         const query = new URLSearchParams({ name: file.name, image_bytes: file.size });
         const answer = await ask(`api/images?${query}`, { method: "POST", body: new Blob(mask ? [file, mask] : [file]) });
         const { images, present, notes } = await answer.json();
         state.notes = notes;
-        state.images = [...state.images, ...images].filter((image) => present.includes(image.key)).sort(byName);
+        // An answer that was overtaken by another does not know the images of that one.
+        const kept = state.images.filter((image) => present.includes(image.key) || !before.has(image));
+        state.images = [...kept, ...images].sort(byName);
         if (!state.images.includes(state.current)) await openImage(state.images.at(-images.length));
       } catch (error) {
         refused.push(error.message);

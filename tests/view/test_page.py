@@ -148,3 +148,21 @@ def test_nothing_is_cut_off_on_a_telephone(browser, image):
         assert browser.run("document.documentElement.scrollWidth") == 420
     finally:
         browser.call("Emulation.clearDeviceMetricsOverride")
+
+
+def test_answers_that_overtake_each_other_lose_no_image(browser, desk, image, tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(image.read_bytes())
+    browser.run("""
+      const plain = ask, arrived = Promise.withResolvers(), shown = Promise.withResolvers();
+      ask = async (path, options) => {  // b.png is sent after a.png is read, and shown before
+        if (path.includes("name=b.png")) await arrived.promise;
+        const answer = await plain(path, options);
+        if (path.includes("name=a.png")) { arrived.resolve(); await shown.promise; }
+        if (path.includes("name=b.png")) setTimeout(shown.resolve, 200);
+        return answer;
+      };
+    """)
+    browser.drop([tmp_path / "a.png", tmp_path / "b.png"])
+    browser.wait("document.querySelector('#status').textContent === '2 images read'")
+    assert browser.run("state.images.map((image) => image.name)") == ["a.png", "b.png"]
