@@ -13,6 +13,7 @@ import numpy as np
 
 from hep2jax import image_files
 from hep2jax.config import Config
+from hep2jax.data.sets import cells as cell_sets
 from hep2jax.data.sets import fields as field_sets
 from hep2jax.image_files import ImageFileError
 from hep2jax.progress import warn
@@ -133,7 +134,7 @@ def _mask_beside(image: pathlib.Path, shape: tuple[int, ...], config: Config) ->
             if pixels.shape != shape:
                 raise ImageFileError(f"{path}: has another size than {image.name}")
             return pixels > 127
-    if config.data.masked or config.data.cell_margin >= 0:
+    if cell_sets.needs_mask(config.data):
         raise ImageFileError(f"{image}: has no {image.stem}_mask.png beside it, which this network needs")
     return np.zeros(shape, bool)
 

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 
 from hep2jax import image_files
+from hep2jax.data.sets import cells as cell_sets
 from hep2jax.data.sets import fields as field_sets
 from hep2jax.errors import RunError, UsageError
 from hep2jax.image_files import Frame, ImageFileError
@@ -120,6 +121,8 @@ class Desk:
         self.reader, self._scales, self._workdir = reader, scales, workdir
         self.notes: list[str] = []
         """What a user should know of the images, one line each."""
+        self.expected = 0
+        """Number of images with which the command was started and that are not read yet."""
         self._lock, self._decoding = threading.Lock(), threading.Lock()
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._waiting: list[_Job] = []
@@ -167,15 +170,17 @@ class Desk:
         """
         try:
             with self._decoding:  # one file at a time, to bound the memory
-                pages = self._decode(path, mask)
+                pages = self._decode(path, name, mask)
         except ImageFileError as error:
             raise DeskError(str(error).replace(str(mask), f"the mask of {name}").replace(str(path), name)) from error
         self._read([job for _, job in pages])
         file = next(self._numbers)
         return [self._enter(file, name, frame, job) for frame, job in pages]
 
-    def _decode(self, path: pathlib.Path, mask: pathlib.Path | None) -> list[tuple[Frame, _Job]]:
+    def _decode(self, path: pathlib.Path, name: str, mask: pathlib.Path | None) -> list[tuple[Frame, _Job]]:
         """Every page of a file with its job for the network."""
+        if mask is None and self.reader.takes_masks and cell_sets.needs_mask(self.reader.config.data):
+            raise ImageFileError(f"{path}: this network needs the mask of its cell, a file of that name and _mask")
         found, room = [], MAX_FILE_PIXELS
         for frame in image_files.read(path):
             height, width = frame.pixels.shape[:2]
@@ -186,7 +191,7 @@ class Desk:
                 raise ImageFileError(f"{path}: has more pages than this page takes; hep2jax predict reads them all")
             pixels = field_sets.select_channel(frame.pixels_8_bit, self.reader.config.data.channel)
             frame = dataclasses.replace(frame, pixels=pixels)
-            found.append((frame, _Job(pixels=pixels, mask=_mask(mask, pixels.shape), name=path.name)))
+            found.append((frame, _Job(pixels=pixels, mask=_mask(mask, pixels.shape), name=name)))
         return found
 
     def _read(self, jobs: Sequence[_Job]) -> None:

@@ -17,7 +17,7 @@ if (location.hash.length > 1) {
 async function ask(path, options = {}) {
   const headers = { authorization: `Bearer ${sessionStorage.getItem("token") ?? ""}` };
   if (options.body) headers["content-type"] = "application/octet-stream";
-  const answer = await fetch(path, { ...options, headers });
+  const answer = await fetch(path, { ...options, headers }).catch(() => { throw new Error("hep2jax view has ended"); });
   if (!answer.ok) throw new Error(await answer.text());
   return answer;
 }
@@ -328,6 +328,7 @@ async function openImage(image) {
     if (image.unit === "image") state.cell = image.cells[0];
     fit();
     show();
+    if (document.activeElement === document.body) canvas.focus({ preventScroll: true });
   } catch (error) {
     say(error.message, true);
   }
@@ -335,7 +336,11 @@ async function openImage(image) {
 
 async function removeImage(image) {
   if (Object.keys(image.corrections).length && !confirm(`Remove ${image.name} with its corrections?`)) return;
-  await ask(`api/images/${image.key}`, { method: "DELETE" });
+  try {
+    await ask(`api/images/${image.key}`, { method: "DELETE" });
+  } catch (error) {
+    return say(error.message, true);
+  }
   state.images = state.images.filter((each) => each !== image);
   state.undo = state.undo.filter((step) => step.image !== image);
   if (state.current === image) state.current = state.cell = null;
@@ -541,21 +546,29 @@ function addPatterns() {
   }
 }
 
+// Images that the command was started with appear as they are read.
+async function refresh() {
+  const { images, notes, expected } = await (await ask("api/state")).json();
+  const known = new Set(state.images.map((image) => image.key)), added = images.filter((image) => !known.has(image.key));
+  state.images = [...state.images, ...added].sort(byName);
+  state.notes = notes;
+  say(expected ? `${expected} more to be read` : "Ready");
+  if (added.length && !state.current) await openImage(state.images[0]);
+  show();
+  if (expected) setTimeout(refresh, 1500);
+}
+
 async function begin() {
   connect();
   try {
-    state.facts = await (await ask("api/state")).json();
+    state.facts = await (await ask("api/facts")).json();
+    $("network").textContent = [...new Set([state.facts.network, state.facts.title])].filter(Boolean).join(" · ");
+    $("origin").textContent = state.facts.origin;
+    addPatterns();
+    await refresh();
   } catch (error) {
-    return say(error.message, true);
+    say(error.message, true);
   }
-  ({ images: state.images, notes: state.notes } = state.facts);
-  state.images.sort(byName);
-  $("network").textContent = [...new Set([state.facts.network, state.facts.title])].filter(Boolean).join(" · ");
-  $("origin").textContent = state.facts.origin;
-  addPatterns();
-  say(state.images.length ? "" : "Ready");
-  if (state.images.length) await openImage(state.images[0]);
-  else show();
 }
 
 begin();

@@ -127,6 +127,7 @@ class _Answers:
 
     def routes(self) -> list[Route]:
         return [
+            Route("/api/facts", self.facts),
             Route("/api/state", self.state),
             Route("/api/images", self.upload, methods=["POST"]),
             Route("/api/images/{key}", self.remove, methods=["DELETE"]),
@@ -137,24 +138,31 @@ class _Answers:
             Route("/api/corrections-{form}.zip", self.corrections),
         ]
 
-    async def state(self, request: Request) -> Response:
-        """The network and all images."""
+    async def facts(self, request: Request) -> Response:
+        """The network."""
         del request
         reader = self.desk.reader
         classes = [
             {"name": name, "colour": palette.pattern_colour(index), "icap": icap.describe(name)}
             for index, name in enumerate(reader.classes)
         ]
-        facts = {
-            "title": self._title,
-            "network": reader.config.model.name,
-            "origin": predict.origin(reader),
-            "takes_masks": reader.takes_masks,
-            "has_one_pattern": reader.has_one_pattern,
-            "max_bytes": MAX_BYTES,
-        }
-        images = {"images": _records(self.desk.entries), "notes": self.desk.notes}
-        return JSONResponse(facts | {"classes": classes} | images)
+        return JSONResponse(
+            {
+                "title": self._title,
+                "network": reader.config.model.name,
+                "origin": predict.origin(reader),
+                "takes_masks": reader.takes_masks,
+                "has_one_pattern": reader.has_one_pattern,
+                "max_bytes": MAX_BYTES,
+                "classes": classes,
+            }
+        )
+
+    async def state(self, request: Request) -> Response:
+        """All images."""
+        del request
+        desk = self.desk
+        return JSONResponse({"images": _records(desk.entries), "notes": desk.notes, "expected": desk.expected})
 
     async def upload(self, request: Request) -> Response:
         """Read an image: the body is the file, of `image_bytes` bytes, then the file of its mask, if there is one."""
@@ -171,8 +179,8 @@ class _Answers:
         return JSONResponse({"images": _records(added), "present": sorted(present), "notes": self.desk.notes})
 
     async def remove(self, request: Request) -> Response:
-        """Forget an image."""
-        self.desk.remove(self._entry(request).key)
+        """Forget an image, if it is still here."""
+        self.desk.remove(request.path_params["key"])
         return Response(status_code=204)
 
     async def correct(self, request: Request) -> Response:
@@ -282,8 +290,10 @@ def serve(desk: Desk, app: Starlette, listener: socket.socket, paths: Sequence[p
     """Serve the page, and read these images, until the process is asked to stop."""
     server, thread = start(app, listener)
     try:
-        for path in paths:
+        for number, path in enumerate(paths):
+            desk.expected = len(paths) - number
             _add(desk, path)
+        desk.expected = 0
         while thread.is_alive():
             time.sleep(1)  # Python takes a thread for ended whose `join` an exception of a signal interrupts
     except stopping.Stopped as stop:

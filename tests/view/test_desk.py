@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from hep2jax.prediction import inputs
 from hep2jax.specimens.nuclear_size import NuclearSize, Scales
 from hep2jax.view import downloads
 from hep2jax.view.desk import NOT_A_CELL, Desk, DeskError
@@ -99,3 +100,13 @@ def test_a_network_of_single_cells_takes_masks(cells, image, tmp_path):
         cells.nearest(bare, 1)
     with pytest.raises(DeskError, match="^the mask of wrong.png: has another size than the image"):
         cells.add(tmp_path / "cell.png", "wrong.png", tmp_path / "wrong.png")
+
+
+@pytest.mark.parametrize(("key", "value"), [("masked", True), ("cell_margin", 0.1), ("cell_fit", "frame")])
+def test_networks_that_need_masks_say_so(key, value, cells, image, tmp_path, monkeypatch):
+    monkeypatch.setattr(cells.reader.config.data, key, value)
+    with pytest.raises(DeskError, match="^a.png: this network needs the mask of its cell"):
+        cells.add(image, "a.png")
+    refused: list[str] = []
+    assert list(inputs.load([str(image)], [None], cells.reader, refused)) == []
+    assert refused == [str(image)]

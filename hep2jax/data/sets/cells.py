@@ -264,6 +264,11 @@ def _make_cell(crop: Crop, group: str, config: DataConfig) -> Cell:
     return Cell(item=item, intensity=crop.intensity, image=crop.image, ready=ready, tone_curve=tone_curve)
 
 
+def needs_mask(config: DataConfig) -> bool:
+    """Whether cells without a mask cannot be preprocessed."""
+    return config.masked or config.cell_margin >= 0 or config.cell_fit == "frame"
+
+
 def preprocess(
     image: UInt8[np.ndarray, "height width"], mask: np.ndarray, config: DataConfig, *, name: str = "a cell"
 ) -> tuple[UInt8[np.ndarray, "ready_height ready_width *mask"], Float32[np.ndarray, " 4"]]:
@@ -282,7 +287,7 @@ def preprocess(
         UsageError: `masked`, `cell_margin` >= 0 or `cell_fit` = frame for a cell without a mask.
     """
     framed = config.cell_fit == "frame"
-    if (config.masked or config.cell_margin >= 0 or framed) and not mask.any():
+    if needs_mask(config) and not mask.any():
         raise UsageError(
             f"{name}: has no mask here, but data.masked, data.cell_margin and data.cell_fit=frame need one; take "
             "data.masked=False and data.cell_margin=-1 and another data.cell_fit"
