@@ -271,7 +271,7 @@ class Desk:
         """
         cell = next((cell for cell in entry.cells if cell["label"] == label), None)
         if cell is None or (entry.unit == "image" and entry.mask is None):
-            raise DeskError("the mask of the cell is needed to compare it with training cells")
+            raise DeskError("only cells with a mask are compared with training cells")
         try:
             found = self.training_cells.result().nearest(*entry.cut_out(cell), NEAREST)
         except (UsageError, RunError) as error:

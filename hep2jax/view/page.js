@@ -90,18 +90,20 @@ function showCounts(images, stack, words) {
 const objects = ({ confidence, verdict }) => confidence !== "" && verdict !== "";
 
 function showImages() {
+  const focused = [...$("images").querySelectorAll("button")].indexOf(document.activeElement);
   $("images").replaceChildren(...state.images.map((image) => {
     const corrected = Object.keys(image.corrections).length;
     const words = make("span", {}, make("b", { title: image.name }, image.name), make("span", {}, image.pattern.replaceAll("_", " ")),
       ...(objects(image) ? [make("span", { className: "objection" }, image.verdict)] : []),
       ...(corrected ? [make("span", { className: "muted" }, `${corrected} corrected`)] : []));
-    const open = make("button", { type: "button", className: "open", onclick: () => openImage(image) },
+    const open = make("button", { type: "button", className: "open", onclick: () => openImage(image).then(() => canvas.focus()) },
       make("img", { src: image.thumbnail, alt: "" }), words);
     open.setAttribute("aria-current", image === state.current);
     const drop = make("button", { type: "button", className: "drop", onclick: () => removeImage(image) }, "×");
     drop.setAttribute("aria-label", `Remove ${image.name}`);
     return make("li", {}, open, drop);
   }));
+  $("images").querySelectorAll("button")[focused]?.focus();
   $("empty").hidden = state.images.length > 0;
   $("images").hidden = !state.images.length;
 }
@@ -154,6 +156,7 @@ function showCell() {
 
 // Asks once for each cell; the answer is kept with it.
 async function showNearest(image, cell) {
+  if (($("compared").hidden = !state.facts.has_cells)) return;
   if (cell.nearest === undefined) {
     cell.nearest = [];
     cell.said = "The training cells are being measured …";
@@ -341,10 +344,13 @@ async function removeImage(image) {
   } catch (error) {
     return say(error.message, true);
   }
-  state.images = state.images.filter((each) => each !== image);
+  const place = state.images.indexOf(image);
+  state.images.splice(place, 1);
   state.undo = state.undo.filter((step) => step.image !== image);
   if (state.current === image) state.current = state.cell = null;
-  show();
+  const next = state.images[Math.min(place, state.images.length - 1)];
+  if (!state.current && next) await openImage(next);
+  else show();
 }
 
 const byName = (a, b) => a.name.localeCompare(b.name, undefined, { numeric: true });

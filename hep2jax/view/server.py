@@ -152,6 +152,7 @@ class _Answers:
                 "network": reader.config.model.name,
                 "origin": predict.origin(reader),
                 "takes_masks": reader.takes_masks,
+                "has_cells": reader.takes_masks or reader.finds_cells,
                 "has_one_pattern": reader.has_one_pattern,
                 "max_bytes": MAX_BYTES,
                 "classes": classes,

@@ -96,7 +96,7 @@ def test_a_network_of_single_cells_takes_masks(cells, image, tmp_path):
     stored = cv2.imdecode(np.frombuffer(files["masks/cell.png"], np.uint8), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(stored, mask)
     assert len(cells.nearest(entry, 1)) == 6
-    with pytest.raises(DeskError, match="the mask of the cell is needed"):
+    with pytest.raises(DeskError, match="only cells with a mask"):
         cells.nearest(bare, 1)
     with pytest.raises(DeskError, match="^the mask of wrong.png: has another size than the image"):
         cells.add(tmp_path / "cell.png", "wrong.png", tmp_path / "wrong.png")

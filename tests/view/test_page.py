@@ -167,3 +167,20 @@ def test_answers_that_overtake_each_other_lose_no_image(browser, desk, image, tm
     browser.drop([tmp_path / "a.png", tmp_path / "b.png"])
     browser.wait("document.querySelector('#status').textContent === '2 images read'")
     assert browser.run("state.images.map((image) => image.name)") == ["a.png", "b.png"]
+
+
+def test_an_image_is_removed_and_the_next_one_shown(browser, desk, image, tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(image.read_bytes())
+    browser.drop([tmp_path / "a.png", tmp_path / "b.png"])
+    browser.wait("document.querySelector('#status').textContent === '2 images read'")
+    browser.run("document.querySelector('#images .open').click()")
+    browser.wait("Boolean(view.base) && document.activeElement === canvas")
+    assert _text(browser, "#name") == "a.png"
+    browser.run("document.querySelector('[aria-label=\"Remove a.png\"]').click()")
+    browser.wait("document.querySelector('#name').textContent === 'b.png'")
+    assert [entry.name for entry in desk.entries] == ["b.png"]
+    browser.run("document.querySelector('[aria-label=\"Remove b.png\"]').click()")
+    browser.wait("document.querySelector('#viewer').hidden")
+    assert desk.entries == []
+    assert browser.complaints == []
