@@ -1,6 +1,7 @@
 """What a prediction writes: tables, masks, overlays and the page. Tables grow in unfinished files until all is read."""
 
 import collections
+import concurrent.futures
 import contextlib
 import csv
 import json
@@ -26,6 +27,7 @@ from hep2jax.tasks.reading import DECIMALS
 PREDICTIONS, RECORDS, CELLS, SPECIMENS, PAGE = TABLES
 _CELL_COLUMNS = ("image", "page", "cell", "y", "x", "area", "top", "left", "bottom", "right", "pattern", "probability")
 _MAX_LABEL = np.iinfo(np.uint16).max
+_WAITING_BYTES = 64_000_000
 
 
 @contextlib.contextmanager
@@ -77,6 +79,35 @@ class _Table:
         self._file.close()
 
 
+class _Pictures:
+    """Encodes and writes PNG files in a thread, while the network reads on; at most `_WAITING_BYTES` wait for it."""
+
+    def __init__(self) -> None:
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._waiting = collections.deque[tuple[concurrent.futures.Future[None], int]]()
+        self._bytes = 0
+
+    def add(self, path: pathlib.Path, pixels: np.ndarray) -> None:
+        """Write the picture soon; errors of earlier ones are raised here. The array must not change any more."""
+        while self._waiting and self._bytes + pixels.nbytes > _WAITING_BYTES:
+            self._finish_first()
+        self._waiting.append((self._thread.submit(save, path, pixels), pixels.nbytes))
+        self._bytes += pixels.nbytes
+
+    def _finish_first(self) -> None:
+        written, size = self._waiting.popleft()
+        self._bytes -= size
+        written.result()
+
+    def close(self) -> None:
+        """Wait until all are written, or raise the error of the first that cannot be."""
+        try:
+            while self._waiting:
+                self._finish_first()
+        finally:
+            self._thread.shutdown(cancel_futures=True)
+
+
 class Outputs:
     """The files of one prediction in a folder."""
 
@@ -103,6 +134,7 @@ class Outputs:
             self._records = stack.enter_context(unfinished(RECORDS).open("w", encoding="ascii"))
             self._cells = table(CELLS, _CELL_COLUMNS) if self._reader.finds_cells else None
             self._specimens = table(SPECIMENS) if of_specimens else None
+            self._pictures = stack.enter_context(contextlib.closing(_Pictures()))
             page = unfinished(PAGE)
             yield
             page.write_text(self._page.render("Readings", self._facts()), encoding="utf-8")
@@ -139,12 +171,12 @@ class Outputs:
         drawn = None
         for classes, labels in zip(reading.class_masks, reading.cell_labels, strict=True):
             drawn = overlay(image.pixels, classes)
-            save(self._folder / f"{image.name}_classes.png", classes)
-            save(self._folder / f"{image.name}_overlay.png", drawn)
+            self._pictures.add(self._folder / f"{image.name}_classes.png", classes)
+            self._pictures.add(self._folder / f"{image.name}_overlay.png", drawn)
             if labels.max(initial=0) > _MAX_LABEL:
                 warn(f"{image.path}: has more than {_MAX_LABEL} cells, too many for a mask of 16 bits")
             else:
-                save(self._folder / f"{image.name}_cells.png", labels.astype(np.uint16))
+                self._pictures.add(self._folder / f"{image.name}_cells.png", labels.astype(np.uint16))
         return drawn
 
     def _page_row(self, image: Image, reading: Reading, bits: float | None) -> ReadingRow:

@@ -126,6 +126,7 @@ class Reader(abc.ABC):
     has_one_pattern: ClassVar[bool] = True
     evaluator_class: ClassVar[type]
     nuclear_size: NuclearSize | None = None
+    calibration: Calibration | None = None
 
     def __init__(
         self,
@@ -217,10 +218,10 @@ class Reader(abc.ABC):
 
     def _whole(self, fields: Sequence[tuple[Any, np.ndarray]]) -> Reading:
         """What all fields of one specimen say together, and how far that can be relied on."""
-        outputs, pictures = zip(*fields, strict=True)
-        reading = self._decide(outputs)
+        reading = self._decide([output for output, _ in fields])
         if self.calibration is None:
             return reading
+        pictures = [self.picture(image) for _, image in fields]
         probabilities = np.array([reading.probabilities[name] for name in self.classes])
         confidence, novelty, verdict = self.calibration.judge(probabilities, pictures)
         return dataclasses.replace(reading, confidence=confidence, novelty=novelty, verdict=verdict)
@@ -244,7 +245,7 @@ class Reader(abc.ABC):
         factors = scales.factors(grey)
         scaled = [resized(image, factor) for image, factor in zip(grey, factors, strict=True)]
         masks = [resized_labels(mask, image.shape) for mask, image in zip(masks, scaled, strict=True)]
-        return zip(self._outputs(scaled, masks, names), map(self.picture, scaled), strict=True)
+        return zip(self._outputs(scaled, masks, names), scaled, strict=True)
 
     def picture(self, image: UInt8[np.ndarray, "height width"]) -> UInt8[np.ndarray, "rows columns"]:
         """The image in the form in which it is compared with the training images."""
