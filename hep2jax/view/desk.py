@@ -172,7 +172,8 @@ class Desk:
             with self._decoding:  # one file at a time, to bound the memory
                 pages = self._decode(path, name, mask)
         except ImageFileError as error:
-            raise DeskError(str(error).replace(str(mask), f"the mask of {name}").replace(str(path), name)) from error
+            text = str(error).replace(str(mask), f"the mask of {name}") if mask else str(error)
+            raise DeskError(text.replace(str(path), name)) from error
         self._read([job for _, job in pages])
         file = next(self._numbers)
         return [self._enter(file, name, frame, job) for frame, job in pages]

@@ -130,8 +130,8 @@ def test_corrections_that_cannot_be(body: bytes, ask, image):
 def test_uploads_are_bounded(ask, monkeypatch, tmp_path, image):
     for data, message in ((b"", "is empty"), (b"no image", "not a PNG"), (image.read_bytes()[:300], "damaged")):
         (tmp_path / "x.png").write_bytes(data)
-        status, body = _upload(ask, tmp_path / "x.png", "../../etc/x\n.png")
-        assert (status, body.startswith(b"x.png: ")) == (422, True), body
+        status, body = _upload(ask, tmp_path / "x.png", "../../etc/None\n.png")
+        assert (status, body.startswith(b"None.png: ")) == (422, True), body
         assert message in body.decode()
         assert str(tmp_path).encode() not in body
     monkeypatch.setattr(server, "MAX_BYTES", 1_000)
