@@ -8,7 +8,7 @@ hep2jax COMMAND [--name=value ...]
   view       read them on a page in your browser, and correct what was read
   profile    time the training step on the available devices
   compile    compile the training step for TPUs that are not available
-  prepare    build a data set from its owner's files
+  prepare    build a data set from its owner's files or from a folder of your own, or check the folder
 
 hep2jax COMMAND --help lists the options of a command.
 """

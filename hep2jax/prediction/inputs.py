@@ -11,13 +11,13 @@ from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 
-from hep2jax import image_files
 from hep2jax.config import Config
 from hep2jax.data.sets import cells as cell_sets
 from hep2jax.data.sets import fields as field_sets
-from hep2jax.image_files import ImageFileError
 from hep2jax.progress import warn
 from hep2jax.tasks import Reader
+from tfds_builders import image_files
+from tfds_builders.image_files import ImageFileError
 
 TABLES = ("predictions.csv", "predictions.jsonl", "cells.csv", "specimens.csv", "index.html")
 _OWN_ENDINGS = ("_classes.png", "_overlay.png", "_cells.png")

@@ -16,16 +16,16 @@ from typing import Any
 import cv2
 import numpy as np
 
-from hep2jax import image_files
 from hep2jax.data.sets import cells as cell_sets
 from hep2jax.data.sets import fields as field_sets
 from hep2jax.errors import RunError, UsageError
-from hep2jax.image_files import Frame, ImageFileError
 from hep2jax.report.overlays import stretch_contrast
 from hep2jax.specimens.nuclear_size import Scales
 from hep2jax.tasks import Reader, Reading
 from hep2jax.view import training_cells
 from hep2jax.view.training_cells import TrainingCells
+from tfds_builders import image_files
+from tfds_builders.image_files import Frame, ImageFileError
 
 MAX_IMAGES, MAX_PIXELS = 500, 150_000_000
 """Of all images together; a pixel takes up to six bytes."""

@@ -15,6 +15,7 @@ from hep2jax.specimens.nuclear_size import NuclearSize, Scales
 from hep2jax.view import downloads
 from hep2jax.view.desk import NOT_A_CELL, Desk, DeskError
 from tests.view.conftest import small, untrained
+from tfds_builders.folder import pictures
 
 
 def _unzip(data: bytes) -> tuple[list[dict[str, str]], dict[str, bytes]]:
@@ -47,6 +48,16 @@ def test_files_of_one_name_and_pages_of_one_file(desk, image, tmp_path):
         "images/stack_page002.png",
         "images/stack_2.png",
     ]
+
+
+@pytest.mark.parametrize(("form", "kind"), [("fields", "specimens"), ("cells", "cells")])
+def test_corrections_are_a_folder_without_fault(form, kind, desk, image, tmp_path):
+    for number, name in enumerate(("Ä .png", "b.png")):
+        (entry,) = desk.add(image, name)
+        desk.correct(entry, {cell["label"]: number for cell in entry.cells} | {entry.cells[0]["label"]: NOT_A_CELL})
+    data = downloads.corrections(desk.entries, desk.reader.classes, form)
+    zipfile.ZipFile(io.BytesIO(data)).extractall(tmp_path)
+    assert pictures.survey(tmp_path, kind).faults == ()
 
 
 def test_a_field_in_which_nothing_is_a_cell_is_left_out(desk, image):

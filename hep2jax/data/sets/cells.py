@@ -92,9 +92,7 @@ def read_crops(config: DataConfig) -> tuple[tuple[str, ...], list[Crop]]:
     Raises:
         UsageError: the data set has neither cells nor instance masks.
     """
-    known = prepare.configurations(config.name)
-    builder_config = config.builder_config or ("cells" if "cells" in known else known[0])
-    builder = prepare.prepare(config.name, builder_config, config.data_dir, config.manual_dir)
+    builder = prepare.prepare(config.name, builder_config(config), config.data_dir, config.manual_dir)
     features: Any = builder.info.features
     if not {"mask", "instance_mask"} & set(features):
         raise UsageError(
@@ -103,7 +101,17 @@ def read_crops(config: DataConfig) -> tuple[tuple[str, ...], list[Crop]]:
         )
     read = _read_cells if "mask" in features else _cut_cells
     crops = [crop for split in sorted(builder.info.splits) for crop in read(builder, split, config)]
+    if not crops:
+        raise UsageError(
+            f"{builder.info.full_name}: no cell can be cut from its fields, for want of masks that show some"
+        )
     return tuple(features["pattern"].names), crops
+
+
+def builder_config(config: DataConfig) -> str:
+    """The named configuration of the builder that a reader of cells takes."""
+    known = prepare.configurations(config.name)
+    return config.builder_config or ("cells" if "cells" in known else known[0])
 
 
 def from_fields(fields: FieldSet, config: DataConfig) -> CellSet:
@@ -150,7 +158,7 @@ def _read_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfi
         number = int(example["cell_id"])
         yield Crop(
             # The contest ids of ICPR 2012 start again from 1 in the test set.
-            identifier=f"{split}-{number:03d}" if "set" in features else f"{number:05d}",
+            identifier=_identifier(example, f"{split}-{number:03d}" if "set" in features else f"{number:05d}"),
             specimen=os.fsdecode(example["specimen_id"]),
             split=split,
             pattern=int(example["pattern"]),
@@ -159,6 +167,10 @@ def _read_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfi
             mask=field_sets.decode(example["mask"]) > 0,
             folds=tuple(int(split_of_fold) for split_of_fold in example.get("fold_sides", ())),
         )
+
+
+def _identifier(example: Any, by_number: str) -> str:
+    return os.fsdecode(example["name"]) if "name" in example else by_number
 
 
 def _cut_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfig) -> Iterator[Crop]:
