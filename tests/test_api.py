@@ -12,23 +12,13 @@ import hep2jax
 from hep2jax import models, remote, tasks
 from hep2jax.errors import UsageError
 from hep2jax.training import state as states
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, tiny
 
 
 @pytest.fixture(scope="module")
-def config(data_dir):
-    config = hep2jax.load_config("unet")
-    config.data.builder_config, config.data.data_dir, config.data.crop_size = "specimens_tiny", str(data_dir), 32
-    config.model.width, config.train.num_steps, config.train.global_batch_size = 0.01, 2, 8
-    config.optimizer.warmup_steps = 1
-    config.evaluation.tile_size, config.evaluation.tile_overlap, config.evaluation.batch_size = 64, 16, 8
-    return config
-
-
-@pytest.fixture(scope="module")
-def trained(config, tmp_path_factory):
+def trained(data_dir, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("api") / "w"
-    return workdir, hep2jax.train(config, workdir)
+    return workdir, hep2jax.train(tiny(data_dir), workdir)
 
 
 def _python(program: str, *arguments: str) -> str:
@@ -97,11 +87,11 @@ def test_a_run_in_object_storage(trained, monkeypatch):
         hep2jax.load("memory://bucket/other")
 
 
-def test_a_data_set_and_a_model(config):
-    data = hep2jax.load_dataset(config)
+def test_a_data_set_and_a_model(tiny_config):
+    data = hep2jax.load_dataset(tiny_config)
     assert len(data.items) == len(data.examples) == 32
-    model = hep2jax.build_model(config)
-    network = states.make_network(config, data.num_outputs)
+    model = hep2jax.build_model(tiny_config)
+    network = states.make_network(tiny_config, data.num_outputs)
     assert type(model).__name__ == "UNet"
     assert network.graphdef is not None
 

@@ -17,7 +17,6 @@ def finished(command, tiny_flags, tmp_path_factory):
         "hep2jax.main",
         *tiny_flags,
         f"--workdir={workdir}",
-        "--config.train.num_steps=6",
         "--config.train.log_every=2",
         "--config.train.eval_every=3",
         *MEASURES,
@@ -63,8 +62,7 @@ def test_the_final_figures_follow_the_contract(finished):
 
 def test_the_same_command_again_changes_no_parameter(finished, command, tiny_flags):
     workdir, done = finished
-    flags = ["--config.train.num_steps=6", "--config.evaluation.gallery_specimens=2"]
-    again = command("hep2jax.main", *tiny_flags, f"--workdir={workdir}", *flags)
+    again = command("hep2jax.main", *tiny_flags, f"--workdir={workdir}", "--config.evaluation.gallery_specimens=2")
     assert again.returncode == 0, again.stderr
     assert "continuing at step 6 of 6" in again.stdout
     assert again.stdout.strip().splitlines()[-1] == done.stdout.strip().splitlines()[-1]
@@ -82,7 +80,7 @@ def test_evaluate_alone_gives_the_same_figures(finished, command, tiny_flags):
 
 def test_pretraining_takes_what_fits(finished, command, tiny_flags, tmp_path):
     workdir, _ = finished
-    flags = [f"--workdir={tmp_path / 'next'}", f"--config.model.init_from={workdir}", "--config.train.num_steps=1"]
+    flags = [f"--workdir={tmp_path / 'next'}", f"--config.model.init_from={workdir}"]
     done = command("hep2jax.main", *tiny_flags, *flags)
     assert done.returncode == 0, done.stderr
     taken, total = map(int, re.search(r"pre-trained: (\d+) of (\d+) parameter arrays", done.stdout).groups())
