@@ -204,7 +204,9 @@ def test_reads_left_over_from_a_damaged_checkpoint_are_no_news(monkeypatch):
 
 
 @pytest.mark.skipif(not platform.libc_ver()[0].startswith("glibc"), reason="the C library is not glibc")
-@pytest.mark.parametrize(("platforms", "kept"), [("cpu", True), pytest.param("cuda,cpu", False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("platforms", "kept"), [("cpu", True), pytest.param("cuda,cpu", False, marks=pytest.mark.slow)]
+)
 def test_freed_memory_is_not_fetched_again_on_cpus(platforms: str, kept: bool):
     """Buffers as large as those of a training step, again and again: pages are fetched for the first only."""
     program = """if True:

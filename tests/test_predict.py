@@ -25,11 +25,8 @@ from tfds_builders.hep2_synthetic import generator
 
 
 @pytest.fixture(scope="module")
-def trained(command, tiny_flags, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("predict") / "w"
-    done = command("hep2jax.main", *tiny_flags, f"--workdir={workdir}")
-    assert done.returncode == 0, done.stderr
-    return workdir
+def trained(unet_run):
+    return unet_run
 
 
 @pytest.fixture(scope="module")

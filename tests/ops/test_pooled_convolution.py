@@ -41,7 +41,7 @@ def test_one_product_matches_convolution_and_pool(height, width, side, pool):
     assert got[0].shape == shape
     np.testing.assert_allclose(got[0], expected[0], atol=3e-5)
     for ours, theirs in zip(got[1:], expected[1:], strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=2e-6 * got[0].size**0.5 + 3e-5)
+        np.testing.assert_allclose(ours, theirs, atol=2e-6 * got[0].size ** 0.5 + 3e-5)
 
 
 def test_equal_maxima_share_the_gradient():

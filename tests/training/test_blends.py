@@ -55,7 +55,7 @@ def _losses(option: str, numbers: tuple[int, ...]) -> list[float]:
     return [float(step(each, _batch(), constants)[1]["loss"]) for each in at]
 
 
-@pytest.mark.parametrize("option", _OPTIONS)
+@pytest.mark.parametrize("option", ["mixup", pytest.param("mixstyle", marks=pytest.mark.slow)])
 def test_every_step_draws_anew_and_the_same_again(option: str):
     plain = _losses("plain", (0, 1))
     assert plain[0] == plain[1]

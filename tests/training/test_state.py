@@ -10,9 +10,9 @@ from hep2jax.training import optimizers, steps
 from hep2jax.training import state as states
 
 
-def _make(width: float = 0.01, outputs: int = 4, seed: int = 0):
+def _make(name: str = "vggcell", outputs: int = 4, seed: int = 0):
     config = Config(seed=seed)
-    config.model.name, config.model.width = "unet", width
+    config.model.name, config.model.width = name, 0.01
     network = states.make_network(config, outputs)
     optimizer = optimizers.make_optimizer(config.optimizer, 10)
     mesh = meshes.make_mesh()
@@ -44,7 +44,9 @@ def test_graft_takes_all_but_what_does_not_fit():
     np.testing.assert_array_equal(jax.tree.leaves(state.ema_params)[0], jax.tree.leaves(state.params)[0])
 
 
-@pytest.mark.parametrize("name", ["unet", "fcn", "dsfcn", "gao", "dsrn", "dcae"])
+@pytest.mark.parametrize(
+    "name", ["unet", "gao", "dcae", *(pytest.param(n, marks=pytest.mark.slow) for n in ("fcn", "dsfcn", "dsrn"))]
+)
 def test_graft_leaves_fresh_heads_where_the_patterns_differ(name: str):
     """Shapes alone cannot tell that six patterns of one set are not the six of another."""
     config = Config()
@@ -123,7 +125,7 @@ def test_dihedral_views_are_undone_exactly():
 
 
 def test_dihedral_prediction_turns_with_the_image():
-    _, network, _, state = _make()
+    _, network, _, state = _make("unet")
     predict = jax.jit(steps.make_predict_step(network, FieldTask.decode, dihedral=True))
     image = np.random.default_rng(0).integers(0, 255, (2, 32, 32)).astype(np.uint8)
     tone_curve = np.tile(np.float32([20, 0.01, 1, 0]), (2, 1))
