@@ -1,5 +1,7 @@
 """What a prediction writes: tables, masks, overlays and the page. Tables grow in unfinished files until all is read."""
 
+import collections
+import concurrent.futures
 import contextlib
 import csv
 import json
@@ -25,6 +27,7 @@ from hep2jax.tasks.reading import DECIMALS
 PREDICTIONS, RECORDS, CELLS, SPECIMENS, PAGE = TABLES
 _CELL_COLUMNS = ("image", "page", "cell", "y", "x", "area", "top", "left", "bottom", "right", "pattern", "probability")
 _MAX_LABEL = np.iinfo(np.uint16).max
+_WAITING_BYTES = 64_000_000
 
 
 @contextlib.contextmanager
@@ -76,6 +79,35 @@ class _Table:
         self._file.close()
 
 
+class _Pictures:
+    """Encodes and writes PNG files in a thread, while the network reads on; at most `_WAITING_BYTES` wait for it."""
+
+    def __init__(self) -> None:
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._waiting = collections.deque[tuple[concurrent.futures.Future[None], int]]()
+        self._bytes = 0
+
+    def add(self, path: pathlib.Path, pixels: np.ndarray) -> None:
+        """Write the picture soon; errors of earlier ones are raised here. The array must not change any more."""
+        while self._waiting and self._bytes + pixels.nbytes > _WAITING_BYTES:
+            self._finish_first()
+        self._waiting.append((self._thread.submit(save, path, pixels), pixels.nbytes))
+        self._bytes += pixels.nbytes
+
+    def _finish_first(self) -> None:
+        written, size = self._waiting.popleft()
+        self._bytes -= size
+        written.result()
+
+    def close(self) -> None:
+        """Wait until all are written, or raise the error of the first that cannot be."""
+        try:
+            while self._waiting:
+                self._finish_first()
+        finally:
+            self._thread.shutdown(cancel_futures=True)
+
+
 class Outputs:
     """The files of one prediction in a folder."""
 
@@ -84,6 +116,8 @@ class Outputs:
         self._page = ReadingsPage(reader.classes, one_pattern=reader.has_one_pattern)
         self.num_images = 0
         """Number of images that were added."""
+        self.verdicts = collections.Counter[str]()
+        """Number of images with each verdict."""
 
     @contextlib.contextmanager
     def tables(self, *, of_specimens: bool) -> Iterator[None]:
@@ -100,6 +134,7 @@ class Outputs:
             self._records = stack.enter_context(unfinished(RECORDS).open("w", encoding="ascii"))
             self._cells = table(CELLS, _CELL_COLUMNS) if self._reader.finds_cells else None
             self._specimens = table(SPECIMENS) if of_specimens else None
+            self._pictures = stack.enter_context(contextlib.closing(_Pictures()))
             page = unfinished(PAGE)
             yield
             page.write_text(self._page.render("Readings", self._facts()), encoding="utf-8")
@@ -113,6 +148,7 @@ class Outputs:
     def add(self, image: Image, reading: Reading) -> None:
         """Write what was read of an image: its masks and its rows."""
         self.num_images += 1
+        self.verdicts[reading.verdict] += 1
         row, bits = self._reader.row(reading), entropy(reading, self._reader)
         self._predictions.write({"image": image.path, "page": image.page, **row, "entropy": bits})
         json.dump(record(image, reading, bits), self._records)
@@ -135,12 +171,12 @@ class Outputs:
         drawn = None
         for classes, labels in zip(reading.class_masks, reading.cell_labels, strict=True):
             drawn = overlay(image.pixels, classes)
-            save(self._folder / f"{image.name}_classes.png", classes)
-            save(self._folder / f"{image.name}_overlay.png", drawn)
+            self._pictures.add(self._folder / f"{image.name}_classes.png", classes)
+            self._pictures.add(self._folder / f"{image.name}_overlay.png", drawn)
             if labels.max(initial=0) > _MAX_LABEL:
                 warn(f"{image.path}: has more than {_MAX_LABEL} cells, too many for a mask of 16 bits")
             else:
-                save(self._folder / f"{image.name}_cells.png", labels.astype(np.uint16))
+                self._pictures.add(self._folder / f"{image.name}_cells.png", labels.astype(np.uint16))
         return drawn
 
     def _page_row(self, image: Image, reading: Reading, bits: float | None) -> ReadingRow:
@@ -157,7 +193,8 @@ class Outputs:
     def _page_facts(self, reading: Reading, bits: float | None) -> dict[str, Any]:
         shown: dict[str, Any] = {"cells": reading.num_cells} if self._reader.finds_cells else {}
         shown |= {"intensity": reading.intensity} if reading.intensity else {}
-        return shown | ({"entropy (bits)": bits} if self._reader.has_one_pattern else {})
+        shown |= {"entropy (bits)": bits} if self._reader.has_one_pattern else {}
+        return shown | ({} if reading.confidence is None else reading.judgement)
 
     def add_specimen(self, name: str, num_fields: int, reading: Reading) -> None:
         """Write what was read of a specimen from all its fields."""
@@ -197,6 +234,9 @@ def record(image: Image, reading: Reading, bits: float | None) -> dict[str, Any]
         "entropy": bits,
         "intensity": reading.intensity or None,
         "num_cells": reading.num_cells if reading.class_masks else None,
+        "confidence": reading.confidence,
+        "novelty": reading.novelty,
+        "verdict": reading.verdict,
         "shares": shares,
     }
 
