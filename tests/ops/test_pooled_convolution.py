@@ -10,7 +10,7 @@ from hep2jax.ops.pooled_convolution import as_product, divides
 
 
 def normal(*shape: int, seed: int = 0) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
+    return jax.device_put(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
 def _plain(image, kernel, pool):

@@ -12,7 +12,7 @@ from hep2jax.models import layers
 
 
 def normal(*shape: int, seed: int = 0) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
+    return jax.device_put(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
 def reduce_window_pool(x: jax.Array, size: int) -> jax.Array:

@@ -90,7 +90,7 @@ def test_normalise_has_finite_gradients_below_the_background():
     def total(tone_curve):
         return steps.normalise(image, tone_curve).sum()
 
-    gradient = jax.grad(total)(jnp.array([[20, 1 / 100, 0.8, 0]], jnp.float32))
+    gradient = jax.jit(jax.grad(total))(np.float32([[20, 1 / 100, 0.8, 0]]))
     assert np.isfinite(gradient).all()
 
 
@@ -112,16 +112,16 @@ def test_biases_and_norms_do_not_decay():
         config.name = name
         optimizer = optimizers.make_optimizer(config, 10)
         zeros = jax.tree.map(np.zeros_like, params)
-        updates, _ = optimizer.update(zeros, optimizer.init(params), params)
+        updates, _ = jax.jit(lambda *trees, o=optimizer: o.update(trees[0], o.init(trees[1]), trees[1]))(zeros, params)
         np.testing.assert_allclose(updates["kernel"], -0.5)
         np.testing.assert_allclose(updates["scale"], 0)
 
 
 def test_dihedral_views_are_undone_exactly():
-    pixels = jnp.asarray(np.random.default_rng(0).random((2, 6, 6, 3)), jnp.float32)
-    views = steps._dihedral_views(pixels)
+    pixels = np.random.default_rng(0).random((2, 6, 6, 3)).astype(np.float32)
+    views, back = jax.jit(lambda pixels: (views := steps._dihedral_views(pixels), steps._undo_dihedral(views)))(pixels)
     assert len({np.asarray(view).tobytes() for view in views}) == 8
-    np.testing.assert_allclose(steps._undo_dihedral(views), pixels, rtol=1e-6)
+    np.testing.assert_allclose(back, pixels, rtol=1e-6)
 
 
 def test_dihedral_prediction_turns_with_the_image():
