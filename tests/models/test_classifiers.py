@@ -18,7 +18,7 @@ from hep2jax.models.gao import scaled_tanh
 from hep2jax.training.state import leaves_by_path
 
 NAMES = tuple(CLASSIFIERS)
-QUICK = ("gao", "dacn", "resnet", "dcae")
+QUICK = ("gao", "resnet", "dcae")
 COMPILED = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 """For tests that compile: the larger networks are in the slow lane."""
 FLOAT32, BFLOAT16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
