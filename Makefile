@@ -10,6 +10,7 @@ VENV ?= .venv
 RUN = $(VENV)/bin/python
 WORKERS ?= 2
 INSTALLED = $(VENV)/.installed
+unexport PYTHONDONTWRITEBYTECODE    # what is imported is compiled once, not by every process
 
 .PHONY: train test test-slow tutorials docs lint setup clean icpr2012 icpr2012-cells
 
@@ -54,7 +55,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		echo "hep2jax: $(PYTHON) is older than Python 3.11; name a newer one: make PYTHON=python3.12 ..."; exit 2; }
 	@echo "setting up $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(RUN) -m pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 clean:

@@ -9,16 +9,19 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+import filelock
 import jax
 import jaxtyping
 import pytest
 from absl import flags
 
-from configs import cnn
+from configs import cnn, unet
 from hep2jax import tasks
-from hep2jax.config import Config, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
+from hep2jax.config import Config, EvaluationConfig, TrainConfig
 from hep2jax.data.sets import prepare
 
+MEASURES = ("--config.evaluation.nuclear_diameter=48", "--config.evaluation.baselines=true")
+UNET_RHYTHM = ("--config.train.log_every=2", "--config.train.eval_every=3", *MEASURES)
 _CACHE_BYTES = 4 * 2**30
 REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 
@@ -75,12 +78,12 @@ def compilation_cache(tmp_path_factory) -> pathlib.Path:
 @pytest.fixture
 def tiny_config(data_dir) -> Config:
     """A run of seconds: the smallest U-Net on 32-pixel crops of the tiny specimens."""
-    return Config(
-        data=DataConfig(builder_config="specimens_tiny", data_dir=str(data_dir), scale=0.5, crop_size=32),
-        model=ModelConfig(name="unet", width=0.01),
-        train=TrainConfig(num_steps=6, global_batch_size=8, log_every=2, checkpoint_every=3),
-        evaluation=EvaluationConfig(tile_size=64, tile_overlap=16, batch_size=4),
-    )
+    config = unet.get_config()
+    config.data.builder_config, config.data.data_dir, config.data.crop_size = "specimens_tiny", str(data_dir), 32
+    config.model.width = 0.01
+    config.train = TrainConfig(num_steps=6, global_batch_size=8, log_every=2, checkpoint_every=3)
+    config.evaluation = EvaluationConfig(tile_size=64, tile_overlap=16, batch_size=8)
+    return config
 
 
 @pytest.fixture
@@ -95,13 +98,14 @@ def cell_config(data_dir) -> Config:
 
 @pytest.fixture(scope="session")
 def tiny_flags(data_dir) -> list[str]:
-    """The same run for the command line."""
+    """The same run for the command line, with the same programs: all but the first test find them compiled."""
     return [
         "--config=configs/unet.py",
         "--config.data.builder_config=specimens_tiny",
         f"--config.data.data_dir={data_dir}",
         "--config.data.crop_size=32",
         "--config.model.width=0.01",
+        "--config.train.num_steps=6",
         "--config.train.global_batch_size=8",
         "--config.evaluation.tile_size=64",
         "--config.evaluation.tile_overlap=16",
@@ -121,6 +125,17 @@ def cell_flags(data_dir) -> list[str]:
         "--config.train.log_every=2",
         "--config.evaluation.batch_size=8",
     ]
+
+
+@pytest.fixture(scope="session")
+def unet_run(compilation_cache, command, tiny_flags) -> pathlib.Path:
+    """The work directory of that run, made once for all workers: read it, and copy it before changing it."""
+    workdir = compilation_cache.parent / "unet"
+    with filelock.FileLock(f"{workdir}.lock"):
+        if not workdir.exists():
+            done = command("hep2jax.main", *tiny_flags, f"--workdir={workdir}", *UNET_RHYTHM, new=True)
+            (compilation_cache.parent / "unet.json").write_text(json.dumps([done.returncode, done.stdout, done.stderr]))
+    return workdir
 
 
 class Forks:

@@ -15,30 +15,13 @@ from hep2jax.training import state as states
 from tests.conftest import REPOSITORY
 
 
-@pytest.fixture(scope="module")
-def config(data_dir):
-    config = hep2jax.load_config("unet")
-    config.data.builder_config, config.data.data_dir, config.data.crop_size = "specimens_tiny", str(data_dir), 32
-    config.model.width, config.train.num_steps, config.train.global_batch_size = 0.01, 2, 8
-    config.optimizer.warmup_steps = 1
-    config.evaluation.tile_size, config.evaluation.tile_overlap, config.evaluation.batch_size = 64, 16, 8
-    return config
-
-
-@pytest.fixture(scope="module")
-def trained(config, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("api") / "w"
-    return workdir, hep2jax.train(config, workdir)
-
-
 def _python(program: str, *arguments: str) -> str:
     """What a fresh interpreter prints."""
     command = [sys.executable, "-c", program, *arguments]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=200, check=True).stdout
 
 
-def test_three_lines_in_a_fresh_interpreter(trained, tmp_path):
-    workdir, _ = trained
+def test_three_lines_in_a_fresh_interpreter(unet_run, tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (70, 90), np.uint8)
     np.save(tmp_path / "image.npy", image)
     program = """if True:
@@ -58,8 +41,8 @@ def test_three_lines_in_a_fresh_interpreter(trained, tmp_path):
         assert len(both.class_masks) == 2 and both.pattern == reading.pattern
         print(json.dumps([reading.pattern, reading.icap, reading.probabilities, reader.classes]))
     """
-    pattern, icap, probabilities, classes = json.loads(_python(program, str(workdir), str(tmp_path / "image.npy")))
-    assert list(probabilities) == classes == json.loads((workdir / "classes.json").read_text())
+    pattern, icap, probabilities, classes = json.loads(_python(program, str(unet_run), str(tmp_path / "image.npy")))
+    assert list(probabilities) == classes == json.loads((unet_run / "classes.json").read_text())
     assert pattern in (*classes, "none")
     assert bool(icap) == (pattern != "none")
     assert sum(probabilities.values()) == pytest.approx(float(pattern != "none"))
@@ -79,17 +62,16 @@ def test_the_import_is_cheap_and_leaves_devices_alone():
         hep2jax.trian  # noqa: B018
 
 
-def test_training_and_evaluation_return_the_figures_of_the_report(trained):
-    workdir, figures = trained
-    assert figures == json.loads((workdir / "report" / "metrics.json").read_text())
-    assert figures["test"]["num_specimens"] == 8
-    assert hep2jax.evaluate(workdir)["test"]["pixel"] == figures["test"]["pixel"]
+def test_training_and_evaluation_return_the_figures_of_the_report(cell_config, tmp_path):
+    figures = hep2jax.train(cell_config, tmp_path / "w")
+    assert figures == json.loads((tmp_path / "w" / "report" / "metrics.json").read_text())
+    assert hep2jax.evaluate(tmp_path / "w")["test"]["confusion"] == figures["test"]["confusion"]
 
 
-def test_a_run_in_object_storage(trained, monkeypatch):
+def test_a_run_in_object_storage(unet_run, monkeypatch):
     monkeypatch.setattr(remote, "PACKAGES", {"memory": "fsspec"})
-    fsspec.filesystem("memory").put(str(trained[0]), "bucket/api", recursive=True)
-    there, here = hep2jax.load("memory://bucket/api"), hep2jax.load(trained[0])
+    fsspec.filesystem("memory").put(str(unet_run), "bucket/api", recursive=True)
+    there, here = hep2jax.load("memory://bucket/api"), hep2jax.load(unet_run)
     assert there.classes == here.classes
     image = np.random.default_rng(0).integers(0, 255, (70, 90), np.uint8)
     np.testing.assert_array_equal(there(image).class_masks, here(image).class_masks)
@@ -97,11 +79,11 @@ def test_a_run_in_object_storage(trained, monkeypatch):
         hep2jax.load("memory://bucket/other")
 
 
-def test_a_data_set_and_a_model(config):
-    data = hep2jax.load_dataset(config)
+def test_a_data_set_and_a_model(tiny_config):
+    data = hep2jax.load_dataset(tiny_config)
     assert len(data.items) == len(data.examples) == 32
-    model = hep2jax.build_model(config)
-    network = states.make_network(config, data.num_outputs)
+    model = hep2jax.build_model(tiny_config)
+    network = states.make_network(tiny_config, data.num_outputs)
     assert type(model).__name__ == "UNet"
     assert network.graphdef is not None
 
@@ -127,14 +109,14 @@ def test_every_network_has_a_reader():
         ([], "0 images"),
     ],
 )
-def test_what_is_no_image(image, message: str, trained):
+def test_what_is_no_image(image, message: str, unet_run):
     with pytest.raises(ValueError, match=message):
-        hep2jax.load(trained[0])(image)
+        hep2jax.load(unet_run)(image)
 
 
-def test_masks_are_for_networks_of_cells(trained):
+def test_masks_are_for_networks_of_cells(unet_run):
     with pytest.raises(ValueError, match="a mask was given, but unet reads whole images"):
-        hep2jax.load(trained[0])(np.zeros((40, 40), np.uint8), np.ones((40, 40), bool))
+        hep2jax.load(unet_run)(np.zeros((40, 40), np.uint8), np.ones((40, 40), bool))
 
 
 def test_no_run_there(tmp_path):

@@ -68,7 +68,7 @@ def test_the_work_directory_is_named_after_the_configuration_and_its_variant(con
 
 
 def test_help_shows_the_commands_own_flags(command):
-    done = command("hep2jax.main", "--help", new=True)
+    done = command("hep2jax.main", "--help")
     assert done.returncode == 0, done.stderr
     lines = [line.strip() for line in done.stdout.splitlines()]
     assert {"--config", "--workdir", "--mode", "--slices", "--config.train.num_steps=400"} <= set(lines), done.stdout
@@ -209,7 +209,9 @@ def test_reads_left_over_from_a_damaged_checkpoint_are_no_news(monkeypatch):
 
 
 @pytest.mark.skipif(not platform.libc_ver()[0].startswith("glibc"), reason="the C library is not glibc")
-@pytest.mark.parametrize(("platforms", "kept"), [("cpu", True), ("cuda,cpu", False)])
+@pytest.mark.parametrize(
+    ("platforms", "kept"), [("cpu", True), pytest.param("cuda,cpu", False, marks=pytest.mark.slow)]
+)
 def test_freed_memory_is_not_fetched_again_on_cpus(platforms: str, kept: bool):
     """Buffers as large as those of a training step, again and again: pages are fetched for the first only."""
     program = """if True:

@@ -25,11 +25,8 @@ from tfds_builders.hep2_synthetic import generator
 
 
 @pytest.fixture(scope="module")
-def trained(command, tiny_flags, tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("predict") / "w"
-    done = command("hep2jax.main", *tiny_flags, "--config.train.num_steps=4", f"--workdir={workdir}")
-    assert done.returncode == 0, done.stderr
-    return workdir
+def trained(unet_run):
+    return unet_run
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +46,7 @@ def images(tmp_path, image):
 
 def test_every_image_gets_a_mask_an_overlay_and_a_row(trained, images, command, tmp_path):
     out = tmp_path / "out"
-    done = command("hep2jax.predict", f"--workdir={trained}", f"--images={images}/*", f"--output={out}", new=True)
+    done = command("hep2jax.predict", f"--workdir={trained}", f"--images={images}/*", f"--output={out}")
     assert done.returncode == 0, done.stderr
     rows = _rows(out)
     assert [row["image"].rsplit("/", 1)[1] for row in rows] == ["colour.bmp", "grey.png", "small.tif"]

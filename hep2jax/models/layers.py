@@ -69,7 +69,8 @@ class BatchNorm(nnx.Module):
         mean *= sign
         var = jnp.maximum(square - jnp.square(mean), 0.0)
         for average, value in ((self.mean, mean), (self.var, var)):
-            average[...] = self.momentum * average[...] + (1 - self.momentum) * lax.stop_gradient(value)
+            # `average[...] = ...` would ask a traced value for its sharding, an error that takes longer in each layer.
+            average.set_value(self.momentum * average[...] + (1 - self.momentum) * lax.stop_gradient(value))
         return mean, var
 
 

@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import softmax
-from sklearn.svm import LinearSVC
+
+if TYPE_CHECKING:
+    from sklearn.svm import LinearSVC
 
 NO_CELL = "no cell was found in it"
 """Reason for a specimen without cells, whatever method segmented it: it gets no pattern, which counts as an error."""
@@ -144,7 +146,7 @@ class HistogramSvm:
     specimens differ in their number of cells, and a linear one-against-all SVM with equal weights of the patterns.
     """
 
-    svm: LinearSVC
+    svm: "LinearSVC"
     num_patterns: int
 
     def __call__(self, scores: Scores) -> Decision:
@@ -172,6 +174,8 @@ def fit_histogram_svm(
     Raises:
         ValueError: the specimens have fewer than two patterns.
     """
+    from sklearn.svm import LinearSVC  # late: scikit-learn takes most of a second, and few commands use it
+
     histograms = np.stack([pattern_histogram(scores) for scores in specimens])
     primal: Any = False  # deterministic; scikit-learn's type stubs require a string
     svm = LinearSVC(C=cost, dual=primal, class_weight="balanced").fit(histograms, patterns)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import cv2
 import numpy as np
@@ -45,6 +46,14 @@ def test_evaluate_alone_gives_the_same_figures(finished, command, cell_flags):
     done = command("hep2jax.main", *cell_flags, f"--workdir={workdir}", "--mode=evaluate")
     assert done.returncode == 0, done.stderr
     assert json.loads((workdir / "report" / "metrics.json").read_text()) == before
+
+
+def test_pretraining_takes_what_fits(finished, command, cell_flags, tmp_path):
+    flags = [f"--workdir={tmp_path / 'next'}", f"--config.model.init_from={finished[0]}"]
+    done = command("hep2jax.main", *cell_flags, *flags)
+    assert done.returncode == 0, done.stderr
+    taken, total = map(int, re.search(r"pre-trained: (\d+) of (\d+) parameter arrays", done.stdout).groups())
+    assert taken == total
 
 
 def test_predict_reads_a_folder_of_cells(finished, command, tmp_path):

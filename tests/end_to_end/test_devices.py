@@ -68,14 +68,9 @@ def test_device_counts_give_the_same_losses(devices: int, one_device, command, t
     _assert_same_run(tmp_path / "w", one_device)
 
 
-def test_a_batch_that_does_not_divide_is_refused(command, tiny_flags, tmp_path):
-    done = command(
-        "hep2jax.main",
-        *tiny_flags,
-        "--config.train.global_batch_size=6",
-        f"--workdir={tmp_path / 'w'}",
-        env={"JAX_NUM_CPU_DEVICES": "4"},
-    )
+def test_a_batch_that_does_not_divide_is_refused(together, tiny_flags, tmp_path):
+    flags = [*tiny_flags, "--config.train.global_batch_size=6", f"--workdir={tmp_path / 'w'}"]
+    (done,) = together("hep2jax.main", *flags, processes=1, devices=4)
     assert done.returncode == 2
     assert done.stderr.strip() == "hep2jax: train.global_batch_size=6: must be a multiple of the 4 devices; take 4 or 8"
     assert not (tmp_path / "w").exists()
@@ -130,7 +125,7 @@ def four_devices(together, cell_run, tmp_path_factory):
     ("module", "num_processes"),
     [
         ("tests.scattered", 2),
-        ("hep2jax.main", 4),
+        pytest.param("hep2jax.main", 4, marks=pytest.mark.slow),
         pytest.param("hep2jax.main", 2, marks=pytest.mark.slow),
         pytest.param("tests.scattered", 4, marks=pytest.mark.slow),
     ],

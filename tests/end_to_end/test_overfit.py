@@ -48,12 +48,9 @@ def _train(task: CellTask, network: states.Network) -> Iterator[tuple[TrainState
         yield state, metrics
 
 
-def _quick(names: tuple[str, ...]) -> list:
-    """All networks; only those of `names` are in the default lane."""
-    return [name if name in names else pytest.param(name, marks=pytest.mark.slow) for name in CLASSIFIERS]
-
-
-@pytest.mark.parametrize("name", _quick(("gao",)))
+@pytest.mark.parametrize(
+    "name", [name if name == "gao" else pytest.param(name, marks=pytest.mark.slow) for name in CLASSIFIERS]
+)
 def test_learns_64_cells_by_heart(name: str):
     task = _task(name)
     network, chosen = states.make_network(task.config, task.num_outputs), range(64)
@@ -69,7 +66,8 @@ def test_learns_64_cells_by_heart(name: str):
     assert shares[-1] == 1.0, shares
 
 
-@pytest.mark.parametrize("name", _quick(("gao",)))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_the_loss_falls_within_a_few_steps(name: str):
     task = _task(name)
     task.config.train.global_batch_size = 8

@@ -7,6 +7,8 @@ import random
 import re
 import shutil
 import signal
+import subprocess
+import time
 
 import pytest
 
@@ -24,18 +26,17 @@ def _flags(cell_flags, workdir) -> list[str]:
     return [*cell_flags, *rhythm, f"--workdir={workdir}"]
 
 
-def _signal_after(process, step: int, number: signal.Signals) -> str:
-    """Send a signal once the run has printed the figures of `step`; returns what it then writes to stderr."""
-    for line in process.stdout:
-        if line.startswith(f"step {step}/"):
-            break
-    os.kill(process.pid, number)
-    return process.communicate()[1]
+def _signal_after(together, flags: list[str], step: int, number: signal.Signals) -> subprocess.CompletedProcess:
+    """Send a run a signal once it has printed the figures of `step`; what came of it."""
+    (pid,) = together.start("hep2jax.main", *flags, processes=1, devices=1)
+    while f"step {step}/" not in together.said(0):
+        time.sleep(0.002)
+    os.kill(pid, number)
+    return together.wait()[0]
 
 
-def _kill_after(process, step: int) -> None:
-    _signal_after(process, step, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+def _kill_after(together, flags: list[str], step: int) -> None:
+    assert _signal_after(together, flags, step, signal.SIGKILL).returncode == -signal.SIGKILL
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +70,11 @@ def test_a_damaged_checkpoint_is_set_aside(whole, directory, command, cell_flags
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_asked_to_stop(number: signal.Signals, whole, command, cell_flags, tmp_path):
+def test_asked_to_stop(number: signal.Signals, whole, command, together, cell_flags, tmp_path):
     """Exit code 75, one line, and not a step is lost."""
-    process = command("hep2jax.main", *_flags(cell_flags, tmp_path / "w"), start=True)
-    line = _signal_after(process, 6, number)
-    assert process.returncode == 75, line
+    stopped = _signal_after(together, _flags(cell_flags, tmp_path / "w"), 6, number)
+    line = stopped.stderr
+    assert stopped.returncode == 75, line
     match = re.fullmatch(r"hep2jax: asked to stop \((\w+)\): step (\d+) of 24 is saved in .*\n", line)
     assert match is not None, line
     assert match[1] == number.name
@@ -84,11 +85,11 @@ def test_asked_to_stop(number: signal.Signals, whole, command, cell_flags, tmp_p
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
-def test_killed_at_random_steps(kills: int, whole, command, cell_flags, tmp_path):
+def test_killed_at_random_steps(kills: int, whole, command, together, cell_flags, tmp_path):
     # A fresh choice each time: over many runs of the suite every moment is tried. The seed is in the message.
     seed = random.SystemRandom().randrange(10**6)
     for step in sorted(random.Random(seed).sample(range(2, STEPS - 1), kills)):
-        _kill_after(command("hep2jax.main", *_flags(cell_flags, tmp_path / "killed"), start=True), step)
+        _kill_after(together, _flags(cell_flags, tmp_path / "killed"), step)
     resumed = command("hep2jax.main", *_flags(cell_flags, tmp_path / "killed"))
     assert resumed.returncode == 0, resumed.stderr
     assert _digest(resumed.stdout) == whole, f"seed {seed}"
@@ -98,7 +99,7 @@ def test_killed_at_random_steps(kills: int, whole, command, cell_flags, tmp_path
 
 
 @pytest.mark.slow
-def test_killed_without_a_checkpoint(whole, command, cell_flags, tmp_path):
-    _kill_after(command("hep2jax.main", *_flags(cell_flags, tmp_path / "killed"), start=True), 2)
+def test_killed_without_a_checkpoint(whole, command, together, cell_flags, tmp_path):
+    _kill_after(together, _flags(cell_flags, tmp_path / "killed"), 2)
     resumed = command("hep2jax.main", *_flags(cell_flags, tmp_path / "killed"))
     assert _digest(resumed.stdout) == whole

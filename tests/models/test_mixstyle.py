@@ -12,12 +12,14 @@ from hep2jax.ops import lanes
 
 _KEY = jax.random.key(0)
 
+mixed = jax.jit(mixstyle.mixed)
+
 
 def _maps(batch: int = 6) -> jax.Array:
     """Every example has a style of its own."""
     rng = np.random.default_rng(0)
     style = rng.uniform(1, 5, (2, batch, 1, 1, 8))
-    return jnp.asarray(style[0] * rng.normal(size=(batch, 16, 16, 8)) + style[1], jnp.float32)
+    return jax.device_put((style[0] * rng.normal(size=(batch, 16, 16, 8)) + style[1]).astype(np.float32))
 
 
 def _style(maps) -> tuple[np.ndarray, np.ndarray]:
@@ -26,9 +28,9 @@ def _style(maps) -> tuple[np.ndarray, np.ndarray]:
 
 def test_the_new_style_lies_between_those_of_two_examples():
     maps = _maps()
-    mixed = mixstyle.mixed(maps, _KEY, 1.0)
-    assert not np.allclose(mixed, maps, atol=0.1)
-    before, after = np.stack(_style(maps), axis=1), np.stack(_style(mixed), axis=1)
+    after = mixed(maps, _KEY, 1.0)
+    assert not np.allclose(after, maps, atol=0.1)
+    before, after = (np.stack(_style(found), axis=1) for found in (maps, after))
     for example, style in enumerate(after):
         shares = []
         for partner in before:
@@ -43,7 +45,7 @@ def test_the_new_style_lies_between_those_of_two_examples():
 def test_the_content_stays():
     maps = _maps()
     contents = []
-    for found in (maps, mixstyle.mixed(maps, _KEY, 1.0)):
+    for found in (maps, mixed(maps, _KEY, 1.0)):
         mean, deviation = (part[:, None, None] for part in _style(found))
         contents.append((found - mean) / deviation)
     np.testing.assert_allclose(*contents, atol=1e-3)
@@ -52,26 +54,26 @@ def test_the_content_stays():
 def test_with_a_probability_of_one_half_half_of_the_batches_stay_exactly_as_they_are():
     maps = _maps()
     keys = jax.random.split(_KEY, 60)
-    stay = [np.array_equal(mixstyle.mixed(maps, key, 0.5), maps) for key in keys]
+    stay = [np.array_equal(mixed(maps, key, 0.5), maps) for key in keys]
     assert 15 < sum(stay) < 45
-    np.testing.assert_array_equal(mixstyle.mixed(maps, _KEY, 0.0), maps)
+    np.testing.assert_array_equal(mixed(maps, _KEY, 0.0), maps)
 
 
 def test_columns_side_by_side_are_mixed_as_others():
     maps = _maps()
-    mixed = mixstyle.mixed(lanes.join(maps, 2), _KEY, 1.0)
-    np.testing.assert_allclose(lanes.split(mixed), mixstyle.mixed(maps, _KEY, 1.0), rtol=1e-4, atol=1e-4)
+    joined = mixed(lanes.join(maps, 2), _KEY, 1.0)
+    np.testing.assert_allclose(lanes.split(joined), mixed(maps, _KEY, 1.0), rtol=1e-4, atol=1e-4)
 
 
 def test_bfloat16_maps_stay_bfloat16():
-    assert mixstyle.mixed(_maps().astype(jnp.bfloat16), _KEY, 1.0).dtype == jnp.bfloat16
+    assert jax.eval_shape(mixed, _maps().astype(jnp.bfloat16), _KEY, 1.0).dtype == jnp.bfloat16
 
 
 def test_maps_are_mixed_only_while_styles_is_open():
     maps = _maps()
     with mixstyle.styles(1.0, _KEY):
-        mixed = [mixstyle.mix(maps) for _ in range(mixstyle.LAYERS + 1)]
-    assert [np.array_equal(found, maps) for found in mixed] == [False] * mixstyle.LAYERS + [True]
+        made = [mixstyle.mix(maps) for _ in range(mixstyle.LAYERS + 1)]
+    assert [np.array_equal(found, maps) for found in made] == [False] * mixstyle.LAYERS + [True]
     np.testing.assert_array_equal(mixstyle.mix(maps), maps)
     with mixstyle.styles(0.0, _KEY):
         np.testing.assert_array_equal(mixstyle.mix(maps), maps)

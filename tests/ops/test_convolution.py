@@ -15,7 +15,7 @@ from hep2jax.training import state as states
 
 
 def normal(*shape: int, seed: int = 0) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+    return jax.device_put(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
 def _in_blocks(image, kernel, stride=1, padding="SAME"):
@@ -42,19 +42,19 @@ def _compiled(function, image, kernel, *how):
 @pytest.mark.parametrize(
     ("side", "stride", "size", "channels", "padding"),
     [
-        (3, 1, (8, 16), (8, 8), "SAME"),
+        pytest.param(3, 1, (8, 16), (8, 8), "SAME", marks=pytest.mark.slow),
         (3, 1, (9, 12), (16, 8), "SAME"),
         (3, 1, (6, 7), (8, 16), "SAME"),
-        (3, 1, (7, 9), (40, 8), "SAME"),
+        pytest.param(3, 1, (7, 9), (40, 8), "SAME", marks=pytest.mark.slow),
         (3, 2, (9, 12), (8, 16), "SAME"),
         (3, 2, (6, 7), (1, 8), "SAME"),
         (4, 1, (6, 7), (6, 5), "SAME"),
-        (4, 2, (9, 12), (8, 8), "SAME"),
+        pytest.param(4, 2, (9, 12), (8, 8), "SAME", marks=pytest.mark.slow),
         (5, 1, (5, 1), (1, 8), "SAME"),
         (7, 2, (18, 15), (1, 16), "SAME"),
         (1, 1, (5, 6), (8, 8), "SAME"),
-        (4, 1, (36, 35), (6, 16), "VALID"),
-        (3, 1, (11, 11), (16, 32), "VALID"),
+        pytest.param(4, 1, (36, 35), (6, 16), "VALID", marks=pytest.mark.slow),
+        pytest.param(3, 1, (11, 11), (16, 32), "VALID", marks=pytest.mark.slow),
         (3, 2, (9, 12), (8, 16), "VALID"),
         (7, 1, (7, 9), (1, 6), "VALID"),
     ],
@@ -153,5 +153,5 @@ def test_a_depthwise_convolution_of_shifted_images(side, strides):
     result = []
     for platform in ("cpu", ops.PLAIN):
         with ops.target(platform):
-            result.append(ops.depthwise_conv2d(x, kernel, strides))
+            result.append(jax.jit(ops.depthwise_conv2d, static_argnums=2)(x, kernel, strides))
     np.testing.assert_allclose(*result, atol=1e-5)

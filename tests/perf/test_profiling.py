@@ -231,7 +231,7 @@ def test_a_profile_of_a_run(command, started, tiny_config, tmp_path):
     file.write_text(f"import pathlib\nfrom hep2jax import config\n\ndef get_config():\n    return {load}\n")
     before = _files(started)
     flags = [f"--config={file}", f"--workdir={started}", "--mode=profile", "--profile_steps=3"]
-    done = command("hep2jax.main", *flags, env={"JAX_PLATFORMS": "cpu"})
+    done = command("hep2jax.main", *flags)
     assert done.returncode == 0, done.stderr
     assert _files(started) == before
     values = json.loads((started / "profile" / "profile.json").read_text())

@@ -119,7 +119,7 @@ def test_a_run_from_end_to_end(command, data_dir, tmp_path):
         "--set=cells.train.global_batch_size=8",
         "--set=cells.evaluation.dihedral=false",
     ]
-    done = command("scripts.compare_specimens", *flags, new=True)
+    done = command("scripts.compare_specimens", *flags)
     assert done.returncode == 0, done.stderr
     last = json.loads(done.stdout.splitlines()[-1])
     assert list(last["systems"]) == ["cells-true-network-prevalence", "cells-true-network-mean_probability"]

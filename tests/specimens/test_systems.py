@@ -187,6 +187,7 @@ class TestWhatCannotBeRead:
         cells = _changed(field, kinds=dict.fromkeys(field.kinds, "cell"))
         assert user.read([mitotic]).probabilities.tolist() == user.read([cells]).probabilities.tolist()
 
+    @pytest.mark.slow
     def test_no_foreground(self, configs, fields, division, directory):
         system = _fit(PixelSystem("pixels", configs["pixels"]), fields, division, directory)
         empty = _changed(fields.fields[0], image=np.full_like(fields.fields[0].image, 20))

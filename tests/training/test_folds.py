@@ -13,7 +13,6 @@ from hep2jax.training import evaluation, folds, loop
 def test_all_folds_are_trained_pooled_and_resumed(tiny_config, tmp_path, capsys):
     config = tiny_config
     config.data.protocol, config.data.num_folds = "kfold", 2
-    config.train.num_steps = 2
     task, pooled = folds.run(config, tmp_path / "cv")
     capsys.readouterr()
     parts = [json.loads((tmp_path / "cv" / f"fold-0{k}" / "report" / "records.json").read_text()) for k in range(2)]
@@ -32,7 +31,7 @@ def test_all_folds_are_trained_pooled_and_resumed(tiny_config, tmp_path, capsys)
     assert "step" not in capsys.readouterr().out.replace("specimen", "")  # nothing was trained again
 
     _check_that_only_records_of_the_fold_are_pooled(config, task, pooled, tmp_path / "cv")
-    assert "step 2/2" not in capsys.readouterr().out  # measured again, not trained again
+    assert "step 6/6" not in capsys.readouterr().out  # measured again, not trained again
 
     config.optimizer.learning_rate *= 2
     with pytest.raises(UsageError, match="belongs to another run: optimizer.learning_rate"):
@@ -46,18 +45,18 @@ def _check_that_only_records_of_the_fold_are_pooled(config, task, pooled, direct
     part = protocols.partition(fold.data, task.name, task.items)
     contest = dataclasses.replace(config, data=dataclasses.replace(config.data, protocol="contest"))
     evaluation.run(contest, folder)  # as --mode=evaluate does: the set's own test side
-    assert evaluation.saved_results(task, folder, part, 2) is None
+    assert evaluation.saved_results(task, folder, part, 6) is None
     config.evaluation.foreground_threshold = 0.99
     again, other = folds.run(config, directory)
     assert other.measured.images.num_specimens == 16
     assert other.measured.pixel.SE != pooled.measured.pixel.SE
 
     kept = json.loads(path.read_text())
-    assert evaluation.saved_results(again, folder, part, 2) is not None
+    assert evaluation.saved_results(again, folder, part, 6) is not None
     assert evaluation.saved_results(again, folder, part, 1) is None  # of a network that was trained less
     for rows in (kept["splits"]["test"][:-1], kept["splits"]["test"][::-1]):
         path.write_text(json.dumps(kept | {"splits": {"test": rows}}))
-        assert evaluation.saved_results(again, folder, part, 2) is None
+        assert evaluation.saved_results(again, folder, part, 6) is None
 
     fields = list(task.fields.fields)
     image = fields[part.train[0]].image.copy()

@@ -11,10 +11,20 @@ from hep2jax.training import losses
 CLASSES = 4
 WEIGHTS = jnp.array([0.5, 1.0, 2.0, 3.0])
 
+# Compiled whole: of one operation after the other, each would be compiled by itself.
+pixel_cross_entropy = jax.jit(losses.pixel_cross_entropy, static_argnums=3)
+soft_dice = jax.jit(losses.soft_dice)
+
+
+def losses_of(logits, labels, weights, config):
+    return jax.jit(lambda *batch: losses.segmentation_loss(SegmenterOutput(batch[0]), *batch[1:], config))(
+        logits, labels, weights
+    )
+
 
 @pytest.fixture
 def logits() -> jax.Array:
-    return 3 * jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 6, CLASSES)), jnp.float32)
+    return jnp.asarray(3 * np.random.default_rng(0).normal(size=(3, 8, 6, CLASSES)).astype(np.float32))
 
 
 @pytest.fixture
@@ -43,13 +53,13 @@ def reference_cross_entropy(logits, labels, smoothing):
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_cross_entropy_matches_a_reference(logits, labels, smoothing):
-    got = losses.pixel_cross_entropy(logits, labels, WEIGHTS, smoothing)
+    got = pixel_cross_entropy(logits, labels, WEIGHTS, smoothing)
     for ours, expected in zip(got, reference_cross_entropy(logits, labels, smoothing), strict=True):
         np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
 
 def test_gradient_is_weight_times_probability_minus_target(logits, labels):
-    gradient = jax.grad(lambda x: losses.pixel_cross_entropy(x, labels, WEIGHTS)[0].sum())(logits)
+    gradient = jax.jit(jax.grad(lambda x: losses.pixel_cross_entropy(x, labels, WEIGHTS)[0].sum()))(logits)
     valid = labels != losses.VOID
     safe = np.where(valid, labels, 0)
     expected = scipy.special.softmax(np.asarray(logits), axis=-1) - np.eye(CLASSES)[safe]
@@ -59,7 +69,8 @@ def test_gradient_is_weight_times_probability_minus_target(logits, labels):
 
 def test_huge_logits_stay_finite(labels):
     logits = jnp.zeros((3, 8, 6, CLASSES)).at[..., 0].set(1e4)
-    value, gradient = jax.value_and_grad(lambda x: losses.pixel_cross_entropy(x, labels, WEIGHTS)[0].sum())(logits)
+    loss = jax.value_and_grad(lambda x: losses.pixel_cross_entropy(x, labels, WEIGHTS)[0].sum())
+    value, gradient = jax.jit(loss)(logits)
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()
 
@@ -74,7 +85,7 @@ def reference_dice(logits, labels):
 
 
 def test_dice_matches_a_reference(logits, labels):
-    np.testing.assert_allclose(losses.soft_dice(logits, labels), reference_dice(logits, labels), rtol=1e-5)
+    np.testing.assert_allclose(soft_dice(logits, labels), reference_dice(logits, labels), rtol=1e-5)
 
 
 def test_dice_runs_from_0_for_perfect_to_1_for_wrong():
@@ -84,7 +95,7 @@ def test_dice_runs_from_0_for_perfect_to_1_for_wrong():
     wrong = 50.0 * np.eye(CLASSES)[np.where(labels > 0, 0, 1)]
 
     def dice(logits):
-        return losses.soft_dice(jnp.asarray(logits, jnp.float32), jnp.asarray(labels))
+        return soft_dice(logits.astype(np.float32), labels)
 
     np.testing.assert_allclose(dice(right), 0, atol=1e-6)
     assert (dice(wrong) > 0.998).all()
@@ -100,9 +111,12 @@ def total_loss(logits, labels, side=0, config=ALL_TERMS):
     return losses.combine(losses.segmentation_loss(output, labels, WEIGHTS, config), config)
 
 
+total_and_gradient = jax.jit(jax.value_and_grad(total_loss), static_argnames="side")
+
+
 def test_void_pixels_influence_neither_value_nor_gradient(logits, labels):
     changed = np.where((labels == losses.VOID)[..., None], 100 * logits[:, ::-1], logits)
-    results = [jax.value_and_grad(total_loss)(x, labels, side=2) for x in (logits, changed)]
+    results = [total_and_gradient(x, labels, side=2) for x in (logits, changed)]
     assert float(results[0][0]) == float(results[1][0])
     np.testing.assert_array_equal(results[0][1], results[1][1])
     assert not results[0][1][labels == losses.VOID].any()
@@ -110,7 +124,7 @@ def test_void_pixels_influence_neither_value_nor_gradient(logits, labels):
 
 
 def test_a_batch_of_void_pixels_gives_0_and_no_gradient(logits):
-    value, gradient = jax.value_and_grad(total_loss)(logits, jnp.full((3, 8, 6), losses.VOID), side=2)
+    value, gradient = total_and_gradient(logits, np.full((3, 8, 6), losses.VOID, np.uint8), side=2)
     assert float(value) == 0
     np.testing.assert_array_equal(gradient, 0)
 
@@ -119,16 +133,15 @@ def test_combination_is_the_documented_sum(logits, labels):
     nll, weight = reference_cross_entropy(logits, labels, 0.1)
     side = sum(reference_cross_entropy(logits * factor, labels, 0.1)[0] for factor in (0.5, 2.0))
     expected = (nll + 0.4 * side).sum() / weight.sum() + 0.7 * np.mean(reference_dice(logits, labels))
-    assert float(total_loss(logits, labels, side=2)) == pytest.approx(expected, rel=1e-5)
+    assert float(total_and_gradient(logits, labels, side=2)[0]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_mean_is_over_the_whole_batch_not_over_its_parts(logits, labels):
     """Terms of parts of a batch, put together, give the loss of the batch; means of means do not."""
-    outputs = [SegmenterOutput(logits[part]) for part in (slice(0, 2), slice(2, 3))]
-    parts = (labels[:2], labels[2:])
-    terms = [losses.segmentation_loss(o, y, WEIGHTS, ALL_TERMS) for o, y in zip(outputs, parts, strict=True)]
+    parts = ((logits[:2], labels[:2]), (logits[2:], labels[2:]))
+    terms = [losses_of(*part, WEIGHTS, ALL_TERMS) for part in parts]
     joined = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *terms)
-    whole = float(total_loss(logits, labels))
+    whole = float(total_and_gradient(logits, labels)[0])
     assert float(losses.combine(joined, ALL_TERMS)) == pytest.approx(whole, rel=1e-6)
     naive = np.mean([float(losses.combine(t, ALL_TERMS)) for t in terms])
     assert abs(naive - whole) > 1e-3 * whole
@@ -136,8 +149,8 @@ def test_mean_is_over_the_whole_batch_not_over_its_parts(logits, labels):
 
 def test_class_weights_scale_the_share_of_their_pixels(logits, labels):
     only = jnp.where(labels == 1, labels, losses.VOID)
-    terms = losses.segmentation_loss(SegmenterOutput(logits), only, WEIGHTS * 5, LossConfig())
-    plain = losses.segmentation_loss(SegmenterOutput(logits), only, jnp.ones(CLASSES), LossConfig())
+    terms = losses_of(logits, only, WEIGHTS * 5, LossConfig())
+    plain = losses_of(logits, only, jnp.ones(CLASSES), LossConfig())
     np.testing.assert_allclose(terms.nll, 5 * plain.nll, rtol=1e-6)
     np.testing.assert_allclose(plain.weight, (only == 1).sum((1, 2)))
     assert float(losses.combine(terms, LossConfig())) == pytest.approx(float(losses.combine(plain, LossConfig())))
@@ -154,8 +167,7 @@ def test_gaps_are_the_background_between_near_cells():
 
 
 def test_patterns_of_weight_zero_leave_cells_against_background(logits, labels):
-    output = SegmenterOutput(logits)
-    terms = losses.segmentation_loss(output, labels, WEIGHTS, LossConfig(pattern_weight=0.0))
+    terms = losses_of(logits, labels, WEIGHTS, LossConfig(pattern_weight=0.0))
     log_p = scipy.special.log_softmax(np.asarray(logits, np.float64), axis=-1)
     cell = scipy.special.logsumexp(log_p[..., 1:], axis=-1)
     valid, safe = labels != losses.VOID, np.where(labels != losses.VOID, labels, 0)

@@ -18,7 +18,7 @@ def _config() -> Config:
     return configs.validate(
         Config(
             data=DataConfig(name="hep2_synthetic", crop_size=32),
-            model=ModelConfig(name="fcn", width=0.01),
+            model=ModelConfig(name="vggcell", width=0.01),
             train=TrainConfig(num_steps=4, global_batch_size=jax.device_count()),
         )
     )
@@ -72,7 +72,7 @@ def test_a_step_does_the_same_to_a_packed_state(fresh: TrainState) -> None:
     rng, size = np.random.default_rng(0), config.train.global_batch_size
     batch = {
         "image": rng.integers(0, 256, (size, 32, 32)).astype(np.uint8),
-        "labels": rng.integers(0, 3, (size, 32, 32)).astype(np.uint8),
+        "labels": rng.integers(0, 3, size).astype(np.int32),
         "tone_curve": np.tile(np.array([0, 1 / 255, 1, 0], np.float32), (size, 1)),
     }
     constants = {"class_weights": jnp.ones(3)}

@@ -1,8 +1,5 @@
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +11,7 @@ from hep2jax.progress import Pace, TrainingDisplay, scaled
 from hep2jax.report import provenance
 from hep2jax.training import loop, timing
 from hep2jax.training.timing import PHASES, Program, StepClock
+from tests import product
 
 
 @dataclasses.dataclass
@@ -174,30 +172,15 @@ def test_the_report_has_a_name_for_every_phase():
     assert set(provenance.PHASES) == set(PHASES)
 
 
-def analyse_product() -> Program:
-    """Batch [128, 256] over all devices, times a weight [256, 64] that all have."""
-    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    rows, every = (jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(axis)) for axis in ("data", None))
-    left = jax.ShapeDtypeStruct((128, 256), jnp.float32, sharding=rows)
-    right = jax.ShapeDtypeStruct((256, 64), jnp.float32, sharding=every)
-    return timing.analyse(jax.jit(jnp.matmul).lower(left, right).compile(), 2 * 128 * 256 * 64)
-
-
 def test_analysis_of_a_product_on_one_device():
-    program = analyse_product()
+    program = product.analyse()
     assert program.flops == 2 * 128 * 256 * 64
     assert program.bytes_accessed == 4 * (128 * 256 + 256 * 64 + 128 * 64)
     assert program.memory_bytes >= program.bytes_accessed  # every operand and the result have their own buffer
 
 
-def test_analysis_on_a_mesh_is_of_one_device():
-    code = """
-import dataclasses, json
-from tests.training import test_timing
-print(json.dumps(dataclasses.asdict(test_timing.analyse_product())))
-"""
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+def test_analysis_on_a_mesh_is_of_one_device(together):
+    (done,) = together("tests.product", processes=1, devices=2)
     program = Program(**json.loads(done.stdout))
     assert program.flops == 2 * 64 * 256 * 64
     assert program.bytes_accessed == 4 * (64 * 256 + 256 * 64 + 64 * 64)

@@ -59,7 +59,7 @@ def _noisy(count: int = 3, side: int = 40) -> np.ndarray:
 def test_both_executors_blur_alike(most: float):
     images, drawn = _noisy(), Blur().draw(np.random.default_rng(1), 3, most)
     on_host = np.stack([Blur().on_host(image, row) for image, row in zip(images, drawn, strict=True)])
-    on_device = np.asarray(Blur().on_device(jnp.asarray(images, jnp.float32), jnp.asarray(drawn)))
+    on_device = np.asarray(jax.jit(Blur().on_device)(images.astype(np.float32), drawn))
     assert on_host.dtype == np.uint8
     np.testing.assert_allclose(on_device, on_host, atol=0.502)  # half a grey level, which the host rounds away
 
@@ -90,7 +90,7 @@ def test_both_executors_add_noise_of_the_drawn_deviation():
     drawn = Noise().draw(np.random.default_rng(2), 4, 10.0)
     assert ((drawn[:, 0] >= 0) & (drawn[:, 0] < 10)).all()
     on_host = np.stack([Noise().on_host(image, row) for image, row in zip(images, drawn, strict=True)])
-    on_device = np.asarray(Noise().on_device(jnp.asarray(images, jnp.float32), jnp.asarray(drawn)))
+    on_device = np.asarray(jax.jit(Noise().on_device)(images.astype(np.float32), drawn))
     for values, rounding in ((on_host, 1 / 12), (on_device, 0)):
         errors = values.astype(float) - 120
         np.testing.assert_allclose(errors.mean((1, 2)), 0, atol=0.15)
@@ -100,9 +100,10 @@ def test_both_executors_add_noise_of_the_drawn_deviation():
 
 
 def test_the_noise_of_a_crop_does_not_depend_on_its_neighbours():
-    images, drawn = jnp.full((4, 16, 16), 120.0), jnp.asarray(Noise().draw(np.random.default_rng(0), 4, 10.0))
-    whole = Noise().on_device(images, drawn)
-    np.testing.assert_array_equal(Noise().on_device(images[2:3], drawn[2:3])[0], whole[2])
+    images, drawn = np.full((4, 16, 16), 120, np.float32), Noise().draw(np.random.default_rng(0), 4, 10.0)
+    on_device = jax.jit(Noise().on_device)
+    whole = on_device(images, drawn)
+    np.testing.assert_array_equal(on_device(images[2:3], drawn[2:3])[0], whole[2])
     assert not np.array_equal(whole[0] - 120, whole[1] - 120)
 
 
