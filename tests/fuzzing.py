@@ -33,8 +33,8 @@ from tests.tfds_builders import excel
 from tfds_builders import image_files, pixels, sheets, tables
 from tfds_builders.aida import layout as aida
 from tfds_builders.folder import layout as own_folder
+from tfds_builders.frames import ImageFileError
 from tfds_builders.icpr2012 import layout as icpr2012
-from tfds_builders.image_files import ImageFileError
 from tfds_builders.snphep2 import layout as snphep2
 
 _RNG = np.random.default_rng(3)
