@@ -33,7 +33,7 @@ MAX_MICROMETRES = 10.0
 
 _MAX_FILE_BYTES = 8 * MAX_PIXELS  # four channels of 16 bits, not compressed; does not apply to TIFF
 _TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_REFUSED_HEADS = {b"ZISRAWFILE": "CZI", b"\xda\xce\xbe\x0a": "ND2"}
+_REFUSED_HEADS = {b"ZISRAWFILE": "a CZI", b"\xda\xce\xbe\x0a": "an ND2"}
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 # tifffile bounds what these decode to. JPEG streams within TIFF state a size of their own, which libtiff compares.
 _BOUNDED = ("NONE", "LZW", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS", "ZSTD")
@@ -109,7 +109,7 @@ def _plain_frame(path: pathlib.Path, head: bytes) -> Iterator[Frame]:
     if not head:
         raise ImageFileError("the file is empty")
     if kind := next((kind for start, kind in _REFUSED_HEADS.items() if head.startswith(start)), None):
-        raise ImageFileError(f"a {kind} file, which is not read; export it as OME-TIFF from the microscope's program")
+        raise ImageFileError(f"{kind} file, which is not read; export it as OME-TIFF from the microscope's program")
     if path.stat().st_size > _MAX_FILE_BYTES:
         raise ImageFileError(f"the file has more than {_MAX_FILE_BYTES // 10**6} MB")
     try:
