@@ -27,7 +27,7 @@ FLOORS = (
     ("training.calibrating", "training.evaluation", "training.fit", "training.loop", "training.folds"),
     ("specimens", "perf.aot", "perf.profiling"),
     ("api", "cli", "prediction"),
-    ("predict", "main", "prepare", "__main__"),
+    ("predict", "view", "main", "prepare", "__main__"),
 )
 """From the lowest to the highest. A room is a module or a package, without those of its parts that are rooms."""
 
