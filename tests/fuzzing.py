@@ -30,11 +30,12 @@ from hep2jax.training import workdir
 from tests.data.tables import cells
 from tests.models import test_pretrained as weights
 from tests.tfds_builders import excel
+from tests.tfds_builders.zarr_folders import shards, write_zarr
 from tfds_builders import image_files, pixels, sheets, tables
 from tfds_builders.aida import layout as aida
 from tfds_builders.folder import layout as own_folder
+from tfds_builders.frames import ImageFileError
 from tfds_builders.icpr2012 import layout as icpr2012
-from tfds_builders.image_files import ImageFileError
 from tfds_builders.snphep2 import layout as snphep2
 
 _RNG = np.random.default_rng(3)
@@ -153,6 +154,22 @@ def _own_folder(folder: pathlib.Path) -> None:
         assert line.isprintable()
 
 
+def _zarr(folder: pathlib.Path, version: int, array: dict, name: str) -> Reader:
+    """The reader of an OME-Zarr folder of which one file is damaged."""
+    whole = write_zarr(folder / name.replace("/", "-"), _DEEP, version=version, chunks=(12, 10), array=array)
+    others = {path.relative_to(whole): path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    good = others.pop(pathlib.PurePath(name))
+
+    def read(damaged: pathlib.Path) -> None:
+        for other, data in others.items():
+            (damaged / other).parent.mkdir(parents=True, exist_ok=True)
+            (damaged / other).write_bytes(data)
+        list(image_files.read(damaged))
+
+    text = name.endswith(("zarr.json", ".zattrs", ".zarray"))
+    return Reader([good], read, (ImageFileError,), name, is_text=text)
+
+
 def _split_lists(folder: pathlib.Path) -> None:
     lists.assign(str(folder), "made_up", cells(specimens=2, size=2), ("nuclear_membrane", "golgi"))
 
@@ -183,8 +200,14 @@ def readers(folder: pathlib.Path) -> dict[str, Reader]:
     labels = b"image;mask;pattern;specimen;split\na.png;;golgi;1;train\nb.png;b_mask.png;AC-1;2;test\n"
     log = b'{"step": 1, "split": "train", "loss": 0.5, "a": {"b": 1}}\n{"step": 9, "split": "test", "loss": 1e3}\n'
     owner = (ValueError, FileNotFoundError)
+    blosc = {"name": "blosc", "configuration": {"cname": "lz4", "clevel": 5}}
     return {
         "images": Reader(_images(), lambda f: list(image_files.read(f / "file")), (ImageFileError,)),
+        "metadata of OME-Zarr": _zarr(folder, 3, {}, "zarr.json"),
+        "array of Zarr 3": _zarr(folder, 3, shards([6, 5], blosc), "0/zarr.json"),
+        "shard of Zarr": _zarr(folder, 3, shards([6, 5], blosc), "0/c/0/0"),
+        "array of Zarr 2": _zarr(folder, 2, {"compressor": {"id": "zlib", "level": 1}}, "0/.zarray"),
+        "chunk of Zarr": _zarr(folder, 2, {"compressor": {"id": "blosc", "cname": "zstd"}}, "0/0.0"),
         "owners' images": Reader(_images_of_8_bits(), _builders_images, (ValueError,)),
         "csv": Reader([objects, index], lambda f: tables.read_rows(f / "file"), (ValueError,), is_text=True),
         "csv of icpr2012": Reader([objects], lambda f: icpr2012.read_objects(f / "file"), owner, is_text=True),

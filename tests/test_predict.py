@@ -20,6 +20,7 @@ from hep2jax.prediction import inputs, specimens
 from hep2jax.specimens import nuclear_size
 from hep2jax.training import workdir as workdirs
 from tests import predictions
+from tests.tfds_builders.zarr_folders import write_zarr
 from tfds_builders import icap
 from tfds_builders.hep2_synthetic import generator
 
@@ -167,9 +168,27 @@ def test_files_that_a_pattern_names(tmp_path):
     assert found("odd[1].png") == ["odd[1].png"]
 
 
+def test_zarr_folders_that_a_pattern_names(tmp_path):
+    plate = ("plate.zarr/A/1/0/.zattrs", "plate.zarr/A/1/0/0/0.0", "plate.zarr/A/1/.zgroup", "plate.zarr/x.png")
+    for name in ("a.png", "b.ome.ZARR/zarr.json", "c_mask.zarr/.zattrs", "deep/d.zarr/x.png", "out/e.zarr/x", *plate):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+
+    def found(pattern: str) -> list[str]:
+        paths = inputs.find_images(f"{tmp_path}/{pattern}".rstrip("/"), tmp_path / "out")
+        return [str(pathlib.Path(path).relative_to(tmp_path)) for path in paths]
+
+    assert found("") == ["a.png", "b.ome.ZARR", "plate.zarr"]
+    assert found("*") == found("")
+    assert found("**/*") == ["a.png", "b.ome.ZARR", "deep/d.zarr", "plate.zarr"]
+    assert found("*.ZARR") == found("b.ome.ZARR") == ["b.ome.ZARR"]
+    assert found("plate.zarr/*/*/*") == found("plate.zarr/A/1/0") == ["plate.zarr/A/1/0"]
+    assert found("plate.zarr/x.png") == found("plate.zarr/*.png") == []
+
+
 def test_images_that_share_a_stem_have_names_of_their_own(tmp_path):
-    names = ["field.bmp", "field.png", "a/b_c.png", "a_b/c.png", "A/c.tif", "other.png"]
-    expected = ["field.bmp", "field.png", "b_c", "a_b/c.png", "A/c.tif", "other"]
+    names = ["field.bmp", "field.png", "a/b_c.png", "a_b/c.png", "A/c.tif", "other.png", "z.ome.zarr", "p.zarr/A/1/0"]
+    expected = ["field.bmp", "field.png", "b_c", "a_b/c.png", "A/c.tif", "other", "z.ome", "0"]
     assert inputs.output_names([f"{tmp_path}/{name}" for name in names]) == expected
 
 
@@ -182,6 +201,16 @@ def test_a_page_does_not_take_the_name_of_another_image(trained, tmp_path):
     assert len(_rows(tmp_path / "out")) == 3
     heights = {path.stem: cv2.imread(str(path), -1).shape[0] for path in (tmp_path / "out").glob("*_classes.png")}
     assert heights == {"x_page001_classes": 64, "x_page002_classes": 64, "x_page002_2_classes": 32}
+
+
+def test_a_zarr_folder_is_read_like_a_file_of_the_same_pixels(trained, tmp_path):
+    field = generator.generate_specimen(1, "homogeneous", "positive", height=64, width=64, fields=1)[0].image
+    cv2.imwrite(str(tmp_path / "x.png"), field)
+    write_zarr(tmp_path / "x.ome.zarr", field)
+    paths, out = inputs.find_images(str(tmp_path), tmp_path / "out"), tmp_path / "out"
+    predict.predict(trained, paths, out)
+    assert [pathlib.Path(record["image"]).name for record in predictions.records(out)] == ["x.ome.zarr", "x.png"]
+    assert (out / "x.ome_classes.png").read_bytes() == (out / "x_classes.png").read_bytes()
 
 
 def test_a_page_that_is_damaged_leaves_those_before_it(trained, tmp_path, capsys):

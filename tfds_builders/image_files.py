@@ -1,4 +1,6 @@
-"""Reads image files of any origin: PNG, JPEG, BMP and TIFF, with their size checked before memory is taken for pixels.
+"""Reads images of any origin: PNG, JPEG, BMP and TIFF files, with their size checked before memory is taken for pixels.
+
+Folders are read as OME-Zarr, by `tfds_builders.zarr_images`.
 
 Rules of conversion: alpha is dropped; palettes and CMYK become RGB; images of 1, 2 and 4 bits are spread over 8; an
 image that is turned by its EXIF or TIFF orientation is turned back. Each page of a TIFF file is a frame of its own,
@@ -6,7 +8,6 @@ except reduced copies and transparency masks of other pages.
 """
 
 import contextlib
-import dataclasses
 import itertools
 import logging
 import pathlib
@@ -20,24 +21,23 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from tfds_builders import zarr_images
+from tfds_builders.frames import MAX_PAGES, TOO_LARGE, Frame, ImageFileError, check_size, micrometres
 from tfds_builders.pixels import MAX_PIXELS, quiet, strip_png
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".btf", ".tf8")
 """Usual endings of the names of files that `read` takes; the content decides, not the name."""
-MAX_SIDE = 50_000
-MIN_SIDE = 8
-MAX_PAGES = 1_000
 MAX_MICROMETRES = 10.0
 """Side of a pixel up to which the resolution of a TIFF file is believed: 2,540 dots per inch. Programs write 72 to
 1,200 dots per inch into images that they know nothing of."""
 
 _MAX_FILE_BYTES = 8 * MAX_PIXELS  # four channels of 16 bits, not compressed; does not apply to TIFF
 _TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_REFUSED_HEADS = {b"ZISRAWFILE": "a CZI", b"\xda\xce\xbe\x0a": "an ND2"}
 _PNG_HEAD = b"\x89PNG\r\n\x1a\n"
 # tifffile bounds what these decode to. JPEG streams within TIFF state a size of their own, which libtiff compares.
 _BOUNDED = ("NONE", "LZW", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS", "ZSTD")
 _BY_PILLOW = ("JPEG", "CCITTFAX3", "CCITTFAX4")
-_MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "inch": 25_400.0}
 _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -49,53 +49,16 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 """What undoes each orientation of EXIF and TIFF."""
 
-_TOO_LARGE = f"too large; at most {MAX_PIXELS // 10**6} million pixels and sides of {MAX_SIDE} are read"
-
 logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1)  # it logs damage, which is reported by an error here
 
 
-class ImageFileError(Exception):
-    """A file that cannot be read as an image; the message is one line that names the file and the reason."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class Frame:
-    """One image of a file."""
-
-    pixels: np.ndarray
-    """uint8 or uint16, [height, width] grey or [height, width, 3] RGB."""
-    page: int = 1
-    """Number of the page, from 1."""
-    num_pages: int = 1
-    micrometres_per_pixel: float | None = None
-    """Side of a pixel in µm, as OME or ImageJ metadata or the resolution of a TIFF file state it. None if the file does
-    not, or states the resolution of a screen or a printer, above `MAX_MICROMETRES`."""
-    significant_bits: int | None = None
-    """Bits that the camera filled, as OME metadata state it."""
-
-    @property
-    def pixels_8_bit(self) -> np.ndarray:
-        """The pixels as uint8.
-
-        16-bit levels are divided by the largest level of the bits that are used: the file's `significant_bits` or, if
-        it has none, the fewest of 8, 10, 12, 14 and 16 that hold the brightest pixel. A 12-bit camera therefore fills
-        the grey scale, and images of one camera are scaled alike unless they differ much in brightness.
-        """
-        if self.pixels.dtype == np.uint8:
-            return self.pixels
-        brightest = int(self.pixels.max())
-        bits = next(b for b in (self.significant_bits or 8, 8, 10, 12, 14, 16) if brightest < 2**b)
-        levels = (np.arange(brightest + 1) * (255 / (2**bits - 1))).round().astype(np.uint8)
-        return levels[self.pixels]
-
-
 def read(path: pathlib.Path) -> Generator[Frame, None, None]:
-    """The frames of an image file, decoded one after another.
+    """The frames of an image file or an OME-Zarr folder, decoded one after another.
 
     Raises:
-        ImageFileError: the file is no PNG, JPEG, BMP or TIFF image, is damaged or cut short, has a kind of pixels that
-            is not supported, has more than `MAX_PIXELS` pixels or a side outside `MIN_SIDE` to `MAX_SIDE`. The headers
-            of all pages are checked before the first page is decoded.
+        ImageFileError: the file is no PNG, JPEG, BMP or TIFF image, or the folder no OME-Zarr image; it is damaged or
+            cut short, has a kind of pixels that is not supported, has more than `MAX_PIXELS` pixels or a side outside
+            `MIN_SIDE` to `MAX_SIDE`. The headers of all pages are checked before the first page is decoded.
     """
     frames = _frames(path)
     while (frame := _next(path, frames)) is not None:
@@ -112,6 +75,9 @@ def read_first(path: pathlib.Path) -> Frame:
 
 
 def _frames(path: pathlib.Path) -> Iterator[Frame]:
+    if path.is_dir():
+        yield from zarr_images.frames(path)
+        return
     with path.open("rb") as file:
         head = file.read(26)
     yield from (_tiff_frames(path) if head.startswith(_TIFF_HEADS) else _plain_frame(path, head))
@@ -139,16 +105,11 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())[:500]
 
 
-def _check_size(width: int, height: int) -> None:
-    if min(width, height) < MIN_SIDE:
-        raise ImageFileError(f"{width} x {height} pixels: smaller than {MIN_SIDE} x {MIN_SIDE}")
-    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
-        raise ImageFileError(f"{width} x {height} pixels: {_TOO_LARGE}")
-
-
 def _plain_frame(path: pathlib.Path, head: bytes) -> Iterator[Frame]:
     if not head:
         raise ImageFileError("the file is empty")
+    if kind := next((kind for start, kind in _REFUSED_HEADS.items() if head.startswith(start)), None):
+        raise ImageFileError(f"{kind} file, which is not read; export it as OME-TIFF from the microscope's program")
     if path.stat().st_size > _MAX_FILE_BYTES:
         raise ImageFileError(f"the file has more than {_MAX_FILE_BYTES // 10**6} MB")
     try:
@@ -156,9 +117,9 @@ def _plain_frame(path: pathlib.Path, head: bytes) -> Iterator[Frame]:
     except Image.UnidentifiedImageError:
         raise ImageFileError("not a PNG, JPEG, BMP or TIFF image, or damaged") from None
     except Image.DecompressionBombError:  # far above our limit
-        raise ImageFileError(_TOO_LARGE) from None
+        raise ImageFileError(TOO_LARGE) from None
     with image:
-        _check_size(image.width, image.height)
+        check_size(image.width, image.height)
         pixels = _png(path, head, image) if head.startswith(_PNG_HEAD) else _converted(image)
         yield Frame(pixels=_upright(pixels, image.getexif().get(0x0112, 1)))
 
@@ -216,7 +177,7 @@ def _tiff_frames(path: pathlib.Path) -> Iterator[Frame]:
 
 def _check_page(page: Any, file_bytes: int) -> None:
     """Raise ImageFileError for a page that is too large, is not supported, or whose data are beyond the file's end."""
-    _check_size(page.imagewidth, page.imagelength)
+    check_size(page.imagewidth, page.imagelength)
     if page.imagedepth != 1 or page.samplesperpixel not in (1, 2, 3, 4) or page.dtype not in (bool, "u1", "u2"):
         raise ImageFileError(
             f"pixels of the kind {page.dtype} with {page.samplesperpixel} channels; convert it to 8 or 16 bits, grey "
@@ -240,7 +201,7 @@ def _tiff_pixels(page: Any) -> np.ndarray:
 def _page_by_pillow(page: Any) -> np.ndarray:
     with quiet(), Image.open(page.parent.filehandle.path, formats=("TIFF",)) as image:
         image.seek(page.index)
-        _check_size(image.width, image.height)
+        check_size(image.width, image.height)
         return _converted(image)  # Pillow turns the images of TIFF files itself
 
 
@@ -282,21 +243,13 @@ def _metadata(file: Any) -> dict[str, Any]:
         facts = dict(re.findall(r'(\w+)\s*=\s*"([^"]*)"', pixels[1] if pixels else ""))
         bits = facts.get("SignificantBits", "")
         return {
-            "micrometres_per_pixel": _micrometres(facts.get("PhysicalSizeX"), facts.get("PhysicalSizeXUnit", "µm")),
+            "micrometres_per_pixel": micrometres(facts.get("PhysicalSizeX"), facts.get("PhysicalSizeXUnit", "µm")),
             "significant_bits": int(bits) if bits in map(str, range(8, 17)) else None,
         }
     unit = (file.imagej_metadata or {}).get("unit", "")
     numerator, denominator = file.pages.first.tags.valueof(282, (0, 1))
     value = denominator / numerator if numerator else None
     if file.is_imagej:
-        return {"micrometres_per_pixel": _micrometres(value, str(unit).replace("\\u00B5", "µ"))}
-    size = _micrometres(value, {2: "inch", 3: "cm"}.get(file.pages.first.tags.valueof(296, 2), ""))
+        return {"micrometres_per_pixel": micrometres(value, str(unit).replace("\\u00B5", "µ"))}
+    size = micrometres(value, {2: "inch", 3: "cm"}.get(file.pages.first.tags.valueof(296, 2), ""))
     return {"micrometres_per_pixel": size if size and size <= MAX_MICROMETRES else None}
-
-
-def _micrometres(value: Any, unit: str) -> float | None:
-    try:
-        size = float(value) * _MICROMETRES[unit]
-    except (TypeError, ValueError, KeyError):
-        return None
-    return size if 0 < size < 1e4 else None

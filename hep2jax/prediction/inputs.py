@@ -17,28 +17,44 @@ from hep2jax.data.sets import fields as field_sets
 from hep2jax.progress import warn
 from hep2jax.tasks import Reader
 from tfds_builders import image_files
-from tfds_builders.image_files import ImageFileError
+from tfds_builders.frames import ImageFileError
 
 TABLES = ("predictions.csv", "predictions.jsonl", "cells.csv", "specimens.csv", "index.html")
 _OWN_ENDINGS = ("_classes.png", "_overlay.png", "_cells.png")
+_ZARR = ".zarr"
+_SUFFIXES = (*image_files.SUFFIXES, _ZARR)
 GROUP_PIXELS, _GROUP_IMAGES = 16_000_000, 256  # bound the memory; a batch of tiles spans the images of a group
 
 
 def find_images(pattern: str, output: pathlib.Path | None = None) -> list[str]:
-    """The files that a pattern names, sorted, without masks of cells and without what this program has written.
+    """The images that a pattern names, sorted, without masks of cells and without what this program has written.
 
     A folder stands for the files in it whose names end like those of images; a file is itself, whatever its name.
-    Files in the folder `output` are left out, unless the pattern starts in that folder.
+    A folder whose name ends in .zarr is an image, and nothing in it is, except folders of Zarr groups that a pattern
+    names with that folder, such as `plate.zarr/*/*/*`. Files in the folder `output` are left out, unless the pattern
+    starts in that folder.
     """
-    if pathlib.Path(pattern).is_dir():
-        named = (path for path in pathlib.Path(pattern).iterdir() if path.suffix.lower() in image_files.SUFFIXES)
+    if pathlib.Path(pattern).is_dir() and not _is_or_is_in_zarr(pathlib.Path(pattern)):
+        named = (path for path in pathlib.Path(pattern).iterdir() if path.suffix.lower() in _SUFFIXES)
         found, start = map(str, named), pathlib.Path(pattern)
     else:
-        found = [pattern] if pathlib.Path(pattern).is_file() else glob.glob(pattern, recursive=True)
+        found = [pattern] if os.path.exists(pattern) else glob.glob(pattern, recursive=True)
         start = next((p for p in pathlib.Path(pattern).parents if not glob.has_magic(str(p))), pathlib.Path())
     inside = output.resolve() if output and start.resolve() != output.resolve() else None
-    images = [path for path in found if pathlib.Path(path).is_file() and not _is_mask(path) and not _is_own(path)]
+    groups = any(parent.suffix.lower() == _ZARR for parent in pathlib.Path(pattern).parents)
+    images = [p for p in found if _is_image(pathlib.Path(p), groups) and not _is_mask(p) and not _is_own(p)]
     return sorted(path for path in images if inside not in pathlib.Path(path).resolve().parents)
+
+
+def _is_or_is_in_zarr(path: pathlib.Path) -> bool:
+    return any(part.suffix.lower() == _ZARR for part in (path, *path.parents))
+
+
+def _is_image(path: pathlib.Path, groups: bool) -> bool:
+    """Whether a path is a file or a Zarr folder that may be an image; `groups`: also a group in a Zarr folder."""
+    if not _is_or_is_in_zarr(path.parent):
+        return path.is_file() or (path.suffix.lower() == _ZARR and path.is_dir())
+    return groups and any((path / name).is_file() for name in (".zgroup", ".zattrs", "zarr.json"))
 
 
 def _is_mask(path: str) -> bool:
@@ -52,7 +68,7 @@ def _is_own(path: str) -> bool:
 
 
 def output_names(paths: Sequence[str]) -> list[str]:
-    """For each image the start of the names of its output files: the stem of its file.
+    """For each image the start of the names of its output files: its name without the ending.
 
     Images that share a stem keep the ending of their name and their folder below the folder that all images share.
     """

@@ -25,7 +25,7 @@ from hep2jax.tasks import Reader, Reading
 from hep2jax.view import training_cells
 from hep2jax.view.training_cells import TrainingCells
 from tfds_builders import image_files
-from tfds_builders.image_files import Frame, ImageFileError
+from tfds_builders.frames import Frame, ImageFileError
 
 MAX_IMAGES, MAX_PIXELS = 500, 150_000_000
 """Of all images together; a pixel takes up to six bytes."""

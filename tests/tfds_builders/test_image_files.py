@@ -9,7 +9,7 @@ import tifffile
 from PIL import Image, ImageOps
 
 from tfds_builders import image_files
-from tfds_builders.image_files import Frame, ImageFileError
+from tfds_builders.frames import Frame, ImageFileError
 
 _RNG = np.random.default_rng(7)
 GREY = _RNG.integers(0, 256, (24, 30), np.uint8)
@@ -170,6 +170,11 @@ _JPEG = _pillow(GREY, "JPEG")
 _FRAME_HEADER = _JPEG.index(b"\xff\xc0")
 REFUSED = {
     "empty": (b"", "the file is empty"),
+    "CZI": (b"ZISRAWFILE".ljust(600, b"\0"), "a CZI file, which is not read; export it as OME-TIFF"),
+    "ND2": (
+        bytes.fromhex("dacebe0a") + bytes(600),
+        "an ND2 file, which is not read; export it as OME-TIFF",
+    ),
     "text": (b"not an image", "not a PNG, JPEG, BMP or TIFF image"),
     "gif": (_pillow(GREY, "GIF"), "not a PNG, JPEG, BMP or TIFF image"),
     "tiny": (_pillow(GREY[:7], "PNG"), "30 x 7 pixels: smaller than 8 x 8"),

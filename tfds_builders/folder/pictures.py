@@ -10,7 +10,7 @@ import numpy as np
 
 from tfds_builders import image_files
 from tfds_builders.folder import layout
-from tfds_builders.image_files import ImageFileError
+from tfds_builders.frames import Frame, ImageFileError
 from tfds_builders.owner_files import shorten
 
 MAX_CELL_SIDE = 1024
@@ -107,7 +107,7 @@ def survey(folder: pathlib.Path, kind: str) -> Survey:
     )
 
 
-def _decoded(path: pathlib.Path) -> image_files.Frame:
+def _decoded(path: pathlib.Path) -> Frame:
     try:
         return image_files.read_first(path)
     except ImageFileError as error:
