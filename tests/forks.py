@@ -43,6 +43,7 @@ def _fork() -> Command:
 
 def _run(module: str, arguments: list[str]) -> int:
     """The exit code of `python -m module arguments`."""
+    sys.dont_write_bytecode = True  # `runpy` would keep what is compiled with checks where Python looks for it without
     sys.modules.pop(module, None)  # another command may have been imported from it; `runpy` would warn
     sys.argv = [module, *arguments]
     try:

@@ -213,7 +213,7 @@ def restore(
         DamagedCheckpointError: all checkpoints are damaged.
     """
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
-    like = states.initial_state(network, optimizer, config.seed, meshes.replicated(mesh))
+    like = states.shapes(network, optimizer, meshes.replicated(mesh))
     restored = checkpoints.restore_first(checkpoints.best(directory / "checkpoints"), like)
     if restored is None:
         raise UsageError(f"--workdir={directory}: there is no finished checkpoint yet; train longer")

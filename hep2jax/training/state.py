@@ -79,6 +79,16 @@ def initial_state(
     return cast(TrainState, init(jax.random.key(seed, impl="rbg")))
 
 
+def shapes(network: Network, optimizer: optax.GradientTransformation, sharding: jax.sharding.Sharding) -> TrainState:
+    """What `initial_state` returns, with `jax.ShapeDtypeStruct` for arrays: what a checkpoint is read into."""
+
+    def shape(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return leaf.update(sharding=sharding)
+
+    fresh = jax.eval_shape(functools.partial(fresh_state, network, optimizer), jax.eval_shape(jax.random.key, 0))
+    return cast(TrainState, jax.tree.map(shape, fresh))
+
+
 def leaves_by_path(tree: Any) -> dict[str, Any]:
     """The leaves of a tree by their path, such as `block/kernel`, sorted by path."""
     flat = cast(list[tuple[tuple[Any, ...], Any]], jax.tree.leaves_with_path(tree))

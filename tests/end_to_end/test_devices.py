@@ -167,9 +167,9 @@ def restored(four_devices, together, cell_run, tmp_path_factory):
 @pytest.mark.parametrize(
     ("num_processes", "devices"),
     [
-        (1, 1),
         (1, 8),
         (2, 1),
+        pytest.param(1, 1, marks=pytest.mark.slow),
         pytest.param(1, 2, marks=pytest.mark.slow),
         pytest.param(2, 2, marks=pytest.mark.slow),
     ],

@@ -15,7 +15,7 @@ from hep2jax.models import SEGMENTERS, SegmenterOutput, Settings, build
 from hep2jax.training import losses
 
 NAMES = tuple(SEGMENTERS)
-COMPILED = [name if name in ("fcn", "unet") else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
+COMPILED = [name if name == "unet" else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 """For tests that compile: the larger networks are in the slow lane."""
 FLOAT32, BFLOAT16 = jnp.dtype(jnp.float32), jnp.dtype(jnp.bfloat16)
 CLASSES = 9
@@ -281,9 +281,7 @@ def test_gradient_reaches_every_parameter(name, batch):
         assert [path for path in resting if not may_rest & set(path)] == []
 
 
-@pytest.mark.parametrize(
-    "name", [name if name == "unet" else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
-)
+@pytest.mark.parametrize("name", COMPILED)
 def test_overfits_a_batch_and_evaluates_with_its_averages(name, batch):
     net = network(name)
     optimizer = optax.adam(0.04)

@@ -92,15 +92,15 @@ def test_the_hosts_part_is_measured_on_every_path():
     assert all(seconds > 0 for each in figures.values() for seconds in each)
 
 
-def test_a_configuration_alone_and_with_its_data(tiny_config):
-    configs.validate(tiny_config)
-    network = states.make_network(tiny_config, tasks.load(tiny_config).num_outputs)
+def test_a_configuration_alone_and_with_its_data(cell_config):
+    configs.validate(cell_config)
+    network = states.make_network(cell_config, tasks.load(cell_config).num_outputs)
     params = nnx.state(nnx.eval_shape(lambda: network.build(jax.random.key(0))), nnx.Param)
-    found = bench_zoo.measure(tiny_config, calls=2, repeats=2)
+    found = bench_zoo.measure(cell_config, calls=2, repeats=2)
     assert found["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(params))
     assert min(found["alone_ms"], found["fed_ms"], found["ratio"], found["mflop_per_image"]) > 0
     assert 0 <= found["waiting_percent"] <= 100
-    assert found["images_per_second"] == pytest.approx(1e3 * tiny_config.train.global_batch_size / found["fed_ms"])
+    assert found["images_per_second"] == pytest.approx(1e3 * cell_config.train.global_batch_size / found["fed_ms"])
 
 
 def test_steps_beside_pytorch(command):

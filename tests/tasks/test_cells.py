@@ -128,7 +128,7 @@ def test_the_gallery_shows_errors_first_and_every_pattern():
     assert all(item.image is task.cells.cells[int(item.identifier)].image for item in items)
 
 
-@pytest.mark.parametrize("dihedral", [False, True])
+@pytest.mark.parametrize("dihedral", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_predictions_do_not_depend_on_the_batch_size(dihedral: bool):
     probabilities = []
     for batch_size in (1, 7, 64):
