@@ -5,6 +5,7 @@ hep2jax COMMAND [--name=value ...]
   train      train a configuration, then evaluate it; continues an interrupted run
   evaluate   evaluate a trained network
   predict    read your own images with a trained network
+  export     hand a trained network to programs that do not have hep2jax
   profile    time the training step on the available devices
   compile    compile the training step for TPUs that are not available
   prepare    build a data set from its owner's files
@@ -20,6 +21,7 @@ COMMANDS = {
     "train": ("main", "--mode=train"),
     "evaluate": ("main", "--mode=evaluate"),
     "predict": ("predict",),
+    "export": ("export",),
     "profile": ("main", "--mode=profile"),
     "compile": ("main", "--mode=compile"),
     "prepare": ("prepare",),
