@@ -36,7 +36,9 @@ def load(workdir: str | os.PathLike[str]) -> Reader:
 def _open(workdir: str | os.PathLike[str], key: str = "--workdir") -> Reader:
     trained = evaluation.load(workdir, key)
     kind = tasks.kind(trained.config)
-    return kind.reader_class(trained.config, trained.classes, trained.network, trained.parameters, trained.nuclear_size)
+    return kind.reader_class(
+        trained.config, trained.classes, trained.network, trained.parameters, trained.nuclear_size, trained.calibration
+    )
 
 
 def load_single_cell_system(

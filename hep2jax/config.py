@@ -301,6 +301,9 @@ class EvaluationConfig:
     """A pixel is predicted as cell if the summed probability of all classes except background exceeds this."""
     pattern_threshold: float = _key(0.5, at_least=0.01, at_most=0.99)
     """If an image may have several patterns, those of at least this probability are predicted."""
+    refer_below: float = _key(-1.0, choices=(-1.0,), at_least=0.0, at_most=1.0)
+    """Calibrated confidence below which an image is referred to a reader. -1: the lowest, but at least 0.5, with which
+    95 % of the validation examples that are kept are right."""
     dihedral: bool = False
     """Whether to average the predictions over the eight rotations and mirror images of every tile or cell, which takes
     eight times the work."""

@@ -102,6 +102,7 @@ def predict(
             "reads specimens from their fields with --fields"
         )
     scales = _scales(reader, nuclear_diameter)
+    say(_origin(reader))
     files = _by_specimen(paths, specimens or [None] * len(paths))
     refused: list[str] = []
     with outputs.errors_of(output), outputs.folder(output):
@@ -111,10 +112,25 @@ def predict(
             if not written.num_images:
                 raise UsageError(f"none of the {len(paths)} images could be read; nothing was written")
     say(f"{len(paths) - len(refused)} of {len(paths)} images read: {output / outputs.PREDICTIONS}")
+    say(_verdicts(written))
     if refused:
         raise RunError(
             f"{len(refused)} of {len(paths)} images could not be read, or not completely; they are named above"
         )
+
+
+def _origin(reader: Reader) -> str:
+    """One line: what the network was trained on, and whether it can say how sure it is."""
+    name = reader.config.data.name
+    trained = "synthetic specimens only; it has never seen a real one" if name == "hep2_synthetic" else name
+    calibrated = "" if reader.calibration else "; its readings are uncalibrated: see docs/calibration.md"
+    return f"{reader.config.model.name} was trained on {trained}{calibrated}"
+
+
+def _verdicts(written: Outputs) -> str:
+    """One line: how many readings have which verdict."""
+    named = [f"{number} {verdict or 'without objection'}" for verdict, number in written.verdicts.most_common()]
+    return f"verdicts on {written.num_images} images: {'; '.join(named)}"
 
 
 def _by_specimen(paths: Sequence[str], specimens: Sequence[str | None]) -> list[tuple[str, str | None]]:

@@ -24,7 +24,7 @@ FLOORS = (
         "training.steps",
     ),
     ("tasks", "perf.model_flops"),
-    ("training.evaluation", "training.fit", "training.loop", "training.folds"),
+    ("training.calibrating", "training.evaluation", "training.fit", "training.loop", "training.folds"),
     ("specimens", "perf.aot", "perf.profiling"),
     ("api", "cli", "prediction", "handover"),
     ("predict", "export", "main", "prepare", "__main__"),

@@ -1,5 +1,6 @@
 """What a prediction writes: tables, masks, overlays and the page. Tables grow in unfinished files until all is read."""
 
+import collections
 import contextlib
 import csv
 import json
@@ -84,6 +85,8 @@ class Outputs:
         self._page = ReadingsPage(reader.classes, one_pattern=reader.has_one_pattern)
         self.num_images = 0
         """Number of images that were added."""
+        self.verdicts = collections.Counter[str]()
+        """Number of images with each verdict."""
 
     @contextlib.contextmanager
     def tables(self, *, of_specimens: bool) -> Iterator[None]:
@@ -113,6 +116,7 @@ class Outputs:
     def add(self, image: Image, reading: Reading) -> None:
         """Write what was read of an image: its masks and its rows."""
         self.num_images += 1
+        self.verdicts[reading.verdict] += 1
         row, bits = self._reader.row(reading), entropy(reading, self._reader)
         self._predictions.write({"image": image.path, "page": image.page, **row, "entropy": bits})
         json.dump(record(image, reading, bits), self._records)
@@ -157,7 +161,8 @@ class Outputs:
     def _page_facts(self, reading: Reading, bits: float | None) -> dict[str, Any]:
         shown: dict[str, Any] = {"cells": reading.num_cells} if self._reader.finds_cells else {}
         shown |= {"intensity": reading.intensity} if reading.intensity else {}
-        return shown | ({"entropy (bits)": bits} if self._reader.has_one_pattern else {})
+        shown |= {"entropy (bits)": bits} if self._reader.has_one_pattern else {}
+        return shown | ({} if reading.confidence is None else reading.judgement)
 
     def add_specimen(self, name: str, num_fields: int, reading: Reading) -> None:
         """Write what was read of a specimen from all its fields."""
@@ -197,6 +202,9 @@ def record(image: Image, reading: Reading, bits: float | None) -> dict[str, Any]
         "entropy": bits,
         "intensity": reading.intensity or None,
         "num_cells": reading.num_cells if reading.class_masks else None,
+        "confidence": reading.confidence,
+        "novelty": reading.novelty,
+        "verdict": reading.verdict,
         "shares": shares,
     }
 

@@ -160,6 +160,16 @@ def _drawing(title: str, series: list[Series], x: Axis, y: Axis) -> Html:
     return element("svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=f"{title} over steps")
 
 
+def plane(title: str, marks: Sequence[Html], x: Axis, y: Axis, *, unit: str, legend: Sequence[Html]) -> Html:
+    """A chart of anything but steps: `marks` in the coordinates of both axes; `unit` names the horizontal one."""
+    ticks = [_y_tick(y, tick) for tick in y.ticks] + [_x_tick(x, tick) for tick in x.ticks]
+    name = _text(unit, x=WIDTH - RIGHT, y=HEIGHT - 2, text_anchor="end", class_="unit")
+    image = element("svg", *ticks, name, *marks, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=title)
+    return element(
+        "figure", element("figcaption", title), image, element("p", *legend, class_="legend"), class_="chart plane"
+    )
+
+
 def _y_tick(axis: Axis, tick: float) -> Html:
     y = f"{axis(tick):.1f}"
     rule = element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="rule")

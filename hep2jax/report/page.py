@@ -6,6 +6,7 @@ from typing import Any
 
 from hep2jax import files
 from hep2jax.report import charts, panels, provenance
+from hep2jax.report.calibration import calibration_panel
 from hep2jax.report.cells import CellItem
 from hep2jax.report.classification import classification
 from hep2jax.report.document import chapter, document, facts
@@ -131,6 +132,7 @@ def _split(split: str, section: dict, pictures: Any, layout: Layout, config: dic
     body = join(
         [
             panels.side_by_side(*(_classification(panel, section, classes) for panel in layout.classifications)),
+            panels.side_by_side(calibration_panel(section.get("calibration")), class_="wide"),
             panels.side_by_side(specimen_table(section.get("specimens") or [], classes), class_="wide"),
             panels.side_by_side(
                 panels.pixel_panel(section), panels.pattern_pixels_panel(section, classes), class_="wide"

@@ -43,7 +43,7 @@ for (const panel of document.querySelectorAll(".zoomable")) {
 zoom.addEventListener("click", (event) => { if (event.target === zoom) zoom.close(); });
 
 // Curves: the values at the step under the pointer appear in the legend.
-for (const drawing of document.querySelectorAll(".chart svg")) {
+for (const drawing of document.querySelectorAll(".chart:not(.plane) svg")) {
   const readings = drawing.parentElement.querySelectorAll(".reading");
   const crosshair = drawing.querySelector(".crosshair");
   const lines = [...drawing.querySelectorAll("polyline, .dot")].map((line) => ({

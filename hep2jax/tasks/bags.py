@@ -24,6 +24,7 @@ from hep2jax.metrics.grouping import group_by
 from hep2jax.metrics.serialise import INLINE
 from hep2jax.models import TileOutput, mil
 from hep2jax.tasks.base import SPECIMENS_AND_IMAGES, BatchShapes, Evaluator, TaskOfFields, image_shapes
+from hep2jax.tasks.calibration import Outcome
 from hep2jax.tasks.fields import plain_tone_curve
 from hep2jax.tasks.reading import Parameters, PatternReader, Reading, as_fields
 from hep2jax.tasks.tile_reader import TileReader
@@ -241,6 +242,10 @@ class BagTask(TaskOfFields[BagResult, BagMetrics]):
     @override
     def from_record(self, record: dict[str, Any]) -> BagResult:
         return BagResult(**from_record(record))
+
+    @override
+    def outcome(self, result: BagResult) -> Outcome:
+        return Outcome(pooled([result]), result.truth, result.specimen)
 
     @override
     def gallery(self, indices: Sequence[int], results: Sequence[BagResult]) -> list[report.GalleryItem]:

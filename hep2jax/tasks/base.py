@@ -21,11 +21,13 @@ from hep2jax.data.sets.items import Item
 from hep2jax.data.streams.stream import Stream
 from hep2jax.errors import UsageError
 from hep2jax.fingerprint import fingerprint
+from hep2jax.metrics.calibration import CalibrationMetrics
 from hep2jax.metrics.grouping import evenly_spread
-from hep2jax.metrics.serialise import INLINE
+from hep2jax.metrics.serialise import INLINE, OMIT_EMPTY
 from hep2jax.models import ImageNetwork
 from hep2jax.specimens import nuclear_size
 from hep2jax.specimens.nuclear_size import NuclearSize
+from hep2jax.tasks.calibration import LEAST_PROBABILITY, Outcome
 from hep2jax.tasks.reading import Parameters, Reader
 from hep2jax.training.state import Network, Tree
 
@@ -84,6 +86,8 @@ class SplitMetrics(Generic[Metrics]):
     """Whether the network was trained on specimens of this split."""
     leakage_note: str
     """The same in words."""
+    calibration: CalibrationMetrics | None = dataclasses.field(default=None, metadata=OMIT_EMPTY)
+    """How well the confidences hold; None if the network is not calibrated."""
 
 
 class Evaluator(Generic[Result]):
@@ -109,6 +113,8 @@ class Task(abc.ABC, Generic[Result, Metrics]):
         supports_mixup: whether networks can be trained on blends of two examples (see `augment.mixup`).
         is_fitted: whether the reader is fitted in one piece, by `fit`, instead of trained by steps; then there is no
             network, and `evaluator` and `reader_class` take None in its place.
+        several: whether an example may have several patterns, or none.
+        least_probability: smaller probabilities are raised to this one when they are calibrated.
         truth_description: what the data set knows about an example, for messages.
         compile_batches: numbers of images per chip that `--mode=compile` tries by default.
 
@@ -126,6 +132,8 @@ class Task(abc.ABC, Generic[Result, Metrics]):
     layout: ClassVar[report.Layout]
     supports_mixup: ClassVar[bool] = False
     is_fitted: ClassVar[bool] = False
+    several: ClassVar[bool] = False
+    least_probability: ClassVar[float] = LEAST_PROBABILITY
     truth_description: ClassVar[str] = "one pattern per image"
     compile_batches: ClassVar[tuple[int, ...]] = (16, 32, 64)
 
@@ -269,6 +277,19 @@ class Task(abc.ABC, Generic[Result, Metrics]):
         """Inverse of `to_record`."""
 
     @abc.abstractmethod
+    def outcome(self, result: Result) -> Outcome:
+        """What a result says to the calibration: the probabilities are those of the reader."""
+
+    @abc.abstractmethod
+    def picture(self, index: int) -> np.ndarray:
+        """An example as its reader's `picture` is, uint8 [height, width]."""
+
+    def has_negatives(self, indices: Sequence[int]) -> bool:
+        """Whether images without any pattern are among these examples, which teach a network what is negative."""
+        del indices
+        return False
+
+    @abc.abstractmethod
     def gallery(self, indices: Sequence[int], results: Sequence[Result]) -> report.Gallery:
         """Pictures of a split for the report."""
 
@@ -292,6 +313,10 @@ class TaskOfFields(Task[Result, Metrics]):
         fields = [self.fields.fields[i] for i in evenly_spread(indices, nuclear_size.TRAINING_IMAGES)]
         annotated = [diameter for field in fields for diameter in _cell_diameters(field)]
         return nuclear_size.summarise(nuclear_size.measure_each(field.image for field in fields), annotated)
+
+    @override
+    def picture(self, index: int) -> np.ndarray:
+        return self.fields.fields[index].working_image
 
 
 def _cell_diameters(field: field_sets.Field) -> list[float]:

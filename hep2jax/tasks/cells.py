@@ -13,6 +13,7 @@ from hep2jax import config as configs
 from hep2jax import mesh as meshes
 from hep2jax import models, report
 from hep2jax.config import Config
+from hep2jax.data.sets import appearance
 from hep2jax.data.sets import cells as cell_sets
 from hep2jax.data.sets.cells import Cell, CellSet
 from hep2jax.data.streams import cells as cell_stream
@@ -25,6 +26,7 @@ from hep2jax.metrics.serialise import INLINE
 from hep2jax.models import ClassifierOutput
 from hep2jax.specimens import voting
 from hep2jax.tasks.base import BatchShapes, Evaluator, Task, image_shapes
+from hep2jax.tasks.calibration import Outcome
 from hep2jax.tasks.reading import Parameters, PatternReader, Reading
 from hep2jax.training import losses, steps
 from hep2jax.training.state import Network
@@ -149,6 +151,10 @@ class CellReader(PatternReader):
         return self._evaluator.predict(
             self._parameters, [image for image, _ in ready], [tone_curve for _, tone_curve in ready]
         )
+
+    @override
+    def picture(self, image: np.ndarray) -> np.ndarray:
+        return appearance.of_cell(image)
 
     @override
     def _decide(self, outputs: Sequence[Any]) -> Reading:
@@ -314,6 +320,14 @@ class CellTask(Task[CellResult, CellMetrics]):
     def from_record(self, record: dict[str, Any]) -> CellResult:
         values: dict[str, Any] = record | {"probabilities": np.array(record["probabilities"], np.float32)}
         return CellResult(**values)
+
+    @override
+    def outcome(self, result: CellResult) -> Outcome:
+        return Outcome(result.probabilities, result.truth, result.unit)
+
+    @override
+    def picture(self, index: int) -> np.ndarray:
+        return appearance.of_cell(self.cells.cells[index].image)
 
     @override
     def gallery(self, indices: Sequence[int], results: Sequence[CellResult]) -> list[report.CellItem]:

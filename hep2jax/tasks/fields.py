@@ -26,6 +26,7 @@ from hep2jax.metrics.segmentation import ImageScore, score_image
 from hep2jax.specimens import classical, voting
 from hep2jax.tasks import field_results, found_cells
 from hep2jax.tasks.base import SPECIMENS_AND_IMAGES, BatchShapes, Evaluator, TaskOfFields, image_shapes
+from hep2jax.tasks.calibration import LEAST_SHARE, Outcome
 from hep2jax.tasks.field_results import FieldMetrics, FieldResult, by_specimen, vote
 from hep2jax.tasks.reading import DECIMALS, Parameters, Reader, Reading, as_fields
 from hep2jax.tasks.tile_reader import TileReader
@@ -212,6 +213,7 @@ class FieldTask(TaskOfFields[FieldResult, FieldMetrics]):
     """Segmentation of fields: each pixel is background or has a pattern. Output channel 0 is background."""
 
     networks = models.SEGMENTERS
+    least_probability = LEAST_SHARE
     reader_class = PixelReader
     layout = report.Layout(
         unit="image",
@@ -290,6 +292,11 @@ class FieldTask(TaskOfFields[FieldResult, FieldMetrics]):
     @override
     def from_record(self, record: dict[str, Any]) -> FieldResult:
         return field_results.from_record(record)
+
+    @override
+    def outcome(self, result: FieldResult) -> Outcome:
+        """With the shares of the votes as probabilities."""
+        return Outcome(voting.vote_shares(result.votes), result.truth, str(result.specimen))
 
     @override
     def gallery(self, indices: Sequence[int], results: Sequence[FieldResult]) -> list[report.GalleryItem]:

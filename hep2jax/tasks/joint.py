@@ -27,6 +27,7 @@ from hep2jax.models import JointOutput
 from hep2jax.specimens import voting
 from hep2jax.tasks import found_cells
 from hep2jax.tasks.base import BatchShapes, Evaluator, TaskOfFields
+from hep2jax.tasks.calibration import LEAST_SHARE, Outcome
 from hep2jax.tasks.field_results import FieldMetrics, FieldResult
 from hep2jax.tasks.fields import FieldEvaluator, FieldTask, PixelReader, counted_cells, plain_tone_curve
 from hep2jax.tasks.found_cells import FoundCell
@@ -234,6 +235,7 @@ class JointTask(TaskOfFields[JointResult, JointMetrics]):
     """Reading of fields by patches: pixels and patterns as in `FieldTask`, and the intensity of the specimen."""
 
     networks = models.JOINT_READERS
+    least_probability = LEAST_SHARE
     reader_class = PatchReader
     layout = dataclasses.replace(
         FieldTask.layout,
@@ -305,6 +307,11 @@ class JointTask(TaskOfFields[JointResult, JointMetrics]):
     @override
     def from_record(self, record: dict[str, Any]) -> JointResult:
         return JointResult(field=self._pixels.from_record(record), grades=np.array(record["grades"], np.int64))
+
+    @override
+    def outcome(self, result: JointResult) -> Outcome:
+        """With the shares of the patches' votes as probabilities."""
+        return self._pixels.outcome(result.field)
 
     @override
     def gallery(self, indices: Sequence[int], results: Sequence[JointResult]) -> list[report.GalleryItem]:

@@ -27,6 +27,7 @@ from hep2jax.specimens import nuclear_size
 from hep2jax.specimens.nuclear_size import NuclearSize
 from hep2jax.tasks.bags import BagEvaluator, BagReader, BagReading, BagTask, from_record, to_record
 from hep2jax.tasks.base import SPECIMENS_AND_IMAGES, BatchShapes, Evaluator, Task, image_shapes
+from hep2jax.tasks.calibration import Outcome
 from hep2jax.tasks.reading import Parameters, Reading
 from hep2jax.training import losses
 from hep2jax.training.state import Network
@@ -90,8 +91,8 @@ class LabelsReader(BagReader):
 
     @override
     def row(self, reading: Reading) -> dict[str, Any]:
-        """The patterns of the image, their consensus codes, and the probability of every pattern."""
-        return {"patterns": reading.pattern, "icap": reading.icap_in_words, **reading.rounded}
+        """The patterns of the image, their codes, what is thought of it, and the probability of every pattern."""
+        return {"patterns": reading.pattern, "icap": reading.icap_in_words} | reading.judgement | reading.rounded
 
 
 def several_patterns(values: np.ndarray, classes: Sequence[str], threshold: float) -> Reading:
@@ -118,6 +119,7 @@ class LabelsTask(Task[LabelsResult, LabelsMetrics]):
         SPECIMENS_AND_IMAGES,
         key_metrics=(report.KeyMetrics(prefix="Images, ", names=("mAP", "f1_macro", "f1_micro", "exact_match")),),
     )
+    several = True
     truth_description = "several patterns per image"
 
     def __init__(self, config: Config, image_set: ImageSet) -> None:
@@ -218,6 +220,18 @@ class LabelsTask(Task[LabelsResult, LabelsMetrics]):
         values: dict[str, Any] = from_record(record)
         values["truth"] = tuple(record["truth"])
         return LabelsResult(**values)
+
+    @override
+    def outcome(self, result: LabelsResult) -> Outcome:
+        return Outcome(probabilities(result), np.array(result.truth), result.group or result.specimen)
+
+    @override
+    def picture(self, index: int) -> np.ndarray:
+        return self.images.images[index].image
+
+    @override
+    def has_negatives(self, indices: Sequence[int]) -> bool:
+        return any(not self.images.images[i].patterns.any() for i in indices)
 
     @override
     def gallery(self, indices: Sequence[int], results: Sequence[LabelsResult]) -> list[report.GalleryItem]:

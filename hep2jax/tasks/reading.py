@@ -13,6 +13,7 @@ from hep2jax import mesh as meshes
 from hep2jax.config import Config
 from hep2jax.data.sets import fields as field_sets
 from hep2jax.specimens.nuclear_size import NuclearSize, Scales, resized, resized_labels
+from hep2jax.tasks.calibration import UNCALIBRATED, Calibration
 from hep2jax.tasks.found_cells import FoundCell
 from hep2jax.training.state import Network, Tree
 from tfds_builders import icap
@@ -45,6 +46,20 @@ class Reading:
     cell_labels: tuple[Int32[np.ndarray, "_ _"], ...] = ()
     """One label map for each field, of the field's size: 0 is background, `FoundCell.label` the cell. Empty as
     `cells`."""
+    confidence: float | None = None
+    """Calibrated probability that the pattern is right (that all of them are, if there may be several); 0 if no cell
+    was found. None if the network is not calibrated."""
+    novelty: float | None = None
+    """How unlike the training images this one is: above 1 it lies over the threshold. Of several fields the highest."""
+    verdict: str = UNCALIBRATED
+    """What to make of the reading: one of the verdicts of `tasks.calibration`; empty if nothing speaks against it."""
+
+    @property
+    def judgement(self) -> dict[str, Any]:
+        """Confidence, novelty and verdict, as tables show them."""
+        values = {"confidence": self.confidence, "novelty": self.novelty}
+        rounded = {name: "" if value is None else round(value, DECIMALS) for name, value in values.items()}
+        return rounded | {"verdict": self.verdict}
 
     @property
     def pattern(self) -> str:
@@ -97,6 +112,7 @@ class Reader(abc.ABC):
         classes: the patterns in the order of the network's outputs.
         nuclear_size: how large the cells of the training images are; images are brought to that size before they are
             read. None: it is not known or does not matter, and images are read as they are.
+        calibration: how its probabilities become confidences; None if it was trained without validation data.
         reads_specimens: whether several fields of one specimen can be read together.
         takes_masks: whether an image can come with the mask of its cell.
         finds_cells: whether readings hold masks and single cells.
@@ -118,8 +134,10 @@ class Reader(abc.ABC):
         network: Network,
         parameters: Parameters,
         nuclear_size: NuclearSize | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         self.config, self.classes, self.nuclear_size = config, tuple(classes), nuclear_size
+        self.calibration = calibration and calibration.with_threshold(config.evaluation.refer_below)
         self._parameters = parameters
         self._evaluator: Any = self.evaluator_class(config, network, meshes.make_mesh())
 
@@ -147,8 +165,8 @@ class Reader(abc.ABC):
         if not fields or len(fields) > 1 and not self.reads_specimens:
             raise ValueError(f"{len(fields)} images: {self.config.model.name} was trained to read one image at a time")
         scales = Scales(self.nuclear_size, nuclear_diameter)
-        outputs = list(self._run(fields, None if mask is None else [mask], scales=scales))
-        return self._decide(outputs).at([field.shape[:2] for field in fields])
+        run = list(self._run(fields, None if mask is None else [mask], scales=scales))
+        return self._whole(run).at([field.shape[:2] for field in fields])
 
     def read(
         self,
@@ -163,9 +181,8 @@ class Reader(abc.ABC):
         Arguments as in a call; `names` are for messages. `scales` decides by which factors images are resized; with
         None, those of one shape among these images share one.
         """
-        outputs = self._run(images, masks, names, scales=scales or Scales(self.nuclear_size))
-        pairs = zip(outputs, images, strict=True)
-        return (self._decide([output]).at([image.shape[:2]]) for output, image in pairs)
+        run = self._run(images, masks, names, scales=scales or Scales(self.nuclear_size))
+        return (self._whole([field]).at([image.shape[:2]]) for field, image in zip(run, images, strict=True))
 
     def read_specimens(
         self,
@@ -187,16 +204,26 @@ class Reader(abc.ABC):
         Returns:
             The readings of each image and, with the last image of a specimen, of this specimen; else None.
         """
-        fields: list[Any] = []
-        outputs = self._run(images, None, names, scales=scales or Scales(self.nuclear_size))
+        fields: list[tuple[Any, np.ndarray]] = []
+        run = self._run(images, None, names, scales=scales or Scales(self.nuclear_size))
         shapes = [image.shape[:2] for image in images]
         following = [*specimens[1:], None]
-        for number, (output, name) in enumerate(zip(outputs, specimens, strict=True)):
-            fields.append(output)
+        for number, (field, name) in enumerate(zip(run, specimens, strict=True)):
+            fields.append(field)
             ends = name is None or following[number] != name
-            whole = self._decide(fields).at(shapes[number + 1 - len(fields) : number + 1]) if ends and name else None
-            yield self._decide([output]).at([shapes[number]]), whole
+            whole = self._whole(fields).at(shapes[number + 1 - len(fields) : number + 1]) if ends and name else None
+            yield self._whole([field]).at([shapes[number]]), whole
             fields = [] if ends else fields
+
+    def _whole(self, fields: Sequence[tuple[Any, np.ndarray]]) -> Reading:
+        """What all fields of one specimen say together, and how far that can be relied on."""
+        outputs, pictures = zip(*fields, strict=True)
+        reading = self._decide(outputs)
+        if self.calibration is None:
+            return reading
+        probabilities = np.array([reading.probabilities[name] for name in self.classes])
+        confidence, novelty, verdict = self.calibration.judge(probabilities, pictures)
+        return dataclasses.replace(reading, confidence=confidence, novelty=novelty, verdict=verdict)
 
     def _run(
         self,
@@ -205,7 +232,7 @@ class Reader(abc.ABC):
         names: Sequence[str] | None = None,
         *,
         scales: Scales,
-    ) -> Iterable[Any]:
+    ) -> Iterable[tuple[Any, np.ndarray]]:
         if masks is not None and not self.takes_masks:
             raise ValueError(f"a mask was given, but {self.config.model.name} reads whole images, without masks")
         names = names or [f"image {number}" for number in range(len(images))]
@@ -217,7 +244,11 @@ class Reader(abc.ABC):
         factors = scales.factors(grey)
         scaled = [resized(image, factor) for image, factor in zip(grey, factors, strict=True)]
         masks = [resized_labels(mask, image.shape) for mask, image in zip(masks, scaled, strict=True)]
-        return self._outputs(scaled, masks, names)
+        return zip(self._outputs(scaled, masks, names), map(self.picture, scaled), strict=True)
+
+    def picture(self, image: UInt8[np.ndarray, "height width"]) -> UInt8[np.ndarray, "rows columns"]:
+        """The image in the form in which it is compared with the training images."""
+        return field_sets.resize_image(image, self.config.data.scale)
 
     def _select_channel(self, image: np.ndarray, name: str) -> UInt8[np.ndarray, "height width"]:
         if image.dtype != np.uint8 or not image.size or not (image.ndim == 2 or image.ndim == 3 == image.shape[2]):
@@ -238,7 +269,7 @@ class Reader(abc.ABC):
 
     def row(self, reading: Reading) -> dict[str, Any]:
         """What `predictions.csv` says of an image besides its name: columns and their values."""
-        return {"pattern": reading.pattern, "icap": reading.icap_in_words}
+        return {"pattern": reading.pattern, "icap": reading.icap_in_words} | reading.judgement
 
     def _by_pattern(self, values: Iterable[float]) -> dict[str, float]:
         return {name: float(value) for name, value in zip(self.classes, values, strict=True)}

@@ -15,11 +15,13 @@ from hep2jax import mesh as meshes
 from hep2jax.config import Config
 from hep2jax.data.splits import protocols
 from hep2jax.errors import UsageError
+from hep2jax.metrics.calibration import describe
 from hep2jax.metrics.serialise import to_dict
 from hep2jax.progress import say
 from hep2jax.specimens.nuclear_size import NuclearSize
 from hep2jax.tasks import Evaluator, Parameters, SplitMetrics, Task
-from hep2jax.training import checkpoints, environment, fitted, optimizers, workdir
+from hep2jax.tasks.calibration import Calibration
+from hep2jax.training import calibrating, checkpoints, environment, fitted, optimizers, workdir
 from hep2jax.training import state as states
 from hep2jax.training.state import Network, TrainState
 from hep2jax.training.timing import StepClock
@@ -101,6 +103,29 @@ def _split_metrics(task: Task, split: str, results: Sequence[Any], partition: pr
     )
 
 
+def with_calibration(
+    task: Task,
+    directory: pathlib.Path,
+    evaluation: Evaluation,
+    partition: protocols.Partition,
+    step: int,
+    *,
+    renews: bool,
+) -> Evaluation:
+    """The evaluation with how well the network's confidences hold; arguments as for `calibrating.prepare`."""
+    calibration = calibrating.prepare(task, directory, partition, step, evaluation.results, renews=renews)
+    if calibration is None:
+        return evaluation
+    metrics = {
+        name: dataclasses.replace(
+            split,
+            calibration=calibrating.measure(calibration, task, evaluation.indices[name], evaluation.results[name]),
+        )
+        for name, split in evaluation.metrics.items()
+    }
+    return dataclasses.replace(evaluation, metrics=metrics)
+
+
 def write_report(
     task: Task, directory: pathlib.Path, evaluation: Evaluation, seconds: dict[str, float], evaluated_step: int
 ) -> None:
@@ -124,6 +149,8 @@ def write_report(
     )
     for name, split_metrics in evaluation.metrics.items():
         say(task.describe(name, split_metrics.measured))
+        if split_metrics.calibration:
+            say(f"{name}: {describe(split_metrics.calibration)}")
     say(f"report: {page}")
 
 
@@ -152,6 +179,7 @@ def run(config: Config, directory: pathlib.Path) -> None:
     with clock.phase("evaluation"):
         evaluation = measure_splits(task, task.evaluator(network, mesh), parameters, partition)
     if jax.process_index() == 0:
+        evaluation = with_calibration(task, directory, evaluation, partition, step, renews=False)
         write_report(task, directory, evaluation, clock.seconds(), step)
 
 
@@ -205,6 +233,8 @@ class Trained:
     """Averaged parameters and statistics of its best checkpoint."""
     nuclear_size: NuclearSize | None
     """How large the cells of its training images are; None if that does not matter or is not known."""
+    calibration: Calibration | None
+    """None if it was trained without validation data."""
 
 
 def load(directory: str | os.PathLike[str], key: str = "--workdir") -> Trained:
@@ -216,9 +246,16 @@ def load(directory: str | os.PathLike[str], key: str = "--workdir") -> Trained:
     with remote.opened(directory, key) as local:
         config, classes = workdir.open_for_reading(local), workdir.read_classes(local)
         network = make_network(config, tasks.num_outputs(config, classes))
-        parameters, _ = _restore_averaged(config, local, network, meshes.make_mesh())
-        size = workdir.read_nuclear_size(local)
-    return Trained(config=config, classes=classes, network=network, parameters=parameters, nuclear_size=size)
+        parameters, step = _restore_averaged(config, local, network, meshes.make_mesh())
+        size, calibration = workdir.read_nuclear_size(local), calibrating.read(local, step)
+    return Trained(
+        config=config,
+        classes=classes,
+        network=network,
+        parameters=parameters,
+        nuclear_size=size,
+        calibration=calibration,
+    )
 
 
 def make_network(config: Config, num_outputs: int) -> Any:

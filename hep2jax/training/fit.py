@@ -38,6 +38,7 @@ def run(config: Config, directory: pathlib.Path, task: Task, partition: protocol
         evaluator = task.evaluator(evaluation.make_network(config, task.num_outputs), mesh)
         evaluated = evaluation.measure_splits(task, evaluator, (parameters, {}), partition)
     if is_chief:
+        evaluated = evaluation.with_calibration(task, directory, evaluated, partition, fitted.STEP, renews=True)
         _write(task, directory, parameters, evaluated, clock)
 
 

@@ -416,6 +416,7 @@ def _finish(run: Run) -> None:
     if not run.is_chief:
         return
     _keep_nuclear_size(run)
+    evaluated = evaluation.with_calibration(run.task, run.directory, evaluated, run.partition, run.step, renews=True)
     for split, metrics in evaluated.metrics.items():
         run.writer.write(last_step, split, run.task.summary(metrics.measured))
     size, seconds = states.num_parameters(run.state.params), run.account.seconds()

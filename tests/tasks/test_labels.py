@@ -291,7 +291,9 @@ def test_prediction_names_every_pattern_above_the_threshold(crossed, tmp_path):
     paths = sorted(map(str, (directory.parent / "manual" / "aida_project_database").glob("i0[0-3].png")))
     predict.predict(directory / "fold-00", paths, tmp_path / "out")
     written = list(csv.DictReader((tmp_path / "out" / "predictions.csv").read_text().splitlines()))
-    assert list(written[0]) == ["image", "page", "patterns", "icap", *(f"AC-{k}" for k in range(1, 30)), "entropy"]
+    judged = ["confidence", "novelty", "verdict"]
+    patterns = [f"AC-{k}" for k in range(1, 30)]
+    assert list(written[0]) == ["image", "page", "patterns", "icap", *judged, *patterns, "entropy"]
     assert [row["image"] for row in written] == paths
     for row in written:
         shares = {name: float(row[name]) for name in (f"AC-{k}" for k in range(1, 30))}

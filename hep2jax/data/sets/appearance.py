@@ -1,0 +1,142 @@
+"""What an image looks like, in a few numbers that need no network, and how far that is from the training images.
+
+The detector of what is no HEp-2 image: the Mahalanobis distance of these numbers from those of the training images
+(as Lee et al., NeurIPS 2018, of a network's features), with the covariance of Ledoit and Wolf (2004).
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any, Self
+
+import cv2
+import numpy as np
+from jaxtyping import Float, UInt8
+from sklearn.covariance import LedoitWolf
+
+_LEAST_SIDE, _CELL_SIDE = 64, 64
+_MOST_SIDE = 1024  # bounds the time of large images; the bands of their middle are those of the whole
+_BANDS = 0.5 / 2.0 ** np.arange(7)  # cycles per pixel, from the finest octave to the sixth
+_DEVIATIONS = 3.0
+_FAINT_SHARE = 0.8
+NUMBERS = 17
+
+Numbers = Float[np.ndarray, "image numbers"]
+
+
+def of_cell(image: UInt8[np.ndarray, "height width"]) -> UInt8[np.ndarray, "side side"]:
+    """The crop of a cell in the size in which `describe` takes it."""
+    return cv2.resize(image, (_CELL_SIDE, _CELL_SIDE), interpolation=cv2.INTER_AREA)
+
+
+def signal(image: UInt8[np.ndarray, "height width"]) -> float:
+    """How much brighter the brightest hundredth of an image is than its background (the median), in grey levels."""
+    blurred = _blurred(image)
+    return float(np.percentile(blurred, 99) - np.median(blurred))
+
+
+def describe(image: UInt8[np.ndarray, "height width"]) -> Float[np.ndarray, " numbers"]:
+    """Grey levels, their distribution, and the power in six octaves of spatial frequency; float64 [17].
+
+    The image is one at working resolution. Its median counts as background, and the span from there to the brightest
+    hundredth as 1.
+    """
+    image = _bounded(image)
+    blurred = _blurred(image)
+    levels = np.percentile(image, [1, 25, 50, 75, 95, 99.9])
+    background = levels[2]
+    span = max(float(np.percentile(blurred, 99)) - background, 1.0)
+    relative = (blurred - background) / span
+    slopes = np.hypot(*np.gradient(relative))
+    return np.array(
+        [
+            np.log(background + 1),
+            np.log(span),
+            *((levels[[0, 1, 3, 4, 5]] - background) / span),
+            *((relative > 0.2).mean(), (relative > 0.5).mean(), (relative < -0.1).mean()),
+            np.log(slopes.mean() + 1e-3),
+            *_spectrum((image - background) / span),
+        ],
+        np.float64,
+    )
+
+
+def _bounded(image: np.ndarray) -> np.ndarray:
+    """The middle of a large image; a small one is enlarged, so that every octave has a frequency."""
+    height, width = image.shape
+    if min(height, width) < _LEAST_SIDE:
+        size = (max(width, _LEAST_SIDE), max(height, _LEAST_SIDE))
+        return _bounded(cv2.resize(image, size, interpolation=cv2.INTER_LINEAR))
+    top, left = max(height - _MOST_SIDE, 0) // 2, max(width - _MOST_SIDE, 0) // 2
+    return image[top : top + _MOST_SIDE, left : left + _MOST_SIDE]
+
+
+def _blurred(image: np.ndarray) -> np.ndarray:
+    return cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1.0)
+
+
+def _spectrum(relative: np.ndarray) -> list[float]:
+    """The logarithm of the mean power in each octave, of the image under a Hann window."""
+    height, width = relative.shape
+    window = np.hanning(height)[:, None] * np.hanning(width)[None]
+    power = np.abs(np.fft.rfft2((relative - relative.mean()) * window)) ** 2 / np.square(window).sum()
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    bands = ((frequency <= high) & (frequency > low) for high, low in zip(_BANDS[:-1], _BANDS[1:], strict=True))
+    return [float(np.log(power[band].mean() + 1e-6)) for band in bands]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Detector:
+    """Says how unlike the training images an image is."""
+
+    mean: Float[np.ndarray, " numbers"]
+    precision: Float[np.ndarray, "numbers numbers"]
+    """The inverse of the covariance."""
+    threshold: float
+    """The distance that counts as 1."""
+    least_signal: float
+    """The signal below which an image is fainter than the training images; 0 if that is not judged."""
+
+    @classmethod
+    def fit(cls, training: Iterable[np.ndarray], validation: Iterable[np.ndarray], *, judges_signal: bool) -> Self:
+        """Learn what training images look like; the threshold is set on validation images alone.
+
+        The threshold lies three standard deviations above the mean of the logarithm of the distances of the
+        validation images. The least signal is 80 % of that of the faintest training image.
+        """
+        images = list(training)
+        numbers = np.stack([describe(image) for image in images])
+        scale = numbers.std(axis=0) + 1e-9
+        precision = LedoitWolf().fit((numbers - numbers.mean(axis=0)) / scale).precision_ / np.outer(scale, scale)
+        least = _FAINT_SHARE * min(map(signal, images)) if judges_signal else 0.0
+        fitted = cls(mean=numbers.mean(axis=0), precision=precision, threshold=1.0, least_signal=least)
+        logarithms = np.log([fitted.novelty(image) for image in validation])
+        threshold = float(np.exp(logarithms.mean() + _DEVIATIONS * logarithms.std()))
+        return dataclasses.replace(fitted, threshold=threshold)
+
+    def novelty(self, image: UInt8[np.ndarray, "height width"]) -> float:
+        """The distance from the training images, as a multiple of the threshold: above 1 the image is unlike them."""
+        difference = describe(image) - self.mean
+        return float(np.sqrt(max(difference @ self.precision @ difference, 1e-12)) / self.threshold)
+
+    def is_faint(self, image: UInt8[np.ndarray, "height width"]) -> bool:
+        """Whether the image is fainter than the training images."""
+        return signal(image) < self.least_signal
+
+    def to_record(self) -> dict[str, Any]:
+        """The detector for JSON."""
+        return dataclasses.asdict(self) | {"mean": self.mean.tolist(), "precision": self.precision.tolist()}
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Self:
+        """Inverse of `to_record`.
+
+        Raises:
+            KeyError, TypeError, ValueError: the record is not one of a detector.
+        """
+        mean, precision = np.array(record["mean"], np.float64), np.array(record["precision"], np.float64)
+        threshold, least = float(record["threshold"]), float(record["least_signal"])
+        if mean.shape != (NUMBERS,) or precision.shape != (NUMBERS, NUMBERS) or not 0 < threshold < np.inf:
+            raise ValueError("the detector has another shape")
+        if not (np.isfinite(mean).all() and np.isfinite(precision).all() and np.isfinite(least)):
+            raise ValueError("the detector has values that are not finite")
+        return cls(mean=mean, precision=precision, threshold=threshold, least_signal=least)
