@@ -13,12 +13,12 @@ from absl import flags
 from hep2jax import cli, remote
 from hep2jax import config as configs
 from hep2jax.errors import UsageError
-from hep2jax.handover import programs, reference, stablehlo
+from hep2jax.handover import card, programs, reference, stablehlo
 from hep2jax.prediction.outputs import errors_of
 from hep2jax.progress import say
 from hep2jax.training import evaluation, workdir
 
-FORMATS = ("stablehlo",)
+FORMATS = ("stablehlo", "card")
 
 
 def define_flags() -> None:
@@ -53,9 +53,12 @@ def write(directory: pathlib.Path, output: pathlib.Path, formats: Collection[str
     programs.check(workdir.open_for_reading(directory))
     with errors_of(output), _finished(output) as folder:
         trained = reference.in_float32(evaluation.load(directory))
-        program, expected = programs.make(trained), reference.make(trained)
+        program = programs.make(trained)
+        if "card" in formats:
+            card.write(folder, directory, trained, program)
+            say(f"{output / card.FILE}: the model card")
         if "stablehlo" in formats:
-            difference = stablehlo.write(folder, trained, program, expected)
+            difference = stablehlo.write(folder, trained, program, reference.make(trained))
             say(f"{output / stablehlo.FILE}: differs from hep2jax by at most {difference:.2g} on the test image")
 
 

@@ -64,6 +64,27 @@ def test_the_description_says_for_how_long_the_program_can_be_read(exported):
     assert "six months" in compatibility["guarantee"]
 
 
+def test_the_card_has_the_figures_of_the_run(trained, exported):
+    card = (exported / "README.md").read_text()
+    test = json.loads((trained / "report" / "metrics.json").read_text())["test"]
+    for of, values in (("cells", test), ("specimens", test["specimen"])):
+        low, high = values["mca_ci95"]
+        assert f"| {of} | MCA | {values['mca']:.3f} | {low:.3f} to {high:.3f} |" in card
+    assert f"ECE {test['calibration']['after']['ece']:.3f}" in card.replace("| ", "ECE ")
+    for words in ("not a medical device", "It was trained on synthetic images", "no specimen on two sides", "AC-1"):
+        assert words in card
+    assert str(trained.parent) not in card
+
+
+def test_a_run_that_was_not_evaluated_has_no_card(trained, command, tmp_path):
+    unmeasured, output = tmp_path / "w", tmp_path / "o"
+    shutil.copytree(trained, unmeasured, ignore=shutil.ignore_patterns("report"))
+    flags = [f"--workdir={unmeasured}", f"--output={output}"]
+    done = command("hep2jax.export", *flags)
+    assert (done.returncode, "evaluate the network first" in done.stderr) == (2, True)
+    assert not output.exists()
+
+
 def test_wrong_use_is_one_line_and_writes_nothing(trained, exported, command, tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "unfinished").mkdir()

@@ -17,6 +17,7 @@ from hep2jax.errors import RunError
 from hep2jax.handover import run_stablehlo
 from hep2jax.handover.programs import Program
 from hep2jax.handover.reference import TOLERANCE, Reference
+from hep2jax.tasks.calibration import Calibration
 from hep2jax.training.evaluation import Trained
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -84,6 +85,7 @@ def describe(trained: Trained, program: Program) -> dict[str, Any]:
         "inputs": _inputs(trained, program),
         "outputs": [_output(program)],
         "decision": _decision(trained.config, program),
+        **_confidence(trained.calibration),
         "compatibility": {
             "exported_by": {"hep2jax": hep2jax.__version__, "jax": jax.__version__, "jaxlib": jaxlib.__version__},
             "exported_on": today.isoformat(),
@@ -138,6 +140,22 @@ def _output(program: Program) -> dict[str, Any]:
         "shape": ["batch", *pixels, len(program.channels)],
         "channels": list(program.channels),
         "values": "probabilities that add up to 1, not calibrated",
+    }
+
+
+def _confidence(calibration: Calibration | None) -> dict[str, Any]:
+    if calibration is None:
+        return {}
+    return {
+        "confidence": {
+            "temperature": calibration.temperature[0],
+            "least": calibration.least,
+            "refer_below": calibration.refer_below,
+            "rule": (
+                "p: the probabilities of a cell, or the share of each pattern of the cell pixels of an image. The "
+                "confidence is the largest entry of softmax(log(max(p, least)) / temperature)"
+            ),
+        }
     }
 
 
