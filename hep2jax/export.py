@@ -10,22 +10,23 @@ from collections.abc import Collection, Iterator, Sequence
 
 from absl import flags
 
-from hep2jax import cli, remote
+from hep2jax import cli, files, remote
 from hep2jax import config as configs
 from hep2jax.errors import UsageError
-from hep2jax.handover import card, programs, reference, stablehlo
+from hep2jax.handover import card, description, onnx, programs, reference, stablehlo
 from hep2jax.prediction.outputs import errors_of
 from hep2jax.progress import say
 from hep2jax.training import evaluation, workdir
 
-FORMATS = ("stablehlo", "card")
+FORMATS = ("stablehlo", "onnx", "card")
 
 
 def define_flags() -> None:
     """Define the command's flags."""
     flags.DEFINE_string("workdir", None, "Work directory of a finished run, also gs://… or s3://….")
     flags.DEFINE_string("output", None, "New or empty folder for the exported network.")
-    flags.DEFINE_list("formats", list(FORMATS), f"What to write, of {', '.join(FORMATS)}.")
+    flags.DEFINE_list("formats", ["stablehlo", "card"], f"What to write, of {', '.join(FORMATS)}.")
+    flags.DEFINE_string("onnx_python", None, "Python of an environment with jax2onnx, for onnx (docs/export.md).")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -40,26 +41,42 @@ def main(argv: Sequence[str]) -> None:
     cli.prepare_runtime()
     output = remote.local_folder(options.output, "--output")
     with remote.opened(options.workdir) as directory:
-        write(directory, output, options.formats)
+        write(directory, output, options.formats, onnx_python=options.onnx_python)
 
 
-def write(directory: pathlib.Path, output: pathlib.Path, formats: Collection[str]) -> None:
+def write(
+    directory: pathlib.Path, output: pathlib.Path, formats: Collection[str], *, onnx_python: str | None = None
+) -> None:
     """Export the network of a work directory to a folder, whose files appear when all of them are made.
+
+    Args:
+        directory: the work directory.
+        output: a folder that does not exist or is empty.
+        formats: of `FORMATS`.
+        onnx_python: the interpreter of an environment with `onnx.PACKAGES`, if `formats` asks for ONNX.
 
     Raises:
         UsageError: there is no trained network, it cannot be exported, or the folder cannot be written or is not empty.
         RunError: what was exported differs from hep2jax.
     """
-    programs.check(workdir.open_for_reading(directory))
+    config = workdir.open_for_reading(directory)
+    programs.check(config)
+    python = ""
+    if "onnx" in formats:
+        onnx.check(config)
+        python = onnx.check_environment(onnx_python, onnx.PACKAGES)
     with errors_of(output), _finished(output) as folder:
         trained = reference.in_float32(evaluation.load(directory))
         program = programs.make(trained)
+        about = description.common(trained, program)
         if "card" in formats:
             card.write(folder, directory, trained, program)
-            say(f"{output / card.FILE}: the model card")
         if "stablehlo" in formats:
-            difference = stablehlo.write(folder, trained, program, reference.make(trained))
-            say(f"{output / stablehlo.FILE}: differs from hep2jax by at most {difference:.2g} on the test image")
+            about["stablehlo"] = stablehlo.write(folder, program, reference.make(trained))
+        if "onnx" in formats:
+            about["onnx"] = onnx.write(folder, trained, reference.make_tile(trained), python)
+        files.write_json(folder / description.FILE, about)
+    say(f"{output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
 
 
 @contextlib.contextmanager
@@ -76,7 +93,7 @@ def _finished(output: pathlib.Path) -> Iterator[pathlib.Path]:
     try:
         with tempfile.TemporaryDirectory(dir=output, prefix=".unfinished-") as temporary:
             yield pathlib.Path(temporary)
-            made = sorted(pathlib.Path(temporary).iterdir(), key=lambda path: path.name == stablehlo.DESCRIPTION)
+            made = sorted(pathlib.Path(temporary).iterdir(), key=lambda path: path.name == description.FILE)
             for path in made:
                 path.replace(output / path.name)
     except BaseException:

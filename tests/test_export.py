@@ -52,14 +52,14 @@ def test_a_process_without_hep2jax_says_what_hep2jax_says(trained, exported, tmp
     _run(elsewhere / "run_stablehlo.py", tmp_path / "image.npy", tmp_path / "probabilities.npy")
     reading = hep2jax.load(trained)(image)
     description = json.loads((elsewhere / "io.json").read_text())
-    assert description["outputs"][0]["channels"] == list(reading.probabilities)
+    assert description["channels"] == list(reading.probabilities)
     found, wanted = np.load(tmp_path / "probabilities.npy"), list(reading.probabilities.values())
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=description["test"]["tolerance"])
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=description["stablehlo"]["test"]["tolerance"])
     assert np.std(wanted) > 1e-3
 
 
 def test_the_description_says_for_how_long_the_program_can_be_read(exported):
-    compatibility = json.loads((exported / "io.json").read_text())["compatibility"]
+    compatibility = json.loads((exported / "io.json").read_text())["stablehlo"]
     assert compatibility["exported_on"] < compatibility["expires"]
     assert "six months" in compatibility["guarantee"]
 
@@ -100,6 +100,7 @@ def test_wrong_use_is_one_line_and_writes_nothing(trained, exported, command, tm
         (f"--workdir={trained}", f"--output={exported}"): "is not empty",
         (f"--workdir={trained}", f"--output={tmp_path}/o", "--formats=stablehlo,onx"): "must be one of stablehlo",
         (f"--workdir={trained}", f"--output={tmp_path}/o", "--formats="): "must be one of stablehlo",
+        (f"--workdir={trained}", f"--output={tmp_path}/o", "--formats=onnx"): "--onnx_python=: name the Python",
     }
     for flags, words in cases.items():
         done = command("hep2jax.export", *flags)

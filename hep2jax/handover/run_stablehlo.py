@@ -28,8 +28,8 @@ def load(folder):
 
 
 def describe(folder):
-    """The content of `io.json`."""
-    return json.loads((pathlib.Path(folder) / "io.json").read_text(encoding="utf-8"))
+    """What `io.json` says of the program."""
+    return json.loads((pathlib.Path(folder) / "io.json").read_text(encoding="utf-8"))["stablehlo"]
 
 
 def check(folder):
