@@ -1,6 +1,6 @@
 """Exports a trained network for programs that do not have hep2jax.
 
-python -m hep2jax.export --workdir=DIR --output=DIR
+python -m hep2jax.export --workdir=DIR --output=DIR [--formats=stablehlo,onnx,bioimageio,card --onnx_python=PYTHON]
 """
 
 import contextlib
@@ -13,12 +13,12 @@ from absl import flags
 from hep2jax import cli, files, remote
 from hep2jax import config as configs
 from hep2jax.errors import UsageError
-from hep2jax.handover import card, description, onnx, programs, reference, stablehlo
+from hep2jax.handover import bioimageio_package, card, description, onnx_network, programs, reference, stablehlo
 from hep2jax.prediction.outputs import errors_of
 from hep2jax.progress import say
 from hep2jax.training import evaluation, workdir
 
-FORMATS = ("stablehlo", "onnx", "card")
+FORMATS = ("stablehlo", "onnx", "bioimageio", "card")
 
 
 def define_flags() -> None:
@@ -26,7 +26,7 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Work directory of a finished run, also gs://… or s3://….")
     flags.DEFINE_string("output", None, "New or empty folder for the exported network.")
     flags.DEFINE_list("formats", ["stablehlo", "card"], f"What to write, of {', '.join(FORMATS)}.")
-    flags.DEFINE_string("onnx_python", None, "Python of an environment with jax2onnx, for onnx (docs/export.md).")
+    flags.DEFINE_string("onnx_python", None, "Python of an environment with jax2onnx (docs/export.md).")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -53,7 +53,8 @@ def write(
         directory: the work directory.
         output: a folder that does not exist or is empty.
         formats: of `FORMATS`.
-        onnx_python: the interpreter of an environment with `onnx.PACKAGES`, if `formats` asks for ONNX.
+        onnx_python: the interpreter of an environment with jax2onnx and bioimageio.core, if `formats` asks for ONNX or
+            bioimage.io, which holds ONNX.
 
     Raises:
         UsageError: there is no trained network, it cannot be exported, or the folder cannot be written or is not empty.
@@ -62,21 +63,30 @@ def write(
     config = workdir.open_for_reading(directory)
     programs.check(config)
     python = ""
-    if "onnx" in formats:
-        onnx.check(config)
-        python = onnx.check_environment(onnx_python, onnx.PACKAGES)
+    if {"onnx", "bioimageio"} & set(formats):
+        onnx_network.check(config)
+        packages = onnx_network.PACKAGES + (bioimageio_package.PACKAGES if "bioimageio" in formats else ())
+        python = onnx_network.check_environment(onnx_python, packages)
     with errors_of(output), _finished(output) as folder:
-        trained = reference.in_float32(evaluation.load(directory))
-        program = programs.make(trained)
-        about = description.common(trained, program)
-        if "card" in formats:
-            card.write(folder, directory, trained, program)
-        if "stablehlo" in formats:
-            about["stablehlo"] = stablehlo.write(folder, program, reference.make(trained))
-        if "onnx" in formats:
-            about["onnx"] = onnx.write(folder, trained, reference.make_tile(trained), python)
-        files.write_json(folder / description.FILE, about)
+        _write_all(folder, directory, set(formats), python)
     say(f"{output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
+
+
+def _write_all(folder: pathlib.Path, directory: pathlib.Path, formats: set[str], python: str) -> None:
+    trained = reference.in_float32(evaluation.load(directory))
+    program = programs.make(trained)
+    about = description.common(trained, program)
+    text = card.make(directory, trained, program) if {"card", "bioimageio"} & formats else ""
+    if "card" in formats:
+        files.write_text(folder / card.FILE, text)
+    if "stablehlo" in formats:
+        about["stablehlo"] = stablehlo.write(folder, program, reference.make(trained))
+    if {"onnx", "bioimageio"} & formats:
+        tile = reference.make_tile(trained)
+        about["onnx"] = onnx_network.write(folder, trained, tile, python)
+        if "bioimageio" in formats:
+            about["bioimageio"] = bioimageio_package.write(folder, trained, program, tile, text, python)
+    files.write_json(folder / description.FILE, about)
 
 
 @contextlib.contextmanager

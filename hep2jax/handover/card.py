@@ -27,7 +27,16 @@ _PATHS = ("data.split_lists", "model.init_from")
 """Keys whose values are places on the machine of the training; a card does not tell them."""
 
 
-def read_metrics(directory: pathlib.Path) -> dict[str, Any]:
+def make(directory: pathlib.Path, trained: Trained, program: Program) -> str:
+    """The card of the network of a work directory.
+
+    Raises:
+        UsageError: the network was not evaluated.
+    """
+    return render(trained, program, _read_metrics(directory), _origin(directory))
+
+
+def _read_metrics(directory: pathlib.Path) -> dict[str, Any]:
     """What was measured of the network of a work directory, by split.
 
     Raises:
@@ -37,12 +46,6 @@ def read_metrics(directory: pathlib.Path) -> dict[str, Any]:
     if not found:
         raise UsageError(f"--workdir={directory}: {_METRICS} is missing; evaluate the network first (hep2jax evaluate)")
     return found
-
-
-def write(folder: pathlib.Path, directory: pathlib.Path, trained: Trained, program: Program) -> None:
-    """Write the card of the network of a work directory, of which something was measured."""
-    metrics = read_metrics(directory)
-    files.write_text(folder / FILE, render(trained, program, metrics, _origin(directory)))
 
 
 def render(trained: Trained, program: Program, metrics: dict[str, Any], origin: Sequence[str]) -> str:
@@ -80,8 +83,7 @@ def _introduction(trained: Trained, program: Program) -> Iterator[str]:
     else:
         yield "The network reads crops of single HEp-2 cells of indirect immunofluorescence (grey, 8 bits) and gives"
         yield "every cell the probability of each pattern below."
-    yield "`io.json` describes input and output; `python run_stablehlo.py --check` shows whether the network still says"
-    yield "what it said when it was exported."
+    yield "Where this card came with a folder, its `io.json` describes input and output."
     size = trained.nuclear_size
     if size is not None and size.nuclear_diameter is not None:
         yield ""

@@ -1,7 +1,7 @@
 """Converts a network to ONNX by jax2onnx, in an environment of its own: `python -m hep2jax.handover.to_onnx DIR`.
 
-DIR holds `job.json` and `arrays.npz` (see `onnx`); `model.onnx` and `difference.json` are added. Of hep2jax only its
-networks and their arithmetic are imported, which need no more than what jax2onnx brings.
+DIR holds `job.json` and `arrays.npz` (see `onnx_network`); `model.onnx` and `difference.json` are added. Of hep2jax
+only its networks and their arithmetic are imported, which need no more than what jax2onnx brings.
 """
 
 import json

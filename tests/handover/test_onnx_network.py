@@ -12,7 +12,7 @@ import pytest
 from hep2jax import files
 from hep2jax.config import Config, DataConfig, EvaluationConfig, ModelConfig
 from hep2jax.errors import RunError, UsageError
-from hep2jax.handover import onnx, reference
+from hep2jax.handover import onnx_network, reference
 from hep2jax.tasks.fields import plain_tone_curve
 from hep2jax.tasks.reading import as_fields
 from tests.conftest import REPOSITORY
@@ -24,7 +24,7 @@ needs_onnx = pytest.mark.skipif(
 )
 
 
-def _fields() -> Config:
+def fields() -> Config:
     return Config(
         data=DataConfig(scale=0.5, crop_size=32),
         model=ModelConfig(name="unet", width=0.01),
@@ -32,7 +32,7 @@ def _fields() -> Config:
     )
 
 
-def _cells(name: str) -> Config:
+def cells(name: str) -> Config:
     return Config(
         data=DataConfig(normalise="none", mean_centring=True, crop_size=0),
         model=ModelConfig(name=name),
@@ -43,8 +43,8 @@ def _cells(name: str) -> Config:
 @pytest.mark.slow
 @needs_onnx
 def test_fields(tmp_path):
-    trained = networks.stirred(_fields(), 0.1)
-    about = onnx.write(tmp_path, trained, reference.make_tile(trained), PYTHON)
+    trained = networks.stirred(fields(), 0.1)
+    about = onnx_network.write(tmp_path, trained, reference.make_tile(trained), PYTHON)
     files.write_json(tmp_path / "io.json", {"onnx": about})
     _run(tmp_path / "run_onnx.py", "--check")
     evaluator, _ = reference._evaluator(trained)
@@ -61,9 +61,9 @@ def test_fields(tmp_path):
 @pytest.mark.slow
 @needs_onnx
 def test_cells_without_normalisation(tmp_path):
-    trained = networks.stirred(_cells("gao"), 0.2)
+    trained = networks.stirred(cells("gao"), 0.2)
     tile = reference.make_tile(trained)
-    about = onnx.write(tmp_path, trained, tile, PYTHON)
+    about = onnx_network.write(tmp_path, trained, tile, PYTHON)
     files.write_json(tmp_path / "io.json", {"onnx": about})
     assert about["normalisation"] == {"divide_by": 255}
     assert tile.probabilities.std() > 0.01
@@ -73,9 +73,9 @@ def test_cells_without_normalisation(tmp_path):
 @pytest.mark.slow
 @needs_onnx
 def test_what_jax2onnx_cannot_convert_is_one_line_and_writes_nothing(tmp_path):
-    trained = networks.stirred(_cells("dcae"), 0.01)
+    trained = networks.stirred(cells("dcae"), 0.01)
     with pytest.raises(RunError, match="to_onnx failed in the environment of"):
-        onnx.write(tmp_path, trained, reference.make_tile(trained), PYTHON)
+        onnx_network.write(tmp_path, trained, reference.make_tile(trained), PYTHON)
     assert not list(tmp_path.iterdir())
 
 
@@ -86,20 +86,20 @@ def _run(script: pathlib.Path, *arguments: str) -> None:
 
 
 def test_masks_and_environments_without_the_packages_are_refused():
-    config = _cells("gao")
+    config = cells("gao")
     config.data.masked = True
     with pytest.raises(UsageError, match="data.masked=True can only be exported as stablehlo"):
-        onnx.check(config)
+        onnx_network.check(config)
     with pytest.raises(UsageError, match="--onnx_python=: name the Python of an environment with jax2onnx"):
-        onnx.check_environment(None, onnx.PACKAGES)
+        onnx_network.check_environment(None, onnx_network.PACKAGES)
     with pytest.raises(UsageError, match="/none: cannot be started"):
-        onnx.check_environment("/none", onnx.PACKAGES)
+        onnx_network.check_environment("/none", onnx_network.PACKAGES)
     with pytest.raises(UsageError, match="cannot import json, no_such_package .*No module named 'no_such_package'"):
-        onnx.check_environment(sys.executable, ("json", "no_such_package"))
+        onnx_network.check_environment(sys.executable, ("json", "no_such_package"))
 
 
 def test_the_description_says_how_to_normalise():
-    config = _fields()
+    config = fields()
     picture, maps = np.zeros((64, 64)), np.zeros((64, 64, 4), np.float32)
     tile = reference.Tile(
         image=picture.astype(np.uint8),
@@ -107,7 +107,7 @@ def test_the_description_says_how_to_normalise():
         percentiles=(50.0, 95.0),
         probabilities=maps,
     )
-    about = onnx.describe(config, tile)
+    about = onnx_network.describe(config, tile)
     assert about["normalisation"] == {"low_percentile": 50.0, "high_percentile": 95.0}
     assert (about["scale"], about["overlap"]) == (0.5, 16)
     assert about["output"]["shape"] == ["batch", 4, 64, 64]

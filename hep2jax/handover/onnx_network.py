@@ -61,7 +61,8 @@ def run(python: str, module: str, folder: pathlib.Path) -> None:
 
 
 def _last_line(done: subprocess.CompletedProcess[str]) -> str:
-    return next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no message").strip()[:300]
+    lines = [line for line in done.stderr.splitlines() if line.strip() and not line[0].isspace()]
+    return lines[-1][:300] if lines else "no message"
 
 
 def write(folder: pathlib.Path, trained: Trained, tile: Tile, python: str) -> dict[str, Any]:
