@@ -1,5 +1,6 @@
 # make train   sets everything up and runs the main job: a fully convolutional network on the embedded specimens
 # make test    sets everything up and runs the tests
+# make docs    sets everything up and writes the API reference to build/api
 # make icpr2012 MANUAL_DIR=DIR   trains the network that we would send to the ICPR 2012 contest, on its training half
 # make icpr2012-cells MANUAL_DIR=DIR I3A_DIR=DIR   the same for single cells, learned along with the cells of I3A Task 1
 # Each works alone on a machine with only Python (3.11 or newer) and make.
@@ -10,7 +11,7 @@ RUN = $(VENV)/bin/python
 WORKERS ?= 2
 INSTALLED = $(VENV)/.installed
 
-.PHONY: train test test-slow lint setup clean icpr2012 icpr2012-cells
+.PHONY: train test test-slow tutorials docs lint setup clean icpr2012 icpr2012-cells
 
 train: $(INSTALLED)
 	$(RUN) -m hep2jax.main --config=configs/fcn.py $(ARGS)
@@ -32,6 +33,14 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(RUN) -m pytest -m slow $(ARGS)
+
+# What the programs of the tutorials compile, they run for seconds.
+tutorials: $(INSTALLED)
+	JAX_DISABLE_MOST_OPTIMIZATIONS=1 $(RUN) -m pytest -m slow tests/end_to_end/test_folder_run.py \
+		tests/end_to_end/test_tutorials.py $(ARGS)
+
+docs: $(INSTALLED)
+	$(RUN) -m scripts.api_reference $(ARGS)
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .

@@ -22,17 +22,22 @@ from hep2jax.specimens.nuclear_size import Scales
 from hep2jax.tasks import Reader, Reading
 
 
-def define_flags() -> None:
-    """Define the command's flags."""
+def define_reader_flags() -> None:
+    """Define the flags that `open_reader` takes."""
     flags.DEFINE_string("workdir", None, "Work directory of a finished run, also gs://… or s3://….")
-    flags.DEFINE_string("images", None, "Quoted shell pattern of the images to read (** descends), or their folder.")
-    flags.DEFINE_string("output", None, "Folder for the page, the tables, the masks and the overlays.")
-    flags.DEFINE_string("specimens", None, "CSV file with the columns image and specimen: fields to read together.")
     flags.DEFINE_bool("fields", False, "The images are whole fields, which a network of cells reads cell by cell.")
     flags.DEFINE_string("segmenter", None, "With --fields: work directory of the network that finds the cells.")
     flags.DEFINE_float(
         "nuclear_diameter", None, "Typical diameter of a nucleus in pixels of the images, instead of measuring it."
     )
+
+
+def define_flags() -> None:
+    """Define the command's flags."""
+    define_reader_flags()
+    flags.DEFINE_string("images", None, "Quoted shell pattern of the images to read (** descends), or their folder.")
+    flags.DEFINE_string("output", None, "Folder for the page, the tables, the masks and the overlays.")
+    flags.DEFINE_string("specimens", None, "CSV file with the columns image and specimen: fields to read together.")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -47,7 +52,7 @@ def main(argv: Sequence[str]) -> None:
             "that the shell leaves it"
         )
     folder, table = remote.local_folder(output, "--output"), flags.FLAGS.specimens
-    reader, diameter = _reader(directory)
+    reader, diameter = open_reader(directory)
     predict(reader, paths, folder, specimens.read(table, paths) if table else None, nuclear_diameter=diameter)
 
 
@@ -58,8 +63,8 @@ def _required(name: str) -> str:
     return value
 
 
-def _reader(directory: str) -> tuple[Reader, float | None]:
-    """The reader, and the nuclear diameter by which it resizes images, if that is given."""
+def open_reader(directory: str) -> tuple[Reader, float | None]:
+    """The reader that the flags name, and the nuclear diameter by which it resizes images, if that is given."""
     segmenter, diameter = flags.FLAGS.segmenter, flags.FLAGS.nuclear_diameter
     if flags.FLAGS.fields:
         if diameter is None:
@@ -101,8 +106,8 @@ def predict(
             f"--specimens: {reader.config.model.name} was trained to read one image at a time; a network of cells "
             "reads specimens from their fields with --fields"
         )
-    scales = _scales(reader, nuclear_diameter)
-    say(_origin(reader))
+    scales = scales_of(reader, nuclear_diameter)
+    say(origin(reader))
     files = _by_specimen(paths, specimens or [None] * len(paths))
     refused: list[str] = []
     with outputs.errors_of(output), outputs.folder(output):
@@ -119,7 +124,7 @@ def predict(
         )
 
 
-def _origin(reader: Reader) -> str:
+def origin(reader: Reader) -> str:
     """One line: what the network was trained on, and whether it can say how sure it is."""
     name = reader.config.data.name
     trained = "synthetic specimens only; it has never seen a real one" if name == "hep2_synthetic" else name
@@ -144,7 +149,8 @@ def _by_specimen(paths: Sequence[str], specimens: Sequence[str | None]) -> list[
     return [pairs[number] for number in order]
 
 
-def _scales(reader: Reader, nuclear_diameter: float | None) -> Scales:
+def scales_of(reader: Reader, nuclear_diameter: float | None) -> Scales:
+    """How images are resized for a reader; raises UsageError for a diameter that it cannot use."""
     try:
         return Scales(reader.nuclear_size, nuclear_diameter)
     except ValueError as error:

@@ -19,11 +19,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors import numpy as safetensors
 
-from hep2jax import files, image_files
+from hep2jax import files
 from hep2jax.config import Config, to_dict
 from hep2jax.data.splits import lists
 from hep2jax.errors import UsageError
-from hep2jax.image_files import ImageFileError
 from hep2jax.models.pretrained import weight_files
 from hep2jax.report import write_report
 from hep2jax.tasks.joint import JointTask
@@ -31,9 +30,11 @@ from hep2jax.training import workdir
 from tests.data.tables import cells
 from tests.models import test_pretrained as weights
 from tests.tfds_builders import excel
-from tfds_builders import pixels, sheets, tables
+from tfds_builders import image_files, pixels, sheets, tables
 from tfds_builders.aida import layout as aida
+from tfds_builders.folder import layout as own_folder
 from tfds_builders.icpr2012 import layout as icpr2012
+from tfds_builders.image_files import ImageFileError
 from tfds_builders.snphep2 import layout as snphep2
 
 _RNG = np.random.default_rng(3)
@@ -145,6 +146,13 @@ def _aida(folder: pathlib.Path) -> None:
     aida.read_contents(folder)
 
 
+def _own_folder(folder: pathlib.Path) -> None:
+    (folder / "a.png").write_bytes(_image("PNG", _GREY))
+    contents = own_folder.read_contents(folder, own_folder.SPECIMENS)
+    for line in (*contents.faults, *contents.notes):
+        assert line.isprintable()
+
+
 def _split_lists(folder: pathlib.Path) -> None:
     lists.assign(str(folder), "made_up", cells(specimens=2, size=2), ("nuclear_membrane", "golgi"))
 
@@ -172,6 +180,7 @@ def readers(folder: pathlib.Path) -> dict[str, Reader]:
     objects = b"cell_ID;object_type;pattern;intensity\n1;cell;homogeneous;positive\n2;artefact;;\n"
     index = b"image,class,specimen,mask,cell_id\na.png,Homogeneous,1,a_mask.png,1\nb/c.png,centromere,2,,2\n"
     aida_table = b"ImageFileName,StainingPatterns,Patient\na.png,AC-4;AC-1,7\nb.png,negative,8\n"
+    labels = b"image;mask;pattern;specimen;split\na.png;;golgi;1;train\nb.png;b_mask.png;AC-1;2;test\n"
     log = b'{"step": 1, "split": "train", "loss": 0.5, "a": {"b": 1}}\n{"step": 9, "split": "test", "loss": 1e3}\n'
     owner = (ValueError, FileNotFoundError)
     return {
@@ -183,6 +192,7 @@ def readers(folder: pathlib.Path) -> dict[str, Reader]:
             [index], lambda f: snphep2.read_contents(snphep2.find_tree(f)), owner, "index.csv", is_text=True
         ),
         "csv of aida": Reader([aida_table], _aida, owner, "AIDA_HEp-2_GroundTruth.csv", is_text=True),
+        "csv of folder": Reader([labels], _own_folder, owner, own_folder.TABLE, is_text=True),
         "xls": Reader([_excel(excel.write_xls, folder)], lambda f: sheets.read_sheet(f / "a.xls"), owner, "a.xls"),
         "xlsx": Reader([_excel(excel.write_xlsx, folder)], lambda f: sheets.read_sheet(f / "a.xlsx"), owner, "a.xlsx"),
         "split lists": Reader(

@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "hep2jax"
 
 FLOORS = (
-    ("errors", "files", "image_files", "fingerprint", "progress", "metrics"),
+    ("errors", "files", "fingerprint", "progress", "metrics"),
     ("config", "config_files", "mesh", "stopping", "distributed", "remote"),
     ("data.tiles", "data.augment", "data.sets", "data.splits", "data.streams"),
     ("ops", "models", "fisher"),
@@ -27,7 +27,7 @@ FLOORS = (
     ("training.calibrating", "training.evaluation", "training.fit", "training.loop", "training.folds"),
     ("specimens", "perf.aot", "perf.profiling"),
     ("api", "cli", "prediction", "handover"),
-    ("predict", "export", "main", "prepare", "__main__"),
+    ("predict", "view", "export", "main", "prepare", "__main__"),
 )
 """From the lowest to the highest. A room is a module or a package, without those of its parts that are rooms."""
 

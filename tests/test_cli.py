@@ -78,9 +78,10 @@ def test_help_shows_the_commands_own_flags(command):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--help"], ["train", "evaluate", "predict", "profile", "compile", "prepare"]),
+        (["--help"], ["train", "evaluate", "predict", "view", "profile", "compile", "prepare"]),
         (["profile", "--help"], ["--mode", "--profile_steps", "--config.train.num_steps=400"]),
         (["predict", "--help"], ["--workdir", "--images", "--output"]),
+        (["view", "--help"], ["--workdir", "--port", "--images", "--segmenter"]),
         (["prepare", "--help"], ["--name", "--manual_dir"]),
     ],
 )
@@ -93,12 +94,16 @@ def test_help_of_the_console_command(arguments, words, command):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no command: name one of train, evaluate, predict, profile, compile, prepare"),
+        ([], "no command: name one of train, evaluate, predict, view, profile, compile, prepare"),
         (["trian"], "no command 'trian': did you mean 'train'?"),
         (["train", "--config=fnc"], "nearest of the shipped configurations is 'fcn'"),
         (["train", "--config=unet", "--config.model.widht=1"], "did you mean 'model.width'?"),
         (["evaluate", "--profil_steps=3"], "did you mean --profile_steps?"),
         (["predict", "--workdir=w"], "--images is missing"),
+        (["view"], "--workdir is missing"),
+        (["view", "--workdir=nowhere", "--port=0"], "--workdir=nowhere: holds no run"),
+        (["view", "--workdir=nowhere", "--images=nowhere/*.png"], "--images=nowhere/*.png: no image matches"),
+        (["view", "--workdir=nowhere", "--port=70000"], "--port"),
         (["prepare", "--name=icpr"], "should be one of"),
     ],
 )

@@ -63,10 +63,10 @@ class Crop:
         }
 
 
-def features(patterns: Sequence[str]) -> dict[str, Any]:
-    """TFDS features of a cell."""
+def features(patterns: Sequence[str] | None, *, channels: int = 1) -> dict[str, Any]:
+    """TFDS features of a cell; `patterns` is None if only a build finds them out."""
     return {
-        "image": tfds.features.Image(shape=(None, None, 1), dtype=np.uint8, encoding_format="png"),
+        "image": tfds.features.Image(shape=(None, None, channels), dtype=np.uint8, encoding_format="png"),
         "mask": tfds.features.Image(shape=(None, None, 1), dtype=np.uint8, encoding_format="png"),
         "pattern": tfds.features.ClassLabel(names=patterns),
         "intensity": tfds.features.ClassLabel(names=tables.INTENSITIES),

@@ -12,11 +12,11 @@ VOID = 255
 """Value of pixels in class masks that are neither trained on nor measured, such as those of artefacts."""
 
 
-def features(patterns: Sequence[str], intensities: Sequence[str], *, channels: int = 1) -> dict[str, Any]:
+def features(patterns: Sequence[str] | None, intensities: Sequence[str], *, channels: int = 1) -> dict[str, Any]:
     """TFDS features of a field: the image, its objects, and the labels of its specimen.
 
     `instance_mask` is 0 on background and k on object k; `class_mask` is 0 on background, 1 + i on pattern i and
-    `VOID` on pixels that do not count.
+    `VOID` on pixels that do not count. `patterns` is None if only a build finds them out.
     """
     return {
         "image": tfds.features.Image(shape=(None, None, channels), dtype=np.uint8, encoding_format="png"),

@@ -11,19 +11,20 @@ from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 
-from hep2jax import image_files
 from hep2jax.config import Config
+from hep2jax.data.sets import cells as cell_sets
 from hep2jax.data.sets import fields as field_sets
-from hep2jax.image_files import ImageFileError
 from hep2jax.progress import warn
 from hep2jax.tasks import Reader
+from tfds_builders import image_files
+from tfds_builders.image_files import ImageFileError
 
 TABLES = ("predictions.csv", "predictions.jsonl", "cells.csv", "specimens.csv", "index.html")
 _OWN_ENDINGS = ("_classes.png", "_overlay.png", "_cells.png")
 GROUP_PIXELS, _GROUP_IMAGES = 16_000_000, 256  # bound the memory; a batch of tiles spans the images of a group
 
 
-def find_images(pattern: str, output: pathlib.Path) -> list[str]:
+def find_images(pattern: str, output: pathlib.Path | None = None) -> list[str]:
     """The files that a pattern names, sorted, without masks of cells and without what this program has written.
 
     A folder stands for the files in it whose names end like those of images; a file is itself, whatever its name.
@@ -35,7 +36,7 @@ def find_images(pattern: str, output: pathlib.Path) -> list[str]:
     else:
         found = [pattern] if pathlib.Path(pattern).is_file() else glob.glob(pattern, recursive=True)
         start = next((p for p in pathlib.Path(pattern).parents if not glob.has_magic(str(p))), pathlib.Path())
-    inside = output.resolve() if start.resolve() != output.resolve() else None
+    inside = output.resolve() if output and start.resolve() != output.resolve() else None
     images = [path for path in found if pathlib.Path(path).is_file() and not _is_mask(path) and not _is_own(path)]
     return sorted(path for path in images if inside not in pathlib.Path(path).resolve().parents)
 
@@ -98,7 +99,7 @@ def load(
                     path=path,
                     page=frame.page,
                     num_pages=frame.num_pages,
-                    name=_untaken(paged, taken),
+                    name=untaken(paged, taken),
                     file=number,
                     specimen=specimens[number],
                     pixels=pixels,
@@ -109,7 +110,7 @@ def load(
             refused.append(path)
 
 
-def _untaken(name: str, taken: set[str]) -> str:
+def untaken(name: str, taken: set[str]) -> str:
     """The name, with a number where it is taken already, for example by a page of another file."""
     unique, number = name, 2
     while unique.casefold() in taken:
@@ -133,7 +134,7 @@ def _mask_beside(image: pathlib.Path, shape: tuple[int, ...], config: Config) ->
             if pixels.shape != shape:
                 raise ImageFileError(f"{path}: has another size than {image.name}")
             return pixels > 127
-    if config.data.masked or config.data.cell_margin >= 0:
+    if cell_sets.needs_mask(config.data):
         raise ImageFileError(f"{image}: has no {image.stem}_mask.png beside it, which this network needs")
     return np.zeros(shape, bool)
 

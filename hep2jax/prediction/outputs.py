@@ -1,12 +1,14 @@
 """What a prediction writes: tables, masks, overlays and the page. Tables grow in unfinished files until all is read."""
 
 import collections
+import concurrent.futures
 import contextlib
 import csv
+import functools
 import json
 import pathlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -26,6 +28,7 @@ from hep2jax.tasks.reading import DECIMALS
 PREDICTIONS, RECORDS, CELLS, SPECIMENS, PAGE = TABLES
 _CELL_COLUMNS = ("image", "page", "cell", "y", "x", "area", "top", "left", "bottom", "right", "pattern", "probability")
 _MAX_LABEL = np.iinfo(np.uint16).max
+_WAITING_PIXELS = 16_000_000
 
 
 @contextlib.contextmanager
@@ -77,6 +80,35 @@ class _Table:
         self._file.close()
 
 
+class _Pictures:
+    """Draws and writes PNG files in a thread, while the network reads on; at most `_WAITING_PIXELS` wait for it."""
+
+    def __init__(self) -> None:
+        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._waiting = collections.deque[tuple[concurrent.futures.Future[None], int]]()
+        self._pixels = 0
+
+    def add(self, path: pathlib.Path, draw: Callable[[], np.ndarray], num_pixels: int) -> None:
+        """Draw and write the picture soon; errors of earlier ones are raised here."""
+        while self._waiting and self._pixels + num_pixels > _WAITING_PIXELS:
+            self._finish_first()
+        self._waiting.append((self._thread.submit(_draw, path, draw), num_pixels))
+        self._pixels += num_pixels
+
+    def _finish_first(self) -> None:
+        written, size = self._waiting.popleft()
+        self._pixels -= size
+        written.result()
+
+    def close(self) -> None:
+        """Wait until all are written, or raise the error of the first that cannot be."""
+        try:
+            while self._waiting:
+                self._finish_first()
+        finally:
+            self._thread.shutdown(cancel_futures=True)
+
+
 class Outputs:
     """The files of one prediction in a folder."""
 
@@ -103,6 +135,7 @@ class Outputs:
             self._records = stack.enter_context(unfinished(RECORDS).open("w", encoding="ascii"))
             self._cells = table(CELLS, _CELL_COLUMNS) if self._reader.finds_cells else None
             self._specimens = table(SPECIMENS) if of_specimens else None
+            self._pictures = stack.enter_context(contextlib.closing(_Pictures()))
             page = unfinished(PAGE)
             yield
             page.write_text(self._page.render("Readings", self._facts()), encoding="utf-8")
@@ -122,8 +155,10 @@ class Outputs:
         json.dump(record(image, reading, bits), self._records)
         self._records.write("\n")
         self._write_cells(image, reading)
-        drawn = self._write_masks(image, reading)
-        picture = (image.pixels if drawn is None else drawn) if self._page.wants_picture else None
+        self._write_masks(image, reading)
+        picture = None
+        if self._page.wants_picture:
+            picture = overlay(image.pixels, reading.class_masks[0]) if reading.class_masks else image.pixels
         self._page.add(self._page_row(image, reading, bits), picture)
 
     def _write_cells(self, image: Image, reading: Reading) -> None:
@@ -134,18 +169,19 @@ class Outputs:
             values = (*place, cell.pattern, round(cell.probability, DECIMALS))
             self._cells.write(dict(zip(_CELL_COLUMNS, values, strict=True)))
 
-    def _write_masks(self, image: Image, reading: Reading) -> np.ndarray | None:
-        """Write the masks of an image, if there are any; returns the overlay."""
-        drawn = None
+    def _write_masks(self, image: Image, reading: Reading) -> None:
+        """Write the masks of an image and its overlay, if there are any."""
         for classes, labels in zip(reading.class_masks, reading.cell_labels, strict=True):
-            drawn = overlay(image.pixels, classes)
-            save(self._folder / f"{image.name}_classes.png", classes)
-            save(self._folder / f"{image.name}_overlay.png", drawn)
+            pictures = {
+                "classes": functools.partial(np.asarray, classes),
+                "overlay": functools.partial(overlay, image.pixels, classes),
+            }
             if labels.max(initial=0) > _MAX_LABEL:
                 warn(f"{image.path}: has more than {_MAX_LABEL} cells, too many for a mask of 16 bits")
             else:
-                save(self._folder / f"{image.name}_cells.png", labels.astype(np.uint16))
-        return drawn
+                pictures["cells"] = functools.partial(labels.astype, np.uint16)
+            for ending, draw in pictures.items():
+                self._pictures.add(self._folder / f"{image.name}_{ending}.png", draw, classes.size)
 
     def _page_row(self, image: Image, reading: Reading, bits: float | None) -> ReadingRow:
         endings = ("overlay", "classes", "cells") if reading.class_masks else ()
@@ -227,8 +263,8 @@ def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return picture
 
 
-def save(path: pathlib.Path, pixels: np.ndarray) -> None:
-    """Write a PNG file."""
-    _, encoded = cv2.imencode(".png", pixels, (cv2.IMWRITE_PNG_COMPRESSION, 1))
+def _draw(path: pathlib.Path, draw: Callable[[], np.ndarray]) -> None:
+    """Write a picture as a PNG file."""
+    _, encoded = cv2.imencode(".png", draw(), (cv2.IMWRITE_PNG_COMPRESSION, 1))
     with files.replaced(path) as unfinished:
         unfinished.write_bytes(encoded.tobytes())

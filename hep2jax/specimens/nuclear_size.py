@@ -1,7 +1,9 @@
 """The size of the cells in an image, measured without training, and the factor that brings images to another size."""
 
+import concurrent.futures
 import dataclasses
 import math
+import os
 from collections.abc import Iterable, Sequence
 
 import cv2
@@ -135,8 +137,9 @@ def diameters(instances: Integer[np.ndarray, "height width"]) -> dict[int, float
 
 
 def measure_each(images: Iterable[UInt8[np.ndarray, "_ _"]]) -> list[float]:
-    """The diameter of the cells of each image in which they can be measured."""
-    return [size for size in map(measure, images) if size is not None]
+    """The diameter of the cells of each image in which they can be measured, found in several threads."""
+    with concurrent.futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:  # each holds one image's arrays
+        return [size for size in threads.map(measure, images) if size is not None]
 
 
 def measure(image: UInt8[np.ndarray, "height width"]) -> float | None:

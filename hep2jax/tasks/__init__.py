@@ -70,7 +70,7 @@ def load(config: Config) -> Task:
 
 
 def patterns(config: Config) -> tuple[str, ...]:
-    """The patterns of the configured data set, in the order of their labels. The set itself need not be prepared."""
+    """The patterns of the configured data set, in the order of their labels. See `prepare.patterns`."""
     return kind(config).patterns(config)
 
 

@@ -161,6 +161,7 @@ class BagTask(TaskOfFields[BagResult, BagMetrics]):
     """Classification of specimens by bags of tiles from their fields; it learns from the specimens' patterns alone."""
 
     networks = models.BAG_READERS
+    needs_masks = False
     reader_class = BagReader
     layout = SPECIMENS_AND_IMAGES
 

@@ -158,8 +158,9 @@ class Task(abc.ABC, Generic[Result, Metrics]):
 
     @classmethod
     def patterns(cls, config: Config) -> tuple[str, ...]:
-        """The patterns of the configured data set, in the order of their labels. The set need not be prepared."""
-        return tuple(prepare.features(config.data.name, config.data.builder_config)["pattern"].names)
+        """The patterns of the configured data set, in the order of their labels; see `prepare.patterns`."""
+        data = config.data
+        return prepare.patterns(data.name, data.builder_config, data.data_dir, data.manual_dir)
 
     @classmethod
     def resolve(cls, config: Config) -> Config:
@@ -295,7 +296,13 @@ class Task(abc.ABC, Generic[Result, Metrics]):
 
 
 class TaskOfFields(Task[Result, Metrics]):
-    """A kind of task whose data sets are fields of specimens."""
+    """A kind of task whose data sets are fields of specimens.
+
+    Class attributes:
+        needs_masks: whether examples without a mask are refused.
+    """
+
+    needs_masks: ClassVar[bool] = True
 
     def __init__(self, config: Config, fields: FieldSet) -> None:
         self.config = config
@@ -306,7 +313,10 @@ class TaskOfFields(Task[Result, Metrics]):
     @override
     @classmethod
     def load(cls, config: Config) -> Self:
-        return cls(config, field_sets.load(config.data))
+        fields = field_sets.load(config.data)
+        if cls.needs_masks:
+            field_sets.check_annotated(fields, f"model.name={config.model.name}")
+        return cls(config, fields)
 
     @override
     def nuclear_size(self, indices: Sequence[int]) -> NuclearSize | None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from hep2jax.data.sets.appearance import Detector
+from hep2jax.data.sets.appearance import Detector, Look
 from hep2jax.metrics import calibration as measures
 from hep2jax.metrics.calibration import CalibrationMetrics
 
@@ -93,13 +93,11 @@ class Calibration:
         )
         return np.where(values >= self.pattern_threshold, present, 1 - present).prod(axis=1)
 
-    def judge(
-        self, probabilities: Float[np.ndarray, " pattern"], pictures: Sequence[UInt8[np.ndarray, "_ _"]]
-    ) -> Verdict:
-        """The verdict on a reading of these fields of one specimen: the field that is least alike counts."""
+    def judge(self, probabilities: Float[np.ndarray, " pattern"], looks: Sequence[Look]) -> Verdict:
+        """The verdict on a reading of the fields of one specimen, which look like this: the least alike one counts."""
         confidence = float(self.confidence(probabilities[None])[0])
-        novelty = max(self.detector.novelty(picture) for picture in pictures)
-        if all(self.detector.is_faint(picture) for picture in pictures):
+        novelty = max(look.novelty for look in looks)
+        if all(look.is_faint for look in looks):
             words = FAINT
         elif novelty > 1:
             words = UNLIKE
@@ -121,6 +119,7 @@ class Calibration:
         """How well the confidences hold on some examples; `pictures` are those of some or all of them."""
         values = np.stack([outcome.probabilities for outcome in outcomes])
         right, confidence = self._right(outcomes), self.confidence(values)
+        looks = [self.detector.look(picture) for picture in pictures]
         specimens = {outcome.specimen for outcome in outcomes}
         return CalibrationMetrics(
             unit=unit,
@@ -134,8 +133,8 @@ class Calibration:
             curve=measures.coverage_curve(confidence, right),
             refer_below=self.refer_below,
             kept=measures.kept_above(confidence, right, self.refer_below),
-            num_novel=sum(self.detector.novelty(picture) > 1 for picture in pictures),
-            num_faint=sum(self.detector.is_faint(picture) for picture in pictures),
+            num_novel=sum(look.novelty > 1 for look in looks),
+            num_faint=sum(look.is_faint for look in looks),
         )
 
     def _uncalibrated(self, values: np.ndarray) -> np.ndarray:

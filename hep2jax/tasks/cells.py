@@ -196,6 +196,12 @@ class CellTask(Task[CellResult, CellMetrics]):
 
     @override
     @classmethod
+    def patterns(cls, config: Config) -> tuple[str, ...]:
+        data = dataclasses.replace(config.data, builder_config=cell_sets.builder_config(config.data))
+        return super().patterns(dataclasses.replace(config, data=data))
+
+    @override
+    @classmethod
     def resolve(cls, config: Config) -> Config:
         """Replaces a `data.crop_size` of 0 by the network's own input side; the network checks other sides itself."""
         configs.check_choice("data.normalise", config.data.normalise, configs.CELL_NORMALISATIONS)
@@ -248,7 +254,7 @@ class CellTask(Task[CellResult, CellMetrics]):
         specimens = group_by(results, lambda row: row.unit)
         votes = [prevalent(rows) for rows in specimens.values()]
         names_by_unit = [tuple(sorted({row.specimen for row in rows})) for rows in specimens.values()]
-        truth, probabilities = [rows[0].truth for rows in specimens.values()], [_stack(r) for r in specimens.values()]
+        truth, probabilities = [_truth(rows) for rows in specimens.values()], [_stack(r) for r in specimens.values()]
         together = [voting.by_mean_log_probability(scores)[0] for scores in probabilities]
         again = [voting.reread(scores).argmax(axis=1) for scores in probabilities]
         cells = [row for rows in specimens.values() for row in rows]
@@ -268,7 +274,7 @@ class CellTask(Task[CellResult, CellMetrics]):
     def _row(self, rows: Sequence[CellResult], vote: int) -> SpecimenRow:
         return SpecimenRow(
             specimen=rows[0].unit,
-            pattern=self.classes[rows[0].truth],
+            pattern=self.classes[_truth(rows)],
             prediction=self.classes[vote],
             num_cells=len(rows),
             right=sum(row.prediction == row.truth for row in rows),
@@ -357,6 +363,11 @@ class CellTask(Task[CellResult, CellMetrics]):
 
 def _stack(rows: Sequence[CellResult]) -> Float32[np.ndarray, "cell pattern"]:
     return np.stack([row.probabilities for row in rows])
+
+
+def _truth(rows: Sequence[CellResult]) -> int:
+    """The true pattern of most cells of a specimen: in a user's folder, cells of one specimen may differ."""
+    return int(np.bincount([row.truth for row in rows]).argmax())
 
 
 def prevalent(rows: Sequence[CellResult]) -> int:

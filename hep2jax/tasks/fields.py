@@ -199,13 +199,12 @@ class PixelReader(Reader):
 
     @override
     def row(self, reading: Reading) -> dict[str, Any]:
-        """The common columns, the share of the votes, the numbers of objects and cells, the share of cell pixels."""
-        masks, min_pixels = reading.cell_masks, self.config.evaluation.min_object_pixels
+        """The common columns, the share of the votes, the number of cells, the share of cell pixels."""
+        pixels = np.concatenate([mask.ravel() for mask in reading.cell_masks])
         return super().row(reading) | {
             "share": round(max(reading.probabilities.values()), DECIMALS),
-            "num_objects": sum(int(connected_objects(mask, min_pixels).max()) for mask in masks),
             "num_cells": reading.num_cells,
-            "foreground": round(float(np.concatenate([mask.ravel() for mask in masks]).mean()), DECIMALS),
+            "foreground": round(float(pixels.mean()), DECIMALS),
         }
 
 

@@ -1,7 +1,9 @@
 """A trained network as a reader of a user's images: it takes NumPy arrays and returns a typed reading."""
 
 import abc
+import concurrent.futures
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -12,6 +14,7 @@ from typing_extensions import override
 from hep2jax import mesh as meshes
 from hep2jax.config import Config
 from hep2jax.data.sets import fields as field_sets
+from hep2jax.data.sets.appearance import Look
 from hep2jax.specimens.nuclear_size import NuclearSize, Scales, resized, resized_labels
 from hep2jax.tasks.calibration import UNCALIBRATED, Calibration
 from hep2jax.tasks.found_cells import FoundCell
@@ -20,6 +23,8 @@ from tfds_builders import icap
 
 Parameters = tuple[Tree, Tree]
 """(params, batch_stats) of the averaged network."""
+_Field = tuple[Look | None, Any]
+"""What the detector and the network say of one field."""
 DECIMALS = 6  # of shares and probabilities, as in `report/records.json`
 
 
@@ -126,6 +131,7 @@ class Reader(abc.ABC):
     has_one_pattern: ClassVar[bool] = True
     evaluator_class: ClassVar[type]
     nuclear_size: NuclearSize | None = None
+    calibration: Calibration | None = None
 
     def __init__(
         self,
@@ -204,7 +210,7 @@ class Reader(abc.ABC):
         Returns:
             The readings of each image and, with the last image of a specimen, of this specimen; else None.
         """
-        fields: list[tuple[Any, np.ndarray]] = []
+        fields: list[_Field] = []
         run = self._run(images, None, names, scales=scales or Scales(self.nuclear_size))
         shapes = [image.shape[:2] for image in images]
         following = [*specimens[1:], None]
@@ -215,14 +221,14 @@ class Reader(abc.ABC):
             yield self._whole([field]).at([shapes[number]]), whole
             fields = [] if ends else fields
 
-    def _whole(self, fields: Sequence[tuple[Any, np.ndarray]]) -> Reading:
+    def _whole(self, fields: Sequence[_Field]) -> Reading:
         """What all fields of one specimen say together, and how far that can be relied on."""
-        outputs, pictures = zip(*fields, strict=True)
-        reading = self._decide(outputs)
+        reading = self._decide([output for _, output in fields])
         if self.calibration is None:
             return reading
         probabilities = np.array([reading.probabilities[name] for name in self.classes])
-        confidence, novelty, verdict = self.calibration.judge(probabilities, pictures)
+        looks = [look for look, _ in fields if look is not None]
+        confidence, novelty, verdict = self.calibration.judge(probabilities, looks)
         return dataclasses.replace(reading, confidence=confidence, novelty=novelty, verdict=verdict)
 
     def _run(
@@ -232,7 +238,7 @@ class Reader(abc.ABC):
         names: Sequence[str] | None = None,
         *,
         scales: Scales,
-    ) -> Iterable[tuple[Any, np.ndarray]]:
+    ) -> Iterable[_Field]:
         if masks is not None and not self.takes_masks:
             raise ValueError(f"a mask was given, but {self.config.model.name} reads whole images, without masks")
         names = names or [f"image {number}" for number in range(len(images))]
@@ -244,7 +250,16 @@ class Reader(abc.ABC):
         factors = scales.factors(grey)
         scaled = [resized(image, factor) for image, factor in zip(grey, factors, strict=True)]
         masks = [resized_labels(mask, image.shape) for mask, image in zip(masks, scaled, strict=True)]
-        return zip(self._outputs(scaled, masks, names), map(self.picture, scaled), strict=True)
+        return zip(self._looks(scaled), self._outputs(scaled, masks, names), strict=True)
+
+    def _looks(self, images: Sequence[np.ndarray]) -> Iterator[Look | None]:
+        """What the images look like, found in a thread while the network reads; None if there is no calibration."""
+        if self.calibration is None:
+            yield from itertools.repeat(None, len(images))
+            return
+        look = self.calibration.detector.look
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            yield from thread.map(lambda image: look(self.picture(image)), images)
 
     def picture(self, image: UInt8[np.ndarray, "height width"]) -> UInt8[np.ndarray, "rows columns"]:
         """The image in the form in which it is compared with the training images."""

@@ -83,18 +83,20 @@ def check_same_data(directory: pathlib.Path, fingerprint: str) -> None:
     Raises:
         UsageError: the checkpoint in the directory was trained on other data.
     """
-    path = directory / TRAINED_ON
-    if _has_checkpoint(directory) and (not path.exists() or _trained_on(path) != fingerprint):
+    if _has_checkpoint(directory) and trained_on(directory) != fingerprint:
         raise UsageError(
             f"--workdir={directory}: its checkpoint was trained on other data: pixels, labels or specimens of the "
             "training split differ (--mode=evaluate measures it on any data); choose another work directory"
         )
-    files.write_json(path, fingerprint)
+    files.write_json(directory / TRAINED_ON, fingerprint)
 
 
-def _trained_on(path: pathlib.Path) -> Any:
+def trained_on(directory: pathlib.Path) -> Any:
+    """The fingerprint that `check_same_data` saved; None if there is none. Raises UsageError if it cannot be read."""
     try:
-        return files.read_json(path)
+        return files.read_json(directory / TRAINED_ON)
+    except FileNotFoundError:
+        return None
     except ValueError as error:
         raise UsageError(f"{error}; choose another work directory") from error
 

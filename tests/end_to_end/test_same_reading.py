@@ -1,5 +1,6 @@
 """Prediction, evaluation and whole-specimen systems say the same of the same image, for every kind of network."""
 
+import collections
 import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
@@ -16,7 +17,9 @@ from hep2jax import mesh as meshes
 from hep2jax import predict, tasks
 from hep2jax.config import Config, DataConfig, EvaluationConfig, ModelConfig
 from hep2jax.data.sets import cells
+from hep2jax.data.sets.fields import FieldSet
 from hep2jax.data.streams.joint import GRADES
+from hep2jax.errors import UsageError
 from hep2jax.specimens import voting
 from hep2jax.specimens.base import Reading, prepare_fields
 from hep2jax.specimens.joint import JointSystem
@@ -130,6 +133,25 @@ def test_fields(network: str, make: Callable[..., Task], tmp_path):
         options.foreground_threshold -= 0.02
         _check_fields(task, evaluator.measure(parameters, range(len(task.items))), tmp_path)
         _check_cells(task, tmp_path)
+        _check_segmenter(task.fields, tmp_path)
+
+
+def _check_segmenter(fields: FieldSet, directory: pathlib.Path) -> None:
+    """A network of fields finds the cells that a network of cells reads: its objects of the size of a cell."""
+    config = _config("gao", crop_size=78, normalise="contrast_stretch")
+    _keep_network(CellTask(config, cells.from_fields(fields, config.data)), directory / "cells")
+    network = hep2jax.load_single_cell_system(directory / "cells", nuclear_diameter=20, segmenter=directory)
+    finder, images = hep2jax.load(directory), [field.image for field in fields.fields]
+    readings = list(network.read(images))
+    for own, reading in zip(finder.read(images), readings, strict=True):
+        labels = reading.cell_labels[0]
+        assert [cell.label for cell in reading.cells[0]] == np.unique(labels[labels > 0]).tolist()
+        assert not (labels > 0)[~own.cell_masks[0]].any()
+        assert all(0.25 <= cell.area / (np.pi * 10**2) <= 4 for cell in reading.cells[0])
+        np.testing.assert_array_equal(reading.class_masks[0] > 0, labels > 0)
+    assert any(reading.num_cells for reading in readings)
+    with pytest.raises(UsageError, match="gao makes no masks of cells"):
+        hep2jax.load_single_cell_system(directory / "cells", nuclear_diameter=20, segmenter=directory / "cells")
 
 
 def _check_cells(task: Any, directory: pathlib.Path) -> None:
@@ -209,6 +231,26 @@ def test_cells(tmp_path):
         assert row["pattern"] == task.classes[result.prediction]
         assert [row[name] for name in task.classes] == pytest.approx(result.probabilities.tolist(), abs=EXACT)
         assert row["probability"] == pytest.approx(result.probabilities.max(), abs=EXACT)
+    _check_fields_by_cells(tmp_path, [field.image for field in fields.fields[:2]])
+
+
+def _check_fields_by_cells(directory: pathlib.Path, images: list[np.ndarray]) -> None:
+    """Each cell of a field is read as its crop is by itself, and the cells vote for the pattern."""
+    alone, whole = hep2jax.load(directory), hep2jax.load_single_cell_system(directory, nuclear_diameter=18)(images)
+    votes = collections.Counter[str]()
+    for image, labels, found in zip(images, whole.cell_labels, whole.cells, strict=True):
+        cuts = {cut.number: cut for cut in cells.cut_out(image, labels).cuts}
+        assert [cell.label for cell in found] == sorted(cuts)
+        for cell in found:
+            own = alone(cuts[cell.label].image, cuts[cell.label].mask)
+            assert cell.pattern == own.pattern
+            assert cell.probability == pytest.approx(own.probabilities[own.pattern], abs=EXACT)
+            votes[cell.pattern] += 1
+    assert votes.total() == whole.num_cells > 3
+    assert votes[whole.pattern] == max(votes.values())
+    assert {name: p for name, p in whole.probabilities.items() if p} == pytest.approx(
+        {name: votes[name] / votes.total() for name in votes}
+    )
 
 
 def test_bags(tmp_path):

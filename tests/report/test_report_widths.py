@@ -2,16 +2,15 @@
 
 import pathlib
 import re
-import shutil
 import subprocess
 
 import pytest
 
 from hep2jax.report import write_report
 from hep2jax.tasks.fields import FieldTask
+from tests.browser import CHROMIUM
 from tests.report import test_report
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PATTERNS = ["homogeneous", "fine_speckled", "coarse_speckled", "nucleolar", "centromere", "nuclear_membrane", "golgi"]
 FRAME = """<!doctype html><iframe src="{page}" style="width:{width}px;height:900px"></iframe><pre></pre><script>
 document.querySelector("iframe").onload = ({{ target }}) => {{

@@ -58,19 +58,23 @@ def test_a_temperature_makes_a_sure_reader_as_sure_as_it_is_right(made):
     assert made.validation["ece_after"] < made.validation["ece_before"]
 
 
+def _judge(calibration, probabilities, *pictures):
+    return calibration.judge(probabilities, [calibration.detector.look(picture) for picture in pictures])
+
+
 def test_verdicts(made):
     sure, unsure = np.array([0.99, 0.01]), np.array([0.55, 0.45])
     alike = dataclasses.replace(made, refer_below=0.7)
-    assert alike.judge(sure, [BRIGHT]).words == ""
-    assert alike.judge(unsure, [BRIGHT]).words == calibrations.REFER
-    assert alike.judge(np.zeros(2), [BRIGHT]).words == calibrations.REFER
-    assert alike.with_threshold(0.5).judge(unsure, [BRIGHT]).words == ""
+    assert _judge(alike, sure, BRIGHT).words == ""
+    assert _judge(alike, unsure, BRIGHT).words == calibrations.REFER
+    assert _judge(alike, np.zeros(2), BRIGHT).words == calibrations.REFER
+    assert _judge(alike.with_threshold(0.5), unsure, BRIGHT).words == ""
     assert alike.with_threshold(-1.0) is alike
     unlike = dataclasses.replace(alike, detector=_detector())
-    assert unlike.judge(sure, [BRIGHT])[1:] == (unlike.detector.novelty(BRIGHT), calibrations.UNLIKE)
+    assert _judge(unlike, sure, BRIGHT)[1:] == (unlike.detector.novelty(BRIGHT), calibrations.UNLIKE)
     faint = dataclasses.replace(alike, detector=_detector(Fixed, least=10.0))
-    assert faint.judge(sure, [FLAT]).words == calibrations.FAINT
-    assert faint.judge(sure, [FLAT, BRIGHT]).words == ""  # one field of the specimen has cells
+    assert _judge(faint, sure, FLAT).words == calibrations.FAINT
+    assert _judge(faint, sure, FLAT, BRIGHT).words == ""  # one field of the specimen has cells
 
 
 def test_several_patterns_and_none():
@@ -89,8 +93,8 @@ def test_several_patterns_and_none():
     assert found.kept is not None
     assert (found.kept.accuracy, found.num_specimens) == (1.0, None)
     none = np.array([0.01, 0.01])
-    assert made.judge(none, [BRIGHT]).words == calibrations.NEGATIVE
-    assert dataclasses.replace(made, knows_negatives=False).judge(none, [BRIGHT]).words == ""
+    assert _judge(made, none, BRIGHT).words == calibrations.NEGATIVE
+    assert _judge(dataclasses.replace(made, knows_negatives=False), none, BRIGHT).words == ""
 
 
 def test_a_calibration_in_json_and_back(made):

@@ -85,6 +85,16 @@ def test_specimens_that_repeat_each_other_count_as_one():
     assert alone.aca.ci95 != measured.cells.aca.ci95
 
 
+def test_the_truth_of_a_specimen_is_the_pattern_of_most_of_its_cells():
+    mixed = [("a", 1, 0), ("a", 0, 0), ("a", 0, 0), ("b", 1, 1), ("b", 2, 1), ("b", 1, 1)]
+    measured = _task().metrics(_results(mixed)).of_specimens
+    assert measured.specimen.confusion == ((1, 0, 0), (0, 1, 0), (0, 0, 0))
+    assert [(row.pattern, row.right, row.num_cells) for row in measured.specimens] == [
+        (_task().classes[0], 2, 3),
+        (_task().classes[1], 2, 3),
+    ]
+
+
 def test_without_specimen_ids_nothing_is_said_about_specimens():
     rows = [dataclasses.replace(row, specimen="") for row in _results(ROWS)]
     measured = _task().metrics(rows)

@@ -6,7 +6,7 @@ The detector of what is no HEp-2 image: the Mahalanobis distance of these number
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -84,6 +84,15 @@ def _spectrum(relative: np.ndarray) -> list[float]:
     return [float(np.log(power[band].mean() + 1e-6)) for band in bands]
 
 
+class Look(NamedTuple):
+    """What a detector says of an image."""
+
+    novelty: float
+    """See `Detector.novelty`."""
+    is_faint: bool
+    """See `Detector.is_faint`."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Detector:
     """Says how unlike the training images an image is."""
@@ -112,6 +121,10 @@ class Detector:
         logarithms = np.log([fitted.novelty(image) for image in validation])
         threshold = float(np.exp(logarithms.mean() + _DEVIATIONS * logarithms.std()))
         return dataclasses.replace(fitted, threshold=threshold)
+
+    def look(self, image: UInt8[np.ndarray, "height width"]) -> Look:
+        """All that is said of an image."""
+        return Look(self.novelty(image), self.is_faint(image))
 
     def novelty(self, image: UInt8[np.ndarray, "height width"]) -> float:
         """The distance from the training images, as a multiple of the threshold: above 1 the image is unlike them."""

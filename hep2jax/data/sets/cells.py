@@ -62,7 +62,7 @@ class CellSet:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
-class _Crop:
+class Crop:
     """A cell as it was read or cut, before any preprocessing."""
 
     identifier: str
@@ -78,7 +78,13 @@ class _Crop:
 
 
 def load(config: DataConfig) -> CellSet:
-    """Read every cell of every split of the data set, which is prepared first if it is absent.
+    """Read and preprocess every cell of every split of the data set, see `read_crops`."""
+    classes, crops = read_crops(config)
+    return _make_set(config.name, classes, crops, config)
+
+
+def read_crops(config: DataConfig) -> tuple[tuple[str, ...], list[Crop]]:
+    """The patterns, and every cell of every split of the data set, which is prepared first if it is absent.
 
     Cells of a data set of fields are cut along its instance masks; mitotic cells, artefacts and cells that touch the
     frame are left out.
@@ -86,9 +92,7 @@ def load(config: DataConfig) -> CellSet:
     Raises:
         UsageError: the data set has neither cells nor instance masks.
     """
-    known = prepare.configurations(config.name)
-    builder_config = config.builder_config or ("cells" if "cells" in known else known[0])
-    builder = prepare.prepare(config.name, builder_config, config.data_dir, config.manual_dir)
+    builder = prepare.prepare(config.name, builder_config(config), config.data_dir, config.manual_dir)
     features: Any = builder.info.features
     if not {"mask", "instance_mask"} & set(features):
         raise UsageError(
@@ -97,13 +101,23 @@ def load(config: DataConfig) -> CellSet:
         )
     read = _read_cells if "mask" in features else _cut_cells
     crops = [crop for split in sorted(builder.info.splits) for crop in read(builder, split, config)]
-    return _make_set(config.name, features["pattern"].names, crops, config)
+    if not crops:
+        raise UsageError(
+            f"{builder.info.full_name}: no cell can be cut from its fields, for want of masks that show some"
+        )
+    return tuple(features["pattern"].names), crops
+
+
+def builder_config(config: DataConfig) -> str:
+    """The named configuration of the builder that a reader of cells takes."""
+    known = prepare.configurations(config.name)
+    return config.builder_config or ("cells" if "cells" in known else known[0])
 
 
 def from_fields(fields: FieldSet, config: DataConfig) -> CellSet:
     """The cells of fields, cut along their instance masks in the same way as by `load`."""
     crops = [
-        _Crop(
+        Crop(
             identifier=f"{field.specimen_id}-{field.number}-{cut.number:03d}",
             specimen=field.specimen_id,
             split=field.split,
@@ -125,7 +139,7 @@ def of_kind(field: Field, kind: str) -> list[int]:
     return [number for number in present if field.kinds.get(number, "cell") == kind]
 
 
-def _make_set(name: str, classes: Sequence[str], crops: Sequence[_Crop], config: DataConfig) -> CellSet:
+def _make_set(name: str, classes: Sequence[str], crops: Sequence[Crop], config: DataConfig) -> CellSet:
     # Fields are compared too, because the masks of two copies of a field, and thus the cells cut from it, may differ.
     groups = group_specimens((c.specimen, picture) for c in crops for picture in (c.image, c.field) if len(picture))
     cells = tuple(_make_cell(crop, groups[crop.specimen], config) for crop in crops)
@@ -138,13 +152,13 @@ def _examples(builder: tfds.core.DatasetBuilder, split: str, images: Sequence[st
     return cast(Any, builder).as_data_source(split, decoders=raw)
 
 
-def _read_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfig) -> Iterator[_Crop]:
+def _read_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfig) -> Iterator[Crop]:
     features: Any = builder.info.features
     for example in _examples(builder, split, ("image", "mask")):
         number = int(example["cell_id"])
-        yield _Crop(
+        yield Crop(
             # The contest ids of ICPR 2012 start again from 1 in the test set.
-            identifier=f"{split}-{number:03d}" if "set" in features else f"{number:05d}",
+            identifier=_identifier(example, f"{split}-{number:03d}" if "set" in features else f"{number:05d}"),
             specimen=os.fsdecode(example["specimen_id"]),
             split=split,
             pattern=int(example["pattern"]),
@@ -155,7 +169,11 @@ def _read_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfi
         )
 
 
-def _cut_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfig) -> Iterator[_Crop]:
+def _identifier(example: Any, by_number: str) -> str:
+    return os.fsdecode(example["name"]) if "name" in example else by_number
+
+
+def _cut_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfig) -> Iterator[Crop]:
     features: Any = builder.info.features
     kinds = features["objects"]["kind"]
     for example in _examples(builder, split, ("image", "instance_mask")):
@@ -165,7 +183,7 @@ def _cut_cells(builder: tfds.core.DatasetBuilder, split: str, config: DataConfig
         objects = zip(example["objects"]["instance"], example["objects"]["kind"], strict=True)
         wanted = [int(instance) for instance, kind in objects if kinds.int2str(int(kind)) == "cell"]
         for cut in cut_out(image, instances, wanted).cuts:
-            yield _Crop(
+            yield Crop(
                 identifier=f"{specimen}-{int(example['field'])}-{cut.number:03d}",
                 specimen=specimen,
                 split=split,
@@ -245,7 +263,7 @@ def _widen(box: Box, margin: float, shape: tuple[int, ...]) -> Box:
     return rows, columns
 
 
-def _make_cell(crop: _Crop, group: str, config: DataConfig) -> Cell:
+def _make_cell(crop: Crop, group: str, config: DataConfig) -> Cell:
     item = Item(
         identifier=crop.identifier,
         specimen=crop.specimen,
@@ -256,6 +274,11 @@ def _make_cell(crop: _Crop, group: str, config: DataConfig) -> Cell:
     )
     ready, tone_curve = preprocess(crop.image, crop.mask, config, name=crop.identifier)
     return Cell(item=item, intensity=crop.intensity, image=crop.image, ready=ready, tone_curve=tone_curve)
+
+
+def needs_mask(config: DataConfig) -> bool:
+    """Whether cells without a mask cannot be preprocessed."""
+    return config.masked or config.cell_margin >= 0 or config.cell_fit == "frame"
 
 
 def preprocess(
@@ -276,7 +299,7 @@ def preprocess(
         UsageError: `masked`, `cell_margin` >= 0 or `cell_fit` = frame for a cell without a mask.
     """
     framed = config.cell_fit == "frame"
-    if (config.masked or config.cell_margin >= 0 or framed) and not mask.any():
+    if needs_mask(config) and not mask.any():
         raise UsageError(
             f"{name}: has no mask here, but data.masked, data.cell_margin and data.cell_fit=frame need one; take "
             "data.masked=False and data.cell_margin=-1 and another data.cell_fit"

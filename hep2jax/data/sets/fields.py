@@ -103,6 +103,16 @@ def load(config: DataConfig) -> FieldSet:
     return FieldSet(name=config.name, classes=classes, fields=fields)
 
 
+def check_annotated(fields: FieldSet, reader: str) -> None:
+    """Raise UsageError, which names the `reader`, if fields have no mask: all pixels of these are void."""
+    without = [field.name for field in fields.fields if (field.classes == VOID).all()]
+    if without:
+        raise UsageError(
+            f"{reader} learns from masks, and {len(without)} of {len(fields)} fields of {fields.name} have none, "
+            f"such as {without[0]}; add masks, leave these out, or take model.name=mil (configs/mil.py)"
+        )
+
+
 def _read_split(builder: tfds.core.DatasetBuilder, split: str, config: DataConfig) -> Iterator[Field]:
     raw: Any = {name: tfds.decode.SkipDecoding() for name in ("image", "instance_mask", "class_mask")}
     features: Any = builder.info.features

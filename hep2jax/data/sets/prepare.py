@@ -10,6 +10,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import shutil
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from absl import logging
 from hep2jax import files, remote
 from hep2jax.errors import UsageError
 from tfds_builders import BUILDERS
+from tfds_builders.folder import pictures
 
 _SOURCE_FILE = "source.json"
 _INFO = "dataset_info.json"
@@ -33,6 +35,17 @@ _TABLE_SUFFIXES = (".csv", ".xls", ".xlsx")
 def resolve_data_dir(data_dir: str | None) -> pathlib.Path:
     """Directory of the prepared data sets: `data_dir`, otherwise $TFDS_DATA_DIR, otherwise ~/tensorflow_datasets."""
     return pathlib.Path(_named(data_dir)).expanduser().absolute()
+
+
+def _place(name: str, manual_dir: str | None) -> str:
+    """Where below the data directory a data set is kept: each folder of a user's own has a place there."""
+    if not BUILDERS[name].belongs_to_user:
+        return ""
+    if not manual_dir:
+        raise UsageError(f"the data set '{name}' needs --manual_dir=DIR (--config.data.manual_dir=DIR), your folder")
+    folder = remote.local_folder(manual_dir, "data.manual_dir").resolve()
+    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]
+    return f"folders/{re.sub(r'[^a-zA-Z0-9_-]', '_', folder.name)[:40]}-{digest}"
 
 
 def _named(data_dir: str | None) -> str:
@@ -51,21 +64,24 @@ def prepare(
     A prepared data set in object storage is copied to `~/.cache/hep2jax/data` and used as it is; a copy is used again
     if its files have the same names and sizes.
 
+    Folders of users' own (`belongs_to_user` of the builder) are kept apart, below `folders/` of the data directory.
+
     Args:
         name: one of `tfds_builders.BUILDERS`.
         builder_config: named configuration of the builder; empty: its first.
         data_dir: see `resolve_data_dir`.
-        manual_dir: directory of the owner's files, for data sets that need a licence.
+        manual_dir: directory of the owner's files, for data sets that need a licence; or the user's own folder.
 
     Raises:
         UsageError: the name or the configuration is unknown, a file of the owner is missing or damaged (the message
             names it), `data_dir` is full or cannot be written, or it is in object storage and holds no such data set.
     """
     make, config = _load_builder(name, builder_config)
+    place = _place(name, manual_dir)
     if remote.is_url(named := _named(data_dir)):
         with _as_usage_errors(_CACHE), _quiet():
-            return make(config=config, data_dir=_fetched(make, config, named))
-    root = resolve_data_dir(data_dir)
+            return make(config=config, data_dir=_fetched(make, config, f"{named}/{place}".rstrip("/")))
+    root = resolve_data_dir(data_dir) / place
     with _as_usage_errors(root), _quiet():
         builder = make(config=config, data_dir=root)
         given = manual_dir and remote.local_folder(manual_dir, "data.manual_dir").absolute()
@@ -99,10 +115,47 @@ def features(name: str, builder_config: str = "") -> Any:
         return make(config=config, data_dir=empty).info.features
 
 
+def patterns(
+    name: str, builder_config: str = "", data_dir: str | None = None, manual_dir: str | None = None
+) -> tuple[str, ...]:
+    """The patterns of a data set of one pattern for each example, in the order of their labels.
+
+    Only a folder of the user's own is prepared for this if it is not yet, because its table names them.
+    """
+    label = features(name, builder_config)["pattern"]
+    if label.num_classes is None:
+        found: Any = prepare(name, builder_config, data_dir, manual_dir).info.features
+        label = found["pattern"]
+    return tuple(label.names)
+
+
 def missing(builder: tfds.core.DatasetBuilder) -> list[str]:
     """Lines on what was missing from the owner's directory when the data set was built; empty if nothing was."""
+    return _lines(builder, "missing")
+
+
+def notes(builder: tfds.core.DatasetBuilder) -> list[str]:
+    """Lines on what a user of the data set must know; empty if there are none."""
+    return _lines(builder, "notes")
+
+
+def _lines(builder: tfds.core.DatasetBuilder, name: str) -> list[str]:
     metadata = builder.info.metadata
-    return list(metadata.get("missing", ())) if isinstance(metadata, dict) else []
+    return list(metadata.get(name, ())) if isinstance(metadata, dict) else []
+
+
+def survey(name: str, builder_config: str, manual_dir: str | None) -> pictures.Survey:
+    """What reading every file of a user's own folder shows; nothing is built.
+
+    Raises:
+        UsageError: there is no such folder, or its table cannot be read at all.
+    """
+    _place(name, manual_dir)
+    assert manual_dir is not None
+    make, config = _load_builder(name, builder_config)
+    folder = remote.local_folder(manual_dir, "data.manual_dir").absolute()
+    with _as_usage_errors(folder), _quiet(), tempfile.TemporaryDirectory() as empty:
+        return make(config=config, data_dir=empty).survey(folder)
 
 
 def count(builder: tfds.core.DatasetBuilder) -> dict[str, tuple[int, int]]:
@@ -150,14 +203,17 @@ def _not_prepared_message(builder: tfds.core.DatasetBuilder) -> str:
 def _fingerprint(builder: tfds.core.DatasetBuilder, manual_dir: pathlib.Path) -> dict[str, Any]:
     """Fingerprint of the owner's files: relative names and sizes of all files, and contents of the tables.
 
-    Modification times do not count, because a copy of the same archive holds the same data.
+    Modification times do not count, because a copy of the same archive holds the same data. In a folder of the user's
+    own the contents of all files count, because an edited mask often keeps its size.
     """
     digest = hashlib.sha256()
+    all_contents = BUILDERS[builder.name].belongs_to_user
     files: dict[str, pathlib.Path] = builder.source_files(manual_dir)  # pyright: ignore[reportAttributeAccessIssue]
     for name in sorted(files):
         digest.update(f"{name}\0{files[name].stat().st_size}\0".encode())
-        if files[name].suffix.lower() in _TABLE_SUFFIXES:
-            digest.update(hashlib.sha256(files[name].read_bytes()).digest())
+        if all_contents or files[name].suffix.lower() in _TABLE_SUFFIXES:
+            with files[name].open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
     return {"files": len(files), "sha256": digest.hexdigest()}
 
 

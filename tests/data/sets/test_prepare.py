@@ -2,6 +2,7 @@ import json
 import pathlib
 import shutil
 
+import cv2
 import fsspec
 import pytest
 from array_record.python.array_record_module import ArrayRecordWriter
@@ -9,6 +10,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from hep2jax import remote
 from hep2jax.data.sets import prepare
 from hep2jax.errors import UsageError
+from scripts import make_example_folder
 from tests.tfds_builders import icpr2012_layout
 from tfds_builders import BUILDERS
 
@@ -242,3 +244,49 @@ def test_a_data_set_in_object_storage_is_copied_once(tmp_path, data_dir, monkeyp
 def test_the_owners_files_must_be_on_disk(tmp_path):
     with pytest.raises(UsageError, match="^data.manual_dir=s3://bucket/files: must be a folder on disk$"):
         prepare.prepare("icpr2012", "", str(tmp_path), "s3://bucket/files")
+
+
+@pytest.fixture
+def own_folder(tmp_path):
+    make_example_folder.write(tmp_path / "own" / "my folder", "cells", specimens=1, side=192, seed=0)
+    return tmp_path / "own" / "my folder"
+
+
+def test_each_folder_of_one_s_own_has_a_place_of_its_own(tmp_path, own_folder):
+    data_dir, other = tmp_path / "data", tmp_path / "other" / "my folder"
+    first = prepare.prepare("folder", "cells", str(data_dir), str(own_folder))
+    shutil.copytree(own_folder, other)
+    second = prepare.prepare("folder", "cells", str(data_dir), str(other))
+    places = [pathlib.Path(builder.data_dir).relative_to(data_dir).parts for builder in (first, second)]
+    assert [(place[0], place[1][:10], *place[2:]) for place in places] == [
+        ("folders", "my_folder-", "folder", "cells", "1.0.0")
+    ] * 2
+    assert places[0] != places[1]
+    (tmp_path / "link").symlink_to(own_folder)
+    before = stamps(first)
+    for name in (f"{own_folder}/../my folder/", str(tmp_path / "link")):
+        assert stamps(prepare.prepare("folder", "cells", str(data_dir), name)) == before
+    with pytest.raises(
+        UsageError, match=r"'folder' needs --manual_dir=DIR \(--config.data.manual_dir=DIR\), your folder"
+    ):
+        prepare.prepare("folder", "cells", str(data_dir))
+
+
+def test_a_mask_that_is_edited_in_place_is_built_in(tmp_path, own_folder):
+    """Its size in bytes need not change, as with the BMP files here."""
+    before = stamps(prepare.prepare("folder", "cells", str(tmp_path / "data"), str(own_folder)))
+    for half in (False, True):
+        for mask in (own_folder / "masks").iterdir():
+            cells = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
+            cells[: half * len(cells) // 2] = 0
+            mask.write_bytes(cv2.imencode(".bmp", cells)[1].tobytes())  # the content decides, not the name
+        after = prepare.prepare("folder", "cells", str(tmp_path / "data"), str(own_folder))
+        assert stamps(after) != before
+        before = stamps(after)
+    assert not any(example["mask"][:10].any() for example in after.as_data_source("train"))
+
+
+def test_patterns_of_a_folder_are_those_of_its_table(tmp_path, own_folder):
+    patterns = prepare.patterns("folder", "cells", str(tmp_path / "data"), str(own_folder))
+    assert patterns == ("centromere", "homogeneous", "nuclear_membrane")
+    assert prepare.patterns("icpr2012", "cells")[0] == "homogeneous"

@@ -8,8 +8,8 @@ import pytest
 import tifffile
 from PIL import Image, ImageOps
 
-from hep2jax import image_files
-from hep2jax.image_files import Frame, ImageFileError
+from tfds_builders import image_files
+from tfds_builders.image_files import Frame, ImageFileError
 
 _RNG = np.random.default_rng(7)
 GREY = _RNG.integers(0, 256, (24, 30), np.uint8)
