@@ -114,6 +114,10 @@ def _patterns(classes: Sequence[str]) -> Iterator[str]:
 
 def _data(config: Config) -> Iterator[str]:
     data = config.data
+    if prepare.BUILDERS[data.name].belongs_to_user:
+        yield "A folder of the user's own images. Whoever passes the network on should say here what they show, and"
+        yield "whose they are."
+        return
     package = importlib.resources.files(prepare.BUILDERS[data.name].__module__.rpartition(".")[0])
     paragraphs = package.joinpath("README.md").read_text(encoding="utf-8").split("\n\n")
     yield f"`{data.name}`{f', configuration `{data.builder_config}`' if data.builder_config else ''}:"

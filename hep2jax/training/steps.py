@@ -136,6 +136,11 @@ def make_predict_step(network: Network, decode: Decode, *, dihedral: bool = Fals
         pixels = normalise(image, tone_curve)
         views = ops.dihedral_views(pixels) if dihedral else [pixels]
         decoded = decode(model(jnp.concatenate(views), train=False))
-        return jax.tree.map(lambda leaf: ops.mean_of_views(jnp.split(leaf, 8)), decoded) if dihedral else decoded
+        return jax.tree.map(_mean_of_views, decoded) if dihedral else decoded
 
     return predict
+
+
+def _mean_of_views(stacked: Float[Array, "views_by_batch ..."]) -> Float[Array, "batch ..."]:
+    """The mean over the eight views, which are concatenated along the first axis."""
+    return ops.mean_of_views(jnp.split(stacked, 8))

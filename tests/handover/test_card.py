@@ -29,4 +29,6 @@ def test_leaks_and_missing_calibration_are_said():
     assert "| pixels | Dice | 0.750 | 0.700 to 0.800 |" in text
     assert "MIVIA HEp-2" in text
     assert "synthetic" not in text
+    trained.config.data.name = "folder"
+    assert "the user's own images" in card.render(trained, programs.make(trained), {"test": test}, [])
     assert text.index("On test:") < text.index("On validation:")
