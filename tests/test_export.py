@@ -81,7 +81,7 @@ def test_a_run_that_was_not_evaluated_has_no_card(trained, command, tmp_path):
     shutil.copytree(trained, unmeasured, ignore=shutil.ignore_patterns("report"))
     flags = [f"--workdir={unmeasured}", f"--output={output}"]
     done = command("hep2jax.export", *flags)
-    assert (done.returncode, "evaluate the network first" in done.stderr) == (2, True)
+    assert (done.returncode, "evaluate the network (hep2jax evaluate)" in done.stderr) == (2, True)
     assert not output.exists()
 
 

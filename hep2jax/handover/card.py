@@ -11,7 +11,7 @@ from hep2jax import config as configs
 from hep2jax import files
 from hep2jax.config import Config
 from hep2jax.data.sets import prepare
-from hep2jax.errors import UsageError
+from hep2jax.errors import UsageError, one_line
 from hep2jax.handover.programs import Program
 from hep2jax.report import terms
 from hep2jax.report.history import read_history
@@ -31,21 +31,15 @@ def make(directory: pathlib.Path, trained: Trained, program: Program) -> str:
     """The card of the network of a work directory.
 
     Raises:
-        UsageError: the network was not evaluated.
+        UsageError: the network was not evaluated, or what was written of its evaluation is damaged.
     """
-    return render(trained, program, _read_metrics(directory), _origin(directory))
-
-
-def _read_metrics(directory: pathlib.Path) -> dict[str, Any]:
-    """What was measured of the network of a work directory, by split.
-
-    Raises:
-        UsageError: nothing was.
-    """
-    found = files.kept(directory / _METRICS)
-    if not found:
-        raise UsageError(f"--workdir={directory}: {_METRICS} is missing; evaluate the network first (hep2jax evaluate)")
-    return found
+    path, advice = directory / _METRICS, "evaluate the network (hep2jax evaluate)"
+    if not path.is_file():
+        raise UsageError(f"--workdir={directory}: {_METRICS} is missing; {advice}")
+    try:
+        return render(trained, program, files.read_json(path), _origin(directory))
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise UsageError(f"--workdir={directory}: {_METRICS} is damaged ({one_line(error)}); {advice}") from error
 
 
 def render(trained: Trained, program: Program, metrics: dict[str, Any], origin: Sequence[str]) -> str:

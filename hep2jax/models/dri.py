@@ -94,8 +94,9 @@ class InceptionModule(nnx.Module):
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w k"]:
         """Same height and width."""
         # By their names, because jax2onnx knows only those.
-        mean = nnx.avg_pool(x, window_shape=(3, 3), strides=(1, 1), padding="SAME", count_include_pad=False)
-        average = cast(Array, mean)
+        average = cast(
+            Array, nnx.avg_pool(x, window_shape=(3, 3), strides=(1, 1), padding="SAME", count_include_pad=False)
+        )
         branches = (self.one(x, train=train), self.three(x, train=train), self.five(x, train=train))
         return jnp.concatenate([*branches, self.pooled(average, train=train)], axis=-1)
 
