@@ -6,6 +6,7 @@ hep2jax COMMAND [--name=value ...]
   evaluate   evaluate a trained network
   predict    read your own images with a trained network
   view       read them on a page in your browser, and correct what was read
+  export     hand a trained network to programs that do not have hep2jax
   profile    time the training step on the available devices
   compile    compile the training step for TPUs that are not available
   prepare    build a data set from its owner's files or from a folder of your own, or check the folder
@@ -22,6 +23,7 @@ COMMANDS = {
     "evaluate": ("main", "--mode=evaluate"),
     "predict": ("predict",),
     "view": ("view",),
+    "export": ("export",),
     "profile": ("main", "--mode=profile"),
     "compile": ("main", "--mode=compile"),
     "prepare": ("prepare",),

@@ -19,14 +19,18 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors import numpy as safetensors
 
+from hep2jax import config as configs
 from hep2jax import files
 from hep2jax.config import Config, to_dict
 from hep2jax.data.splits import lists
 from hep2jax.errors import UsageError
+from hep2jax.handover import card
+from hep2jax.handover.programs import Program
 from hep2jax.models.pretrained import weight_files
 from hep2jax.report import write_report
 from hep2jax.tasks.joint import JointTask
 from hep2jax.training import workdir
+from hep2jax.training.evaluation import Trained
 from tests.data.tables import cells
 from tests.models import test_pretrained as weights
 from tests.tfds_builders import excel
@@ -191,6 +195,15 @@ def _trained_on(folder: pathlib.Path) -> None:
     workdir.check_same_data(folder, "digest")
 
 
+def _card(folder: pathlib.Path) -> None:
+    configs.save(Config(), folder / workdir.CONFIG)
+    trained = Trained(
+        config=Config(), classes=("golgi",), network=None, parameters=({}, {}), nuclear_size=None, calibration=None
+    )
+    program = Program(run=lambda image: image, reads_fields=False, takes_masks=False, least_side=2, channels=("golgi",))
+    card.make(folder, trained, program)
+
+
 def readers(folder: pathlib.Path) -> dict[str, Reader]:
     """Every reader by its name; `folder` is for files that are only written to a path."""
     json_texts = [json.dumps(value).encode() for value in ({"identity": "a", "splits": {"test": [1.5]}}, ["a"], "b")]
@@ -199,6 +212,16 @@ def readers(folder: pathlib.Path) -> dict[str, Reader]:
     aida_table = b"ImageFileName,StainingPatterns,Patient\na.png,AC-4;AC-1,7\nb.png,negative,8\n"
     labels = b"image;mask;pattern;specimen;split\na.png;;golgi;1;train\nb.png;b_mask.png;AC-1;2;test\n"
     log = b'{"step": 1, "split": "train", "loss": 0.5, "a": {"b": 1}}\n{"step": 9, "split": "test", "loss": 1e3}\n'
+    per_class, pixel = {"golgi": {"recall": None, "support": 3}}, {"Dice": 0.75, "Dice_ci95": [0.5, 1]}
+    measured = {
+        "mca": 0.5,
+        "mca_ci95": None,
+        "protocol": "a",
+        "per_class": per_class,
+        "pixel": pixel,
+        "num_examples": 3,
+    }
+    metrics = json.dumps({"test": measured, "validation": measured}).encode()
     owner = (ValueError, FileNotFoundError)
     blosc = {"name": "blosc", "configuration": {"cname": "lz4", "clevel": 5}}
     return {
@@ -240,6 +263,7 @@ def readers(folder: pathlib.Path) -> dict[str, Reader]:
         ),
         "trained_on.json": Reader([b'"digest"'], _trained_on, (UsageError,), workdir.TRAINED_ON, is_text=True),
         "metrics.jsonl": Reader([log], _history, (), workdir.METRICS, is_text=True),
+        "metrics.json": Reader([metrics], _card, (UsageError,), "report/metrics.json", is_text=True),
         "kept files": Reader([*json_texts, _npz()], _keys, ()),
         "weights": Reader(_weights(), lambda f: weight_files.parse((f / "file").read_bytes(), "file"), (UsageError,)),
     }

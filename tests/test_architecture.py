@@ -26,8 +26,8 @@ FLOORS = (
     ("tasks", "perf.model_flops"),
     ("training.calibrating", "training.evaluation", "training.fit", "training.loop", "training.folds"),
     ("specimens", "perf.aot", "perf.profiling"),
-    ("api", "cli", "prediction"),
-    ("predict", "view", "main", "prepare", "__main__"),
+    ("api", "cli", "prediction", "handover"),
+    ("predict", "view", "export", "main", "prepare", "__main__"),
 )
 """From the lowest to the highest. A room is a module or a package, without those of its parts that are rooms."""
 

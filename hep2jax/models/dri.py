@@ -93,7 +93,10 @@ class InceptionModule(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w k"]:
         """Same height and width."""
-        average = cast(Array, nnx.avg_pool(x, (3, 3), (1, 1), "SAME", count_include_pad=False))
+        # By their names, because jax2onnx knows only those.
+        average = cast(
+            Array, nnx.avg_pool(x, window_shape=(3, 3), strides=(1, 1), padding="SAME", count_include_pad=False)
+        )
         branches = (self.one(x, train=train), self.three(x, train=train), self.five(x, train=train))
         return jnp.concatenate([*branches, self.pooled(average, train=train)], axis=-1)
 

@@ -6,6 +6,7 @@ numbers within rounding; tests compare them with those of `target(PLAIN)`.
 """
 
 from hep2jax.ops.convolution import conv2d, depthwise_conv2d, doubled_conv2d
+from hep2jax.ops.dihedral import dihedral_views, mean_of_views
 from hep2jax.ops.lanes import AnyImage, Image, stage
 from hep2jax.ops.norms import moments, norm_pool, relu, scale_and_shift
 from hep2jax.ops.pooled_convolution import conv_pool
@@ -25,9 +26,11 @@ __all__ = [
     "current",
     "depth_to_space",
     "depthwise_conv2d",
+    "dihedral_views",
     "doubled_conv2d",
     "interpolation_matrix",
     "max_pool",
+    "mean_of_views",
     "moments",
     "norm_pool",
     "relu",

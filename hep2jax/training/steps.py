@@ -30,7 +30,7 @@ it, and the output is the network's for this image."""
 Decode = Callable[[Any], Any]
 """A network's output → the arrays to average over views; their first axis is the images (or has one entry per view)."""
 
-_NORMALISED_RANGE = (-1.0, 4.0)  # limits the influence of a hot pixel on a batch
+NORMALISED_RANGE = (-1.0, 4.0)  # limits the influence of a hot pixel on a batch
 
 
 def normalise(
@@ -41,7 +41,7 @@ def normalise(
     The rows of `tone_curve` are (offset in grey levels, gain per grey level, exponent, shift).
     """
     offset, gain, exponent, shift = (tone_curve[:, i, None, None] for i in range(4))
-    value = jnp.clip((image.astype(jnp.float32) - offset) * gain, *_NORMALISED_RANGE)
+    value = jnp.clip((image.astype(jnp.float32) - offset) * gain, *NORMALISED_RANGE)
     bright = value > 0
     curved = jnp.where(bright, jnp.where(bright, value, 1.0) ** exponent, value)
     return (curved + shift)[..., None]
@@ -134,7 +134,7 @@ def make_predict_step(network: Network, decode: Decode, *, dihedral: bool = Fals
     def predict(params: Any, batch_stats: Any, image: Array, tone_curve: Array) -> Any:
         model = nnx.merge(network.graphdef, params, batch_stats)
         pixels = normalise(image, tone_curve)
-        views = _dihedral_views(pixels) if dihedral else [pixels]
+        views = ops.dihedral_views(pixels) if dihedral else [pixels]
         decoded = decode(model(jnp.concatenate(views), train=False))
         return jax.tree.map(_mean_of_views, decoded) if dihedral else decoded
 
@@ -142,16 +142,5 @@ def make_predict_step(network: Network, decode: Decode, *, dihedral: bool = Fals
 
 
 def _mean_of_views(stacked: Float[Array, "views_by_batch ..."]) -> Float[Array, "batch ..."]:
-    """The mean over the eight views, which are concatenated along the first axis; maps are first turned back."""
-    views = jnp.split(stacked, 8)
-    return _undo_dihedral(views) if stacked.ndim == 4 else sum(views[1:], views[0]) / len(views)
-
-
-def _dihedral_views(pixels: Float[Array, "batch side side channel"]) -> list[Array]:
-    rotated = [jnp.rot90(pixels, quarter, axes=(1, 2)) for quarter in range(4)]
-    return rotated + [view[:, :, ::-1] for view in rotated]
-
-
-def _undo_dihedral(views: list[Array]) -> Array:
-    upright = views[:4] + [view[:, :, ::-1] for view in views[4:]]
-    return sum((jnp.rot90(view, -(i % 4), axes=(1, 2)) for i, view in enumerate(upright)), jnp.zeros(())) / 8
+    """The mean over the eight views, which are concatenated along the first axis."""
+    return ops.mean_of_views(jnp.split(stacked, 8))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hep2jax import mesh as meshes
+from hep2jax import ops
 from hep2jax.config import Config, OptimizerConfig
 from hep2jax.tasks.fields import FieldTask
 from hep2jax.training import optimizers, steps
@@ -119,7 +120,7 @@ def test_biases_and_norms_do_not_decay():
 
 def test_dihedral_views_are_undone_exactly():
     pixels = np.random.default_rng(0).random((2, 6, 6, 3)).astype(np.float32)
-    views, back = jax.jit(lambda pixels: (views := steps._dihedral_views(pixels), steps._undo_dihedral(views)))(pixels)
+    views, back = jax.jit(lambda pixels: (views := ops.dihedral_views(pixels), ops.mean_of_views(views)))(pixels)
     assert len({np.asarray(view).tobytes() for view in views}) == 8
     np.testing.assert_allclose(back, pixels, rtol=1e-6)
 

@@ -21,7 +21,7 @@ from hep2jax.errors import UsageError
 from hep2jax.fingerprint import fingerprint
 
 _CUT_MARGIN = 0.15  # context around a cell cut from a specimen, as a share of its bounding box's longer side
-_MIN_GREY_SPAN = 4.0  # keeps the noise of a crop without structure from being stretched to full scale
+MIN_GREY_SPAN = 4.0  # keeps the noise of a crop without structure from being stretched to full scale
 _CLAHE_LIMIT, _CLAHE_TILES = 2.0, (8, 8)  # the clip limit and the tiles of OpenCV's examples
 
 
@@ -349,7 +349,7 @@ def _normalise(image: np.ndarray, config: DataConfig) -> tuple[np.ndarray, float
     if config.normalise == "equalise":
         return cv2.equalizeHist(image), 0.0, 1 / 255
     low, high = float(image.min()), float(np.percentile(image, config.top_percentile))
-    gain = 1 / max(high - low, _MIN_GREY_SPAN)
+    gain = 1 / max(high - low, MIN_GREY_SPAN)
     if config.normalise == "contrast_stretch":
         return image, low, gain
     # CLAHE clips histograms of 256 bins: it has no effect on the few grey levels of a dim cell without stretching.

@@ -19,7 +19,7 @@ from hep2jax.data.sets.items import Item, group_specimens
 from hep2jax.errors import UsageError
 from hep2jax.metrics.pixels import VOID
 
-_MIN_GREY_SPAN = 4.0  # keeps the noise of an image without cells from being stretched to full scale
+MIN_GREY_SPAN = 4.0  # keeps the noise of an image without cells from being stretched to full scale
 _MIN_LOG_SPAN = 0.1  # the same for the logarithm: a tenth more light than the background
 _LOG_LEVELS = 51  # grey levels between background and top of a logarithm, so that 256 levels reach from -1 to 4
 
@@ -205,4 +205,4 @@ def grey_normalisation(image: UInt8[np.ndarray, "height width"], config: DataCon
     if config.normalise == "none":
         return 0.0, 1 / 255
     background, top = np.percentile(image, [50, config.top_percentile])
-    return float(background), float(1 / max(top - background, _MIN_GREY_SPAN))
+    return float(background), float(1 / max(top - background, MIN_GREY_SPAN))
