@@ -103,6 +103,7 @@ def test_a_configuration_alone_and_with_its_data(cell_config):
     assert found["images_per_second"] == pytest.approx(1e3 * cell_config.train.global_batch_size / found["fed_ms"])
 
 
+@pytest.mark.slow
 def test_steps_beside_pytorch(command):
     pytest.importorskip("torch", reason="PyTorch, an extra of the benchmarks, is absent")
     tiny = ["--networks=gao", "--batch=2", "--repeats=1", "--steps=1", "--ways=eager"]

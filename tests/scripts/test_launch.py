@@ -129,6 +129,7 @@ def test_local_cluster_needs_a_process():
     assert errors.splitlines() == ["hep2jax: --processes and --devices must be at least 1; --help shows an example"]
 
 
+@pytest.mark.slow
 def test_local_cluster_ends_with_the_highest_code(tmp_path):
     flags = ["--processes=2", "--", "--config=configs/cnn.py", f"--workdir={tmp_path / 'w'}", "--join_timeout=0"]
     output, errors = (started := _local_cluster(*flags)).communicate()
