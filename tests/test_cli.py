@@ -94,7 +94,7 @@ def test_help_of_the_console_command(arguments, words, command):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "no command: name one of train, evaluate, predict, view, profile, compile, prepare"),
+        ([], "no command: name one of train, evaluate, predict, view, export, profile, compile, prepare"),
         (["trian"], "no command 'trian': did you mean 'train'?"),
         (["train", "--config=fnc"], "nearest of the shipped configurations is 'fcn'"),
         (["train", "--config=unet", "--config.model.widht=1"], "did you mean 'model.width'?"),
