@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> None:
     for name in hep2jax.__all__:  # imported when they are first used, of which the generator does not know
         setattr(hep2jax, name, getattr(hep2jax, name))
     parts = [module.name for module in pkgutil.iter_modules(handover.__path__)]
-    vars(handover)["__all__"] = [name for name in parts if name not in _ELSEWHERE]  # others would be imported
+    handover.__dict__["__all__"] = [name for name in parts if name not in _ELSEWHERE]  # others would be imported
     call = hep2jax.Reader.__call__
     call.__doc__ = f"{call.__doc__}\n\n@public"  # the generator shows no other method with underscores
     pdoc.render.configure(docformat="google", search=True, footer_text=f"hep2jax {hep2jax.__version__}")
