@@ -30,7 +30,7 @@ def test_the_wheel_would_ship_packages_of_specific_names_and_every_configuration
     code = {path for room in ("hep2jax", "tfds_builders") for path in (REPOSITORY / room).rglob("*.py")}
     assert {str(path.relative_to(REPOSITORY)) for path in code} <= shipped
     assert sorted(path.name for path in (library / "hep2jax" / "configs").iterdir()) == CONFIGURATIONS
-    assert {f"hep2jax/report/{name}" for name in ("page.html", "style.css", "script.js")} <= shipped
+    assert {f"hep2jax/report/{name}" for name in ("page.html", "style.css", "theme.css", "script.js")} <= shipped
     assert {f"hep2jax/view/{name}" for name in ("page.html", "page.css", "page.js")} <= shipped
     assert {f"tfds_builders/{name}/CITATIONS.bib" for name in tfds_builders.BUILDERS} <= shipped
 

@@ -15,7 +15,7 @@ from hep2jax.errors import UsageError, one_line
 from hep2jax.handover.programs import Program
 from hep2jax.report import terms
 from hep2jax.report.history import read_history
-from hep2jax.report.page import SPLIT_ORDER
+from hep2jax.report.page import split_rank
 from hep2jax.training import workdir
 from hep2jax.training.evaluation import Trained
 from tfds_builders import icap
@@ -52,7 +52,7 @@ def render(trained: Trained, program: Program, metrics: dict[str, Any], origin: 
         origin: lines on where the network comes from.
     """
     unit = "images" if program.reads_fields else "cells"
-    splits = sorted(metrics, key=lambda name: (SPLIT_ORDER.index(name) if name in SPLIT_ORDER else 9, name))
+    splits = sorted(metrics, key=split_rank)
     sections = {
         "": [*_introduction(trained, program)],
         "Limits": [*_limits(trained.config, metrics)],

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 from scipy import optimize, special, stats
 
+from hep2jax.metrics.grouping import evenly_spread
 from hep2jax.metrics.serialise import OMIT_EMPTY
 
 NUM_BINS = 15
@@ -162,14 +163,13 @@ def coverage_curve(
     order = np.argsort(-confidence, kind="stable")
     sorted_confidence, hits = confidence[order], np.cumsum(right[order])
     last = np.flatnonzero(np.append(np.diff(sorted_confidence) != 0, True)) if len(order) else np.zeros(0, int)
-    chosen = last[np.unique(np.linspace(0, len(last) - 1, min(limit, len(last))).round().astype(int))][::-1]
     return tuple(
         Kept(
             confidence=float(sorted_confidence[k]),
             coverage=float((k + 1) / len(order)),
             accuracy=float(hits[k] / (k + 1)),
         )
-        for k in chosen
+        for k in reversed(evenly_spread(last.tolist(), limit))
     )
 
 

@@ -155,10 +155,10 @@ class Outputs:
         json.dump(record(image, reading, bits), self._records)
         self._records.write("\n")
         self._write_cells(image, reading)
-        self._write_masks(image, reading)
-        picture = None
-        if self._page.wants_picture:
-            picture = overlay(image.pixels, reading.class_masks[0]) if reading.class_masks else image.pixels
+        # Drawn once, by the page or in the thread that writes.
+        overlays = [functools.cache(functools.partial(overlay, image.pixels, mask)) for mask in reading.class_masks]
+        picture = (overlays[0]() if overlays else image.pixels) if self._page.wants_picture else None
+        self._write_masks(image, reading, overlays)
         self._page.add(self._page_row(image, reading, bits), picture)
 
     def _write_cells(self, image: Image, reading: Reading) -> None:
@@ -169,13 +169,10 @@ class Outputs:
             values = (*place, cell.pattern, round(cell.probability, DECIMALS))
             self._cells.write(dict(zip(_CELL_COLUMNS, values, strict=True)))
 
-    def _write_masks(self, image: Image, reading: Reading) -> None:
+    def _write_masks(self, image: Image, reading: Reading, overlays: Sequence[Callable[[], np.ndarray]]) -> None:
         """Write the masks of an image and its overlay, if there are any."""
-        for classes, labels in zip(reading.class_masks, reading.cell_labels, strict=True):
-            pictures = {
-                "classes": functools.partial(np.asarray, classes),
-                "overlay": functools.partial(overlay, image.pixels, classes),
-            }
+        for classes, labels, drawn in zip(reading.class_masks, reading.cell_labels, overlays, strict=True):
+            pictures = {"classes": functools.partial(np.asarray, classes), "overlay": drawn}
             if labels.max(initial=0) > _MAX_LABEL:
                 warn(f"{image.path}: has more than {_MAX_LABEL} cells, too many for a mask of 16 bits")
             else:

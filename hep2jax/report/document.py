@@ -23,7 +23,7 @@ def document(
     shown = [(name, body) for name, body in chapters if body]
     values = {
         "title": escape(title),
-        "style": "".join(_resource(f"{name}.css") for name in ("style", *parts)),
+        "style": "".join(_resource(f"{name}.css") for name in ("theme", "style", *parts)),
         "script": "".join(_resource(f"{name}.js") for name in ("script", *parts)),
         "navigation": join(element("a", name, href=f"#{_anchor(name)}") for name, _ in shown),
         "headline": headline,

@@ -44,7 +44,7 @@ def render(
     history = read_history(workdir / "metrics.jsonl")
     config = _read_config(workdir / "config.json")
     pictures = layout.pictures.prepare(items)
-    splits = sorted(dict.fromkeys([*metrics, *items]), key=_rank)
+    splits = sorted(dict.fromkeys([*metrics, *items]), key=split_rank)
     first = splits[0] if splits else ""
     name = workdir.resolve().name
     sections = [_split(split, metrics.get(split, {}), pictures.get(split, ()), layout, config) for split in splits]
@@ -68,7 +68,8 @@ def _read_config(path: pathlib.Path) -> dict[str, Any]:
     return values if all(isinstance(values.get(name, {}), dict) for name in ("data", "model")) else {}
 
 
-def _rank(split: str) -> tuple[int, str]:
+def split_rank(split: str) -> tuple[int, str]:
+    """Sorts the sides in the order in which they are shown."""
     return (SPLIT_ORDER.index(split) if split in SPLIT_ORDER else len(SPLIT_ORDER), split)
 
 

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import itertools
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -138,8 +139,12 @@ def diameters(instances: Integer[np.ndarray, "height width"]) -> dict[int, float
 
 def measure_each(images: Iterable[UInt8[np.ndarray, "_ _"]]) -> list[float]:
     """The diameter of the cells of each image in which they can be measured, found in several threads."""
-    with concurrent.futures.ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:  # each holds one image's arrays
-        return [size for size in threads.map(measure, images) if size is not None]
+    sizes, remaining, workers = [], iter(images), min(4, os.cpu_count() or 1)
+    with concurrent.futures.ThreadPoolExecutor(workers) as threads:
+        # Images may be decoded as they are taken: no more of them than threads are in memory.
+        while taken := list(itertools.islice(remaining, workers)):
+            sizes += threads.map(measure, taken)
+    return [size for size in sizes if size is not None]
 
 
 def measure(image: UInt8[np.ndarray, "height width"]) -> float | None:

@@ -27,7 +27,7 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from hep2jax import predict, stopping
+from hep2jax import predict, report, stopping
 from hep2jax.progress import warn
 from hep2jax.report import palette
 from hep2jax.view import downloads
@@ -40,7 +40,12 @@ MAX_UPLOADS = 8
 """At the same time."""
 _MAX_JSON_BYTES = 1_000_000
 _FILES = pathlib.Path(__file__).parent
-_PAGE = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css"}
+_PAGE = {
+    "/": _FILES / "page.html",
+    "/page.js": _FILES / "page.js",
+    "/page.css": _FILES / "page.css",
+    "/theme.css": pathlib.Path(report.__file__).with_name("theme.css"),
+}
 _HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -92,7 +97,7 @@ def make_app(desk: Desk, token: str, *, title: str = "") -> Starlette:
         title: what the page calls the network's run.
     """
     answers = _Answers(desk, title)
-    pages = [Route(path, _file(name)) for path, name in _PAGE.items()]
+    pages = [Route(path, _file(file)) for path, file in _PAGE.items()]
     app = Starlette(
         routes=[*pages, *answers.routes()], exception_handlers={HTTPException: _refused, DeskError: _unreadable}
     )
@@ -100,10 +105,10 @@ def make_app(desk: Desk, token: str, *, title: str = "") -> Starlette:
     return app
 
 
-def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
+def _file(path: pathlib.Path) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         del request
-        return FileResponse(_FILES / name)
+        return FileResponse(path)
 
     return answer
 

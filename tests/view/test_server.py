@@ -46,7 +46,7 @@ def _pixels(data: bytes) -> np.ndarray:
 
 
 def test_only_who_has_the_token_learns_anything(ask):
-    for path in ("/", "/page.js", "/page.css"):
+    for path in ("/", "/page.js", "/page.css", "/theme.css"):
         assert ask("GET", path, Authorization="")[0] == 200
     for path in ("/api/state", "/api/facts", "/api/results.zip", "/api/images/x/grey.png", "/else"):
         for given in ("", "Bearer wrong", "Bearer ", "secret"):

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, Self
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
-from sklearn.covariance import LedoitWolf
 
 _LEAST_SIDE, _CELL_SIDE = 64, 64
 _MOST_SIDE = 1024  # bounds the time of large images; the bands of their middle are those of the whole
@@ -112,6 +111,8 @@ class Detector:
         The threshold lies three standard deviations above the mean of the logarithm of the distances of the
         validation images. The least signal is 80 % of that of the faintest training image.
         """
+        from sklearn.covariance import LedoitWolf  # late: scikit-learn takes most of a second, and only fits need it
+
         images = list(training)
         numbers = np.stack([describe(image) for image in images])
         scale = numbers.std(axis=0) + 1e-9
@@ -133,7 +134,7 @@ class Detector:
 
     def is_faint(self, image: UInt8[np.ndarray, "height width"]) -> bool:
         """Whether the image is fainter than the training images."""
-        return signal(image) < self.least_signal
+        return self.least_signal > 0 and signal(image) < self.least_signal
 
     def to_record(self) -> dict[str, Any]:
         """The detector for JSON."""
