@@ -113,7 +113,8 @@ class DataConfig:
     """How a cell is resized to the square input of `crop_size` pixels. stretch: height and width by separate factors
     (Gao 2017); keep: both by the same factor, so that the longer one fills the input; native: both by `scale`, so that
     sizes stay comparable; frame: as native, with the middle of the mask's bounding box in the middle of the input,
-    mirrored beyond the crop, and the mask as a second channel, for `fisher`."""
+    mirrored beyond the crop. Networks then take three channels in place of the normalised grey levels: two of contrast
+    and the depth of each pixel in the cell (see `hep2jax.data.sets.framing`)."""
     cell_margin: float = _key(-1.0, choices=(-1.0,), at_least=0.0, at_most=2.0)
     """Context around the bounding box of the mask, as a share of its longer side. -1: the owner's crop is used as it
     is. Data sets differ in how tightly their cells are cropped; a margin >= 0 makes them alike."""
@@ -192,6 +193,10 @@ class ModelConfig:
     mixstyle: float = _key(0.0, at_least=0.0, at_most=1.0)
     """Probability with which a training step blends the styles of feature maps in an early layer (MixStyle, published:
     0.5); 0: off."""
+    regions: bool = False
+    """Networks for cells that average their feature maps (`vggcell`, `resnet`, `dsrn`, `dcrnet`, `dri`): whether they
+    average over the inside of the cell, its border and a ring outside it, each by itself, in their last two maps. Needs
+    `data.cell_fit=frame`."""
     init_from: str = ""
     """Work directory of a pre-trained network (empty: none). Training starts from its parameters wherever path and
     shape agree; heads start from fresh parameters if it was trained on other patterns."""

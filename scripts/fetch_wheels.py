@@ -22,6 +22,7 @@ PACKAGES = (
     "docstring-parser",
     "grain",
     "googleapis-common-protos",
+    "imagecodecs",
     "immutabledict",
     "importlib-resources",
     "ml-collections",

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, UInt8
 
+from hep2jax.data.sets import framing
 from hep2jax.fisher import channels, ridge
 from hep2jax.fisher.descriptors import DESCRIPTORS, Descriptor, grid
 from hep2jax.fisher.encoding import Codebook, fisher_vector
@@ -14,14 +15,14 @@ from hep2jax.fisher.scalars import scalars, shape
 
 _LEAST = 1e-30
 Frames = UInt8[Array, "cell side side 2"]
-"""Grey levels, and the mask: 0 outside the cell."""
+"""Grey levels and depth, see `hep2jax.data.sets.framing`."""
 
 
 def describe(frames: Frames, descriptor: Descriptor) -> tuple[Float32[Array, "cell point component"], Array]:
     """The descriptors of cells, and the depth of their points, float32 [cells, points]."""
 
     def one(frame: UInt8[Array, "side side 2"]) -> tuple[Array, Array]:
-        image, mask = frame[..., 0].astype(jnp.float32), frame[..., 1] > 0
+        image, mask = frame[..., 0].astype(jnp.float32), framing.inside(frame[..., 1])
         return _describe(image, mask, channels.depth(mask), descriptor)
 
     return _over_cells(one, frames)
@@ -31,7 +32,7 @@ def features(codebooks: Mapping[str, Codebook], frames: Frames) -> dict[str, Flo
     """The blocks of features: a Fisher vector for each descriptor with a codebook, `scalars` and `shape`."""
 
     def one(frame: UInt8[Array, "side side 2"]) -> dict[str, Array]:
-        image, mask = frame[..., 0].astype(jnp.float32), frame[..., 1] > 0
+        image, mask = frame[..., 0].astype(jnp.float32), framing.inside(frame[..., 1])
         depth = channels.depth(mask)
         blocks = {"scalars": scalars(image, mask, depth), "shape": shape(mask)}
         for descriptor in (d for d in DESCRIPTORS if d.name in codebooks):

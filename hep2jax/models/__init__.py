@@ -45,7 +45,7 @@ __all__ = [
 SEGMENTERS: dict[str, Callable[..., Segmenter]] = {"fcn": Fcn, "fcrn": Fcrn, "dsfcn": Dsfcn, "unet": UNet}
 """Networks that label the pixels of fields, by `model.name`."""
 
-CLASSIFIERS = {
+CLASSIFIERS: dict[str, type[Classifier]] = {
     "gao": Gao,
     "dacn": Dacn,
     "vggcell": VggCell,
@@ -108,6 +108,7 @@ def build(
         depth=config.depth,
         flatten_side=config.flatten_side,
         dropout=config.dropout,
+        regions=config.regions,
         dtype=dtype,
     )
     return NETWORKS[config.name](settings, rngs=rngs)

@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 from typing_extensions import override
 
-from hep2jax.models.layers import Head, dropout
+from hep2jax.models.layers import REGIONS, Head, dropout, global_average, region_averages
 from hep2jax.models.network import ImageNetwork, Settings
 
 
@@ -108,10 +108,31 @@ class PoolingClassifier(Classifier):
     Attributes:
         stride: total down-sampling; height and width must be at least this.
         divisible: whether height and width must be multiples of the stride, because of max pools.
+        regions: whether maps are averaged over the regions of a cell instead of all pixels.
     """
 
     stride: int = 16
     divisible: bool = False
+
+    def __init__(self, settings: Settings):
+        super().__init__(settings)
+        self.regions = settings.regions
+
+    def average(self, maps: Sequence[Array], image: Array) -> Float[Array, "batch feature"]:
+        """Means of the last feature map over its pixels; with `regions`, of the last two maps over each region.
+
+        Args:
+            maps: [B, H_i, W_i, C_i] each, from fine to coarse.
+            image: the normalised image, whose last channel is the depth if there are regions.
+        """
+        if not self.regions:
+            return global_average(maps[-1])
+        depth = image[..., -1].astype(jnp.float32)
+        return jnp.concatenate([region_averages(x, depth) for x in maps[-2:]], axis=-1)
+
+    def count_averages(self, channels: Sequence[int]) -> int:
+        """Number of features that `average` returns for maps with these channels."""
+        return len(REGIONS) * sum(channels[-2:]) if self.regions else channels[-1]
 
     @override
     def side_problem(self, height: int, width: int) -> str:

@@ -6,7 +6,7 @@ from jaxtyping import Array
 from typing_extensions import override
 
 from hep2jax.models.classifier import Description, PoolingClassifier
-from hep2jax.models.layers import ConvNorm, global_average, scale_channels
+from hep2jax.models.layers import ConvNorm, scale_channels
 from hep2jax.models.network import Settings
 from hep2jax.models.residual import BASIC_STAGE_CHANNELS, STEM_CHANNELS, ResidualModule, basic
 
@@ -42,14 +42,14 @@ class DcrNet(PoolingClassifier):
                 block = CrossBlock(channels, earlier, out, stride=stride, lag=lag, dtype=self.dtype, rngs=rngs)
                 self.blocks.append(block)
                 channels, earlier, lag = out, channels, stride
-        self.make_heads(settings, channels, rngs=rngs)
+        self.make_heads(settings, self.count_averages([channels]), rngs=rngs)
 
     @override
     def describe(self, image: Array, *, train: bool) -> Description:
         x = earlier = self.stem(image, train=train)
         for block in self.blocks:
             x, earlier = block(x, earlier, train=train), x
-        return Description(global_average(x))
+        return Description(self.average([x], image))
 
 
 class CrossBlock(nnx.Module):

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from typing_extensions import override
 
 from hep2jax.models.classifier import Description, PoolingClassifier
-from hep2jax.models.layers import ConvNorm, global_average, scale_channels
+from hep2jax.models.layers import ConvNorm, scale_channels
 from hep2jax.models.network import Settings
 from hep2jax.models.residual import STEM_CHANNELS, ResidualModule
 
@@ -57,7 +57,8 @@ class Dri(PoolingClassifier):
                 channels = module.channels
             self.stages.append(nnx.List(layers))
             outputs.append(channels)
-        self.make_heads(settings, sum(outputs), outputs[:-1], rngs=rngs)
+        counts = [self.count_averages([count]) for count in outputs]
+        self.make_heads(settings, sum(counts), counts[:-1], rngs=rngs)
 
     @override
     def describe(self, image: Array, *, train: bool) -> Description:
@@ -66,7 +67,7 @@ class Dri(PoolingClassifier):
         for stage in self.stages:
             for layer in stage:
                 x = layer(x, train=train)
-            averages.append(global_average(x))
+            averages.append(self.average([x], image))
         return Description(jnp.concatenate(averages, axis=-1), tuple(averages[:-1]))
 
 

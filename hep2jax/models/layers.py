@@ -6,6 +6,7 @@ Operations that have several formulations are in `hep2jax.ops`.
 
 import functools
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -177,6 +178,26 @@ class DenseUp(nnx.Module):
 def global_average(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
     """Mean over the pixels, in float32."""
     return x.astype(jnp.float32).mean((1, 2))
+
+
+REGIONS = ((0.45, jnp.inf), (0.0, 0.45), (-0.4, 0.0))
+"""Ranges of depth, in cell radii: the inside of a cell, its border, and a ring outside, where Golgi bodies lie."""
+
+
+def region_averages(x: Float[Array, "b h w c"], depth: Float[Array, "b side side"]) -> Float[Array, "b c_by_region"]:
+    """Means over the pixels of each region of a cell, in float32, region by region.
+
+    A pixel of the map counts by the share of its area that lies in the region. A region without pixels gives zeros.
+
+    Args:
+        x: a feature map.
+        depth: depth of the pixels of the image that the map was computed from, in cell radii, positive inside.
+    """
+    shares = jnp.stack([(depth > low) & (depth <= high) for low, high in REGIONS], axis=-1).astype(jnp.float32)
+    shape = (*x.shape[:3], len(REGIONS))
+    weights = cast(Array, jax.image.resize(shares, shape, "linear"))
+    weights /= jnp.maximum(weights.sum((1, 2), keepdims=True), 1e-3)
+    return jnp.einsum("bhwr,bhwc->brc", weights, x.astype(jnp.float32)).reshape(len(x), -1)
 
 
 def dropout(x: Array, rate: float, *, train: bool, rngs: nnx.Rngs | None) -> Array:

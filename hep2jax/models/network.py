@@ -30,6 +30,8 @@ class Settings:
     """Side of the images if a network flattens its last map before the heads; 0 means that the map is averaged."""
     dropout: float = 0.0
     """Drop rate before the heads."""
+    regions: bool = False
+    """Whether networks for cells average over the regions of a cell (see `layers.region_averages`)."""
 
 
 class ImageNetwork(nnx.Module):

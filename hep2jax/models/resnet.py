@@ -31,11 +31,11 @@ class ResNet(PoolingClassifier):
         """The published size at `width=1`; `settings.depth` is 18, 34 or 50, and 0 means 50."""
         super().__init__(settings)
         self.trunk = cell_trunk(settings, rngs=rngs)
-        self.make_heads(settings, self.trunk.channels[-1], rngs=rngs)
+        self.make_heads(settings, self.count_averages(self.trunk.channels), rngs=rngs)
 
     @override
     def describe(self, image: Array, *, train: bool) -> Description:
-        return Description(global_average(self.trunk(image, train=train)[-1]))
+        return Description(self.average(self.trunk(image, train=train), image))
 
 
 class Dsrn(PoolingClassifier):
@@ -51,13 +51,13 @@ class Dsrn(PoolingClassifier):
         """As in `ResNet`."""
         super().__init__(settings)
         self.trunk = cell_trunk(settings, rngs=rngs)
-        _, *sides, last = self.trunk.channels
-        self.make_heads(settings, last, sides, rngs=rngs)
+        _, *sides, _ = channels = self.trunk.channels
+        self.make_heads(settings, self.count_averages(channels), sides, rngs=rngs)
 
     @override
     def describe(self, image: Array, *, train: bool) -> Description:
-        _, *sides, last = map(global_average, self.trunk(image, train=train))
-        return Description(last, tuple(sides))
+        _, *sides, _ = maps = self.trunk(image, train=train)
+        return Description(self.average(maps, image), tuple(map(global_average, sides)))
 
 
 def cell_trunk(settings: Settings, *, rngs: nnx.Rngs) -> ResidualTrunk:

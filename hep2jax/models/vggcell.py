@@ -5,7 +5,7 @@ from jaxtyping import Array
 from typing_extensions import override
 
 from hep2jax.models.classifier import Description, PoolingClassifier
-from hep2jax.models.layers import ConvNorm, global_average, scale_channels
+from hep2jax.models.layers import ConvNorm, scale_channels
 from hep2jax.models.network import Settings
 
 STAGES = (32, 64, 128, 256)
@@ -34,16 +34,17 @@ class VggCell(PoolingClassifier):
             first = ConvNorm(channels, out, dtype=self.dtype, rngs=rngs)
             self.stages.append(nnx.List([first, ConvNorm(out, out, dtype=self.dtype, rngs=rngs)]))
             channels = out
-        hidden = scale_channels(HIDDEN, settings.width)
+        hidden, widths = scale_channels(HIDDEN, settings.width), [scale_channels(n, settings.width) for n in STAGES]
         self.hidden = nnx.Linear(
-            channels, hidden, dtype=self.dtype, kernel_init=nnx.initializers.he_normal(), rngs=rngs
+            self.count_averages(widths), hidden, dtype=self.dtype, kernel_init=nnx.initializers.he_normal(), rngs=rngs
         )
         self.make_heads(settings, hidden, rngs=rngs)
 
     @override
     def describe(self, image: Array, *, train: bool) -> Description:
-        x = image
+        x, maps = image, list[Array]()
         for stage in self.stages:
             for number, conv in enumerate(stage, 1):
                 x = conv(x, train=train, pool=number == len(stage))
-        return Description(nnx.relu(self.hidden(global_average(x))))
+            maps.append(x)
+        return Description(nnx.relu(self.hidden(self.average(maps, image))))

@@ -29,13 +29,16 @@ def crops(batch: dict[str, Any], constants: dict[str, Any], *, size: int, stretc
     """Replace `index` and `warp` in a batch by `image` (float32 grey levels) and, for fields, `labels` (uint8).
 
     `constants` holds `pictures` [n, height, width] and, for fields, `label_maps`: canvases that contain every pixel
-    which the matrices of a run can reach (see `data.canvases`). A batch that already has an image is returned as it is.
+    which the matrices of a run can reach (see `data.canvases`). With `depths` beside the pictures, images have two
+    channels, grey levels and depth. A batch that already has an image is returned as it is.
     `size` and `stretch` are as in `bilinear`.
     """
     if "image" in batch:
         return batch
     index, matrices = batch["index"], batch["warp"]
-    cut = {"image": bilinear(constants["pictures"], index, matrices, size, stretch=stretch)}
+    layers = [constants[name] for name in ("pictures", "depths") if name in constants]
+    images = [bilinear(layer, index, matrices, size, stretch=stretch) for layer in layers]
+    cut = {"image": jnp.stack(images, axis=-1) if len(images) > 1 else images[0]}
     if "label_maps" in constants:
         cut["labels"] = nearest(constants["label_maps"], index, matrices, size, stretch=stretch)
     return {name: value for name, value in batch.items() if name not in ("index", "warp")} | cut

@@ -39,8 +39,11 @@ BatchShapes = dict[str, jax.ShapeDtypeStruct]
 
 def image_shapes(config: Config, num_images: int) -> BatchShapes:
     """The part of a batch that every kind of task has: `image` and `tone_curve`."""
-    side = config.data.crop_size
-    shapes = {"image": ((num_images, side, side), np.uint8), "tone_curve": ((num_images, 4), np.float32)}
+    side, frame = config.data.crop_size, (2,) if config.data.cell_fit == "frame" else ()
+    shapes = {
+        "image": ((num_images, side, side, *frame), np.uint8),
+        "tone_curve": ((num_images, *frame, 4), np.float32),
+    }
     return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in shapes.items()}
 
 
@@ -172,6 +175,8 @@ class Task(abc.ABC, Generic[Result, Metrics]):
             UsageError: values do not fit each other or the network.
         """
         configs.check_choice("data.normalise", config.data.normalise, configs.FIELD_NORMALISATIONS)
+        if config.data.cell_fit == "frame":
+            raise UsageError(f"data.cell_fit=frame: {config.model.name} does not read single cells")
         sizes = (("data.crop_size", config.data.crop_size), ("evaluation.tile_size", config.evaluation.tile_size))
         for key, size in sizes:
             if size < 32 or size % 32:

@@ -1,7 +1,7 @@
 """Reading single cells: one pattern for each cell, and for each specimen the most frequent pattern of its cells."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import jax
@@ -19,11 +19,13 @@ from hep2jax.data.sets.cells import Cell, CellSet
 from hep2jax.data.streams import cells as cell_stream
 from hep2jax.data.streams import feeding
 from hep2jax.data.streams.stream import Stream
+from hep2jax.errors import UsageError
 from hep2jax.metrics.classification import ClassificationMetrics, classification_metrics, describe_recalls
 from hep2jax.metrics.estimates import defined_values
 from hep2jax.metrics.grouping import evenly_spread, group_by
 from hep2jax.metrics.serialise import INLINE
 from hep2jax.models import ClassifierOutput
+from hep2jax.models.classifier import Classifier, PoolingClassifier
 from hep2jax.specimens import voting
 from hep2jax.tasks.base import BatchShapes, Evaluator, Task, image_shapes
 from hep2jax.tasks.calibration import Outcome
@@ -165,7 +167,7 @@ class CellReader(PatternReader):
 class CellTask(Task[CellResult, CellMetrics]):
     """Classification of cells, and of specimens by the most frequent pattern of their cells."""
 
-    networks = models.CLASSIFIERS
+    networks: ClassVar[Mapping[str, type[Classifier]]] = models.CLASSIFIERS
     supports_mixup = True
     reader_class = CellReader
     evaluator_class: ClassVar[type[CellEvaluator]] = CellEvaluator
@@ -205,7 +207,13 @@ class CellTask(Task[CellResult, CellMetrics]):
     def resolve(cls, config: Config) -> Config:
         """Replaces a `data.crop_size` of 0 by the network's own input side; the network checks other sides itself."""
         configs.check_choice("data.normalise", config.data.normalise, configs.CELL_NORMALISATIONS)
-        side = config.data.crop_size or cls.networks[config.model.name].side
+        network = cls.networks[config.model.name]
+        if config.model.regions and not (config.data.cell_fit == "frame" and issubclass(network, PoolingClassifier)):
+            raise UsageError(
+                "model.regions needs data.cell_fit=frame and a network that averages its feature maps, not "
+                f"data.cell_fit={config.data.cell_fit} and {config.model.name}"
+            )
+        side = config.data.crop_size or network.side
         return dataclasses.replace(config, data=dataclasses.replace(config.data, crop_size=side))
 
     @override

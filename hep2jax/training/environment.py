@@ -31,8 +31,16 @@ def describe() -> dict[str, Any]:
         },
         "devices": [str(device.device_kind) for device in jax.devices()],
         "backend": jax.default_backend(),
-        "packages": {name: packages.version(name) for name in _PACKAGES},
+        "packages": {name: version(name) for name in _PACKAGES},
     }
+
+
+def version(name: str) -> str:
+    """The version of a package; `not installed` for one that only lies on the path, as hep2jax itself may."""
+    try:
+        return packages.version(name)
+    except packages.PackageNotFoundError:
+        return "not installed"
 
 
 def commit(folder: pathlib.Path) -> str:

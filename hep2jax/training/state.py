@@ -42,12 +42,15 @@ class Network:
 
 
 def make_network(config: Config, num_outputs: int) -> Network:
-    """The configured network for grey images, with `num_outputs` output channels."""
-    dtype = compute_dtype(config)
+    """The configured network, with `num_outputs` output channels.
+
+    It takes grey images or, with `data.cell_fit=frame`, the three channels of `steps.normalise`.
+    """
+    dtype, in_channels = compute_dtype(config), 3 if config.data.cell_fit == "frame" else 1
 
     def build(key: jax.Array) -> nnx.Module:
         rngs = nnx.Rngs(params=key)
-        return models.build(config.model, num_outputs=num_outputs, in_channels=1, rngs=rngs, dtype=dtype)
+        return models.build(config.model, num_outputs=num_outputs, in_channels=in_channels, rngs=rngs, dtype=dtype)
 
     abstract = nnx.eval_shape(lambda: build(jax.random.key(0)))
     return Network(graphdef=nnx.split(abstract, nnx.Param, nnx.BatchStat)[0], build=build)

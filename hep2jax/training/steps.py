@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, UInt8
 from hep2jax import ops
 from hep2jax.config import Config
 from hep2jax.data.augment import intensity, mixup
+from hep2jax.data.sets import framing
 from hep2jax.models import mixstyle
 from hep2jax.training import optimizers, packing
 from hep2jax.training.state import Network, TrainState
@@ -31,20 +32,34 @@ Decode = Callable[[Any], Any]
 """A network's output → the arrays to average over views; their first axis is the images (or has one entry per view)."""
 
 NORMALISED_RANGE = (-1.0, 4.0)  # limits the influence of a hot pixel on a batch
+NET_RANGE, MAD_RANGE = (-1.0, 40.0), (-4.0, 8.0)  # bright dots reach 10 times the mean, and 4 spans above the median
 
 
 def normalise(
-    image: UInt8[Array, "batch height width"] | Float[Array, "batch height width"], tone_curve: Float[Array, "batch 4"]
-) -> Float[Array, "batch height width 1"]:
+    image: UInt8[Array, "batch height width *depth"] | Float[Array, "batch height width *depth"],
+    tone_curve: Float[Array, "batch *curve 4"],
+) -> Float[Array, "batch height width channel"]:
     """Map grey levels to about [0, 1]: (grey - offset) * gain, then the exponent on the positive part, then the shift.
 
     The rows of `tone_curve` are (offset in grey levels, gain per grey level, exponent, shift).
+
+    A frame of a cell, whose second channel is depth, has two curves and becomes three channels: the inverse hyperbolic
+    sine of the first curve (*net*), the second curve (*mad*), and the depth in cell radii, positive inside (see
+    `data.sets.framing`).
     """
+    if image.ndim == 3:
+        return _toned(image, tone_curve, NORMALISED_RANGE)[..., None]
+    grey, depth = image[..., 0], framing.decoded_depth(image[..., 1].astype(jnp.float32))
+    net, mad = _toned(grey, tone_curve[:, 0], NET_RANGE), _toned(grey, tone_curve[:, 1], MAD_RANGE)
+    return jnp.stack([jnp.arcsinh(net), mad, depth], axis=-1)
+
+
+def _toned(grey: Array, tone_curve: Array, limits: tuple[float, float]) -> Float[Array, "batch height width"]:
     offset, gain, exponent, shift = (tone_curve[:, i, None, None] for i in range(4))
-    value = jnp.clip((image.astype(jnp.float32) - offset) * gain, *NORMALISED_RANGE)
+    value = jnp.clip((grey.astype(jnp.float32) - offset) * gain, *limits)
     bright = value > 0
     curved = jnp.where(bright, jnp.where(bright, value, 1.0) ** exponent, value)
-    return (curved + shift)[..., None]
+    return curved + shift
 
 
 def make_loss(config: Config, network: Network, loss: Loss) -> Callable[..., tuple[jax.Array, Any]]:

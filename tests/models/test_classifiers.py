@@ -15,6 +15,7 @@ from hep2jax.errors import UsageError
 from hep2jax.models import CLASSIFIERS, Classifier, ClassifierOutput, Settings, build
 from hep2jax.models.dcae import gradient_magnitude
 from hep2jax.models.gao import scaled_tanh
+from hep2jax.models.layers import region_averages
 from hep2jax.training.state import leaves_by_path
 
 NAMES = tuple(CLASSIFIERS)
@@ -33,10 +34,12 @@ RECONSTRUCTED = {"dacn": 1, "dcae": 2}
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def made(name: str, dtype: jnp.dtype = FLOAT32, num_outputs: int = PATTERNS, **settings) -> Classifier:
+def made(
+    name: str, dtype: jnp.dtype = FLOAT32, num_outputs: int = PATTERNS, in_channels: int = 1, **settings
+) -> Classifier:
     defaults = {"depth": 18} if name in ("resnet", "dsrn") else {}
     config = ModelConfig(name=name, **{"width": 0.01, **defaults, **settings})
-    network = build(config, num_outputs=num_outputs, in_channels=1, rngs=nnx.Rngs(0), dtype=dtype)
+    network = build(config, num_outputs=num_outputs, in_channels=in_channels, rngs=nnx.Rngs(0), dtype=dtype)
     assert isinstance(network, Classifier)
     return network
 
@@ -377,3 +380,40 @@ def test_the_gradient_is_one_at_a_unit_step_in_any_direction():
         np.testing.assert_allclose(got[got < 0.5], 0.0, atol=1e-5)
     slope = quick_jit(jax.grad(lambda image: gradient_magnitude(image).sum()))(np.zeros((1, 4, 4, 1), np.float32))
     assert np.isfinite(slope).all()
+
+
+# --- Regions of a cell.
+
+
+def test_region_averages_are_means_over_the_inside_the_border_and_the_ring_outside():
+    maps = np.random.default_rng(0).uniform(size=(2, 8, 8, 3)).astype(np.float32)
+    radius = np.hypot(*(np.mgrid[:8, :8] - 3.5)) / 3
+    depth = np.stack([1 - radius, 0.9 - radius]).astype(np.float32)
+    found = np.asarray(region_averages(jnp.asarray(maps), jnp.asarray(depth))).reshape(2, 3, 3)
+    for image in range(2):
+        for region, (low, high) in enumerate([(0.45, 9), (0, 0.45), (-0.4, 0)]):
+            chosen = maps[image][(depth[image] > low) & (depth[image] <= high)]
+            assert len(chosen) >= 4
+            np.testing.assert_allclose(found[image, region], chosen.mean(0), rtol=1e-5)
+
+
+def test_a_pixel_of_a_coarse_map_counts_by_its_share_of_the_region():
+    depth = np.full((1, 8, 8), -1.0, np.float32)
+    depth[0, :, :5] = 0.2  # all of the left half, and a quarter of the right
+    coarse = np.array([1.0, 5.0], np.float32).reshape(1, 1, 2, 1)
+    found = np.asarray(region_averages(jnp.asarray(coarse), jnp.asarray(depth))).ravel()
+    assert found[0] == found[2] == 0  # no pixel lies there
+    assert 1.5 < found[1] < 2.5  # 1.8 if the weights were sharp, 3 if both pixels counted alike
+
+
+@pytest.mark.parametrize("name", ["vggcell", "resnet", "dsrn", "dcrnet", "dri"])
+def test_networks_that_average_can_average_over_regions(name: str):
+    plain, regions = (abstract(name, in_channels=3, regions=value) for value in (False, True))
+    shape = (2, 32, 32, 3)
+    assert trace(regions, shape, train=False).logits.shape == (2, PATTERNS)
+    inputs = {key: leaf.shape for key, leaf in flat_params(regions).items()}
+    before = {key: leaf.shape for key, leaf in flat_params(plain).items()}
+    assert inputs.keys() == before.keys()
+    changed = {key for key in inputs if inputs[key] != before[key]}
+    assert changed
+    assert all(inputs[key][0] % 3 == 0 for key in changed)

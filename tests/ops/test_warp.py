@@ -43,7 +43,7 @@ def _smooth(shape: tuple[int, int], seed: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("platform", PLATFORMS)
-@pytest.mark.parametrize("fit", ["stretch", "keep", "native"])
+@pytest.mark.parametrize("fit", ["stretch", "keep", "native", "frame"])
 def test_cells(platform: str, fit: str):
     host, device = _configs(FAR, crop_size=48, cell_fit=fit, normalise="none")
     cells = cell_set(host.data)

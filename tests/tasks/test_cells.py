@@ -1,4 +1,4 @@
-"""Metrics, records and evaluation of cells; no training."""
+"""Metrics, records and evaluation of cells."""
 
 import dataclasses
 import json
@@ -7,14 +7,17 @@ import jax
 import numpy as np
 import pytest
 
+import hep2jax
 from hep2jax import mesh as meshes
-from hep2jax.config import Config, DataConfig, EvaluationConfig, ModelConfig
+from hep2jax import tasks
+from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
 from hep2jax.data.streams import feeding
+from hep2jax.errors import UsageError
 from hep2jax.metrics.serialise import to_dict
 from hep2jax.tasks.cells import CellEvaluator, CellResult, CellTask, SpecimenRow, prevalent
-from hep2jax.training import optimizers
+from hep2jax.training import loop, optimizers
 from hep2jax.training import state as states
-from tests.data.cell_tables import cell_set
+from tests.data.cell_tables import cell_set, picture
 
 
 def _task(**evaluation) -> CellTask:
@@ -187,3 +190,46 @@ def test_few_batches_lie_on_the_devices_at_once():
     )
     assert len(read) == len(cells) == 30
     assert 1 <= images.most <= feeding.IN_FLIGHT + 1, "of 15 batches"
+
+
+def test_frames_of_cells_are_trained_on_and_read(tmp_path):
+    """A run with three channels, cut on the device: cells with their masks are read as they were evaluated."""
+    config = Config(
+        data=DataConfig(
+            crop_size=32, cell_fit="frame", normalise="none", scale=0.5, protocol="kfold", num_folds=3, warp="device"
+        ),
+        augment=AugmentConfig(blur=0.5, mixup=0.4),
+        model=ModelConfig(name="resnet", depth=18, width=0.01, regions=True, mixstyle=0.5),
+        train=TrainConfig(num_steps=2, global_batch_size=4),
+        evaluation=EvaluationConfig(batch_size=8, gallery_specimens=1),
+    )
+    task = CellTask(tasks.resolve(config), cell_set(config.data, cells=2))
+    loop.train(config, tmp_path / "run", task)
+    records = json.loads((tmp_path / "run" / "report" / "records.json").read_text())["splits"]["test"]
+    reader, rng = hep2jax.load(tmp_path / "run"), np.random.default_rng(0)  # `cell_set` drew the cells with it
+    crops = {cell.item.identifier: picture(cell.item.pattern, rng) for cell in task.cells.cells}
+    assert len(records) == 6
+    for record in records:
+        image, mask = crops[record["identifier"]]
+        reading = reader(image, mask=mask)
+        np.testing.assert_allclose(list(reading.probabilities.values()), record["probabilities"], atol=2e-6)
+    with pytest.raises(UsageError, match="has no mask here"):
+        reader(image)
+
+
+@pytest.mark.parametrize(
+    ("name", "fit", "message"),
+    [
+        ("resnet", "stretch", "not data.cell_fit=stretch and resnet"),
+        ("gao", "frame", "not data.cell_fit=frame and gao"),
+    ],
+)
+def test_regions_need_frames_and_averages(name: str, fit: str, message: str):
+    config = Config(data=DataConfig(cell_fit=fit, normalise="none"), model=ModelConfig(name=name, regions=True))
+    with pytest.raises(UsageError, match=message):
+        tasks.resolve(config)
+
+
+def test_networks_of_fields_do_not_take_frames():
+    with pytest.raises(UsageError, match=r"data\.cell_fit=frame: fcn does not read single cells"):
+        tasks.resolve(Config(data=DataConfig(cell_fit="frame")))

@@ -71,8 +71,8 @@ def cmr_matrix(
 
 
 def warp_image(
-    image: UInt8[np.ndarray, "height width"], matrix: Float32[np.ndarray, "2 3"], crop_size: int
-) -> UInt8[np.ndarray, "crop crop"]:
+    image: UInt8[np.ndarray, "height width *channel"], matrix: Float32[np.ndarray, "2 3"], crop_size: int
+) -> UInt8[np.ndarray, "crop crop *channel"]:
     """Cut a crop from an image with OpenCV, by bilinear interpolation; beyond its border, the image is mirrored."""
     return _warp(image, matrix, crop_size, cv2.INTER_LINEAR)
 

@@ -136,8 +136,12 @@ def draw(augment: AugmentConfig, seed: int, step: int, count: int) -> Draws:
     return drawn
 
 
-def on_host(images: UInt8[np.ndarray, "crop side side"], drawn: Draws) -> UInt8[np.ndarray, "crop side side"]:
-    """Apply the operations that are on to all crops, on the host."""
+def on_host(
+    images: UInt8[np.ndarray, "crop side side *depth"], drawn: Draws
+) -> UInt8[np.ndarray, "crop side side *depth"]:
+    """Apply the operations that are on to all crops, on the host; the depth of frames stays as it is."""
+    if images.ndim == 4 and drawn:
+        return np.stack([on_host(images[..., 0], drawn), images[..., 1]], axis=-1)
     for operation in INTENSITY:
         if operation.name in drawn:
             rows = zip(images, drawn[operation.name], strict=True)
@@ -148,13 +152,19 @@ def on_host(images: UInt8[np.ndarray, "crop side side"], drawn: Draws) -> UInt8[
 def on_device(batch: dict[str, Any]) -> dict[str, Any]:
     """Apply the operations that are on to `image` [crop, side, side] of a batch, on the device.
 
-    The returned batch does not hold the random numbers any more.
+    The depth of frames, [crop, side, side, 2], stays as it is. The returned batch does not hold the random numbers any
+    more.
     """
     batch = dict(batch)
-    for operation in INTENSITY:
-        if operation.name in batch:
-            drawn = batch.pop(operation.name)
-            batch["image"] = operation.on_device(batch["image"].astype(jnp.float32), drawn)
+    operations = [(operation, batch.pop(operation.name)) for operation in INTENSITY if operation.name in batch]
+    if not operations:
+        return batch
+    image = batch["image"].astype(jnp.float32)
+    framed = image.ndim == 4
+    grey = image[..., 0] if framed else image
+    for operation, drawn in operations:
+        grey = operation.on_device(grey, drawn)
+    batch["image"] = jnp.stack([grey, image[..., 1]], axis=-1) if framed else grey
     return batch
 
 
@@ -168,7 +178,8 @@ def jitter_tone_curve(
         curves: the tone curves without jitter, see `steps.normalise`.
         augment: holds the half-widths `gain`, `gamma` and `offset`.
     """
-    gain, gamma, shift = draws
+    # A frame has several curves; they get the same jitter.
+    gain, gamma, shift = (values.reshape(values.shape + (1,) * (curves.ndim - values.ndim - 1)) for values in draws)
     jittered = curves.astype(np.float32)
     jittered[..., 1] = curves[..., 1] * np.exp(augment.gain * gain)
     jittered[..., 2] = curves[..., 2] * np.exp(augment.gamma * gamma)

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from hep2jax.config import DataConfig
 from hep2jax.data.sets import fields as field_sets
-from hep2jax.data.sets import prepare
+from hep2jax.data.sets import framing, prepare
 from hep2jax.data.sets.fields import Field, FieldSet
 from hep2jax.data.sets.items import Item, group_specimens
 from hep2jax.errors import UsageError
@@ -37,11 +37,11 @@ class Cell:
     intensity: str
     image: UInt8[np.ndarray, "height width"]
     """The owner's crop, in the configured channel."""
-    ready: UInt8[np.ndarray, "ready_height ready_width *mask"]
+    ready: UInt8[np.ndarray, "ready_height ready_width *depth"]
     """The preprocessed crop: masked, equalised and at the input's resolution; its centre is the input's centre. With
-    `data.cell_fit=frame` its second channel is the mask."""
-    tone_curve: Float32[np.ndarray, " 4"]
-    """Grey offset, gain, exponent, shift; see `steps.normalise`."""
+    `data.cell_fit=frame` its second channel is the depth of each pixel (see `framing.encode_depth`)."""
+    tone_curve: Float32[np.ndarray, "*curve 4"]
+    """Grey offset, gain, exponent, shift; with `data.cell_fit=frame` two such curves. See `steps.normalise`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -283,7 +283,7 @@ def needs_mask(config: DataConfig) -> bool:
 
 def preprocess(
     image: UInt8[np.ndarray, "height width"], mask: np.ndarray, config: DataConfig, *, name: str = "a cell"
-) -> tuple[UInt8[np.ndarray, "ready_height ready_width *mask"], Float32[np.ndarray, " 4"]]:
+) -> tuple[UInt8[np.ndarray, "ready_height ready_width *depth"], Float32[np.ndarray, "*curve 4"]]:
     """Preprocess one crop: reframe, mask, normalise and resize it as configured.
 
     Args:
@@ -293,7 +293,7 @@ def preprocess(
         name: name of the cell, for messages.
 
     Returns:
-        The preprocessed crop and its tone curve.
+        The preprocessed crop and its tone curve (of a frame: its two tone curves).
 
     Raises:
         UsageError: `masked`, `cell_margin` >= 0 or `cell_fit` = frame for a cell without a mask.
@@ -305,7 +305,8 @@ def preprocess(
             "data.masked=False and data.cell_margin=-1 and another data.cell_fit"
         )
     if framed:
-        return _frame(image, mask, config), np.array([0.0, 1 / 255, 1.0, 0.0], np.float32)
+        frame = _frame(image, mask, config)
+        return frame, framing.curves(frame)
     if config.cell_margin >= 0:
         image, mask = _reframe(image, mask, config.cell_margin)
     if config.masked:
@@ -328,18 +329,21 @@ def _reframe(image: np.ndarray, mask: np.ndarray, margin: float) -> tuple[np.nda
 
 
 def _frame(image: np.ndarray, mask: np.ndarray, config: DataConfig) -> UInt8[np.ndarray, "side side 2"]:
-    """The grey levels and the mask (0 or 1) of the square about the middle of the mask's bounding box."""
+    """Grey levels and depth of a square about the middle of the mask's bounding box.
+
+    It is half as large again as the input, so that augmentation has something to turn and zoom into the input.
+    """
     if config.scale != 1:
         size = (max(1, round(image.shape[1] * config.scale)), max(1, round(image.shape[0] * config.scale)))
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         shrunk = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.5
         mask = shrunk if shrunk.any() else np.ones(shrunk.shape, bool)
-    box, side = _box_of(mask), config.crop_size
+    box, side = _box_of(mask), config.crop_size + 2 * (config.crop_size // 4)
     assert box is not None
     first = [(extent.start + extent.stop - side) // 2 + side for extent in box]
     window = tuple(slice(start, start + side) for start in first)
     grey = cv2.copyMakeBorder(image, side, side, side, side, cv2.BORDER_REFLECT)
-    return np.stack([grey[window], np.pad(mask, side)[window]], axis=-1).astype(np.uint8)
+    return np.stack([grey[window], framing.encode_depth(np.pad(mask, side)[window])], axis=-1)
 
 
 def _normalise(image: np.ndarray, config: DataConfig) -> tuple[np.ndarray, float, float]:

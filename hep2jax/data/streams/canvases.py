@@ -16,7 +16,8 @@ from jaxtyping import Float32, UInt8
 from hep2jax.config import AugmentConfig, Config, DataConfig
 
 Store = dict[str, np.ndarray]
-"""Arrays by name: `pictures` uint8 [n, height, width] and, for fields, `label_maps` of the same shape."""
+"""Arrays by name: `pictures` uint8 [n, height, width]; of the same shape `label_maps`, for fields, or `depths`, for
+frames of cells."""
 
 _SLACK = 2  # for the neighbours that interpolation reads, and for rounding
 _HEIGHTS, _WIDTHS = 32, 128
@@ -46,8 +47,8 @@ def with_margin(
 
 
 def centred(
-    images: Sequence[UInt8[np.ndarray, "_ _"]], around: int
-) -> tuple[UInt8[np.ndarray, "image canvas_height canvas_width"], Float32[np.ndarray, "image 2"]]:
+    images: Sequence[UInt8[np.ndarray, "_ _ *channel"]], around: int
+) -> tuple[UInt8[np.ndarray, "image canvas_height canvas_width *channel"], Float32[np.ndarray, "image 2"]]:
     """Canvases that reach `around` pixels from the images' centres, and (x, y) of each image's origin on its canvas."""
     corners = [(around - image.shape[0] // 2, around - image.shape[1] // 2) for image in images]
     shape = _canvas_shape(2 * around + 1, 2 * around + 1)

@@ -66,10 +66,13 @@ class CellPlan(Plan):
         size, augment = self.config.data.crop_size, self.config.augment
         around = canvases.reach(size, augment) + math.ceil(augment.shift * size)
         pictures, moved = canvases.centred(self.pictures, around)
-        return {"pictures": pictures}, self.origins + moved
+        names = ("pictures", "depths")[: 1 if pictures.ndim == 3 else 2]
+        layers = pictures.reshape(*pictures.shape[:3], len(names))
+        store = {name: np.ascontiguousarray(layers[..., number]) for number, name in enumerate(names)}
+        return store, self.origins + moved
 
 
-def plain_input(ready: UInt8[np.ndarray, "height width *mask"], size: int) -> UInt8[np.ndarray, "size size *mask"]:
+def plain_input(ready: UInt8[np.ndarray, "height width *depth"], size: int) -> UInt8[np.ndarray, "size size *depth"]:
     """The network input from a preprocessed picture, without augmentation; beyond its border, it is mirrored."""
     if ready.shape[:2] == (size, size):
         return ready
@@ -78,12 +81,12 @@ def plain_input(ready: UInt8[np.ndarray, "height width *mask"], size: int) -> UI
     return geometry.warp_image(ready, matrix, size)
 
 
-def _origin(ready: UInt8[np.ndarray, "height width"], size: int) -> Float32[np.ndarray, "2"]:
+def _origin(ready: UInt8[np.ndarray, "height width *depth"], size: int) -> Float32[np.ndarray, "2"]:
     """(x, y) of the origin of the network input in a preprocessed picture; both have the same centre.
 
     `size` is the height and width of the input.
     """
-    height, width = ready.shape
+    height, width = ready.shape[:2]
     return np.array([(width - size) / 2, (height - size) / 2], np.float32)
 
 
@@ -92,11 +95,13 @@ def plain_batches(
 ) -> Iterator[feeding.DeviceBatch]:
     """Cells without augmentation in batches on the devices: `image` uint8 [size, side, side], `tone_curve` [size, 4].
 
-    All batches are full, because a forward pass is compiled for one size: the last is padded with repetitions.
+    Frames (`data.cell_fit=frame`) have two channels and two tone curves: `image` [size, side, side, 2], `tone_curve`
+    [size, 2, 4]. All batches are full, because a forward pass is compiled for one size: the last is padded with
+    repetitions.
 
     Args:
         images: preprocessed pictures, uint8 (see `cells.preprocess`).
-        tone_curve: their tone curves, float32 [4].
+        tone_curve: their tone curves, float32 [4]; of frames [2, 4].
         size: size of a batch, over all processes.
         side: height and width of the network input.
         mesh: the devices over which a batch is divided.

@@ -47,17 +47,18 @@ class Plan(abc.ABC):
     Attributes:
         config: the configuration of the experiment.
         items: the examples as the sampler sees them.
-        pictures: the pictures from which crops are cut, uint8 [height, width] each.
+        pictures: the pictures from which crops are cut, uint8 [height, width] each; frames [height, width, 2].
         label_maps: class masks of the pictures, which are cut with them; empty if labels are not of pixels.
-        tone_curve: float [picture, 4], the tone curve of each picture without jitter (see `steps.normalise`).
+        tone_curve: float [picture, 4], the tone curve of each picture without jitter (see `steps.normalise`); of
+            frames [picture, 2, 4].
         origins: float32 [picture, 2], the position (x, y) in each picture of the origin of the plan's coordinates.
     """
 
     config: Config
     items: Sequence[Item]
-    pictures: Sequence[UInt8[np.ndarray, "_ _"]]
+    pictures: Sequence[UInt8[np.ndarray, "_ _ *depth"]]
     label_maps: Sequence[UInt8[np.ndarray, "_ _"]] = ()
-    tone_curve: Float[np.ndarray, "picture 4"]
+    tone_curve: Float[np.ndarray, "picture *curve 4"]
     origins: Float32[np.ndarray, "picture 2"]
 
     @abc.abstractmethod
@@ -80,8 +81,8 @@ class Plan(abc.ABC):
 class Stream:
     """Makes batches. `stream.batch(step)` holds, for the rows of this process,
 
-    image       uint8   [crops, crop, crop]
-    tone_curve  float32 [crops, 4]            tone curve of each crop
+    image       uint8   [crops, crop, crop]   of frames [crops, crop, crop, 2]: grey levels and depth
+    tone_curve  float32 [crops, 4]            tone curve of each crop; of frames [crops, 2, 4]
     labels      uint8   [crops, crop, crop]   for plans with label maps: 0 background, 1+i pattern, 255 void
 
     and the labels of the plan. With `data.warp=device`, image and label maps are replaced by

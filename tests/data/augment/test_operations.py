@@ -178,3 +178,14 @@ def test_one_class_adds_an_operation_to_both_executors(monkeypatch):
     assert 0 < sum(turned) < len(turned)
     made = _in_step(Stream(_plan("fields", device)), device, 1)["image"]
     assert np.abs(made - expected).mean() < 0.6
+
+
+def test_the_depth_of_frames_is_not_augmented():
+    augment = AugmentConfig(blur=1.0, noise=5.0)
+    frames, drawn = np.stack([_noisy(), _noisy(3)[::-1]], axis=-1), intensity.draw(augment, 0, 0, 3)
+    on_host = intensity.on_host(frames, drawn)
+    on_device = np.asarray(intensity.on_device({"image": frames, **drawn})["image"])
+    for changed in (on_host, on_device):
+        np.testing.assert_array_equal(changed[..., 1], frames[..., 1])
+        assert (changed[..., 0] != frames[..., 0]).mean() > 0.5
+    np.testing.assert_array_equal(on_host[..., 0], intensity.on_host(frames[..., 0], drawn))
