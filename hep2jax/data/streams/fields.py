@@ -40,7 +40,9 @@ class FieldPlan(Plan):
         self.origins = np.zeros((len(chosen), 2), np.float32)
         self._num_patterns = len(fields.classes)
         self._shapes = np.array([field.working_image.shape for field in chosen], float)
-        self._points = [_foreground_points(field) for field in chosen]
+        points = [_foreground_points(field) for field in chosen]
+        self._points, self._num_points = np.concatenate(points), np.array([len(found) for found in points])
+        self._first_points = np.cumsum(self._num_points) - self._num_points
 
     @override
     def draw(self, rng: np.random.Generator, chosen: Int[np.ndarray, " example"]) -> Crops:
@@ -88,11 +90,10 @@ class FieldPlan(Plan):
         """Centres (y, x) within a quarter crop of a cell pixel, or anywhere; crops stay inside if they can."""
         size, shapes = self.config.data.crop_size, self._shapes[chosen]
         centres, jitter = draws[2:4].T * shapes, (0.5 * draws[4:6].T - 0.25) * size
-        on_cell = draws[0] < self.config.data.foreground_crops
-        for row in np.flatnonzero(on_cell):
-            points = self._points[chosen[row]]
-            if len(points):
-                centres[row] = points[int(draws[1, row] * len(points))] + jitter[row]
+        counts = self._num_points[chosen]
+        on_cell = (draws[0] < self.config.data.foreground_crops) & (counts > 0)
+        points = self._first_points[chosen] + (draws[1] * counts).astype(int)
+        centres[on_cell] = self._points[points[on_cell]] + jitter[on_cell]
         return np.clip(centres, size / 2, np.maximum(shapes - size / 2, size / 2))
 
 
