@@ -13,7 +13,15 @@ FLOORS = (
     ("config", "config_files", "mesh", "stopping", "distributed", "remote"),
     ("data.tiles", "data.augment", "data.sets", "data.splits", "data.streams"),
     ("ops", "models", "fisher"),
-    ("report", "perf.chips", "specimens.voting", "specimens.classical", "specimens.nuclear_size", "specimens.texture"),
+    (
+        "report",
+        "perf.chips",
+        "perf.advice",
+        "specimens.voting",
+        "specimens.classical",
+        "specimens.nuclear_size",
+        "specimens.texture",
+    ),
     ("training.workdir", "training.environment", "training.timing", "training.packing", "training.optimizers"),
     (
         "training.goodput",

@@ -283,7 +283,7 @@ def test_tables_and_page_say_that_no_tpu_was_used(tmp_path: pathlib.Path):
     found = _generation([_compiled(images=16), failed], [_compiled("v5e:1", 16), _compiled("v5e:4", 16)])
     page.write(tmp_path, Config(), 9, [found], {"jax": "0.10.2", "libtpu": "0.0.52"})
     values, html = json.loads((tmp_path / "compile.json").read_text()), (tmp_path / "compile.html").read_text()
-    printed = tables.text(tables.generation_tables(found))
+    printed = tables.text(tables.generation_tables(found, Config()))
     assert values["notice"] == tables.NOTICE
     assert values["generations"]["v5e"]["recommended_images_per_chip"] == 16
     assert [row["images_per_chip"] for row in values["generations"]["v5e"]["not_compiled"]] == [512]
@@ -292,6 +292,7 @@ def test_tables_and_page_say_that_no_tpu_was_used(tmp_path: pathlib.Path):
         assert "recommended" in text
         assert "Slowest: second" in text
         assert "out of memory" in text
+        assert "Bound by " in text
     assert "libtpu 0.0.52" in html
     assert "http" not in html
 
@@ -304,7 +305,7 @@ def test_the_only_batch_tried_is_not_recommended():
 
 def test_without_a_batch_that_fits_the_tables_say_so():
     failed = dataclasses.replace(_compiled(images=512), record={"status": "out of memory", "seconds": 9.0}, text="")
-    (table,) = tables.generation_tables(_generation([failed], []))
+    (table,) = tables.generation_tables(_generation([failed], []), Config())
     assert "No batch size fits" in table.note
 
 

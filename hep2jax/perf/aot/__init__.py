@@ -63,7 +63,7 @@ def run(config: Config, directory: pathlib.Path, options: Options | None = None)
         _generation(step_compiler, targets, options.batches or default) for targets in by_generation.values()
     ]
     for generation in generations:
-        say(tables.text(tables.generation_tables(generation)))
+        say(tables.text(tables.generation_tables(generation, config)))
     page.write(directory / workdir.PROFILE, config, step_compiler.num_outputs, generations, compiler.versions())
     say(f"written: {directory / 'profile' / 'compile.html'}, compile.json")
 

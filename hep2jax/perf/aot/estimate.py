@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from hep2jax.perf.advice import Evidence, Padding
 from hep2jax.perf.aot import hlo, slices
 from hep2jax.perf.aot.compiler import Compiled
 from hep2jax.perf.chips import Chip
@@ -113,6 +114,25 @@ def estimate(compiled: Compiled, chip: Chip) -> Estimate:
         program_flops=record["program_flops"],
         bytes_accessed=record["bytes_accessed"],
         peak_flops=peak,
+    )
+
+
+def evidence(best: Estimate, chip: Chip, *, larger_batches_tried: bool) -> Evidence:
+    """What an estimate says of a step, for `perf.advice`."""
+    seconds = {row.module: row.total / best.cycles * best.compute_seconds for row in best.modules}
+    slowest = next((row.module for row in best.modules if not row.module.startswith("(")), "")
+    return Evidence(
+        platform="tpu",
+        step=best.step_seconds + best.latency_seconds[0],
+        optimizer=seconds.get(hlo.OPTIMIZER, 0.0),
+        arithmetic=best.model_flops / best.peak_flops,
+        traffic=best.bytes_accessed / chip.hbm_bandwidth,
+        memory_share=best.memory.total / best.memory.capacity,
+        larger_batches_tried=larger_batches_tried,
+        collectives=best.collective_seconds + best.latency_seconds[0],
+        slowest_module=slowest,
+        slowest_seconds=seconds.get(slowest, 0.0),
+        padding=[Padding(module=p.module, waste=p.waste, seconds=seconds.get(p.module, 0.0)) for p in best.padding],
     )
 
 

@@ -28,7 +28,7 @@ def write(
         "generations": {generation.name: _generation(generation) for generation in generations},
     }
     (folder / "compile.json").write_text(json.dumps(values, indent=2, allow_nan=False) + "\n")
-    (folder / "compile.html").write_text(_page(facts, generations))
+    (folder / "compile.html").write_text(_page(facts, config, generations))
 
 
 def _facts(config: Config, num_outputs: int) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def _estimate(estimate: Estimate) -> dict[str, Any]:
     return values
 
 
-def _page(facts: dict[str, Any], generations: Sequence[Generation]) -> str:
+def _page(facts: dict[str, Any], config: Config, generations: Sequence[Generation]) -> str:
     title = f"{facts['network']} compiled for TPUs"
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
     side, outputs, dtype = facts["image_side"], facts["outputs"], facts["compute_dtype"]
@@ -73,10 +73,10 @@ def _page(facts: dict[str, Any], generations: Sequence[Generation]) -> str:
         title,
         element("p", f"{tables.NOTICE[0].upper()}{tables.NOTICE[1:]}.", class_="notice"),
         element("p", f"Training step on images of {side} x {side}, {outputs}, {dtype}. {versions}.", class_="muted"),
-        *(_section(generation) for generation in generations),
+        *(_section(generation, config) for generation in generations),
     )
 
 
-def _section(generation: Generation) -> Html:
-    tables_html = sheets.html(tables.generation_tables(generation), tables.NOTICE)
+def _section(generation: Generation, config: Config) -> Html:
+    tables_html = sheets.html(tables.generation_tables(generation, config), tables.NOTICE)
     return element("section", element("h2", f"TPU {generation.name}"), tables_html)

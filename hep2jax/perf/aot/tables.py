@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
+from hep2jax.config import Config
+from hep2jax.perf import advice
 from hep2jax.perf.aot.compiler import Compiled
-from hep2jax.perf.aot.estimate import LATENCY, NO_OVERLAP, WANTED_EFFICIENCY, Estimate, Generation, scaling
+from hep2jax.perf.aot.estimate import LATENCY, NO_OVERLAP, WANTED_EFFICIENCY, Estimate, Generation, evidence, scaling
 from hep2jax.perf.aot.hlo import SMALLEST_PADDED
 from hep2jax.report import tables as sheets
 from hep2jax.report.markup import MISSING
@@ -11,15 +13,19 @@ from hep2jax.report.tables import Table, gigabytes, megabytes, milliseconds, per
 
 NOTICE = "estimated by the TPU compiler; no TPU was used"
 MAX_MODULES = 20
+LEAST_SHOWN = 5e-6
+"""Seconds of a step; less would read 0.00 ms."""
 
 
-def generation_tables(generation: Generation) -> list[Table]:
-    """All tables of one TPU generation."""
+def generation_tables(generation: Generation, config: Config) -> list[Table]:
+    """All tables of one TPU generation; `config` is the configuration that was compiled."""
     tables = [sweep(generation)]
     if generation.estimates:
         tables += [steps(generation), memory(generation), collectives(generation), scaling_curve(generation)]
     if best := generation.recommended:
-        tables += [modules(best), padding(best)]
+        tried = any(compiled.images_per_chip > best.images_per_chip for compiled in generation.sweep)
+        found = evidence(best, generation.chip, larger_batches_tried=tried)
+        tables += [modules(best), padding(best), advice.table(found, config)]
     return tables
 
 
@@ -130,6 +136,7 @@ def modules(best: Estimate) -> Table:
             percent(row.total / best.cycles),
         ]
         for row in best.modules[:MAX_MODULES]
+        if row.total / best.cycles * best.compute_seconds >= LEAST_SHOWN
     ]
     header = ["module", "M cycles forward", "M cycles backward", "time", "share"]
     slowest = best.modules[0]

@@ -3,9 +3,11 @@
 import contextlib
 import dataclasses
 import importlib.metadata
+import os
 import pathlib
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,9 +19,11 @@ from hep2jax import mesh as meshes
 from hep2jax import tasks
 from hep2jax.config import Config
 from hep2jax.errors import UsageError
-from hep2jax.perf import chips
-from hep2jax.perf.aot import scopes
+from hep2jax.perf import advice, chips
+from hep2jax.perf.advice import Evidence
+from hep2jax.perf.aot import hlo, scopes
 from hep2jax.perf.profiling import page, summary, tables, trace
+from hep2jax.perf.profiling.summary import Profile
 from hep2jax.progress import say
 from hep2jax.training import loop, timing, workdir
 from hep2jax.training import state as states
@@ -41,6 +45,8 @@ class StepMeasurements:
     """`timing.rates` and `timing.efficiency` of the steps without trace, by the wall clock."""
     with_trace: dict[str, float]
     """The same for the traced steps, which tracing slows down."""
+    cores_busy: float
+    """Processor seconds of this process for each second of the steps without trace."""
     memory: dict[str, int]
     """Bytes by category, from `summary.memory`."""
     text: str
@@ -129,7 +135,9 @@ def _measure(training_run: Run, folder: pathlib.Path, num_steps: int) -> StepMea
         # The step donates its state: the old arrays are invalid, so the new state must replace them at once.
         training_run.state, _ = compiled(training_run.state, batch, feed.constants)
         _time_steps(training_run, compiled, feed, WARM_UP - 1)
+        processor, wall = time.process_time(), time.perf_counter()
         without_trace = _time_steps(training_run, compiled, feed, calls)
+        cores_busy = (time.process_time() - processor) / (time.perf_counter() - wall)
         options = jax.profiler.ProfileOptions()
         options.python_tracer_level = 0  # Python frames would slow down the host and enlarge the file
         with jax.profiler.trace(str(folder), profiler_options=options):
@@ -138,6 +146,7 @@ def _measure(training_run: Run, folder: pathlib.Path, num_steps: int) -> StepMea
         num_steps=calls * per_call,
         without_trace=without_trace,
         with_trace=with_trace,
+        cores_busy=cores_busy,
         memory=memory,
         text=compiled.as_text() or "",
     )
@@ -185,7 +194,38 @@ def _report(training_run: Run, folder: pathlib.Path, measured: StepMeasurements)
     data = trace.read(ProfileData.from_file(str(path)), module_name[1])
     profile = summary.summarise(data, measured.text, measured.num_steps)
     profile_tables = tables.all_tables(profile, measured.without_trace, measured.with_trace, measured.memory)
+    evidence = _evidence(training_run, profile, measured)
+    profile_tables.append(advice.table(evidence, training_run.config))
     facts = page.facts(training_run.config, measured.num_steps, str(path.relative_to(folder)))
     say(tables.text(profile_tables))
-    page.write(folder, facts, profile_tables, profile, dataclasses.asdict(measured))
+    values = dataclasses.asdict(measured) | {"advice": advice.to_dict(evidence, training_run.config)}
+    page.write(folder, facts, profile_tables, profile, values)
     say(f"written: {folder / 'profile.html'}, profile.json; to see the trace: xprof --port 8791 {folder}")
+
+
+def _evidence(training_run: Run, profile: Profile, measured: StepMeasurements) -> Evidence:
+    """What the profile says of a step. Times in the trace are scaled to the steps without it, which are faster."""
+    rates, step = measured.without_trace, measured.without_trace["step_seconds"]
+    scale = step / profile.step_seconds
+    by_module = {row.module: row.seconds * scale for row in profile.modules}
+    slowest = next((row for row in profile.modules if not row.module.startswith("(")), None)
+    waiting = rates["data_wait_share"] * step
+    platform, program = jax.default_backend(), training_run.program
+    chip = chips.find(jax.devices()[0].device_kind)
+    peak = chip.peak_flops(states.compute_dtype(training_run.config).name) if chip else None
+    return Evidence(
+        platform=platform,
+        step=step,
+        waiting=waiting,
+        idle=max(0.0, by_module.get(trace.IDLE, 0.0) - waiting),
+        products=scale * sum(row.seconds for row in profile.operations if row.flops),
+        optimizer=by_module.get(hlo.OPTIMIZER, 0.0),
+        arithmetic=program.flops / peak if peak else None,
+        traffic=program.bytes_accessed / chip.hbm_bandwidth if chip else None,
+        memory_share=measured.memory.get("total", 0) / chip.hbm_bytes if chip and measured.memory else None,
+        cores_busy=measured.cores_busy if platform == "cpu" else None,
+        cores=len(os.sched_getaffinity(0)) if platform == "cpu" else None,
+        devices=jax.local_device_count(),
+        slowest_module=slowest.module if slowest else "",
+        slowest_seconds=slowest.seconds * scale if slowest else 0.0,
+    )

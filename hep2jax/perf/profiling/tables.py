@@ -11,6 +11,8 @@ from hep2jax.report.markup import MISSING
 from hep2jax.report.tables import Table, megabytes, milliseconds, percent
 
 MAX_MODULES = 25
+LEAST_SHOWN = 5e-6
+"""Seconds of a step; less would read 0.00 ms."""
 _RATE = "FLOP/s"
 _NO_DIRECTION = (IDLE, OTHER, COMPILER, OPTIMIZER)
 
@@ -52,9 +54,10 @@ def step(profile: Profile, without_trace: Mapping[str, float], with_trace: Mappi
 def modules(profile: Profile) -> Table:
     """Time of a step on a device by module; the rows add up to the time of the step."""
     busy = [row for row in profile.modules if row.module != IDLE]
-    shown, rest = busy[:MAX_MODULES], busy[MAX_MODULES:]
-    combined = [_combine(rest)] if rest else []
-    idle = [row for row in profile.modules if row.module == IDLE]
+    shown = [row for row in busy[:MAX_MODULES] if row.seconds >= LEAST_SHOWN]
+    rest = busy[len(shown) :]
+    combined = [row for row in [_combine(rest)] if row.seconds >= LEAST_SHOWN]
+    idle = [row for row in profile.modules if row.module == IDLE and row.seconds >= LEAST_SHOWN]
     rows = [_module_row(row, profile) for row in [*shown, *combined, *idle]]
     slowest = next((row for row in busy if not row.module.startswith("(")), busy[0])
     note = (
@@ -69,7 +72,8 @@ def modules(profile: Profile) -> Table:
 
 
 def _module_row(row: ModuleTime, profile: Profile) -> list[str]:
-    directions = [milliseconds(value) for value in (row.forward_seconds, row.backward_seconds)]
+    seconds = (row.forward_seconds, row.backward_seconds)
+    directions = [milliseconds(value) if value >= LEAST_SHOWN else MISSING for value in seconds]
     directions = [MISSING] * 2 if row.module in _NO_DIRECTION else directions
     return [row.module, *directions, milliseconds(row.seconds), percent(row.seconds / profile.step_seconds), _rate(row)]
 
@@ -97,6 +101,7 @@ def operations(profile: Profile) -> Table:
             _rate(row),
         ]
         for row in profile.operations[:NUM_OPERATIONS]
+        if row.seconds >= LEAST_SHOWN
     ]
     header = ["operation", "module", "direction", "from", "kind", "time", "share", _RATE]
     return Table(title="Slowest operations", header=header, rows=rows)
