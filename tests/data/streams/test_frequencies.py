@@ -15,8 +15,7 @@ from hep2jax.data.streams.bags import BagPlan
 from hep2jax.data.streams.cells import CellPlan
 from hep2jax.data.streams.fields import FieldPlan
 from hep2jax.data.streams.joint import JointPlan
-from hep2jax.data.streams.sampling import Sampler
-from hep2jax.data.streams.stream import Stream
+from hep2jax.data.streams.stream import Sampler, Stream
 from hep2jax.metrics.pixels import VOID
 from tests.data import labelled
 from tests.data.cell_tables import cell_set
