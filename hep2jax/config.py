@@ -3,6 +3,7 @@
 `get_config(variant)` of a file in `configs/` returns a `Config`; `--config.<section>.<key>=<value>` overrides keys.
 """
 
+import copy
 import dataclasses
 import difflib
 import json
@@ -11,7 +12,7 @@ import pathlib
 import types
 import typing
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from hep2jax import files
 from hep2jax.errors import UsageError
@@ -340,6 +341,22 @@ class Config:
     evaluation: EvaluationConfig = dataclasses.field(
         default_factory=EvaluationConfig, metadata={"may_change": True, "of_evaluation": True}
     )
+
+
+Section = TypeVar("Section")
+
+
+class Frozen(Generic[Section]):
+    """A configuration, or a section of one, as a key of a cache: a copy that equals others with the same values."""
+
+    def __init__(self, section: Section) -> None:
+        self.section, self._values = copy.deepcopy(section), repr(section)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Frozen) and self._values == other._values
+
+    def __hash__(self) -> int:
+        return hash(self._values)
 
 
 def check_variant(variant: str, variants: Sequence[str]) -> None:

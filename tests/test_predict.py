@@ -18,6 +18,7 @@ from hep2jax import predict
 from hep2jax.errors import RunError, UsageError
 from hep2jax.prediction import inputs, specimens
 from hep2jax.specimens import nuclear_size
+from hep2jax.training import steps
 from hep2jax.training import workdir as workdirs
 from tests import predictions
 from tests.tfds_builders.zarr_folders import write_zarr
@@ -266,13 +267,15 @@ def test_a_table_of_specimens_that_does_not_fit(text, message, tmp_path):
 
 
 def test_other_sizes_compile_nothing(trained, tmp_path):
-    """Nor does the second of two readings: the tiles of all images have one shape."""
-    reader, shapes = hep2jax.load(trained), [(64, 64), (20, 31), (150, 210), (64, 300), (99, 65)]
+    """Nor do the second of two readings and of two readers: the tiles of all images have one shape."""
+    steps.predict_program.cache_clear()
+    shapes = [(64, 64), (20, 31), (150, 210), (64, 300), (99, 65)]
+    readers = [hep2jax.load(trained) for _ in range(2)]
     compilations: list[str] = []
     jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: compilations.append(name))
     counts = []
-    for shape in shapes:
-        reader(np.zeros(shape, np.uint8))
+    for number, shape in enumerate(shapes):
+        readers[number % 2](np.zeros(shape, np.uint8))
         counts.append(sum("backend_compile" in name for name in compilations))
     assert counts == [1] * len(shapes)
 

@@ -42,8 +42,7 @@ _counted: dict[str, float] = {}
 def _count(config: Config, num_outputs: int, images: int) -> float:
     kind, network = tasks.kind(config), states.make_network(config, num_outputs)
     optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    state = jax.eval_shape(lambda key: packing.pack(states.fresh_state(network, optimizer, key)), key)
+    state = jax.eval_shape(packing.pack, states.fresh_shapes(network, optimizer))
     constants = {"class_weights": jax.ShapeDtypeStruct((num_outputs,), jnp.float32)}
     # Only the CPU backend can analyse a program that is not compiled. JAX lowers some operations differently on each
     # platform, so the platform is fixed: the count is the same on every machine.

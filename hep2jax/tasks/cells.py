@@ -103,8 +103,7 @@ class CellEvaluator:
     def __init__(self, config: Config, network: Network, mesh: jax.sharding.Mesh) -> None:
         self._config = config
         self._mesh = mesh
-        predict = steps.make_predict_step(network, CellTask.decode, dihedral=config.evaluation.dihedral)
-        self._predict = jax.jit(predict, out_shardings=meshes.replicated(mesh))
+        self._predict = steps.predict_program(network, CellTask.decode, mesh, dihedral=config.evaluation.dihedral)
 
     def predict(
         self, parameters: Parameters, images: Sequence[np.ndarray], tone_curve: Sequence[np.ndarray]

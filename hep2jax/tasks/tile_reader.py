@@ -21,8 +21,7 @@ class TileReader:
     def __init__(self, config: Config, network: Network, mesh: jax.sharding.Mesh, decode: steps.Decode) -> None:
         self._tiling, self._mesh = config.evaluation, mesh
         self._rows = meshes.local_rows(mesh, config.evaluation.batch_size)
-        predict = steps.make_predict_step(network, decode, dihedral=config.evaluation.dihedral)
-        self._predict = jax.jit(predict, out_shardings=meshes.replicated(mesh))
+        self._predict = steps.predict_program(network, decode, mesh, dihedral=config.evaluation.dihedral)
 
     def read(
         self, parameters: Parameters, images: Iterable[tuple[np.ndarray, np.ndarray]]

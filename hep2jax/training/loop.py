@@ -336,10 +336,8 @@ def compile_step(
     run: Run, batch: feeding.DeviceBatch, constants: steps.Constants, *, network: Network | None = None
 ) -> jax.stages.Compiled:
     """Compile the training step and keep XLA's analysis of it. `network` replaces the run's network, if given."""
-    step = steps.make_train_step(run.config, network or run.network, run.task.loss)
-    shared = meshes.replicated(run.mesh)
-    jitted = jax.jit(step, donate_argnums=0, out_shardings=(shared, shared))
-    compiled = jitted.lower(run.state, batch, constants).compile()
+    program = steps.train_program(run.config, network or run.network, run.task.loss, run.mesh)
+    compiled = program.lower(run.state, batch, constants).compile()
     flops = model_flops.model_flops(run.config, run.task.num_outputs, run.config.train.global_batch_size)
     run.program = timing.analyse(compiled, flops)
     if run.is_chief:

@@ -1,11 +1,13 @@
 # pyright: reportMissingTypeStubs=false
 """Learning-rate schedule and optax transform of a configuration."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
 
-from hep2jax.config import OptimizerConfig
+from hep2jax.config import Frozen, OptimizerConfig
 
 DEFAULT_WARMUP_STEPS = 20
 
@@ -26,7 +28,16 @@ def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
-    """Gradient clipping, then AdamW or SGD with momentum. Weight decay applies to kernels, not to biases and norms."""
+    """Gradient clipping, then AdamW or SGD with momentum. Weight decay applies to kernels, not to biases and norms.
+
+    The same settings give the same object, so that programs with it can be shared.
+    """
+    return _optimizer(Frozen(config), num_steps)
+
+
+@functools.lru_cache(maxsize=8)
+def _optimizer(settings: Frozen[OptimizerConfig], num_steps: int) -> optax.GradientTransformation:
+    config = settings.section
     schedule = make_schedule(config, num_steps)
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     if config.name == "adamw":

@@ -14,7 +14,7 @@ import optax
 from flax import nnx
 
 from hep2jax import models
-from hep2jax.config import Config
+from hep2jax.config import Config, Frozen, ModelConfig
 
 Tree = dict[str, Any]
 
@@ -44,13 +44,18 @@ class Network:
 def make_network(config: Config, num_outputs: int) -> Network:
     """The configured network, with `num_outputs` output channels.
 
-    It takes grey images or, with `data.cell_fit=frame`, the three channels of `steps.normalise`.
+    It takes grey images or, with `data.cell_fit=frame`, the three channels of `steps.normalise`. The same settings give
+    the same object, so that programs with it can be shared.
     """
-    dtype, in_channels = compute_dtype(config), 3 if config.data.cell_fit == "frame" else 1
+    in_channels = 3 if config.data.cell_fit == "frame" else 1
+    return _network(Frozen(config.model), num_outputs, in_channels, compute_dtype(config))
 
+
+@functools.lru_cache(maxsize=8)
+def _network(settings: Frozen[ModelConfig], num_outputs: int, in_channels: int, dtype: jnp.dtype) -> Network:
     def build(key: jax.Array) -> nnx.Module:
-        rngs = nnx.Rngs(params=key)
-        return models.build(config.model, num_outputs=num_outputs, in_channels=in_channels, rngs=rngs, dtype=dtype)
+        rngs, model = nnx.Rngs(params=key), settings.section
+        return models.build(model, num_outputs=num_outputs, in_channels=in_channels, rngs=rngs, dtype=dtype)
 
     abstract = nnx.eval_shape(lambda: build(jax.random.key(0)))
     return Network(graphdef=nnx.split(abstract, nnx.Param, nnx.BatchStat)[0], build=build)
@@ -77,9 +82,16 @@ def initial_state(
     network: Network, optimizer: optax.GradientTransformation, seed: int, sharding: jax.sharding.Sharding
 ) -> TrainState:
     """`fresh_state`, computed by one compiled program directly in its sharding."""
-    init = jax.jit(functools.partial(fresh_state, network, optimizer), out_shardings=sharding)
     # rbg compiles in a third of threefry's time (2 s instead of 6 s for `fcn` on CPU); its draws depend on the backend.
-    return cast(TrainState, init(jax.random.key(seed, impl="rbg")))
+    return _initial(network, optimizer, sharding)(jax.random.key(seed, impl="rbg"))
+
+
+@functools.lru_cache(maxsize=8)
+def _initial(
+    network: Network, optimizer: optax.GradientTransformation, sharding: jax.sharding.Sharding
+) -> Callable[[jax.Array], TrainState]:
+    """(key) → state; compiled once for the folds of a cross-validation."""
+    return jax.jit(functools.partial(fresh_state, network, optimizer), out_shardings=sharding)
 
 
 def shapes(network: Network, optimizer: optax.GradientTransformation, sharding: jax.sharding.Sharding) -> TrainState:
@@ -88,8 +100,13 @@ def shapes(network: Network, optimizer: optax.GradientTransformation, sharding: 
     def shape(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return leaf.update(sharding=sharding)
 
-    fresh = jax.eval_shape(functools.partial(fresh_state, network, optimizer), jax.eval_shape(jax.random.key, 0))
-    return cast(TrainState, jax.tree.map(shape, fresh))
+    return cast(TrainState, jax.tree.map(shape, fresh_shapes(network, optimizer)))
+
+
+@functools.lru_cache(maxsize=8)
+def fresh_shapes(network: Network, optimizer: optax.GradientTransformation) -> TrainState:
+    """What `fresh_state` returns, with `jax.ShapeDtypeStruct` for arrays."""
+    return jax.eval_shape(functools.partial(fresh_state, network, optimizer), jax.eval_shape(jax.random.key, 0))
 
 
 def leaves_by_path(tree: Any) -> dict[str, Any]:

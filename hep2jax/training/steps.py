@@ -2,6 +2,7 @@
 """The training step and the prediction step: pure functions of state and batch, compiled once, without I/O."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +12,9 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, UInt8
 
+from hep2jax import mesh as meshes
 from hep2jax import ops
-from hep2jax.config import Config
+from hep2jax.config import Config, Frozen
 from hep2jax.data.augment import intensity, mixup
 from hep2jax.data.sets import framing
 from hep2jax.models import mixstyle
@@ -124,6 +126,19 @@ def make_train_step(
     return step if config.train.steps_per_call == 1 else several
 
 
+def train_program(config: Config, network: Network, loss: Loss, mesh: jax.sharding.Mesh) -> Any:
+    """The jitted `make_train_step`; it donates the state. The folds of a cross-validation share one."""
+    every_fold = dataclasses.replace(config, data=dataclasses.replace(config.data, fold=0))
+    return _train_program(Frozen(every_fold), network, loss, mesh)
+
+
+@functools.lru_cache(maxsize=2)  # a program keeps what is compiled of it
+def _train_program(settings: Frozen[Config], network: Network, loss: Loss, mesh: jax.sharding.Mesh) -> Any:
+    shared = meshes.replicated(mesh)
+    step = make_train_step(settings.section, network, loss)
+    return jax.jit(step, donate_argnums=0, out_shardings=(shared, shared))
+
+
 def _average(state: TrainState, decay: float) -> TrainState:
     """Move the averages towards the new values. The rate is higher in early steps, so that the start is forgotten."""
     count = state.step.astype(jnp.float32)
@@ -159,3 +174,9 @@ def make_predict_step(network: Network, decode: Decode, *, dihedral: bool = Fals
 def _mean_of_views(stacked: Float[Array, "views_by_batch ..."]) -> Float[Array, "batch ..."]:
     """The mean over the eight views, which are concatenated along the first axis."""
     return ops.mean_of_views(jnp.split(stacked, 8))
+
+
+@functools.lru_cache(maxsize=8)  # a program keeps what is compiled of it
+def predict_program(network: Network, decode: Decode, mesh: jax.sharding.Mesh, *, dihedral: bool = False) -> Any:
+    """The jitted `make_predict_step`. All readers and evaluators of one network in a process share one."""
+    return jax.jit(make_predict_step(network, decode, dihedral=dihedral), out_shardings=meshes.replicated(mesh))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from hep2jax.config import Config, LossConfig, OptimizerConfig
+from hep2jax import mesh as meshes
+from hep2jax.config import Config, DataConfig, LossConfig, ModelConfig, OptimizerConfig
 from hep2jax.models.classifier import ClassifierOutput
 from hep2jax.models.layers import dropout
 from hep2jax.tasks.cells import CellTask
@@ -212,3 +213,26 @@ def test_the_loss_of_cells_by_hand(smoothing: float):
     nll = [-(wanted * (x - np.log(np.exp(x).sum(1, keepdims=True)))).sum(1) for x in (logits, side)]
     named = ((nll[0] + 0.3 * nll[1]) * weights[labels]).sum() / weights[labels].sum()
     assert float(loss) == pytest.approx(named + 0.7 * np.mean((picture - target) ** 2), rel=1e-5)
+
+
+def test_folds_share_a_program_and_other_settings_have_their_own():
+    mesh = meshes.make_mesh()
+
+    def program(config: Config) -> object:
+        network = states.make_network(config, _CLASSES)
+        return steps.train_program(config, network, CellTask.loss, mesh)
+
+    config = Config(data=DataConfig(crop_size=78), model=ModelConfig(name="gao", width=0.5))
+    first = program(config)
+    config.data.fold = 3
+    assert program(config) is first
+    config.optimizer.learning_rate *= 2
+    assert program(config) is not first
+    network = states.make_network(config, _CLASSES)
+    config.model.width = 0.25
+    assert states.make_network(config, _CLASSES) is not network
+    config.model.width = 0.5
+    assert states.make_network(config, _CLASSES) is network
+    predict = steps.predict_program(network, CellTask.decode, mesh)
+    assert steps.predict_program(network, CellTask.decode, mesh) is predict
+    assert steps.predict_program(network, CellTask.decode, mesh, dihedral=True) is not predict
