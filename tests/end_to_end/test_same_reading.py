@@ -17,11 +17,11 @@ from hep2jax import mesh as meshes
 from hep2jax import predict, tasks
 from hep2jax.config import Config, DataConfig, EvaluationConfig, ModelConfig
 from hep2jax.data.sets import cells
-from hep2jax.data.sets.fields import FieldSet
+from hep2jax.data.sets.fields import Field, FieldSet
 from hep2jax.data.streams.joint import GRADES
 from hep2jax.errors import UsageError
 from hep2jax.specimens import voting
-from hep2jax.specimens.base import Reading, prepare_fields
+from hep2jax.specimens.base import Reading, System, prepare_field, prepare_fields
 from hep2jax.specimens.joint import JointSystem
 from hep2jax.specimens.pixels import PixelNetwork, PixelSystem
 from hep2jax.tasks import Parameters, Task
@@ -129,6 +129,7 @@ def test_fields(network: str, make: Callable[..., Task], tmp_path):
         _check_system(system.read([field]), result)
     _check_specimen(system.read(task.fields.fields[:2]), task, tmp_path)
     if network == "unet":
+        _check_dark(system, task.fields.fields[0], config.data)
         options.nuclear_diameter, options.drop_cut_cells = 20.0, True
         options.foreground_threshold -= 0.02
         _check_fields(task, evaluator.measure(parameters, range(len(task.items))), tmp_path)
@@ -176,11 +177,21 @@ def _check_system(reading: Reading, result: Any) -> None:
     measured = getattr(result, "field", result)
     assert reading.pattern == voting.vote(measured.votes)
     assert reading.left_out == ("" if measured.votes.any() else voting.NO_CELL)
+    assert (reading.pattern is None) == (reading.left_out != "")
     np.testing.assert_array_equal(reading.masks[0], measured.predicted > 0)
     if reading.intensity:
         assert reading.intensity == GRADES[voting.vote(result.grades)]
     elif reading.pattern is not None:
         np.testing.assert_allclose(reading.probabilities, voting.vote_shares(measured.votes), atol=EXACT)
+
+
+def _check_dark(system: System, field: Field, data: DataConfig) -> None:
+    """Of a field without any stain, a system says that it has no cell if its mask is empty."""
+    dark = prepare_field(dataclasses.replace(field, image=np.full_like(field.image, 20)), data)
+    reading = system.read([dark])
+    empty = not reading.masks[0].any()
+    assert (reading.pattern is None) == (not reading.probabilities.any()) == empty
+    assert reading.left_out == (voting.NO_CELL if empty else "")
 
 
 def _check_specimen(reading: Reading, task: Any, directory: pathlib.Path) -> None:
