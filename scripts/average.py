@@ -2,9 +2,9 @@
 
     python -m scripts.average --member=DIR --member=DIR [--member=DIR ...] --workdir=DIR
 
-The predictions are read from the evaluation of each run: to average them on new data, first evaluate the runs on these
-data (`--mode=evaluate`). Decide which runs to average before seeing their metrics. The last line of the output is one
-JSON object.
+DIR is the work directory of a run or of a cross-validation. The predictions are read from its evaluation: to average
+them on new data, first evaluate the runs on these data (`--mode=evaluate`). Decide which runs to average before seeing
+their metrics. The last line of the output is one JSON object.
 """
 
 import json
@@ -16,6 +16,7 @@ import numpy as np
 from absl import flags
 
 from hep2jax import cli, files, remote, tasks
+from hep2jax import config as configs
 from hep2jax.data.sets.cells import CellSet
 from hep2jax.errors import UsageError
 from hep2jax.metrics.serialise import to_dict
@@ -46,7 +47,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def average(runs: Sequence[pathlib.Path], directory: pathlib.Path) -> dict[str, Any]:
-    """Write `report/metrics.json` and `report/records.json`; returns the main metrics by split.
+    """Write `config.json`, `report/metrics.json` and `report/records.json`; returns the main metrics by split.
 
     The probabilities of a cell are the mean over the runs; its other values are from the records of the first run.
 
@@ -78,6 +79,8 @@ def average(runs: Sequence[pathlib.Path], directory: pathlib.Path) -> dict[str, 
         rows = [task.from_record(record) for record in mean_records[split]]
         averaged[split] = SplitMetrics(measured=task.metrics(rows), **conditions[0])
         print(task.describe(split, averaged[split].measured))
+    (directory / "report").mkdir(parents=True, exist_ok=True)
+    configs.save(config, directory / workdir.CONFIG)  # so that a mean can be a member of another
     files.write_json(directory / "report" / "records.json", {"classes": list(classes), "splits": mean_records})
     files.write_json(
         directory / "report" / "metrics.json", {split: to_dict(metrics) for split, metrics in averaged.items()}

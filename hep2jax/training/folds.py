@@ -11,11 +11,11 @@ from hep2jax.data.splits import protocols
 from hep2jax.errors import UsageError
 from hep2jax.metrics.serialise import to_dict
 from hep2jax.progress import say
-from hep2jax.training import environment, loop, workdir
+from hep2jax.training import environment, evaluation, loop, workdir
 
 
 def run(config: Config, directory: pathlib.Path) -> tuple[tasks.Task, tasks.SplitMetrics]:
-    """Train and measure every fold in `directory/fold-NN`.
+    """Train and measure every fold in `directory/fold-NN`, and pool the results in `directory/report`.
 
     A finished fold is not trained again; if it was last measured on other data or with other settings, it is measured
     again. Results are pooled, not averaged over folds: a held-out specimen has one class, so a single fold has no MCA.
@@ -47,6 +47,8 @@ def run(config: Config, directory: pathlib.Path) -> tuple[tasks.Task, tasks.Spli
     )
     metrics = {"test": to_dict(pooled)}
     files.write_json(directory / "report" / "metrics.json", metrics)
+    records = {"test": [task.to_record(result) for result in results]}
+    files.write_json(directory / "report" / evaluation.RECORDS, {"classes": list(task.classes), "splits": records})
     configs.save(config, directory / workdir.CONFIG)
     facts = environment.describe()
     report.write_report(directory, metrics=metrics, gallery={}, layout=task.layout, environment=facts, timings={})

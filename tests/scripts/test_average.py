@@ -44,6 +44,8 @@ def test_the_mean_reads_what_most_say_with_certainty(tmp_path):
     figures = json.loads((tmp_path / "mean" / "report" / "metrics.json").read_text())["test"]
     assert (figures["protocol"], figures["leakage_note"]) == ("made up", "no specimen on two sides")
     assert (figures["num_examples"], figures["num_specimens"]) == (3, 2)
+    again = average([tmp_path / "mean", tmp_path / "mean"], tmp_path / "mean of means")
+    assert again == headline
 
 
 def test_runs_that_do_not_go_together_are_refused(tmp_path):

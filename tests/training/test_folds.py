@@ -24,6 +24,8 @@ def test_all_folds_are_trained_pooled_and_resumed(tiny_config, tmp_path, capsys)
     counts = sum((row.score.counts for row in rows), type(rows[0].score.counts)())
     assert pooled.measured.pixel.Dice.value == pytest.approx(counts.ratios().Dice)
     assert json.loads((tmp_path / "cv" / "report" / "metrics.json").read_text())["test"] == to_dict(pooled)
+    kept = json.loads((tmp_path / "cv" / "report" / "records.json").read_text())
+    assert kept == {"classes": list(task.classes), "splits": {"test": [r for p in parts for r in p["splits"]["test"]]}}
     assert (tmp_path / "cv" / "report" / "index.html").stat().st_size > 10_000
 
     _, again = folds.run(config, tmp_path / "cv")
