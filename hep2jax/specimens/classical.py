@@ -8,8 +8,7 @@ import math
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
-from skimage.feature import peak_local_max
+from jaxtyping import Bool, Float32, Int, Int32, UInt8
 from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
@@ -36,6 +35,7 @@ CUT_CONTACT = 1 / 3
 
 Grey = UInt8[np.ndarray, "height width"]
 Mask = Bool[np.ndarray, "height width"]
+Labels = Int32[np.ndarray, "height width"]
 
 
 def segment(
@@ -78,8 +78,8 @@ def segment(
     # Otsu's 256 bins need float64: in a blurred flat image the differences are too small for bin edges in float32.
     mask = contrast > threshold_otsu(contrast.astype(np.float64))
     mask = _fill_holes(mask, MAX_HOLE_AREA * nucleus_area)
-    mask = connected_objects(mask, round(MIN_AREA * nucleus_area) if min_pixels is None else min_pixels) > 0
-    return split_touching(mask, nuclear_diameter)
+    least = round(MIN_AREA * nucleus_area) if min_pixels is None else min_pixels
+    return _split_regions(connected_objects(mask, least), nuclear_diameter)
 
 
 def split_touching(mask: Mask, nuclear_diameter: float) -> Int[np.ndarray, "height width"]:
@@ -92,18 +92,123 @@ def split_touching(mask: Mask, nuclear_diameter: float) -> Int[np.ndarray, "heig
     Returns:
         int32 [height, width]; positive exactly on the mask.
     """
-    regions = connected_objects(mask)
+    return _split_regions(connected_objects(mask), nuclear_diameter)
+
+
+def _split_regions(regions: Labels, nuclear_diameter: float) -> Labels:
+    """`split_touching` of the mask whose connected regions these are."""
+    distance = _blur(distance_to_background(regions > 0), SEED_SIGMA * nuclear_diameter)
+    separation = max(1, round(SEED_DISTANCE * nuclear_diameter))
+    return flood(distance, regions, region_peaks(distance, regions, separation))
+
+
+def distance_to_background(mask: Mask) -> Float32[np.ndarray, "height width"]:
+    """The distance of each pixel of a mask from the nearest pixel outside it or outside the image, in pixels.
+
+    The square is a whole number. OpenCV is off by some units in the last place, which differ from call to call and
+    would change objects where two floods meet; rounding the square makes the distances exact up to 1,400 pixels.
+    """
     # Add a border of background: OpenCV does not treat the image edge as background, and a mask that is true
     # everywhere would have no distances.
     framed = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     distance = cv2.distanceTransform(framed, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    distance = _blur(distance, SEED_SIGMA * nuclear_diameter)
-    separation = max(1, round(SEED_DISTANCE * nuclear_diameter))
-    # Maxima are searched in each region separately, so that every region has a seed and no foreground is lost.
-    peaks = peak_local_max(distance, min_distance=separation, labels=regions, exclude_border=False)
-    seeds = np.zeros(mask.shape, np.int32)
-    seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    return watershed(-distance, seeds, mask=mask, connectivity=2).astype(np.int32)
+    return np.sqrt(np.rint(np.square(distance)))
+
+
+def flood(heights: Float32[np.ndarray, "height width"], regions: Labels, peaks: Int[np.ndarray, "peaks 2"]) -> Labels:
+    """The regions, divided by a watershed on their heights where they have several peaks.
+
+    The same as scikit-image's watershed of all regions; those with one peak need no flood.
+
+    Args:
+        heights: as for `region_peaks`.
+        regions: likewise.
+        peaks: from `region_peaks`; those of a region follow each other, from the highest down.
+
+    Returns:
+        int32 [height, width]; each object has the number of its peak, from 1. A region without a peak is no object.
+    """
+    places, numbers = tuple(peaks.T), np.arange(1, len(peaks) + 1, dtype=np.int32)
+    labels = regions[places]
+    of_region = np.zeros(regions.max(initial=0) + 1, np.int32)
+    of_region[labels] = numbers
+    shared = np.bincount(labels, minlength=len(of_region)) > 1
+    if not shared.any():
+        return of_region[regions]
+    # Which of two equally high peaks floods first depends on the queue, and this on all peaks of the image.
+    tied = ((np.diff(labels) == 0) & (np.diff(heights[places]) == 0)).any()
+    divided, seeds = regions > 0 if tied else shared[regions], np.zeros(regions.shape, np.int32)
+    seeds[places] = numbers
+    return np.where(divided, watershed(-heights, seeds, mask=divided, connectivity=2), of_region[regions])
+
+
+def region_peaks(
+    heights: Float32[np.ndarray, "height width"], regions: Labels, separation: int
+) -> Int[np.ndarray, "peaks 2"]:
+    """The highest pixels of each region, at least `separation` pixels apart.
+
+    They are those of `skimage.feature.peak_local_max(heights, min_distance=separation, labels=regions,
+    exclude_border=False)`, in the same order, which calls filters for each region; this takes a tenth of the time.
+
+    Args:
+        heights: not negative.
+        regions: 8-connected regions, 0 = none, as from `connected_objects`.
+        separation: in pixels, along the axis in which two peaks are further apart; at least 1.
+
+    Returns:
+        (row, column) of each peak, by region, and in a region from the highest down; of equal ones the first in scan
+        order comes first. A region has a peak unless all its heights are the lowest of the image, or all are equal
+        and it has no pixel that an opening by a cross removes.
+    """
+    inside = np.where(regions > 0, heights, np.float32(-1))
+    # Neighbours in the mask are in the same region, so that a peak of a region is highest among all its neighbours.
+    peaks = np.argwhere((inside == _highest_within(inside, 1)) & (regions > 0))
+    peaks = peaks[_is_highest(inside, regions, peaks, separation)]
+    peaks = peaks[_is_no_plain(regions, peaks) & (heights[tuple(peaks.T)] > heights.min(initial=np.inf))]
+    labels, values = regions[tuple(peaks.T)], heights[tuple(peaks.T)]
+    peaks = peaks[np.lexsort((-values, labels))]
+    return _spaced(peaks, regions[tuple(peaks.T)], separation) if separation > 1 else peaks
+
+
+def _highest_within(heights: np.ndarray, distance: int) -> np.ndarray:
+    """The highest value in the square of pixels up to `distance` away along each axis."""
+    return cv2.dilate(heights, np.ones((2 * distance + 1, 2 * distance + 1), np.uint8))
+
+
+def _is_highest(inside: np.ndarray, regions: Labels, places: np.ndarray, distance: int) -> np.ndarray:
+    """Which places are as high as every pixel of their region up to `distance` away along each axis."""
+    highest = (inside == _highest_within(inside, distance))[tuple(places.T)]
+    for number in np.flatnonzero(~highest).tolist():  # something higher is near, perhaps in another region
+        y, x = places[number].tolist()
+        near = np.s_[max(y - distance, 0) : y + distance + 1, max(x - distance, 0) : x + distance + 1]
+        highest[number] = inside[near][regions[near] == regions[y, x]].max() == inside[y, x]
+    return highest
+
+
+def _is_no_plain(regions: Labels, places: np.ndarray) -> np.ndarray:
+    """Which places are not in a region of one height, or are such that an opening by a cross removes them.
+
+    In a region of one height, every pixel is among the places.
+    """
+    labels = regions[tuple(places.T)]
+    plain = (np.bincount(labels) == np.bincount(regions.ravel())[: labels.max(initial=0) + 1])[labels]
+    if not plain.any():
+        return ~plain
+    framed = cv2.copyMakeBorder((regions > 0).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    opened = cv2.morphologyEx(framed, cv2.MORPH_OPEN, cross)[1:-1, 1:-1]
+    return ~plain | (opened[tuple(places.T)] == 0)
+
+
+def _spaced(peaks: np.ndarray, labels: np.ndarray, separation: int) -> np.ndarray:
+    """The peaks without those that are nearer than `separation` to an earlier one of their region."""
+    starts = np.flatnonzero(np.diff(labels, prepend=0))
+    kept = []
+    for rest in np.split(peaks, starts[1:]):
+        while len(rest):
+            kept.append(rest[0])
+            rest = rest[np.abs(rest - rest[0]).max(axis=1) >= separation] if len(rest) > 1 else rest[1:]
+    return np.reshape(kept, (-1, 2)).astype(np.int64)
 
 
 def drop_cut_cells(cells: Int[np.ndarray, "height width"], nuclear_diameter: float) -> Int[np.ndarray, "height width"]:
@@ -121,10 +226,10 @@ def drop_cut_cells(cells: Int[np.ndarray, "height width"], nuclear_diameter: flo
 def _fill_holes(mask: Mask, max_pixels: float) -> Mask:
     # The added border connects all background that reaches the image edge; that background is not a hole.
     outside = cv2.copyMakeBorder((~mask).astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=1) > 0
-    background = connected_objects(outside, math.floor(max_pixels) + 1, connectivity=4) > 0
     regions = connected_objects(outside, connectivity=4)
-    background |= regions == regions[0, 0]
-    return ~background[1:-1, 1:-1]
+    is_background = np.bincount(regions.ravel()) > math.floor(max_pixels)
+    is_background[0], is_background[regions[0, 0]] = False, True
+    return ~is_background[regions][1:-1, 1:-1]
 
 
 def _blur(image: np.ndarray, sigma: float) -> np.ndarray:

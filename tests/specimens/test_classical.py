@@ -1,7 +1,13 @@
 """The classical baseline on drawn cells, where the truth is known to the pixel."""
 
+from typing import Any
+
+import cv2
 import numpy as np
 import pytest
+from scipy import ndimage
+from skimage.feature import peak_local_max
+from skimage.segmentation import watershed
 
 from hep2jax import metrics
 from hep2jax.specimens import classical
@@ -127,6 +133,16 @@ def test_split_of_uniform_masks(value, count):
     assert classical.split_touching(np.full((20, 20), value), 30.0).max() == count
 
 
+def test_distances_are_exact():
+    """OpenCV's differ from call to call in the last place, and objects did with them."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        smooth = cv2.GaussianBlur(rng.random(tuple(rng.integers(1, 300, 2))), (0, 0), rng.uniform(0.5, 20))
+        mask = smooth > np.quantile(smooth, rng.uniform(0, 0.5))
+        expected: Any = ndimage.distance_transform_edt(np.pad(mask, 1))
+        np.testing.assert_array_equal(classical.distance_to_background(mask), expected[1:-1, 1:-1].astype(np.float32))
+
+
 def test_scales_with_the_nuclear_diameter():
     truth = _discs()
     image = _field(truth, np.full(6, 70.0))
@@ -157,3 +173,39 @@ def test_cells_that_the_frame_cuts_are_dropped():
     kept = classical.drop_cut_cells(cells, nuclear_diameter=6)
     np.testing.assert_array_equal(kept, np.where(np.isin(cells, [2, 5]), cells, 0))
     assert not classical.drop_cut_cells(np.zeros((5, 5), np.int32), 6).any()
+
+
+def _regions_and_heights(seed):
+    """Regions of every size from single pixels up, with the heights that they have in `split_touching`, or others."""
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(1, 90, 2))
+    smooth = cv2.GaussianBlur(rng.random(shape), (0, 0), rng.uniform(0.1, 6))
+    regions = metrics.connected_objects(smooth > np.quantile(smooth, rng.uniform(0, 1)))
+    heights = cv2.distanceTransform((regions > 0).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    heights = cv2.GaussianBlur(heights, (0, 0), rng.uniform(0.2, 3)) if seed % 3 else heights
+    return regions, np.round(heights, 1) if seed % 5 == 0 else np.minimum(heights, 1e3)
+
+
+@pytest.mark.parametrize("separation", [1, 2, 3, 7, 20])
+def test_the_peaks_of_regions_are_those_of_scikit_image(separation):
+    number = 0
+    for seed in range(200):
+        regions, heights = _regions_and_heights(seed)
+        expected = peak_local_max(heights, min_distance=separation, labels=regions, exclude_border=False)
+        np.testing.assert_array_equal(classical.region_peaks(heights, regions, separation), expected, str(seed))
+        number += len(expected)
+    assert number > 1000
+
+
+def test_the_watershed_divides_as_that_of_the_whole_mask():
+    """Only regions with several peaks are flooded; objects and their numbers are those of a flood of all."""
+    divided = 0
+    for seed in range(60):
+        regions, heights = _regions_and_heights(seed)
+        peaks = classical.region_peaks(heights, regions, 3)
+        seeds = np.zeros(regions.shape, np.int32)
+        seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+        expected = watershed(-heights, seeds, mask=regions > 0, connectivity=2)
+        np.testing.assert_array_equal(classical.flood(heights, regions, peaks), expected)
+        divided += len(peaks) > regions.max()
+    assert divided > 20
