@@ -16,6 +16,7 @@ import numpy as np
 
 from hep2jax import files
 from hep2jax.errors import UsageError
+from hep2jax.prediction import png
 from hep2jax.prediction.inputs import TABLES, Image
 from hep2jax.progress import warn
 from hep2jax.report import palette
@@ -262,6 +263,6 @@ def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 def _draw(path: pathlib.Path, draw: Callable[[], np.ndarray]) -> None:
     """Write a picture as a PNG file."""
-    _, encoded = cv2.imencode(".png", draw(), (cv2.IMWRITE_PNG_COMPRESSION, 1))
+    encoded = png.encode(draw())
     with files.replaced(path) as unfinished:
-        unfinished.write_bytes(encoded.tobytes())
+        unfinished.write_bytes(encoded)
