@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "hep2jax"
 
 FLOORS = (
-    ("errors", "files", "fingerprint", "progress", "metrics"),
+    ("errors", "files", "fingerprint", "progress", "grey_levels", "metrics"),
     ("config", "config_files", "mesh", "stopping", "distributed", "remote"),
     ("data.tiles", "data.augment", "data.sets", "data.splits", "data.streams"),
     ("ops", "models", "fisher"),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from hep2jax.grey_levels import percentiles
 from hep2jax.metrics.pixels import VOID
 from hep2jax.report.markup import Html, element
 from hep2jax.report.palette import FALSE_NEGATIVE, FALSE_POSITIVE, WRONG_PATTERN, bgr, pattern_colour
@@ -92,9 +93,9 @@ def stretch_contrast(image: np.ndarray) -> np.ndarray:
     Returns:
         uint8 of the same shape; a constant image becomes black.
     """
-    low, high = np.percentile(image, (1.0, 99.8))
-    unit = np.clip((image.astype(np.float32) - low) / max(high - low, 1.0), 0.0, 1.0)
-    return np.round(255.0 * unit**0.8).astype(np.uint8)
+    low, high = percentiles(image, (1.0, 99.8))
+    unit = np.clip((np.arange(256, dtype=np.float32) - low) / max(high - low, 1.0), 0.0, 1.0)
+    return cv2.LUT(image, np.round(255.0 * unit**0.8).astype(np.uint8))
 
 
 def image_layer(field: Display) -> Html:

@@ -17,6 +17,7 @@ from hep2jax.data.sets import prepare
 from hep2jax.data.sets.contrast import log_over_background
 from hep2jax.data.sets.items import Item, group_specimens
 from hep2jax.errors import UsageError
+from hep2jax.grey_levels import percentiles
 from hep2jax.metrics.pixels import VOID
 
 MIN_GREY_SPAN = 4.0  # keeps the noise of an image without cells from being stretched to full scale
@@ -204,5 +205,5 @@ def grey_normalisation(image: UInt8[np.ndarray, "height width"], config: DataCon
     """The grey level that becomes 0, and 1 / the span that becomes 1 (see `DataConfig.normalise`)."""
     if config.normalise == "none":
         return 0.0, 1 / 255
-    background, top = np.percentile(image, [50, config.top_percentile])
+    background, top = percentiles(image, [50, config.top_percentile])
     return float(background), float(1 / max(top - background, MIN_GREY_SPAN))
