@@ -33,9 +33,9 @@ def encode(
     filtered = np.full((height, rows.shape[1] + 1), _NO_FILTER, np.uint8)  # each row begins with its filter
     filtered[:, 1:] = rows
     header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, _RGB if colours else _GREY, 0, 0, 0)
-    data = imagecodecs.zlibng_encode(filtered, level=_LEVEL_OF_COLOURS if colours else _LEVEL_OF_MASKS)
+    data = imagecodecs.zlibng_encode(filtered.tobytes(), level=_LEVEL_OF_COLOURS if colours else _LEVEL_OF_MASKS)
     return b"".join((_SIGNATURE, *_chunk(b"IHDR", header), *_chunk(b"IDAT", data), *_chunk(b"IEND", b"")))
 
 
-def _chunk(kind: bytes, data: bytes) -> tuple[bytes, ...]:
+def _chunk(kind: bytes, data: bytes | bytearray) -> tuple[bytes | bytearray, ...]:
     return struct.pack(">I", len(data)), kind, data, struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))

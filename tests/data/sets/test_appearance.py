@@ -69,3 +69,15 @@ def test_the_spectrum_finds_the_octave_of_a_wave():
     for octave, period in ((0, 3), (2, 12), (4, 48)):
         wave = np.tile(127 + 100 * np.sin(2 * np.pi * columns / period), (256, 1)).astype(np.uint8)
         assert np.argmax(appearance.describe(wave)[-6:]) == octave
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 90), (64, 70), (160, 160), (1030, 70), (1100, 1200)])
+def test_a_look_is_all_that_is_said(detector, shape):
+    image = cv2.resize(_draw([301])[0], shape[::-1])
+    assert detector.look(image) == (detector.novelty(image), detector.is_faint(image))
+
+
+def test_slopes_are_those_of_central_differences():
+    for shape in ((64, 64), (65, 130), (300, 200)):
+        values = np.random.default_rng(0).normal(size=shape)
+        np.testing.assert_array_equal(appearance.slopes(values), np.hypot(*np.gradient(values)))
