@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -48,10 +49,12 @@ def by_pixels(
         pattern: index into `classes` of each pixel; meaningful on the cells.
         classes: the names of the patterns.
     """
-    inside = labels > 0
-    size = (int(labels.max(initial=0)) + 1, len(classes))
-    votes = np.bincount(labels[inside].astype(np.int64) * size[1] + pattern[inside], minlength=size[0] * size[1])
-    return by_votes(labels, votes.reshape(size), classes)
+    boxes = _boxes(labels)
+    votes = np.zeros((len(boxes) + 1, len(classes)), np.int64)
+    for label, box in enumerate(boxes, start=1):
+        if box is not None:
+            votes[label] = np.bincount(pattern[box][labels[box] == label], minlength=len(classes))
+    return _cells(labels, boxes, votes, classes)
 
 
 def by_votes(
@@ -64,22 +67,40 @@ def by_votes(
         votes: [labels, patterns], not negative: the row of each label; that of 0 is not used.
         classes: the names of the patterns.
     """
+    return _cells(labels, _boxes(labels), votes, classes)
+
+
+def _boxes(labels: np.ndarray) -> list[tuple[slice, slice] | None]:
+    """The bounding box of each label from 1; None for those that no pixel has."""
+    boxes: Any = ndimage.find_objects(labels.astype(np.int32, copy=False))
+    return boxes
+
+
+def _cells(
+    labels: np.ndarray, boxes: Sequence[tuple[slice, slice] | None], votes: np.ndarray, classes: Sequence[str]
+) -> tuple[FoundCell, ...]:
     shares = votes / np.maximum(votes.sum(axis=1, keepdims=True), 1e-12)
     cells = []
-    for label, box in enumerate(ndimage.find_objects(labels.astype(np.int32)), start=1):
+    for label, box in enumerate(boxes, start=1):
         if box is None:
             continue
-        rows, columns = np.nonzero(labels[box] == label)
-        top, left = box[0].start, box[1].start
+        inside = labels[box] == label
+        area, (top, left) = int(np.count_nonzero(inside)), (side.start for side in box)
         winner = int(shares[label].argmax())
         cells.append(
             FoundCell(
                 label=label,
-                centre=(top + float(rows.mean()), left + float(columns.mean())),
-                area=len(rows),
+                centre=(top + _sum_of_places(inside, 0) / area, left + _sum_of_places(inside, 1) / area),
+                area=area,
                 box=(top, left, box[0].stop, box[1].stop),
                 pattern=classes[winner],
                 probability=float(shares[label, winner]),
             )
         )
     return tuple(cells)
+
+
+def _sum_of_places(inside: np.ndarray, axis: int) -> int:
+    """The sum of the rows (axis 0) or columns (axis 1) of the true pixels."""
+    counts = np.count_nonzero(inside, axis=1 - axis)
+    return int(counts @ np.arange(len(counts)))
