@@ -19,6 +19,7 @@ _WORKING_DIAMETER = 24.0
 _MAX_PIXELS = 1_500_000
 """The largest window that is measured, at the working size; it lies in the middle of the image."""
 _MAX_STEPS, _CONVERGED = 12, 0.03
+_SAME = 0.15  # natural logarithm of the ratio of two diameters that may be one
 _FIRST_SHARE = 0.25  # of the shorter side: the search starts at large diameters
 _SMALLEST = 5.0  # pixels: smaller nuclei have no outline
 _MIN_CELLS = 3
@@ -26,7 +27,7 @@ _LEAST_SPREAD, _LEAST_TOLERANCE = 0.15, 0.15
 """Smallest deviation of single images that is believed, and smallest tolerance, as natural logarithms of a ratio."""
 TRAINING_IMAGES = 32
 """Number of training images that are measured, at most."""
-_MEASURED_IMAGES = 16  # at most, of one shape
+_MEASURED_IMAGES, _LEAST_SHARE = 16, 0.5  # at most, of one shape; of these, what must be measured to be believed
 LARGEST_FACTOR = 8.0
 """Images are enlarged or reduced by at most this factor."""
 _MAX_ENLARGED = 50_000_000  # pixels: an image is not enlarged beyond them
@@ -101,7 +102,10 @@ class Scales:
         if self._given is not None and self._size.nuclear_diameter is not None:
             wanted, found = self._size.nuclear_diameter / self._given, self._given
         else:
-            sizes = measure_each(evenly_spread(images, _MEASURED_IMAGES))
+            chosen = evenly_spread(images, _MEASURED_IMAGES)
+            sizes = measure_each(chosen)
+            if len(sizes) < _LEAST_SHARE * len(chosen):  # too small for three whole cells: specks were measured
+                sizes = []
             wanted, found = self._size.factor(sizes), float(np.median(sizes)) if sizes else 0.0
         largest = min(LARGEST_FACTOR, max(1.0, math.sqrt(_MAX_ENLARGED / images[0].size)))
         factor = min(max(wanted, 1 / LARGEST_FACTOR), largest)
@@ -152,23 +156,30 @@ def measure(image: UInt8[np.ndarray, "height width"]) -> float | None:
 
     Cells are segmented (`classical.segment`, with the logarithm of the intensity) with an assumed diameter; the size of
     what is found is the next assumption, from large ones down, until both agree. The size is that of the object in
-    which the median foreground pixel lies, so that specks do not count.
+    which the median foreground pixel lies, so that specks do not count. None also if they never agree, as in images
+    that show fewer than three whole cells: specks, or parts of cells, then lead back to diameters with which nothing
+    was found.
 
     Args:
         image: the channel that contains the stain, of any size.
     """
     diameter = max(_FIRST_SHARE * min(image.shape), _SMALLEST)
+    found, difference, without_cells = None, math.inf, []
     for _ in range(_MAX_STEPS):
         found = _typical_diameter(image, diameter)
         if found is None:
+            without_cells.append(diameter)
             diameter *= 0.6
-        elif abs(math.log(found / diameter)) < _CONVERGED:
-            return found
         else:
+            difference = abs(math.log(found / diameter))
+            if difference < _CONVERGED:
+                return found
             diameter *= min(max(found / diameter, 0.5), 1.6)
+            if any(abs(math.log(diameter / tried)) < _SAME for tried in without_cells):
+                return None
         if diameter < _SMALLEST:
             return None
-    return diameter if found is not None else None
+    return found if difference < _SAME else None
 
 
 def _typical_diameter(image: np.ndarray, assumed: float) -> float | None:

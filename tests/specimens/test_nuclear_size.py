@@ -7,6 +7,7 @@ import pytest
 
 from hep2jax.specimens import nuclear_size
 from hep2jax.specimens.nuclear_size import NuclearSize, Scales
+from tfds_builders.hep2_synthetic import generator
 
 SIDE = 400
 
@@ -43,6 +44,34 @@ def test_follows_the_magnification(factor):
 )
 def test_an_image_without_cells_has_no_size(image):
     assert nuclear_size.measure(image) is None
+
+
+@pytest.fixture(scope="module")
+def small_fields():
+    """Fields of 150 x 210 pixels with nuclei of 47, which show fewer than three whole cells."""
+    return [
+        generator.generate_specimen(number, pattern, "positive", height=150, width=210, fields=1)[0].image
+        for number, pattern in enumerate(generator.PATTERNS * 2)
+    ]
+
+
+def test_a_search_that_does_not_settle_finds_nothing(small_fields):
+    """It was ended after twelve steps, at whatever diameter it had come to."""
+    assert [nuclear_size.measure(small_fields[number]) for number in (7, 8, 9, 13, 14)] == [None] * 5
+
+
+def test_a_search_that_goes_to_and_fro_by_little_has_settled():
+    image = generator.generate_specimen(26, generator.PATTERNS[2], "positive", height=300, width=500, fields=1)[0]
+    assert nuclear_size.measure(image.image) == pytest.approx(57, rel=0.05)
+
+
+def test_images_keep_their_size_if_most_of_them_cannot_be_measured(small_fields):
+    """What is measured in the others is specks, and images were enlarged four times."""
+    size = NuclearSize(measured=50.5, spread=0.23, nuclear_diameter=46.7)
+    assert Scales(size).factors(small_fields) == [1.0] * len(small_fields)
+    half = [_image(25), _image(25), np.zeros((SIDE, SIDE), np.uint8), np.zeros((SIDE, SIDE), np.uint8)]
+    assert Scales(size).factors(half) == [pytest.approx(2, rel=0.15)] * 4
+    assert Scales(size).factors(half[1:]) == [1.0] * 3
 
 
 def test_a_large_image_is_measured_in_a_window():
