@@ -116,6 +116,17 @@ def _keep_memory() -> None:
         mallopt(parameter, value)
 
 
+def return_memory() -> None:
+    """Give the pages that glibc keeps without use back to the system.
+
+    Without this, a process that keeps its memory and takes arrays of many sizes from several threads grows slowly:
+    what is free lies in pieces that fit no array.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def run_app(entry: Callable[[Sequence[str]], None]) -> None:
     """Run a command.
 

@@ -176,6 +176,8 @@ def _read_all(
                     written.add_specimen(image.specimen, num_fields, whole)
                 num_fields = num_fields if image.specimen is not None and whole is None else 0
                 pace.advance(image.file)
+            del group  # before the next one is gathered
+            cli.return_memory()
 
 
 def _readings(

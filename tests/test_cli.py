@@ -230,3 +230,20 @@ def test_freed_memory_is_not_fetched_again_on_cpus(platforms: str, kept: bool):
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
     assert (int(done.stdout) < 100) == kept
+
+
+def test_free_memory_goes_back_to_the_system():
+    """Of blocks of which every second one is freed, as is the memory of a command that keeps it."""
+    script = """
+import resource, numpy as np
+from hep2jax import cli
+def pages(): return int(open("/proc/self/statm").read().split()[1])
+cli.prepare_runtime()
+blocks = [np.ones(2**17) for _ in range(200)]
+del blocks[::2]
+before = pages()
+cli.return_memory()
+print((before - pages()) * resource.getpagesize() / 2**20)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert float(done.stdout) > 80

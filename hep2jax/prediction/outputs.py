@@ -29,7 +29,7 @@ from hep2jax.tasks.reading import DECIMALS
 PREDICTIONS, RECORDS, CELLS, SPECIMENS, PAGE = TABLES
 _CELL_COLUMNS = ("image", "page", "cell", "y", "x", "area", "top", "left", "bottom", "right", "pattern", "probability")
 _MAX_LABEL = np.iinfo(np.uint16).max
-_WAITING_PIXELS = 16_000_000
+_WAITING_PIXELS = 4_000_000  # of pictures, each with the arrays that it is drawn from
 
 
 @contextlib.contextmanager

@@ -243,7 +243,7 @@ class Reader(abc.ABC):
             raise ValueError(f"a mask was given, but {self.config.model.name} reads whole images, without masks")
         names = names or [f"image {number}" for number in range(len(images))]
         grey = [self._select_channel(image, name) for image, name in zip(images, names, strict=True)]
-        masks = masks or [np.zeros(image.shape, bool) for image in grey]
+        masks = masks or [np.broadcast_to(False, image.shape) for image in grey]
         for image, mask, name in zip(grey, masks, names, strict=True):
             if mask.shape != image.shape:
                 raise ValueError(f"{name}: has shape {image.shape}, but its mask has shape {mask.shape}")
@@ -308,8 +308,9 @@ def as_fields(images: Sequence[np.ndarray], names: Sequence[str], config: Config
     return [
         field_sets.make_field(
             image=image,
-            classes=np.zeros(image.shape, np.uint8),
-            instances=np.zeros(image.shape, np.uint16),
+            # Views of one zero: the fields of many images are in memory together.
+            classes=np.broadcast_to(np.uint8(0), image.shape),
+            instances=np.broadcast_to(np.uint16(0), image.shape),
             specimen_id=name,
             number=0,
             split="",
