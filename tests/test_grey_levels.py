@@ -20,3 +20,11 @@ def test_images_may_be_parts_of_others():
     np.testing.assert_array_equal(
         grey_levels.percentiles(image[2:7, ::3], [3, 50]), np.percentile(image[2:7, ::3], [3, 50])
     )
+
+
+def test_images_with_more_pixels_than_single_precision_counts():
+    image = np.zeros((4100, 4200), np.uint8)
+    image[0, :2] = 9
+    np.testing.assert_array_equal(
+        grey_levels.percentiles(image, [100 - 1e-5, 50]), np.percentile(image, [100 - 1e-5, 50])
+    )

@@ -254,10 +254,12 @@ def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         uint8 [H, W, 3], BGR.
     """
     picture = cv2.cvtColor(stretch_contrast(image), cv2.COLOR_GRAY2BGR)
-    inside = (mask > 0).astype(np.uint8)
-    outline = (inside > 0) & (cv2.erode(inside, np.ones((3, 3), np.uint8), iterations=2, borderValue=1) == 0)
+    inside = (mask > 0).view(np.uint8)
+    outline = np.flatnonzero(
+        inside != cv2.erode(inside, np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=1)
+    )
     colours = np.array([palette.bgr(palette.pattern_colour(i)) for i in range(mask.max())], np.uint8).reshape(-1, 3)
-    picture[outline] = colours[mask[outline] - 1]
+    picture.reshape(-1, 3)[outline] = colours[mask.ravel()[outline] - 1]
     return picture
 
 

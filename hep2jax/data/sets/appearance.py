@@ -80,12 +80,12 @@ def _describe(image: np.ndarray, smooth: _Smooth) -> np.ndarray:
 
 
 def slopes(relative: Float64[np.ndarray, "height width"]) -> Float64[np.ndarray, "height width"]:
-    """The length of the gradient: `numpy.hypot(*numpy.gradient(relative))`, bit for bit, because halves are exact."""
+    """The length of the gradient by central differences, `numpy.hypot(*numpy.gradient(relative))`."""
     down = cv2.Sobel(relative, cv2.CV_64F, 0, 1, ksize=1, scale=0.5, borderType=cv2.BORDER_REPLICATE)
     right = cv2.Sobel(relative, cv2.CV_64F, 1, 0, ksize=1, scale=0.5, borderType=cv2.BORDER_REPLICATE)
     down[[0, -1]] *= 2  # there, neighbours are one pixel apart
     right[:, [0, -1]] *= 2
-    return np.hypot(down, right)
+    return cv2.magnitude(down, right)
 
 
 def _bounded(image: np.ndarray) -> np.ndarray:
