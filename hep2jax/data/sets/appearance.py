@@ -158,13 +158,14 @@ class Detector:
         bounded = _bounded(image)
         smooth = _smooth(bounded)
         whole = smooth if bounded.shape == image.shape else _smooth(image)
-        return Look(self._distance(_describe(bounded, smooth)), self._is_less(whole))
+        return Look(self.distance(_describe(bounded, smooth)), self._is_less(whole))
 
     def novelty(self, image: UInt8[np.ndarray, "height width"]) -> float:
         """The distance from the training images, as a multiple of the threshold: above 1 the image is unlike them."""
-        return self._distance(describe(image))
+        return self.distance(describe(image))
 
-    def _distance(self, numbers: np.ndarray) -> float:
+    def distance(self, numbers: Float[np.ndarray, " numbers"]) -> float:
+        """The novelty of an image that `describe` describes by these numbers."""
         difference = numbers - self.mean
         return float(np.sqrt(max(difference @ self.precision @ difference, 1e-12)) / self.threshold)
 
