@@ -163,7 +163,7 @@ def scales_of(reader: Reader, nuclear_diameter: float | None) -> Scales:
 def _read_all(
     reader: Reader, scales: Scales, files: Sequence[tuple[str, str | None]], written: Outputs, refused: list[str]
 ) -> None:
-    pace = Pace(len(files), "images")
+    pace, num_pixels = Pace(len(files), "images"), 0
     images = inputs.load([path for path, _ in files], [specimen for _, specimen in files], reader, refused)
     with contextlib.closing(inputs.groups(images)) as groups:
         for group in groups:
@@ -176,8 +176,11 @@ def _read_all(
                     written.add_specimen(image.specimen, num_fields, whole)
                 num_fields = num_fields if image.specimen is not None and whole is None else 0
                 pace.advance(image.file)
+                num_pixels += image.pixels.size
+                if num_pixels >= inputs.GROUP_PIXELS // 2:  # often enough to bound the peak, and rarely enough
+                    cli.return_memory()
+                    num_pixels = 0
             del group  # before the next one is gathered
-            cli.return_memory()
 
 
 def _readings(
