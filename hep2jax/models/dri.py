@@ -83,9 +83,7 @@ class InceptionModule(nnx.Module):
     def __init__(self, in_channels: int, out_channels: int, settings: Settings, *, rngs: nnx.Rngs):
         """`out_channels` is the number at `width=1`."""
         width, dtype = settings.width, settings.dtype
-        one, three, five, pooled = (
-            scale_channels(out_channels * share, width) for share in (1 / 4, 1 / 2, 1 / 8, 1 / 8)
-        )
+        one, three, five, pooled = (scale_channels(out_channels * share, width) for share in SHARES)
         self.one = ConvNorm(in_channels, one, 1, dtype=dtype, rngs=rngs)
         self.three = residual_branch(in_channels, three, 3, dtype=dtype, rngs=rngs)
         self.five = residual_branch(in_channels, five, 5, dtype=dtype, rngs=rngs)

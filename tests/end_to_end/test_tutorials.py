@@ -66,7 +66,8 @@ def test_a_model_is_added_by_the_files_of_the_page(data_dir, tmp_path):
     (tmp_path / "hep2jax" / "models" / "mynet.py").write_text(network)
     (tmp_path / "configs" / "mynet.py").write_text(configuration)
     listed = tmp_path / "hep2jax" / "models" / "__init__.py"
-    text = listed.read_text().replace("CLASSIFIERS = {\n", 'CLASSIFIERS = {\n    "mynet": MyNet,\n')
+    text, added = re.subn(r"^(CLASSIFIERS: .*\{\n)", r'\1    "mynet": MyNet,\n', listed.read_text(), flags=re.MULTILINE)
+    assert added == 1
     listed.write_text(
         text.replace("from hep2jax.models.mil", "from hep2jax.models.mynet import MyNet\nfrom hep2jax.models.mil")
     )
