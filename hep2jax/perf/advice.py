@@ -180,10 +180,12 @@ def _precision(evidence: Evidence, config: Config) -> list[Change]:
 def _cores(evidence: Evidence) -> list[Change]:
     if evidence.cores_busy is None or evidence.cores is None or evidence.devices >= evidence.cores:
         return []
-    unused = max(0.0, 1 - evidence.cores_busy / evidence.cores)
+    # Cores that wait for data or for the next step are not what more devices would use.
+    busy = evidence.step - evidence.waiting - evidence.idle
+    saves = max(0.0, busy - evidence.cores_busy / evidence.cores * evidence.step)
     figure = f"{evidence.cores_busy:.1f} of {evidence.cores} cores are busy"
     flag = f"JAX_NUM_CPU_DEVICES={evidence.cores} before the command"
-    return [Change(text="one device for each core", figure=figure, flag=flag, saves=unused * evidence.step)]
+    return [Change(text="one device for each core", figure=figure, flag=flag, saves=saves)]
 
 
 def _batch(evidence: Evidence, config: Config) -> list[Change]:

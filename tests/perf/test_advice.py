@@ -21,6 +21,7 @@ from hep2jax.tasks.cells import CellTask
 from tests.data.cell_tables import cell_set
 
 STEP = 0.1
+CORES = "JAX_NUM_CPU_DEVICES=2 before the command"
 CONFIG = Config(model=ModelConfig(name="gao"), train=TrainConfig(global_batch_size=64))
 
 
@@ -94,6 +95,9 @@ def test_what_is_done_already_is_not_advised():
     assert not advice.changes(_evidence(**full), CONFIG)
     assert not advice.changes(_evidence(**{**full, "memory_share": 0.2, "larger_batches_tried": True}), CONFIG)
     assert not advice.changes(_evidence("cpu", cores_busy=1.0, cores=2, devices=2), CONFIG)
+    idle_cores = _evidence("cpu", waiting=0.09, cores_busy=0.15, cores=2)
+    assert [change.flag for change in advice.changes(idle_cores, CONFIG)] == ["--config.data.warp=device", CORES]
+    assert advice.changes(idle_cores, CONFIG)[1].saves == pytest.approx(0.0025)
     assert _first(_evidence(), dataclasses.replace(CONFIG, train=TrainConfig(compute_dtype="float32"))).saves == 0.05
 
 
