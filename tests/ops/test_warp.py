@@ -18,7 +18,7 @@ from tests.data.cell_tables import cell_set
 
 PLATFORMS = ("cpu", "tpu")
 """By gathering pixels, and by matrix products."""
-_USUAL = {"xla_cpu_use_fusion_emitters": True}
+_USUAL = {"xla_cpu_use_fusion_emitters": True} if jax.__version_info__ < (0, 11) else None
 """As users compile. XLA's older code generator, which the default lane uses, computes the place of a pixel anew for
 each use of it: where a place is nearly whole, the weights of its neighbours need not add up to 1."""
 FAR = AugmentConfig(scale_min=0.7, scale_max=1.4, shift=0.2)
