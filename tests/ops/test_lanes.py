@@ -90,7 +90,7 @@ def test_a_network_in_lanes_is_the_same_network(train: bool):
     def measure(platform):
         def loss(params, stats):
             model = nnx.merge(network.graphdef, params, stats)
-            logits = model(image, train=train).logits
+            logits = model(jnp.asarray(image), train=train).logits
             return (logits * weights).mean(), (logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
         with ops.target(platform):
