@@ -79,12 +79,11 @@ def average(runs: Sequence[pathlib.Path], directory: pathlib.Path) -> dict[str, 
         rows = [task.from_record(record) for record in mean_records[split]]
         averaged[split] = SplitMetrics(measured=task.metrics(rows), **conditions[0])
         print(task.describe(split, averaged[split].measured))
-    (directory / "report").mkdir(parents=True, exist_ok=True)
-    configs.save(config, directory / workdir.CONFIG)  # so that a mean can be a member of another
     files.write_json(directory / "report" / "records.json", {"classes": list(classes), "splits": mean_records})
     files.write_json(
         directory / "report" / "metrics.json", {split: to_dict(metrics) for split, metrics in averaged.items()}
     )
+    configs.save(config, directory / workdir.CONFIG)  # so that a mean can be a member of another
     return {split: task.summary(metrics.measured) for split, metrics in averaged.items()}
 
 

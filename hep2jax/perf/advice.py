@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hep2jax.config import Config
+from hep2jax.data.streams import canvases
 from hep2jax.models import SEGMENTERS
 from hep2jax.report.tables import Table, milliseconds, percent
 
@@ -148,7 +149,7 @@ def table(evidence: Evidence, config: Config) -> Table:
 
 def _input(evidence: Evidence, config: Config) -> list[Change]:
     figure = f"waiting for data: {percent(evidence.waiting / evidence.step)} of the step"
-    if config.data.warp == "device" or (config.data.warp == "auto" and evidence.platform == "gpu"):
+    if canvases.on_devices(config.data, evidence.platform):
         ahead = 2 * config.train.prefetch
         flag = f"--config.train.prefetch={ahead}"
         return [Change(text="prepare more batches ahead", figure=figure, flag=flag, saves=evidence.waiting)]

@@ -72,6 +72,10 @@ def page(title: str, *parts: Any) -> str:
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
 
 
+LEAST_SHOWN = 5e-6
+"""Seconds; less would read 0.00 ms."""
+
+
 def milliseconds(seconds: float) -> str:
     """Format seconds as `12.34 ms`."""
     return f"{1e3 * seconds:,.2f} ms"

@@ -23,9 +23,9 @@ _SLACK = 2  # for the neighbours that interpolation reads, and for rounding
 _HEIGHTS, _WIDTHS = 32, 128
 
 
-def on_devices(data: DataConfig) -> bool:
-    """Whether crops are cut on the devices (`data.warp`)."""
-    return data.warp == "device" or (data.warp == "auto" and jax.default_backend() == "gpu")
+def on_devices(data: DataConfig, platform: str | None = None) -> bool:
+    """Whether crops are cut on the devices (`data.warp`) of a platform: cpu, gpu or tpu; None: that of this process."""
+    return data.warp == "device" or (data.warp == "auto" and (platform or jax.default_backend()) == "gpu")
 
 
 def reach(crop_size: int, augment: AugmentConfig) -> int:

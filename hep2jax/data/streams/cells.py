@@ -66,10 +66,11 @@ class CellPlan(Plan):
         size, augment = self.config.data.crop_size, self.config.augment
         around = canvases.reach(size, augment) + math.ceil(augment.shift * size)
         pictures, moved = canvases.centred(self.pictures, around)
-        names = ("pictures", "depths")[: 1 if pictures.ndim == 3 else 2]
-        layers = pictures.reshape(*pictures.shape[:3], len(names))
-        store = {name: np.ascontiguousarray(layers[..., number]) for number, name in enumerate(names)}
-        return store, self.origins + moved
+        origins = self.origins + moved
+        if pictures.ndim == 3:
+            return {"pictures": pictures}, origins
+        grey, depths = np.ascontiguousarray(np.moveaxis(pictures, -1, 0))
+        return {"pictures": grey, "depths": depths}, origins
 
 
 def plain_input(ready: UInt8[np.ndarray, "height width *depth"], size: int) -> UInt8[np.ndarray, "size size *depth"]:

@@ -9,12 +9,10 @@ from hep2jax.perf.aot.estimate import LATENCY, NO_OVERLAP, WANTED_EFFICIENCY, Es
 from hep2jax.perf.aot.hlo import SMALLEST_PADDED
 from hep2jax.report import tables as sheets
 from hep2jax.report.markup import MISSING
-from hep2jax.report.tables import Table, gigabytes, megabytes, milliseconds, percent
+from hep2jax.report.tables import LEAST_SHOWN, Table, gigabytes, megabytes, milliseconds, percent
 
 NOTICE = "estimated by the TPU compiler; no TPU was used"
 MAX_MODULES = 20
-LEAST_SHOWN = 5e-6
-"""Seconds of a step; less would read 0.00 ms."""
 
 
 def generation_tables(generation: Generation, config: Config) -> list[Table]:

@@ -8,11 +8,9 @@ from hep2jax.perf.profiling.trace import IDLE, OTHER
 from hep2jax.progress import scaled
 from hep2jax.report import tables as sheets
 from hep2jax.report.markup import MISSING
-from hep2jax.report.tables import Table, megabytes, milliseconds, percent
+from hep2jax.report.tables import LEAST_SHOWN, Table, megabytes, milliseconds, percent
 
 MAX_MODULES = 25
-LEAST_SHOWN = 5e-6
-"""Seconds of a step; less would read 0.00 ms."""
 _RATE = "FLOP/s"
 _NO_DIRECTION = (IDLE, OTHER, COMPILER, OPTIMIZER)
 
