@@ -5,10 +5,11 @@ python -m hep2jax.predict --workdir=DIR --images='PATTERN' --output=DIR
 A network of single cells reads whole fields by their cells with --fields --nuclear_diameter=PIXELS.
 """
 
+import collections
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from absl import flags
 
@@ -19,7 +20,9 @@ from hep2jax.prediction.inputs import Image
 from hep2jax.prediction.outputs import Outputs
 from hep2jax.progress import Pace, say
 from hep2jax.specimens.nuclear_size import Scales
-from hep2jax.tasks import Reader, Reading
+from hep2jax.tasks import Input, Reader, Reading
+
+_PIXELS_UNTIL_RETURN = 8_000_000  # often enough to bound the peak, and rarely enough
 
 
 def define_reader_flags() -> None:
@@ -163,40 +166,43 @@ def scales_of(reader: Reader, nuclear_diameter: float | None) -> Scales:
 def _read_all(
     reader: Reader, scales: Scales, files: Sequence[tuple[str, str | None]], written: Outputs, refused: list[str]
 ) -> None:
-    pace, num_pixels = Pace(len(files), "images"), 0
+    pace, num_fields, num_pixels = Pace(len(files), "images"), 0, 0
     images = inputs.load([path for path, _ in files], [specimen for _, specimen in files], reader, refused)
     with contextlib.closing(inputs.groups(images)) as groups:
-        for group in groups:
-            num_fields = 0
-            for image, reading, whole in _readings(reader, scales, group):
-                written.add(image, reading)
-                num_fields += 1
-                if whole is not None:
-                    assert image.specimen is not None
-                    written.add_specimen(image.specimen, num_fields, whole)
-                num_fields = num_fields if image.specimen is not None and whole is None else 0
-                pace.advance(image.file)
-                num_pixels += image.pixels.size
-                if num_pixels >= inputs.GROUP_PIXELS // 2:  # often enough to bound the peak, and rarely enough
-                    cli.return_memory()
-                    num_pixels = 0
-            del group  # before the next one is gathered
+        for image, reading, whole in _readings(reader, scales, groups):
+            written.add(image, reading)
+            num_fields += 1
+            if whole is not None:
+                assert image.specimen is not None
+                written.add_specimen(image.specimen, num_fields, whole)
+            num_fields = num_fields if image.specimen is not None and whole is None else 0
+            pace.advance(image.file)
+            num_pixels += image.pixels.size
+            if num_pixels >= _PIXELS_UNTIL_RETURN:
+                cli.return_memory()
+                num_pixels = 0
 
 
 def _readings(
-    reader: Reader, scales: Scales, group: Sequence[Image]
+    reader: Reader, scales: Scales, groups: Iterable[Sequence[Image]]
 ) -> Iterator[tuple[Image, Reading, Reading | None]]:
-    """Each image of a group with its reading and, after the last field of a specimen, the specimen's."""
-    pixels, names = [image.pixels for image in group], [image.path for image in group]
-    if reader.takes_masks:
-        masks = [image.mask for image in group if image.mask is not None]
-        readings = ((reading, None) for reading in reader.read(pixels, masks, names, scales=scales))
-    else:
-        readings = reader.read_specimens(pixels, [image.specimen for image in group], names, scales=scales)
-    for image, (reading, whole) in zip(group, readings, strict=True):
+    """Each image with its reading and, after the last field of a specimen, the specimen's.
+
+    The images of a group decide together how those of one shape are resized.
+    """
+    waiting = collections.deque[Image]()
+
+    def taken() -> Iterator[Input]:
+        for group in groups:
+            scales.learn([image.pixels for image in group])
+            for image in group:
+                waiting.append(image)
+                yield Input(image.pixels, image.path, image.mask, image.specimen)
+
+    for reading, whole in reader.stream(taken(), scales):
         for message in scales.messages():
             say(message)
-        yield image, reading, whole
+        yield waiting.popleft(), reading, whole
 
 
 if __name__ == "__main__":

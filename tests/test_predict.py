@@ -18,6 +18,7 @@ from hep2jax import predict
 from hep2jax.errors import RunError, UsageError
 from hep2jax.prediction import inputs, specimens
 from hep2jax.specimens import nuclear_size
+from hep2jax.tasks import Input
 from hep2jax.training import steps
 from hep2jax.training import workdir as workdirs
 from tests import predictions
@@ -334,8 +335,8 @@ def test_images_are_brought_to_the_size_of_the_training_images(trained, command,
     twice = nuclear_size.resized(image, 2.0)
     reader = hep2jax.load(trained)
     reading = reader(twice, nuclear_diameter=2 * size.nuclear_diameter)
-    half = reader.read([nuclear_size.resized(twice, 0.5)], scales=nuclear_size.Scales(None))
-    expected = next(half)
+    half = Input(nuclear_size.resized(twice, 0.5))
+    expected, _ = next(reader.stream([half], nuclear_size.Scales(None)))
     assert reading.probabilities == expected.probabilities
     assert reading.class_masks[0].shape == reading.cell_labels[0].shape == twice.shape
     assert reading.num_cells == expected.num_cells

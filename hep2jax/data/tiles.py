@@ -9,12 +9,16 @@ from jaxtyping import Float32, UInt8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Tile:
-    """Position of a tile: image number, top-left corner in the (padded) image, and whether it is the image's last."""
+    """Position of a tile in an image, which is padded to the size of a tile if it is smaller."""
 
     image: int
+    """Number of the image."""
+    shape: tuple[int, int]
+    """(height, width) of the image without padding."""
     top: int
     left: int
     last: bool
+    """Whether it is the image's last."""
 
 
 def starts(length: int, tile: int, overlap: int) -> list[int]:
@@ -28,7 +32,9 @@ def starts(length: int, tile: int, overlap: int) -> list[int]:
 def plan(image: int, shape: tuple[int, int], tile: int, overlap: int) -> list[Tile]:
     """The tiles of one image, row by row."""
     corners = [(y, x) for y in starts(shape[0], tile, overlap) for x in starts(shape[1], tile, overlap)]
-    return [Tile(image=image, top=y, left=x, last=i == len(corners) - 1) for i, (y, x) in enumerate(corners)]
+    return [
+        Tile(image=image, shape=shape, top=y, left=x, last=i == len(corners) - 1) for i, (y, x) in enumerate(corners)
+    ]
 
 
 def pad_to_tile(image: UInt8[np.ndarray, "height width"], tile: int) -> UInt8[np.ndarray, "padded_height padded_width"]:
@@ -72,7 +78,7 @@ def batches(
     waiting: list[tuple[Tile, np.ndarray, np.ndarray]] = []
     for number, (image, tone_curve) in enumerate(images):
         padded = pad_to_tile(image, tile)
-        for t in plan(number, padded.shape, tile, overlap):
+        for t in plan(number, image.shape, tile, overlap):
             waiting.append((t, padded[t.top : t.top + tile, t.left : t.left + tile], tone_curve))
             if len(waiting) == batch_size:
                 yield _stack(waiting, batch_size)
@@ -97,27 +103,29 @@ class Blender:
 
     def __init__(self, tile: int, overlap: int) -> None:
         self._window = window(tile, overlap)[..., None]
+        self._weighted = np.empty_like(self._window)
         self._tile = tile
         self._sum: np.ndarray | None = None
         self._weight: np.ndarray | None = None
 
-    def add(
-        self, tile: Tile, probabilities: np.ndarray, shape: tuple[int, int]
-    ) -> Float32[np.ndarray, "height width class"] | None:
-        """Add the probabilities [tile, tile, K] of one tile of an image of `shape`.
+    def add(self, tile: Tile, probabilities: np.ndarray) -> Float32[np.ndarray, "height width class"] | None:
+        """Add the probabilities [tile, tile, K] of one tile.
 
         Returns:
             The blended probabilities of the image after its last tile, otherwise None.
         """
-        padded = (max(shape[0], self._tile), max(shape[1], self._tile))
+        if probabilities.shape != self._window.shape:
+            # One weight for each value: NumPy multiplies arrays of one shape faster than it broadcasts short rows.
+            self._window = np.repeat(self._window[..., :1], probabilities.shape[-1], axis=-1)
+            self._weighted = np.empty_like(self._window)
         if self._sum is None or self._weight is None:
-            self._sum = np.zeros((*padded, probabilities.shape[-1]), np.float32)
-            self._weight = np.zeros((*padded, 1), np.float32)
+            padded = (*(max(side, self._tile) for side in tile.shape), probabilities.shape[-1])
+            self._sum, self._weight = np.zeros(padded, np.float32), np.zeros(padded, np.float32)
         region = np.s_[tile.top : tile.top + self._tile, tile.left : tile.left + self._tile]
-        self._sum[region] += probabilities * self._window
+        self._sum[region] += np.multiply(probabilities, self._window, out=self._weighted, casting="same_kind")
         self._weight[region] += self._window
         if not tile.last:
             return None
-        blended = (self._sum / self._weight)[: shape[0], : shape[1]]
+        blended = np.divide(self._sum, self._weight, out=self._sum)[: tile.shape[0], : tile.shape[1]]
         self._sum = self._weight = None
         return blended

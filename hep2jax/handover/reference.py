@@ -11,8 +11,8 @@ from hep2jax import mesh as meshes
 from hep2jax import tasks
 from hep2jax.data.sets import cells as cell_sets
 from hep2jax.data.sets import fields as field_sets
-from hep2jax.tasks.fields import FieldTask, plain_tone_curve, to_native
-from hep2jax.tasks.reading import as_fields
+from hep2jax.tasks.fields import FieldTask, to_native, working_pair
+from hep2jax.tasks.reading import as_field
 from hep2jax.training import state as states
 from hep2jax.training.evaluation import Trained
 from tfds_builders.hep2_synthetic import generator
@@ -62,9 +62,8 @@ def make(trained: Trained) -> Reference:
             (probabilities,) = evaluator.predict(trained.parameters, [ready], [curve])
             return Reference(image=image, mask=mask, probabilities=probabilities)
         image = _field(round(config.evaluation.tile_size / config.data.scale))
-        (field,) = as_fields([image], ["the test image"], config)
-        pairs = [(field.working_image, plain_tone_curve(field))]
-        (working,) = evaluator.predict(trained.parameters, pairs, [field.working_image.shape])
+        pair = working_pair(as_field(image, "the test image", config))
+        (working,) = evaluator.predict(trained.parameters, [pair])
     return Reference(image=image, mask=None, probabilities=to_native(working, image.shape))
 
 
@@ -73,11 +72,11 @@ def make_tile(trained: Trained) -> Tile:
     config, (evaluator, of_fields) = trained.config, _evaluator(trained)
     data, side = config.data, config.evaluation.tile_size if of_fields else config.data.crop_size
     if of_fields:
-        (field,) = as_fields([_field(round(side / data.scale))], ["the test image"], config)
+        field = as_field(_field(round(side / data.scale)), "the test image", config)
         image = field.working_image[:side, :side]
         offset, gain = field_sets.grey_normalisation(image, data)
         curve, low = np.array([offset, gain, 1.0, 0.0], np.float32), 50.0
-        arguments: tuple = ([(image, curve)], [image.shape])
+        arguments: tuple = ([(image, curve)],)
     else:
         image = cell_sets.preprocess(*_cell(), data)[0]
         ready, curve = cell_sets.preprocess(image, np.ones(image.shape, bool), data)

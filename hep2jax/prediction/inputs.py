@@ -11,11 +11,13 @@ from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 
+from hep2jax import background
 from hep2jax.config import Config
 from hep2jax.data.sets import cells as cell_sets
 from hep2jax.data.sets import fields as field_sets
 from hep2jax.progress import warn
 from hep2jax.tasks import Reader
+from hep2jax.tasks.reading import in_groups
 from tfds_builders import image_files
 from tfds_builders.frames import ImageFileError
 
@@ -23,7 +25,7 @@ TABLES = ("predictions.csv", "predictions.jsonl", "cells.csv", "specimens.csv", 
 _OWN_ENDINGS = ("_classes.png", "_overlay.png", "_cells.png")
 _ZARR = ".zarr"
 _SUFFIXES = (*image_files.SUFFIXES, _ZARR)
-GROUP_PIXELS, _GROUP_IMAGES = 16_000_000, 256  # bound the memory; a batch of tiles spans the images of a group
+_PIXELS_AHEAD = 16_000_000  # bounds the memory
 
 
 def find_images(pattern: str, output: pathlib.Path | None = None) -> list[str]:
@@ -156,7 +158,7 @@ def _mask_beside(image: pathlib.Path, shape: tuple[int, ...], config: Config) ->
 
 
 class _Ahead:
-    """Images that a thread decodes ahead, up to `GROUP_PIXELS` pixels, or one image that is larger."""
+    """Images that a thread decodes ahead, up to `_PIXELS_AHEAD` pixels, or one image that is larger."""
 
     def __init__(self, images: Iterator[Image]) -> None:
         self._images, self._waiting, self._pixels = images, collections.deque[Image | None](), 0
@@ -165,10 +167,11 @@ class _Ahead:
         threading.Thread(target=self._decode, daemon=True).start()
 
     def _decode(self) -> None:
+        background.step_back()
         try:
             for image in self._images:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._closed or self._pixels < GROUP_PIXELS)
+                    self._changed.wait_for(lambda: self._closed or self._pixels < _PIXELS_AHEAD)
                     if self._closed:
                         return
                     self._put(image, image.pixels.size)
@@ -204,18 +207,6 @@ class _Ahead:
 
 
 def groups(images: Iterator[Image]) -> Generator[list[Image], None, None]:
-    """Lists of images that are read together, made while others are decoded. They hold whole specimens."""
-    group: list[Image] = []
+    """Lists of successive images, made while others are decoded."""
     with contextlib.closing(_Ahead(images)) as ahead:
-        for image in ahead:
-            same_specimen = image.specimen is not None and bool(group) and image.specimen == group[-1].specimen
-            if _is_full(group) and not same_specimen:
-                yield group
-                group = []
-            group.append(image)
-    if group:
-        yield group
-
-
-def _is_full(group: Sequence[Image]) -> bool:
-    return len(group) >= _GROUP_IMAGES or sum(member.pixels.size for member in group) >= GROUP_PIXELS
+        yield from in_groups(ahead, lambda image: image.pixels.size)

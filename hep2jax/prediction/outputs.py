@@ -9,12 +9,13 @@ import json
 import pathlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from jaxtyping import UInt8
 
-from hep2jax import files
+from hep2jax import background, files
 from hep2jax.errors import UsageError
 from hep2jax.prediction import png
 from hep2jax.prediction.inputs import TABLES, Image
@@ -29,7 +30,21 @@ from hep2jax.tasks.reading import DECIMALS
 PREDICTIONS, RECORDS, CELLS, SPECIMENS, PAGE = TABLES
 _CELL_COLUMNS = ("image", "page", "cell", "y", "x", "area", "top", "left", "bottom", "right", "pattern", "probability")
 _MAX_LABEL = np.iinfo(np.uint16).max
+_MAX_INDEX = 255
 _WAITING_PIXELS = 4_000_000  # of pictures, each with the arrays that it is drawn from
+
+
+class Drawing(NamedTuple):
+    """A picture of few colours."""
+
+    pixels: UInt8[np.ndarray, "height width"]
+    """Each an index into the palette."""
+    palette: UInt8[np.ndarray, "256 3"]
+    """RGB."""
+
+    def bgr(self) -> UInt8[np.ndarray, "height width 3"]:
+        """The picture in the order of OpenCV."""
+        return cv2.applyColorMap(self.pixels, self.palette[:, None, ::-1])
 
 
 @contextlib.contextmanager
@@ -85,11 +100,11 @@ class _Pictures:
     """Draws and writes PNG files in a thread, while the network reads on; at most `_WAITING_PIXELS` wait for it."""
 
     def __init__(self) -> None:
-        self._thread = concurrent.futures.ThreadPoolExecutor(1)
+        self._thread = background.thread()
         self._waiting = collections.deque[tuple[concurrent.futures.Future[None], int]]()
         self._pixels = 0
 
-    def add(self, path: pathlib.Path, draw: Callable[[], np.ndarray], num_pixels: int) -> None:
+    def add(self, path: pathlib.Path, draw: Callable[[], np.ndarray | Drawing], num_pixels: int) -> None:
         """Draw and write the picture soon; errors of earlier ones are raised here."""
         while self._waiting and self._pixels + num_pixels > _WAITING_PIXELS:
             self._finish_first()
@@ -158,7 +173,7 @@ class Outputs:
         self._write_cells(image, reading)
         # Drawn once, by the page or in the thread that writes.
         overlays = [functools.cache(functools.partial(overlay, image.pixels, mask)) for mask in reading.class_masks]
-        picture = (overlays[0]() if overlays else image.pixels) if self._page.wants_picture else None
+        picture = (overlays[0]().bgr() if overlays else image.pixels) if self._page.wants_picture else None
         self._write_masks(image, reading, overlays)
         self._page.add(self._page_row(image, reading, bits), picture)
 
@@ -170,7 +185,7 @@ class Outputs:
             values = (*place, cell.pattern, round(cell.probability, DECIMALS))
             self._cells.write(dict(zip(_CELL_COLUMNS, values, strict=True)))
 
-    def _write_masks(self, image: Image, reading: Reading, overlays: Sequence[Callable[[], np.ndarray]]) -> None:
+    def _write_masks(self, image: Image, reading: Reading, overlays: Sequence[Callable[[], Drawing]]) -> None:
         """Write the masks of an image and its overlay, if there are any."""
         for classes, labels, drawn in zip(reading.class_masks, reading.cell_labels, overlays, strict=True):
             pictures = {"classes": functools.partial(np.asarray, classes), "overlay": drawn}
@@ -243,28 +258,36 @@ def record(image: Image, reading: Reading, bits: float | None) -> dict[str, Any]
     }
 
 
-def overlay(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def overlay(image: UInt8[np.ndarray, "height width"], mask: UInt8[np.ndarray, "height width"]) -> Drawing:
     """Draw the outline of each predicted region, in the colour of its pattern, on the contrast-stretched image.
 
     Args:
-        image: uint8 [H, W].
-        mask: uint8 [H, W], 0 background, 1+i pattern i.
-
-    Returns:
-        uint8 [H, W, 3], BGR.
+        image: the channel that was read.
+        mask: 0 background, 1+i pattern i.
     """
-    picture = cv2.cvtColor(stretch_contrast(image), cv2.COLOR_GRAY2BGR)
+    num_colours = min(int(mask.max(initial=0)), palette.NUM_DISTINCT)
+    last_grey = _MAX_INDEX - num_colours
+    grey = cv2.LUT(stretch_contrast(image), np.round(np.linspace(0, last_grey, 256)).astype(np.uint8))
     inside = (mask > 0).view(np.uint8)
     outline = np.flatnonzero(
         inside != cv2.erode(inside, np.ones((5, 5), np.uint8), borderType=cv2.BORDER_CONSTANT, borderValue=1)
     )
-    colours = np.array([palette.bgr(palette.pattern_colour(i)) for i in range(mask.max())], np.uint8).reshape(-1, 3)
-    picture.reshape(-1, 3)[outline] = colours[mask.ravel()[outline] - 1]
-    return picture
+    pattern = (mask.ravel()[outline].astype(np.int64) - 1) % palette.NUM_DISTINCT
+    grey.reshape(-1)[outline] = last_grey + 1 + pattern
+    return Drawing(grey, _colours(num_colours))
 
 
-def _draw(path: pathlib.Path, draw: Callable[[], np.ndarray]) -> None:
+@functools.cache
+def _colours(number: int) -> UInt8[np.ndarray, "256 3"]:
+    """Grey levels from black to white, then the colours of the first patterns."""
+    greys = np.round(np.linspace(0, 255, 256 - number)).astype(np.uint8)
+    patterns = np.array([palette.rgb(palette.pattern_colour(i)) for i in range(number)], np.uint8).reshape(-1, 3)
+    return np.concatenate([np.repeat(greys[:, None], 3, axis=1), patterns])
+
+
+def _draw(path: pathlib.Path, draw: Callable[[], np.ndarray | Drawing]) -> None:
     """Write a picture as a PNG file."""
-    encoded = png.encode(draw())
+    drawn = draw()
+    encoded = png.encode(*drawn) if isinstance(drawn, Drawing) else png.encode(drawn)
     with files.replaced(path) as unfinished:
         unfinished.write_bytes(encoded)

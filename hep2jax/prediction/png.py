@@ -7,34 +7,32 @@ images hardly need filters, and zlib-ng compresses them several times as fast as
 import struct
 import zlib
 
-import cv2
 import imagecodecs
 import numpy as np
 from jaxtyping import UInt8, UInt16
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_GREY, _RGB = 0, 2
+_GREY, _INDEXED = 0, 3
 _NO_FILTER = 0
 _LEVEL_OF_MASKS, _LEVEL_OF_COLOURS = 2, 1  # the fastest for each
 
 
 def encode(
-    pixels: UInt8[np.ndarray, "height width"]
-    | UInt16[np.ndarray, "height width"]
-    | UInt8[np.ndarray, "height width 3"],
+    pixels: UInt8[np.ndarray, "height width"] | UInt16[np.ndarray, "height width"],
+    palette: UInt8[np.ndarray, "colours 3"] | None = None,
 ) -> bytes:
-    """A PNG file of a grey image of 8 or 16 bits, or of a colour image in OpenCV's order BGR."""
-    height, width = pixels.shape[:2]
-    colours = pixels.ndim == 3
-    samples = (
-        cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if colours else pixels.astype(pixels.dtype.newbyteorder(">"), order="C")
-    )
+    """A PNG file of a grey image of 8 or 16 bits, or of an image of 8 bits that indexes a palette (RGB)."""
+    height, width = pixels.shape
+    samples = pixels.astype(pixels.dtype.newbyteorder(">"), order="C", copy=False)
     rows = samples.reshape(height, -1).view(np.uint8)
     filtered = np.full((height, rows.shape[1] + 1), _NO_FILTER, np.uint8)  # each row begins with its filter
     filtered[:, 1:] = rows
-    header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, _RGB if colours else _GREY, 0, 0, 0)
-    data = imagecodecs.zlibng_encode(filtered.tobytes(), level=_LEVEL_OF_COLOURS if colours else _LEVEL_OF_MASKS)
-    return b"".join((_SIGNATURE, *_chunk(b"IHDR", header), *_chunk(b"IDAT", data), *_chunk(b"IEND", b"")))
+    kind = _GREY if palette is None else _INDEXED
+    header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, kind, 0, 0, 0)
+    colours = () if palette is None else _chunk(b"PLTE", palette.tobytes())
+    level = _LEVEL_OF_MASKS if palette is None else _LEVEL_OF_COLOURS
+    data = imagecodecs.zlibng_encode(filtered.tobytes(), level=level)
+    return b"".join((_SIGNATURE, *_chunk(b"IHDR", header), *colours, *_chunk(b"IDAT", data), *_chunk(b"IEND", b"")))
 
 
 def _chunk(kind: bytes, data: bytes | bytearray) -> tuple[bytes | bytearray, ...]:

@@ -19,13 +19,15 @@ OBJECTS = {"cell": "#3CAAC8", "mitotic_cell": "#FAC85A", "artefact": "#F05A5A"}
 
 _SHADES = ((0, 0.0), (0, 0.4), (255, 0.5), (0, 0.65))
 """Grey level to mix in, and its share, for each pass through `PATTERNS`."""
+NUM_DISTINCT = len(_SHADES) * len(PATTERNS)
+"""Number of patterns with colours of their own; then the colours begin anew."""
 
 
 def pattern_colour(index: int) -> str:
     """Hexadecimal colour of the pattern with this class index.
 
     Readers with a common colour-vision deficiency can distinguish the first eight colours. Further patterns get darker
-    and lighter shades of the same hues; up to 32 colours are distinct.
+    and lighter shades of the same hues; `NUM_DISTINCT` colours are distinct.
     """
     grey, share = _SHADES[index // len(PATTERNS) % len(_SHADES)]
     mixed = (round((1 - share) * value + share * grey) for value in rgb(PATTERNS[index % len(PATTERNS)]))

@@ -15,7 +15,7 @@ from hep2jax.errors import UsageError
 from hep2jax.specimens import classical, single_cells, voting
 from hep2jax.specimens.cell_readers import NetworkReader
 from hep2jax.tasks import CellTask, Reader, Reading, found_cells
-from hep2jax.tasks.reading import DECIMALS
+from hep2jax.tasks.reading import DECIMALS, Ready, in_groups
 from hep2jax.training.evaluation import Trained
 
 DIAMETERS = (4.0, 2000.0)
@@ -72,14 +72,17 @@ class FieldsByCells(Reader):
         self._diameter, self._segmenter = nuclear_diameter, segmenter
 
     @override
-    def _outputs(
-        self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: Sequence[str]
-    ) -> Iterable[Any]:
-        instances = self._find(images, names)
+    def _outputs(self, images: Iterable[Ready]) -> Iterable[Any]:
+        for group in in_groups(images, lambda given: given.image.size):
+            yield from self._read_fields(group)
+
+    def _read_fields(self, fields: Sequence[Ready]) -> list[_FieldOutput]:
+        instances = self._find(fields)
         area = math.pi / 4 * self._diameter**2
         bounds = [share * area for share in SIZES]
         found = [
-            single_cells.cut_cells(image, labels, *bounds).cuts for image, labels in zip(images, instances, strict=True)
+            single_cells.cut_cells(field.image, labels, *bounds).cuts
+            for field, labels in zip(fields, instances, strict=True)
         ]
         cuts = [cut for field in found for cut in field]
         scores = np.zeros((0, len(self.classes)))
@@ -89,11 +92,11 @@ class FieldsByCells(Reader):
         numbers = [[cut.number for cut in field] for field in found]
         return [_output(*field) for field in zip(instances, numbers, parts, strict=True)]
 
-    def _find(self, images: Sequence[np.ndarray], names: Sequence[str]) -> list[np.ndarray]:
-        """The label map of the objects in each image."""
+    def _find(self, fields: Sequence[Ready]) -> list[np.ndarray]:
+        """The label map of the objects in each field."""
         if self._segmenter is None:
-            return [single_cells.find_by_threshold(image, self._diameter) for image in images]
-        readings = self._segmenter.read(images, names=names)
+            return [single_cells.find_by_threshold(field.image, self._diameter) for field in fields]
+        readings = self._segmenter.read([field.image for field in fields])
         return [classical.split_touching(reading.cell_masks[0], self._diameter) for reading in readings]
 
     @override
@@ -114,11 +117,11 @@ class FieldsByCells(Reader):
     @override
     def row(self, reading: Reading) -> dict[str, Any]:
         """The common columns, the share of the cells, their number, the share of cell pixels and of each pattern."""
-        pixels = np.concatenate([mask.ravel() for mask in reading.cell_masks])
+        inside = sum(np.count_nonzero(mask) for mask in reading.class_masks)
         return super().row(reading) | {
             "share": round(max(reading.probabilities.values()), DECIMALS),
             "num_cells": reading.num_cells,
-            "foreground": round(float(pixels.mean()), DECIMALS),
+            "foreground": round(inside / sum(mask.size for mask in reading.class_masks), DECIMALS),
             **reading.rounded,
         }
 

@@ -36,7 +36,7 @@ class JointSystem:
     def read(self, fields: Sequence[Field]) -> Reading:
         """Read one specimen: the pattern is the majority over the voting patches, the probabilities are their means."""
         prepared = [base.prepare_field(field, self.settings.data) for field in fields]
-        votes = self._evaluator.read(self._parameters, prepared)
+        votes = list(self._evaluator.read(self._parameters, prepared))
         masks = tuple(field_votes.foreground for field_votes in votes)
         pattern, grade = majority(votes)
         if pattern is None or grade is None:

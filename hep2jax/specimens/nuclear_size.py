@@ -84,12 +84,16 @@ class Scales:
         if nuclear_diameter is not None and (size is None or size.nuclear_diameter is None):
             raise ValueError("a nuclear diameter was given, but that of the training images is unknown")
 
-    def factors(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> list[float]:
-        """The factor of each image."""
+    def learn(self, images: Sequence[UInt8[np.ndarray, "_ _"]]) -> None:
+        """Decide on the factors of the shapes among these images that are new."""
         for shape in dict.fromkeys(image.shape for image in images):
             if shape not in self._by_shape:
                 self._by_shape[shape] = self._decide([image for image in images if image.shape == shape])
-        return [self._by_shape[image.shape] for image in images]
+
+    def factor(self, image: UInt8[np.ndarray, "_ _"]) -> float:
+        """The factor of an image; the image itself decides if its shape is new."""
+        self.learn([image])
+        return self._by_shape[image.shape]
 
     def messages(self) -> list[str]:
         """What a user should know of the shapes that are new since the last call: one line for each that is resized."""

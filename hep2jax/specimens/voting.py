@@ -26,13 +26,26 @@ def decide(
     Returns:
         foreground: bool [height, width], true where 1 - p(background) > `threshold`. A pixel whose probability is
             spread over several patterns is still foreground; an argmax over all channels could miss it.
-        pattern: int32 [height, width] in 0..K-1, the most probable pattern (the first one in a tie); defined for every
-            pixel, but meaningful only on the foreground.
+        pattern: int32 [height, width] in 0..K-1, the most probable pattern of each foreground pixel (the first one in a
+            tie); 0 on the background.
     """
     if probabilities.ndim != 3 or probabilities.shape[-1] < 2:
         raise ValueError(f"expected probabilities [height, width, 1 + patterns], got {probabilities.shape}")
     foreground = 1 - probabilities[..., 0] > threshold
-    return foreground, probabilities[..., 1:].argmax(axis=-1).astype(np.int32)
+    places = np.flatnonzero(foreground)
+    rows = probabilities.reshape(-1, probabilities.shape[-1]).take(places, axis=0)
+    pattern = np.zeros(foreground.shape, np.int32)
+    pattern.reshape(-1)[places] = _first_largest(np.ascontiguousarray(rows[:, 1:].T))
+    return foreground, pattern
+
+
+def _first_largest(values: Float[np.ndarray, "pattern pixels"]) -> Int[np.ndarray, " pixels"]:
+    """`values.argmax(axis=0)`, several times as fast where there are few patterns and many pixels."""
+    largest, winner = values[0].copy(), np.zeros(values.shape[1], np.int32)
+    for index, row in enumerate(values[1:], start=1):
+        np.copyto(winner, index, where=row > largest)
+        np.maximum(largest, row, out=largest)
+    return winner
 
 
 def pattern_counts(

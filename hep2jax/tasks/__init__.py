@@ -13,9 +13,10 @@ from hep2jax.tasks.fields import FieldTask
 from hep2jax.tasks.fisher import FisherTask
 from hep2jax.tasks.joint import JointTask
 from hep2jax.tasks.labels import LabelsTask
-from hep2jax.tasks.reading import Parameters, Reader, Reading
+from hep2jax.tasks.reading import Input, Parameters, Reader, Reading
 
 __all__ = [
+    "Input",
     "KINDS",
     "CellTask",
     "Evaluator",

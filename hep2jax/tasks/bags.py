@@ -1,7 +1,7 @@
 """Reading specimens from tiles of their fields: one pattern for each field, and one for all fields of a specimen."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -25,8 +25,8 @@ from hep2jax.metrics.serialise import INLINE
 from hep2jax.models import TileOutput, mil
 from hep2jax.tasks.base import SPECIMENS_AND_IMAGES, BatchShapes, Evaluator, TaskOfFields, image_shapes
 from hep2jax.tasks.calibration import Outcome
-from hep2jax.tasks.fields import plain_tone_curve
-from hep2jax.tasks.reading import Parameters, PatternReader, Reading, as_fields
+from hep2jax.tasks.fields import working_pair
+from hep2jax.tasks.reading import Parameters, PatternReader, Reading, Ready, as_field
 from hep2jax.tasks.tile_reader import TileReader
 from hep2jax.training import losses
 from hep2jax.training.state import Network
@@ -84,7 +84,7 @@ class BagMetrics:
     """With each specimen classified from all its fields."""
 
 
-def pooled(results: Sequence[BagResult]) -> Float[np.ndarray, " pattern"]:
+def pooled(results: Sequence[BagReading]) -> Float[np.ndarray, " pattern"]:
     """Probability of each pattern, float64, from all tiles of these fields as one bag. The order does not matter."""
     weights = softmax([result.mass for result in results])
     return softmax(weights @ np.stack([result.logits for result in results]))
@@ -101,22 +101,23 @@ class BagEvaluator:
     def __init__(self, config: Config, network: Network, mesh: jax.sharding.Mesh) -> None:
         self._reader = TileReader(config, network, mesh, _undecoded)
 
-    def read(self, parameters: Parameters, bags: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[BagReading]:
+    def read(self, parameters: Parameters, bags: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[BagReading]:
         """The readings of images, each as one bag, in order.
 
         Args:
             parameters: (params, batch_stats).
             bags: (uint8 [h, w], tone_curve float32 [4]) pairs, see `steps.normalise`.
         """
-        outputs: list[list[Any]] = []  # of the tiles of each image
+        outputs: list[Any] = []  # of the tiles of an image
         for tile, output in self._reader.read(parameters, bags):
-            outputs += [[] for _ in range(len(outputs), tile.image + 1)]
-            outputs[tile.image].append((output.logits, output.attention, (tile.top, tile.left)))
-        return [_pool_tiles(*zip(*tiles, strict=True)) for tiles in outputs]
+            outputs.append((output.logits, output.attention, (tile.top, tile.left)))
+            if tile.last:
+                yield _pool_tiles(*zip(*outputs, strict=True))
+                outputs = []
 
     def measure(self, parameters: Parameters, fields: Sequence[Field]) -> list[BagResult]:
         """The results of the fields, in order."""
-        readings = self.read(parameters, ((field.working_image, plain_tone_curve(field)) for field in fields))
+        readings = self.read(parameters, map(working_pair, fields))
         return [_result(field, reading) for field, reading in zip(fields, readings, strict=True)]
 
 
@@ -147,10 +148,9 @@ class BagReader(PatternReader):
     evaluator_class = BagEvaluator
 
     @override
-    def _outputs(
-        self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: Sequence[str]
-    ) -> Iterable[Any]:
-        return self._evaluator.measure(self._parameters, as_fields(images, names, self.config))
+    def _outputs(self, images: Iterable[Ready]) -> Iterable[Any]:
+        fields = (as_field(given.image, given.name, self.config) for given in images)
+        return self._evaluator.read(self._parameters, map(working_pair, fields))
 
     @override
     def _decide(self, outputs: Sequence[Any]) -> Reading:

@@ -29,7 +29,7 @@ from hep2jax.models.classifier import Classifier, PoolingClassifier
 from hep2jax.specimens import voting
 from hep2jax.tasks.base import BatchShapes, Evaluator, Task, image_shapes
 from hep2jax.tasks.calibration import Outcome
-from hep2jax.tasks.reading import Parameters, PatternReader, Reading
+from hep2jax.tasks.reading import Parameters, PatternReader, Reading, Ready, in_groups
 from hep2jax.training import losses, steps
 from hep2jax.training.state import Network
 
@@ -144,14 +144,11 @@ class CellReader(PatternReader):
     evaluator_class = CellEvaluator
 
     @override
-    def _outputs(
-        self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: Sequence[str]
-    ) -> Iterable[Any]:
-        crops = zip(images, masks, names, strict=True)
-        ready = [cell_sets.preprocess(image, mask, self.config.data, name=name) for image, mask, name in crops]
-        return self._evaluator.predict(
-            self._parameters, [image for image, _ in ready], [tone_curve for _, tone_curve in ready]
-        )
+    def _outputs(self, images: Iterable[Ready]) -> Iterable[Any]:
+        for group in in_groups(images, lambda given: given.image.size):
+            ready = [cell_sets.preprocess(image, mask, self.config.data, name=name) for image, mask, name in group]
+            cells, tone_curves = zip(*ready, strict=True)
+            yield from self._evaluator.predict(self._parameters, cells, tone_curves)
 
     @override
     def picture(self, image: np.ndarray) -> np.ndarray:

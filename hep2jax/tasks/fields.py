@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ from hep2jax.tasks import field_results, found_cells
 from hep2jax.tasks.base import SPECIMENS_AND_IMAGES, BatchShapes, Evaluator, TaskOfFields, image_shapes
 from hep2jax.tasks.calibration import LEAST_SHARE, Outcome
 from hep2jax.tasks.field_results import FieldMetrics, FieldResult, by_specimen, vote
-from hep2jax.tasks.reading import DECIMALS, Parameters, Reader, Reading, as_fields
+from hep2jax.tasks.reading import DECIMALS, Parameters, Reader, Reading, Ready, as_field
 from hep2jax.tasks.tile_reader import TileReader
 from hep2jax.training import losses
 from hep2jax.training.state import Network
@@ -60,27 +61,24 @@ class FieldEvaluator:
         self._config = config
         self._reader = TileReader(config, network, mesh, self.decode)
 
-    def predict(
-        self, parameters: Parameters, images: Iterable[tuple[np.ndarray, np.ndarray]], shapes: Sequence
-    ) -> Iterator[np.ndarray]:
+    def predict(self, parameters: Parameters, images: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
         """Blended probabilities, float32 [h, w, K+1], of each working image, in order.
 
         Args:
             parameters: (params, batch_stats).
             images: (uint8 [h, w], tone_curve float32 [4]) pairs, see `steps.normalise`.
-            shapes: (h, w) of each image.
         """
         blender = tiles.Blender(self._config.evaluation.tile_size, self._config.evaluation.tile_overlap)
         for tile, pixels in self._reader.read(parameters, images):
-            blended = blender.add(tile, pixels, shapes[tile.image])
+            blended = blender.add(tile, pixels)
             if blended is not None:
                 yield blended
 
-    def read_pixels(self, parameters: Parameters, fields: Sequence[field_sets.Field]) -> Iterator[FieldReading]:
+    def read_pixels(self, parameters: Parameters, fields: Iterable[field_sets.Field]) -> Iterator[FieldReading]:
         """The reading of each field, in order. Evaluation, prediction and specimen systems all use this."""
-        images = ((field.working_image, plain_tone_curve(field)) for field in fields)
-        predictions = self.predict(parameters, images, [field.working_image.shape for field in fields])
-        for field, working in zip(fields, predictions, strict=True):
+        fields, ahead = itertools.tee(fields)
+        predictions = self.predict(parameters, map(working_pair, ahead))
+        for working, field in zip(predictions, fields, strict=True):
             yield decide(to_native(working, field.image.shape), self._config.evaluation)
 
     def measure(
@@ -147,6 +145,11 @@ def counted_cells(foreground: np.ndarray, options: EvaluationConfig) -> tuple[np
     return cells > 0, cells
 
 
+def working_pair(field: field_sets.Field) -> tuple[np.ndarray, np.ndarray]:
+    """A field as networks of pixels take it: its working image and its tone curve."""
+    return field.working_image, plain_tone_curve(field)
+
+
 def plain_tone_curve(field: field_sets.Field) -> np.ndarray:
     """The tone curve of a field without augmentation, float32 [4]."""
     return np.array([field.grey_offset, field.grey_gain, 1.0, 0.0], np.float32)
@@ -166,10 +169,9 @@ class PixelReader(Reader):
     finds_cells = True
 
     @override
-    def _outputs(
-        self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: Sequence[str]
-    ) -> Iterable[Any]:
-        return self._evaluator.read_pixels(self._parameters, as_fields(images, names, self.config))
+    def _outputs(self, images: Iterable[Ready]) -> Iterable[Any]:
+        fields = (as_field(given.image, given.name, self.config) for given in images)
+        return self._evaluator.read_pixels(self._parameters, fields)
 
     @override
     def _decide(self, outputs: Sequence[Any]) -> Reading:
@@ -179,7 +181,7 @@ class PixelReader(Reader):
             found_cells.by_pixels(map_, field.pattern, self.classes)
             for map_, field in zip(labels, outputs, strict=True)
         ]
-        masks = [np.where(field.foreground, field.pattern + 1, 0) for field in outputs]
+        masks = [(field.pattern.astype(np.uint8) + np.uint8(1)) * field.foreground for field in outputs]
         return self._voted(votes, masks, cells=tuple(cells), cell_labels=tuple(labels))
 
     def _labels(self, field: Any) -> np.ndarray:
@@ -200,11 +202,11 @@ class PixelReader(Reader):
     @override
     def row(self, reading: Reading) -> dict[str, Any]:
         """The common columns, the share of the votes, the number of cells, the share of cell pixels."""
-        pixels = np.concatenate([mask.ravel() for mask in reading.cell_masks])
+        inside = sum(np.count_nonzero(mask) for mask in reading.class_masks)
         return super().row(reading) | {
             "share": round(max(reading.probabilities.values()), DECIMALS),
             "num_cells": reading.num_cells,
-            "foreground": round(float(pixels.mean()), DECIMALS),
+            "foreground": round(inside / sum(mask.size for mask in reading.class_masks), DECIMALS),
         }
 
 

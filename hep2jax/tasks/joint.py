@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -29,9 +30,9 @@ from hep2jax.tasks import found_cells
 from hep2jax.tasks.base import BatchShapes, Evaluator, TaskOfFields
 from hep2jax.tasks.calibration import LEAST_SHARE, Outcome
 from hep2jax.tasks.field_results import FieldMetrics, FieldResult
-from hep2jax.tasks.fields import FieldEvaluator, FieldTask, PixelReader, counted_cells, plain_tone_curve
+from hep2jax.tasks.fields import FieldEvaluator, FieldTask, PixelReader, counted_cells, working_pair
 from hep2jax.tasks.found_cells import FoundCell
-from hep2jax.tasks.reading import Parameters, Reading, as_fields
+from hep2jax.tasks.reading import Parameters, Reading, Ready, as_field
 from hep2jax.training import losses
 from hep2jax.training.state import Network
 
@@ -64,8 +65,8 @@ class PatchMosaic:
         self._tile, self._threshold = tile, threshold
         self._patches: list[tuple[tiles.Tile, JointOutput]] = []
 
-    def add(self, tile: tiles.Tile, output: JointOutput, shape: tuple[int, int]) -> PatchVotes | None:
-        """Add the output for one patch of an image of `shape`. Returns the image's votes after its last patch."""
+    def add(self, tile: tiles.Tile, output: JointOutput) -> PatchVotes | None:
+        """Add the output for one patch. Returns the image's votes after its last patch."""
         self._patches.append((tile, output))
         if not tile.last:
             return None
@@ -73,7 +74,7 @@ class PatchMosaic:
         patterns = np.array([output.pattern for _, output in patches], np.float64)
         grades = np.array([output.intensity > 0.5 for _, output in patches], np.int64)
         return PatchVotes(
-            foreground=self._stitch(patches, shape),
+            foreground=self._stitch(patches, tile.shape),
             patterns=np.bincount(patterns.argmax(1), minlength=patterns.shape[1]),
             mean_probability=patterns.mean(0),
             grades=np.bincount(grades, minlength=len(GRADES)),
@@ -135,24 +136,24 @@ class JointEvaluator(FieldEvaluator):
         return JointOutput(jax.nn.sigmoid(output.mask), pattern, jax.nn.sigmoid(output.intensity))
 
     def read_fields(
-        self, parameters: Parameters, images: Iterable[tuple[np.ndarray, np.ndarray]], shapes: Sequence
+        self, parameters: Parameters, images: Iterable[tuple[np.ndarray, np.ndarray]]
     ) -> Iterator[PatchVotes]:
         """The votes of each working image, in order; arguments as in `predict`."""
         options = self._config.evaluation
         mosaic = PatchMosaic(options.tile_size, options.foreground_threshold)
         for tile, output in self._reader.read(parameters, images):
-            votes = mosaic.add(tile, output, shapes[tile.image])
+            votes = mosaic.add(tile, output)
             if votes is not None:
                 yield votes
 
-    def read(self, parameters: Parameters, fields: Sequence[Field]) -> list[PatchVotes]:
+    def read(self, parameters: Parameters, fields: Iterable[Field]) -> Iterator[PatchVotes]:
         """The votes of each field, in order, with masks at native resolution that hold only cells that count.
 
         The patches of a field without such a cell have no vote: it shows nothing to classify or to grade.
         """
-        images = ((field.working_image, plain_tone_curve(field)) for field in fields)
-        all_votes = self.read_fields(parameters, images, [field.working_image.shape for field in fields])
-        return [self._at_native(votes, field) for votes, field in zip(all_votes, fields, strict=True)]
+        fields, ahead = itertools.tee(fields)
+        all_votes = self.read_fields(parameters, map(working_pair, ahead))
+        return (self._at_native(votes, field) for votes, field in zip(all_votes, fields, strict=True))
 
     def _at_native(self, votes: PatchVotes, field: Field) -> PatchVotes:
         foreground, cells = counted_cells(resize_mask(votes.foreground, field.image.shape), self._config.evaluation)
@@ -202,10 +203,9 @@ class PatchReader(PixelReader):
     evaluator_class = JointEvaluator
 
     @override
-    def _outputs(
-        self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: Sequence[str]
-    ) -> Iterable[Any]:
-        return self._evaluator.read(self._parameters, as_fields(images, names, self.config))
+    def _outputs(self, images: Iterable[Ready]) -> Iterable[Any]:
+        fields = (as_field(given.image, given.name, self.config) for given in images)
+        return self._evaluator.read(self._parameters, fields)
 
     @override
     def _decide(self, outputs: Sequence[Any]) -> Reading:

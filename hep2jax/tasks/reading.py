@@ -1,16 +1,18 @@
 """A trained network as a reader of a user's images: it takes NumPy arrays and returns a typed reading."""
 
 import abc
+import collections
 import concurrent.futures
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int32, UInt8
 from typing_extensions import override
 
+from hep2jax import background
 from hep2jax import mesh as meshes
 from hep2jax.config import Config
 from hep2jax.data.sets import fields as field_sets
@@ -23,9 +25,44 @@ from tfds_builders import icap
 
 Parameters = tuple[Tree, Tree]
 """(params, batch_stats) of the averaged network."""
-_Field = tuple[Look | None, Any]
-"""What the detector and the network say of one field."""
+_DECIDED_AHEAD = 2  # readings that wait for the caller; each holds masks of the size of its image
+_GROUP_PIXELS, _GROUP_IMAGES = 16_000_000, 256  # bound the memory
+
+_Sized = TypeVar("_Sized")
 DECIMALS = 6  # of shares and probabilities, as in `report/records.json`
+
+
+class Input(NamedTuple):
+    """An image to read."""
+
+    pixels: np.ndarray
+    """uint8 [height, width] grey or [height, width, 3] colour (RGB)."""
+    name: str = "image"
+    """For messages."""
+    mask: np.ndarray | None = None
+    """bool [height, width], true on the cell; only for readers that take masks."""
+    specimen: str | None = None
+    """The name of its specimen; the images of one specimen follow each other."""
+
+
+class Ready(NamedTuple):
+    """An image as a network takes it: one channel, resized."""
+
+    image: UInt8[np.ndarray, "height width"]
+    mask: Bool[np.ndarray, "height width"]
+    name: str
+
+
+class _Field(NamedTuple):
+    """What is said of one image."""
+
+    shape: tuple[int, int]
+    """Of the image before it was resized."""
+    specimen: str | None
+    look: Look | None
+    """What the detector says."""
+    output: Any
+    """What the network says."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -170,113 +207,93 @@ class Reader(abc.ABC):
         fields = [image] if isinstance(image, np.ndarray) else list(image)
         if not fields or len(fields) > 1 and not self.reads_specimens:
             raise ValueError(f"{len(fields)} images: {self.config.model.name} was trained to read one image at a time")
-        scales = Scales(self.nuclear_size, nuclear_diameter)
-        run = list(self._run(fields, None if mask is None else [mask], scales=scales))
-        return self._whole(run).at([field.shape[:2] for field in fields])
+        inputs = [Input(field, f"image {number}", mask) for number, field in enumerate(fields)]
+        return self._whole(list(self._run(inputs, Scales(self.nuclear_size, nuclear_diameter))))
 
-    def read(
-        self,
-        images: Sequence[np.ndarray],
-        masks: Sequence[np.ndarray] | None = None,
-        names: Sequence[str] | None = None,
-        *,
-        scales: Scales | None = None,
-    ) -> Iterator[Reading]:
-        """Read each image by itself, in order and in full batches.
+    def read(self, images: Sequence[np.ndarray]) -> Iterator[Reading]:
+        """Read each image by itself, in order and in full batches; those of one shape are resized by one factor."""
+        return (reading for reading, _ in self.stream([Input(image) for image in images]))
 
-        Arguments as in a call; `names` are for messages. `scales` decides by which factors images are resized; with
-        None, those of one shape among these images share one.
-        """
-        run = self._run(images, masks, names, scales=scales or Scales(self.nuclear_size))
-        return (self._whole([field]).at([image.shape[:2]]) for field, image in zip(run, images, strict=True))
-
-    def read_specimens(
-        self,
-        images: Sequence[np.ndarray],
-        specimens: Sequence[str | None],
-        names: Sequence[str] | None = None,
-        *,
-        scales: Scales | None = None,
-    ) -> Iterator[tuple[Reading, Reading | None]]:
+    def stream(self, inputs: Iterable[Input], scales: Scales | None = None) -> Iterator[tuple[Reading, Reading | None]]:
         """Read each image by itself and, after its last image, each specimen from all its images, as in a call.
 
+        The images are taken a few batches ahead of the readings, and never all at once.
+
         Args:
-            images: as for `read`.
-            specimens: the name of the specimen of each image, None if it belongs to none. The images of one specimen
-                follow each other.
-            names: for messages.
-            scales: as for `read`.
+            inputs: the images. Those of a list that have one shape share one factor by which they are resized; of an
+                iterator, the first one of each shape decides that `scales` has not seen.
+            scales: decides by which factors images are resized.
 
         Returns:
-            The readings of each image and, with the last image of a specimen, of this specimen; else None.
+            The reading of each image, in order, and with the last image of a specimen the reading of this specimen;
+            otherwise None.
         """
-        fields: list[_Field] = []
-        run = self._run(images, None, names, scales=scales or Scales(self.nuclear_size))
-        shapes = [image.shape[:2] for image in images]
-        following = [*specimens[1:], None]
-        for number, (field, name) in enumerate(zip(run, specimens, strict=True)):
-            fields.append(field)
-            ends = name is None or following[number] != name
-            whole = self._whole(fields).at(shapes[number + 1 - len(fields) : number + 1]) if ends and name else None
-            yield self._whole([field]).at([shapes[number]]), whole
-            fields = [] if ends else fields
+        run = self._run(inputs, scales or Scales(self.nuclear_size))
+        return background.made(self._both, _with_specimens(run), ahead=_DECIDED_AHEAD)
+
+    def _both(self, read: tuple[_Field, Sequence[_Field]]) -> tuple[Reading, Reading | None]:
+        field, specimen = read
+        return self._whole([field]), self._whole(specimen) if specimen else None
 
     def _whole(self, fields: Sequence[_Field]) -> Reading:
         """What all fields of one specimen say together, and how far that can be relied on."""
-        reading = self._decide([output for _, output in fields])
+        reading = self._decide([field.output for field in fields]).at([field.shape for field in fields])
         if self.calibration is None:
             return reading
         probabilities = np.array([reading.probabilities[name] for name in self.classes])
-        looks = [look for look, _ in fields if look is not None]
+        looks = [field.look for field in fields if field.look is not None]
         confidence, novelty, verdict = self.calibration.judge(probabilities, looks)
         return dataclasses.replace(reading, confidence=confidence, novelty=novelty, verdict=verdict)
 
-    def _run(
-        self,
-        images: Sequence[np.ndarray],
-        masks: Sequence[np.ndarray] | None = None,
-        names: Sequence[str] | None = None,
-        *,
-        scales: Scales,
-    ) -> Iterable[_Field]:
-        if masks is not None and not self.takes_masks:
-            raise ValueError(f"a mask was given, but {self.config.model.name} reads whole images, without masks")
-        names = names or [f"image {number}" for number in range(len(images))]
-        grey = [self._select_channel(image, name) for image, name in zip(images, names, strict=True)]
-        masks = masks or [np.broadcast_to(False, image.shape) for image in grey]
-        for image, mask, name in zip(grey, masks, names, strict=True):
-            if mask.shape != image.shape:
-                raise ValueError(f"{name}: has shape {image.shape}, but its mask has shape {mask.shape}")
-        factors = scales.factors(grey)
-        scaled = [resized(image, factor) for image, factor in zip(grey, factors, strict=True)]
-        masks = [resized_labels(mask, image.shape) for mask, image in zip(masks, scaled, strict=True)]
-        return zip(self._looks(scaled), self._outputs(scaled, masks, names), strict=True)
+    def _run(self, inputs: Iterable[Input], scales: Scales) -> Iterator[_Field]:
+        """What is said of each image. A thread looks at the images while the network reads them."""
+        if isinstance(inputs, Sequence):
+            scales.learn([self._select_channel(given) for given in inputs])
+        with background.thread() as thread:
+            waiting = collections.deque[tuple[Input, concurrent.futures.Future[Look | None]]]()
 
-    def _looks(self, images: Sequence[np.ndarray]) -> Iterator[Look | None]:
-        """What the images look like, found in a thread while the network reads; None if there is no calibration."""
-        if self.calibration is None:
-            yield from itertools.repeat(None, len(images))
-            return
-        look = self.calibration.detector.look
-        with concurrent.futures.ThreadPoolExecutor(1) as thread:
-            yield from thread.map(lambda image: look(self.picture(image)), images)
+            def ready() -> Iterator[Ready]:
+                for given in inputs:
+                    made = self._make_ready(given, scales)
+                    waiting.append((given, thread.submit(self._look, made.image)))
+                    yield made
+
+            for output in self._outputs(ready()):
+                given, look = waiting.popleft()
+                height, width, *_ = given.pixels.shape
+                yield _Field((height, width), given.specimen, look.result(), output)
+
+    def _make_ready(self, given: Input, scales: Scales) -> Ready:
+        image, mask = self._select_channel(given), given.mask
+        if mask is not None and not self.takes_masks:
+            raise ValueError(f"a mask was given, but {self.config.model.name} reads whole images, without masks")
+        if mask is None:
+            mask = np.broadcast_to(False, image.shape)
+        if mask.shape != image.shape:
+            raise ValueError(f"{given.name}: has shape {image.shape}, but its mask has shape {mask.shape}")
+        scaled = resized(image, scales.factor(image))
+        return Ready(scaled, resized_labels(mask, scaled.shape), given.name)
+
+    def _look(self, image: np.ndarray) -> Look | None:
+        """What an image looks like; None if there is no calibration."""
+        return self.calibration and self.calibration.detector.look(self.picture(image))
 
     def picture(self, image: UInt8[np.ndarray, "height width"]) -> UInt8[np.ndarray, "rows columns"]:
         """The image in the form in which it is compared with the training images."""
         return field_sets.resize_image(image, self.config.data.scale)
 
-    def _select_channel(self, image: np.ndarray, name: str) -> UInt8[np.ndarray, "height width"]:
+    def _select_channel(self, given: Input) -> UInt8[np.ndarray, "height width"]:
+        image = given.pixels
         if image.dtype != np.uint8 or not image.size or not (image.ndim == 2 or image.ndim == 3 == image.shape[2]):
             raise ValueError(
-                f"{name}: must be uint8 [height, width] or [height, width, 3], not {image.dtype} {list(image.shape)}"
+                f"{given.name}: must be uint8 [height, width] or [height, width, 3], not {image.dtype} "
+                f"{list(image.shape)}"
             )
         return field_sets.select_channel(image, self.config.data.channel)
 
     @abc.abstractmethod
-    def _outputs(
-        self, images: Sequence[np.ndarray], masks: Sequence[np.ndarray], names: Sequence[str]
-    ) -> Iterable[Any]:
-        """The evaluator's output for each image, in order."""
+    def _outputs(self, images: Iterable[Ready]) -> Iterable[Any]:
+        """The evaluator's output for each image, in order. Images are taken as they are needed."""
 
     @abc.abstractmethod
     def _decide(self, outputs: Sequence[Any]) -> Reading:
@@ -303,20 +320,43 @@ class PatternReader(Reader):
         return super().row(reading) | {"probability": probabilities[reading.pattern], **probabilities}
 
 
-def as_fields(images: Sequence[np.ndarray], names: Sequence[str], config: Config) -> list[field_sets.Field]:
-    """The images as fields without annotations."""
-    return [
-        field_sets.make_field(
-            image=image,
-            # Views of one zero: the fields of many images are in memory together.
-            classes=np.broadcast_to(np.uint8(0), image.shape),
-            instances=np.broadcast_to(np.uint16(0), image.shape),
-            specimen_id=name,
-            number=0,
-            split="",
-            pattern=0,
-            intensity="",
-            config=config.data,
-        )
-        for image, name in zip(images, names, strict=True)
-    ]
+def _with_specimens(fields: Iterable[_Field]) -> Iterator[tuple[_Field, Sequence[_Field]]]:
+    """Each field and, with the last one of a specimen, all fields of this specimen; otherwise none."""
+    together: list[_Field] = []
+    previous = None
+    for field in itertools.chain(fields, [None]):
+        if previous is not None:
+            together += [previous] if previous.specimen is not None else []
+            is_last = field is None or field.specimen != previous.specimen
+            yield previous, together if is_last else []
+            together = [] if is_last else together
+        previous = field
+
+
+def in_groups(items: Iterable[_Sized], num_pixels: Callable[[_Sized], int]) -> Iterator[list[_Sized]]:
+    """Lists of successive items, of at most 256 images and 16 million pixels, or of one image that is larger."""
+    group, size = list[_Sized](), 0
+    for item in items:
+        if group and (len(group) == _GROUP_IMAGES or size + num_pixels(item) > _GROUP_PIXELS):
+            yield group
+            group, size = [], 0
+        group.append(item)
+        size += num_pixels(item)
+    if group:
+        yield group
+
+
+def as_field(image: UInt8[np.ndarray, "height width"], name: str, config: Config) -> field_sets.Field:
+    """An image as a field without annotations."""
+    return field_sets.make_field(
+        image=image,
+        # Views of one zero: several fields are in memory together.
+        classes=np.broadcast_to(np.uint8(0), image.shape),
+        instances=np.broadcast_to(np.uint16(0), image.shape),
+        specimen_id=name,
+        number=0,
+        split="",
+        pattern=0,
+        intensity="",
+        config=config.data,
+    )

@@ -21,7 +21,7 @@ from hep2jax.data.sets import fields as field_sets
 from hep2jax.errors import RunError, UsageError
 from hep2jax.report.overlays import stretch_contrast
 from hep2jax.specimens.nuclear_size import Scales
-from hep2jax.tasks import Reader, Reading
+from hep2jax.tasks import Input, Reader, Reading
 from hep2jax.view import training_cells
 from hep2jax.view.training_cells import TrainingCells
 from tfds_builders import image_files
@@ -219,11 +219,8 @@ class Desk:
     def _readings(self, jobs: Sequence[_Job]) -> list[Reading]:
         if not jobs:
             return []
-        masks = None
-        if self.reader.takes_masks:
-            masks = [np.zeros(job.pixels.shape, bool) if job.mask is None else job.mask for job in jobs]
-        names = [job.name for job in jobs]
-        readings = list(self.reader.read([job.pixels for job in jobs], masks, names, scales=self._scales))
+        inputs = [Input(job.pixels, job.name, job.mask if self.reader.takes_masks else None) for job in jobs]
+        readings = [reading for reading, _ in self.reader.stream(inputs, self._scales)]
         self.notes += self._scales.messages()
         return readings
 

@@ -13,8 +13,8 @@ from hep2jax import files
 from hep2jax.config import Config, DataConfig, EvaluationConfig, ModelConfig
 from hep2jax.errors import RunError, UsageError
 from hep2jax.handover import onnx_network, reference
-from hep2jax.tasks.fields import plain_tone_curve
-from hep2jax.tasks.reading import as_fields
+from hep2jax.tasks.fields import working_pair
+from hep2jax.tasks.reading import as_field
 from tests.conftest import REPOSITORY
 from tests.handover import networks
 
@@ -49,10 +49,9 @@ def test_fields(tmp_path):
     _run(tmp_path / "run_onnx.py", "--check")
     evaluator, _ = reference._evaluator(trained)
     for side in (100, 260):  # smaller than a tile, and of nine tiles
-        (field,) = as_fields([reference._field(side)], ["an image"], trained.config)
-        pairs = [(field.working_image, plain_tone_curve(field))]
-        (wanted,) = evaluator.predict(trained.parameters, pairs, [field.working_image.shape])
-        np.save(tmp_path / "image.npy", field.working_image)
+        pair = working_pair(as_field(reference._field(side), "an image", trained.config))
+        (wanted,) = evaluator.predict(trained.parameters, [pair])
+        np.save(tmp_path / "image.npy", pair[0])
         _run(tmp_path / "run_onnx.py", str(tmp_path / "image.npy"), str(tmp_path / "said.npy"))
         assert wanted.std() > 0.01
         np.testing.assert_allclose(np.load(tmp_path / "said.npy"), wanted, rtol=0, atol=reference.TOLERANCE)

@@ -12,8 +12,8 @@ from hep2jax.data.sets import cells as cell_sets
 from hep2jax.errors import UsageError
 from hep2jax.handover import programs, stablehlo
 from hep2jax.handover.reference import TOLERANCE
-from hep2jax.tasks.fields import plain_tone_curve, to_native
-from hep2jax.tasks.reading import as_fields
+from hep2jax.tasks.fields import to_native, working_pair
+from hep2jax.tasks.reading import as_field
 from tests.handover import networks
 
 
@@ -59,9 +59,8 @@ def test_fields_of_any_number_and_size(normalise: str, scale: float, shapes: tup
     )
     for shape in shapes:
         images = [_image(*shape, seed) for seed in range(2)]
-        fields = as_fields(images, ["a", "b"], trained.config)
-        pairs = [(field.working_image, plain_tone_curve(field)) for field in fields]
-        maps = evaluator.predict(trained.parameters, pairs, [field.working_image.shape for field in fields])
+        pairs = [working_pair(as_field(image, "a", trained.config)) for image in images]
+        maps = evaluator.predict(trained.parameters, pairs)
         wanted = np.stack([to_native(working, shape) for working in maps])
         assert wanted.std() > 0.01
         np.testing.assert_allclose(run(np.stack(images)), wanted, rtol=0, atol=TOLERANCE)

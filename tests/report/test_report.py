@@ -555,10 +555,23 @@ def test_predictions_are_drawn_in_the_colours_of_the_report():
     mask = np.zeros((12, 8 * 12), np.uint8)
     for k in range(8):
         mask[2:10, 12 * k + 2 : 12 * k + 10] = k + 1
-    drawn = outputs.overlay(np.zeros(mask.shape, np.uint8), mask)
+    drawn = outputs.overlay(np.zeros(mask.shape, np.uint8), mask).bgr()
     seen = [tuple(drawn[2, 12 * k + 5].tolist()) for k in range(8)]
     assert seen == [palette.rgb(palette.pattern_colour(k))[::-1] for k in range(8)]
     assert len(set(seen)) == 8
+
+
+def test_a_prediction_without_cells_is_drawn_in_grey_and_one_of_many_patterns_in_colours():
+    image = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    nothing = outputs.overlay(image, np.zeros_like(image)).bgr()
+    assert (nothing == nothing[..., :1]).all()
+    np.testing.assert_array_equal(nothing[..., 0], overlays.stretch_contrast(image))
+    for pattern in (palette.NUM_DISTINCT - 1, palette.NUM_DISTINCT, 254):
+        mask = np.zeros_like(image)
+        mask[4:12, 4:12] = pattern + 1
+        drawn = outputs.overlay(image, mask).bgr()
+        assert tuple(drawn[4, 8].tolist()) == palette.bgr(palette.pattern_colour(pattern))
+        assert np.abs(drawn[:4].astype(int) - nothing[:4]).max() <= 5  # fewer grey levels
 
 
 @pytest.mark.parametrize(("shown", "said"), [(3, "3 of 24 specimens shown"), (24, "24 specimens shown")])

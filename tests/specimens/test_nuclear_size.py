@@ -25,6 +25,11 @@ def _image(diameter, *, seed=0, spacing=1.6):
     return np.clip(image + rng.normal(0, 2, image.shape), 0, 255).astype(np.uint8)
 
 
+def _factors(scales, images):
+    scales.learn(images)
+    return [scales.factor(image) for image in images]
+
+
 @pytest.mark.parametrize("diameter", [12, 30, 49, 77, 90])
 def test_measures_discs(diameter):
     measured = nuclear_size.measure(_image(diameter))
@@ -68,10 +73,10 @@ def test_a_search_that_goes_to_and_fro_by_little_has_settled():
 def test_images_keep_their_size_if_most_of_them_cannot_be_measured(small_fields):
     """What is measured in the others is specks, and images were enlarged four times."""
     size = NuclearSize(measured=50.5, spread=0.23, nuclear_diameter=46.7)
-    assert Scales(size).factors(small_fields) == [1.0] * len(small_fields)
+    assert _factors(Scales(size), small_fields) == [1.0] * len(small_fields)
     half = [_image(25), _image(25), np.zeros((SIDE, SIDE), np.uint8), np.zeros((SIDE, SIDE), np.uint8)]
-    assert Scales(size).factors(half) == [pytest.approx(2, rel=0.15)] * 4
-    assert Scales(size).factors(half[1:]) == [1.0] * 3
+    assert _factors(Scales(size), half) == [pytest.approx(2, rel=0.15)] * 4
+    assert _factors(Scales(size), half[1:]) == [1.0] * 3
 
 
 def test_a_large_image_is_measured_in_a_window():
@@ -126,19 +131,19 @@ SIZE = NuclearSize(measured=80.0, spread=0.15, nuclear_diameter=77.0)
 def test_images_of_one_shape_share_their_factor():
     small, large = [_image(40, seed=k) for k in range(3)], [_image(80, seed=k)[:390] for k in range(3)]
     scales = Scales(SIZE)
-    factors = scales.factors([small[0], large[0], small[1], large[1], small[2], large[2]])
+    factors = _factors(scales, [small[0], large[0], small[1], large[1], small[2], large[2]])
     assert factors[0::2] == [factors[0]] * 3
     assert factors[0] == pytest.approx(2.0, rel=0.1)
     assert factors[1::2] == [1.0] * 3
     (message,) = scales.messages()
     assert message.startswith("images of 400 x 400 pixels: their cells have a diameter of about ")
-    assert scales.factors([_image(20)]) == factors[:1]  # the first images decided
+    assert _factors(scales, [_image(20)]) == factors[:1]  # the first images decided
     assert scales.messages() == []
 
 
 def test_a_given_diameter_is_not_measured():
     scales = Scales(SIZE, 154.0)
-    assert scales.factors([np.zeros((50, 60), np.uint8)]) == [0.5]
+    assert _factors(scales, [np.zeros((50, 60), np.uint8)]) == [0.5]
     assert scales.messages() == [
         "images of 50 x 60 pixels: their cells have a diameter of about 154 pixels and those of the training images of "
         "77; they are resized by 0.50"
@@ -152,20 +157,20 @@ def test_a_diameter_is_refused_where_nothing_is_known_to_compare_it_with(size):
 
 
 def test_images_are_read_as_they_are_where_nothing_is_known():
-    assert Scales(None).factors([_image(20)]) == [1.0]
-    assert Scales(SIZE).factors([np.zeros((60, 60), np.uint8)]) == [1.0]  # nothing was found
+    assert _factors(Scales(None), [_image(20)]) == [1.0]
+    assert _factors(Scales(SIZE), [np.zeros((60, 60), np.uint8)]) == [1.0]  # nothing was found
 
 
 @pytest.mark.parametrize(("diameter", "factor"), [(4.0, 8.0), (77 * 80.0, 1 / 8)])
 def test_what_cannot_be_brought_to_size_is_said(diameter, factor):
     scales = Scales(SIZE, diameter)
-    assert scales.factors([np.zeros((50, 60), np.uint8)]) == [factor]
+    assert _factors(scales, [np.zeros((50, 60), np.uint8)]) == [factor]
     assert scales.messages()[0].endswith("which is not enough: do not trust these readings")
 
 
 def test_large_images_are_not_enlarged_beyond_memory():
     scales = Scales(SIZE, 7.7)
-    assert scales.factors([np.zeros((10_000, 10_000), np.uint8)]) == [1.0]
+    assert _factors(scales, [np.zeros((10_000, 10_000), np.uint8)]) == [1.0]
     assert "not enough" in scales.messages()[0]
 
 

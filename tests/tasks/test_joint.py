@@ -145,15 +145,15 @@ def test_the_published_patches_of_a_camera_frame():
 def test_a_pixel_is_cell_where_half_of_its_patches_say_so():
     mosaic, said = PatchMosaic(4, 0.5), {(0, 0): True, (0, 2): False, (2, 0): False, (2, 2): False}
     places = tiles.plan(0, (6, 6), 4, 2)
-    assert [mosaic.add(tile, _patch(said[tile.top, tile.left]), (6, 6)) for tile in places[:-1]] == [None] * 3
-    votes = mosaic.add(places[-1], _patch(False), (6, 6))
+    assert [mosaic.add(tile, _patch(said[tile.top, tile.left])) for tile in places[:-1]] == [None] * 3
+    votes = mosaic.add(places[-1], _patch(False))
     expected = np.zeros((6, 6), bool)
     expected[:2, :4] = expected[:4, :2] = True  # one of one, one of two; one of four is too few
     np.testing.assert_array_equal(votes.foreground, expected)
     opposite = [_patch(tile.top == tile.left) for tile in places]
-    *_, votes = (mosaic.add(tile, patch, (6, 6)) for tile, patch in zip(places, opposite, strict=True))
+    *_, votes = (mosaic.add(tile, patch) for tile, patch in zip(places, opposite, strict=True))
     assert votes.foreground[2:4, 2:4].all()  # two of four
-    alone = mosaic.add(tiles.plan(0, (3, 4), 4, 2)[0], _patch(True, pattern=2, intensity=0.9), (3, 4))
+    alone = mosaic.add(tiles.plan(0, (3, 4), 4, 2)[0], _patch(True, pattern=2, intensity=0.9))
     assert alone.foreground.shape == (3, 4)
     assert (alone.patterns.tolist(), alone.grades.tolist()) == ([0, 0, 1], [0, 1])
 
@@ -161,13 +161,13 @@ def test_a_pixel_is_cell_where_half_of_its_patches_say_so():
 def test_a_patch_grades_the_higher_above_one_half():
     mosaic, place = PatchMosaic(4, 0.5), tiles.plan(0, (4, 4), 4, 2)[0]
     for intensity, grades in ((0.45, [1, 0]), (0.55, [0, 1])):
-        assert mosaic.add(place, _patch(True, intensity=intensity), (4, 4)).grades.tolist() == grades
+        assert mosaic.add(place, _patch(True, intensity=intensity)).grades.tolist() == grades
 
 
 def test_a_patch_takes_for_cell_what_exceeds_the_configured_threshold():
     place, said = tiles.plan(0, (4, 4), 4, 2)[0], JointOutput(np.full((4, 4, 1), 0.4), np.eye(3)[0], np.float32(0))
     for threshold, cell in ((0.3, True), (0.5, False)):
-        assert PatchMosaic(4, threshold).add(place, said, (4, 4)).foreground.all() == cell
+        assert PatchMosaic(4, threshold).add(place, said).foreground.all() == cell
 
 
 def test_checkpoints_are_ranked_by_all_three_answers(fields):
