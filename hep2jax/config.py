@@ -194,6 +194,10 @@ class ModelConfig:
     mixstyle: float = _key(0.0, at_least=0.0, at_most=1.0)
     """Probability with which a training step blends the styles of feature maps in an early layer (MixStyle, published:
     0.5); 0: off."""
+    norm_images: int = _key(0, at_least=0)
+    """Number of successive images of a training batch whose BatchNorm statistics are taken together (ghost batches,
+    after Hoffer et al. 2017); it must divide `train.global_batch_size`. As many as a device holds, or fewer, need no
+    exchange between devices. 0: the statistics of the whole batch, over all devices."""
     regions: bool = False
     """Networks for cells that average their feature maps (`vggcell`, `resnet`, `dsrn`, `dcrnet`, `dri`): whether they
     average over the inside of the cell, its border and a ring outside it, each by itself, in their last two maps. Needs
@@ -523,6 +527,11 @@ def _check_relations(config: Config) -> None:
     if optimizer.warmup_steps is not None and optimizer.warmup_steps > train.num_steps:
         raise UsageError(
             f"optimizer.warmup_steps={optimizer.warmup_steps}: must be at most train.num_steps={train.num_steps}"
+        )
+    if config.model.norm_images and train.global_batch_size % config.model.norm_images:
+        raise UsageError(
+            f"model.norm_images={config.model.norm_images}: must divide "
+            f"train.global_batch_size={train.global_batch_size}"
         )
     _check_limits("augment.scale_min", config.augment.scale_min, at_least=0.1, at_most=config.augment.scale_max)
     _check_limits("evaluation.tile_overlap", tiles.tile_overlap, at_least=0, at_most=tiles.tile_size // 2)

@@ -53,7 +53,7 @@ MOMENTS = {
     "validation": (_RUN, "step 12/", 0.3),
     "checkpoint writing": (_RUN, "step 8/", 0.1),
     "final evaluation": (_RUN, "step 24/", 0.8),
-    "between folds": (_FOLDS, "test: ", 1.0),
+    "between folds": (_FOLDS, "fold 2 of 2", 0.5),
     "comparison": (_COMPARE, "step {}/", 1.0),
 }
 """Command, the line after which the signal comes ({}: a random step), and the longest further delay in seconds."""

@@ -66,6 +66,7 @@ def test_an_unknown_key_names_the_nearest():
         ("data", "scale", float("nan"), "finite"),
         ("optimizer", "learning_rate", 1e300, "finite"),
         ("optimizer", "warmup_steps", 401, "at most train.num_steps=400"),
+        ("model", "norm_images", 3, "must divide train.global_batch_size="),
         ("train", "num_steps", 6.0, "type int"),
         ("train", "num_steps", True, "type int"),
         ("augment", "mirror", 1, "type bool"),

@@ -4,8 +4,10 @@
 Operations that have several formulations are in `hep2jax.ops`.
 """
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import cast
 
 import jax
@@ -30,12 +32,31 @@ def scale_channels(channels: float, width: float) -> int:
     return max(CHANNEL_MULTIPLE, round(channels * width / CHANNEL_MULTIPLE) * CHANNEL_MULTIPLE)
 
 
+_together: contextvars.ContextVar[int] = contextvars.ContextVar("statistics_of", default=0)
+
+
+@contextlib.contextmanager
+def statistics_of(examples: int) -> Generator[None]:
+    """While this context is open, networks in training normalise by the statistics of groups of successive examples.
+
+    These are ghost batches (Hoffer, Hubara, Soudry, NeurIPS 2017). The running averages take the mean over the groups.
+
+    Args:
+        examples: how many examples a group has, which divides the batch; 0: all of the batch.
+    """
+    token = _together.set(examples)
+    try:
+        yield
+    finally:
+        _together.reset(token)
+
+
 class BatchNorm(nnx.Module):
     """Batch normalisation (Ioffe and Szegedy 2015) with float32 statistics, scale and bias for any input dtype.
 
     `nnx.BatchNorm` is not used because with bfloat16 inputs it rounds the running mean and variance to bfloat16 before
     it uses them, which multiplies the error of evaluation by about seven. Under `jit` with a sharded batch the mean is
-    that of the global batch.
+    that of the global batch, or of groups of its examples while `statistics_of` is open.
 
     Attributes:
         scale, bias: parameters, float32 [C].
@@ -57,22 +78,38 @@ class BatchNorm(nnx.Module):
 
     def coefficients(
         self, x: ops.Image, sign: Array | int = 1, *, train: bool
-    ) -> tuple[Float32[Array, " c"], Float32[Array, " c"]]:
-        """Factor and offset that normalise `x`, whose channels are already multiplied by their `sign`."""
+    ) -> tuple[Float32[Array, "*b c"], Float32[Array, "*b c"]]:
+        """Factor and offset that normalise `x`, whose channels are already multiplied by their `sign`.
+
+        Both are [c] or, if the examples of a batch are normalised in groups, [b, 1, ..., 1, c].
+        """
         mean, var = self._batch_statistics(x, sign) if train else (self.mean[...], self.var[...])
         factor = self.scale[...] * lax.rsqrt(var + self.epsilon)
         # The form (x - mean) * factor + bias would keep x - mean for the backward pass, which is a second copy of x.
-        return factor * sign, self.bias[...] - mean * factor
+        coefficients = factor * sign, self.bias[...] - mean * factor
+        if mean.ndim == 1:
+            return coefficients
+        factor, offset = (_for_each_example(values, x) for values in coefficients)
+        return factor, offset
 
     def _batch_statistics(self, x: ops.Image, sign: Array | int) -> tuple[Array, Array]:
         # E[x^2] - E[x]^2 needs one pass over the activations. In float32 it is safe while |mean| < 100 deviations.
-        mean, square = ops.moments(x)
+        mean, square = ops.moments(x, together=_together.get())
         mean *= sign
         var = jnp.maximum(square - jnp.square(mean), 0.0)
-        for average, value in ((self.mean, mean), (self.var, var)):
+        for average, values in ((self.mean, mean), (self.var, var)):
+            value = values.mean(0) if values.ndim > 1 else values
             # `average[...] = ...` would ask a traced value for its sharding, an error that takes longer in each layer.
             average.set_value(self.momentum * average[...] + (1 - self.momentum) * lax.stop_gradient(value))
         return mean, var
+
+
+def _for_each_example(values: Float32[Array, "groups c"], x: ops.Image) -> Float32[Array, "*b c"]:
+    """The values of each group for each of its examples, in the shape in which they are multiplied with `x`."""
+    pixels = jax.tree.leaves(x)[0]
+    groups, channels = values.shape
+    repeated = jnp.broadcast_to(values[:, None], (groups, len(pixels) // groups, channels))
+    return repeated.reshape(len(pixels), *[1] * (pixels.ndim - 2), channels)
 
 
 class ConvNorm(nnx.Module):

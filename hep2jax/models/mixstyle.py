@@ -77,5 +77,5 @@ def mixed(maps: ops.AnyImage, key: Array, probability: float) -> ops.AnyImage:
 
 def _style(maps: ops.Image) -> tuple[Float[Array, "batch c"], Float[Array, "batch c"]]:
     """Mean and standard deviation of each channel over the pixels of each example, float32."""
-    mean, square = ops.moments(maps, per_example=True)
+    mean, square = ops.moments(maps, together=1)
     return mean, jnp.sqrt(jnp.maximum(square - jnp.square(mean), 0.0) + _EPSILON)

@@ -10,18 +10,24 @@ from jaxtyping import Array, Float32, Num
 from hep2jax.ops.lanes import AnyImage, Columns
 from hep2jax.ops.pooling import max_pool
 
-PerChannel = Float32[Array, " c"]
+PerChannel = Float32[Array, "*b c"]
 
 
-def moments(x: Array | Columns, *, per_example: bool = False) -> tuple[Array, Array]:
+def moments(x: Array | Columns, *, together: int = 0) -> tuple[Array, Array]:
     """Mean and mean square of each channel, in float32, in one pass over the activations.
 
+    Args:
+        x: activations of the examples of a batch, any number of axes between the batch and the channels.
+        together: number of successive examples that are taken together, which divides the batch; 0: all.
+
     Returns:
-        float32 [c] each, or with `per_example` [batch, c] each, for every example by itself.
+        float32 [c] each; or [batch / together, c] each.
     """
     pixels, columns = (x.pixels, x.count) if isinstance(x, Columns) else (x, 1)
     pixels = pixels.astype(jnp.float32)
-    axes = tuple(range(1 if per_example else 0, pixels.ndim - 1))
+    if together:
+        pixels = pixels.reshape(-1, together, *pixels.shape[1:])
+    axes = tuple(range(1 if together else 0, pixels.ndim - 1))
     mean, square = (values.mean(axes) for values in (pixels, jnp.square(pixels)))
     mean, square = (values.reshape(*values.shape[:-1], columns, -1).mean(-2) for values in (mean, square))
     return mean, square

@@ -17,7 +17,7 @@ from hep2jax import ops
 from hep2jax.config import Config, Frozen
 from hep2jax.data.augment import intensity, mixup
 from hep2jax.data.sets import framing
-from hep2jax.models import mixstyle
+from hep2jax.models import layers, mixstyle
 from hep2jax.training import optimizers, packing
 from hep2jax.training.state import Network, TrainState
 
@@ -78,7 +78,7 @@ def make_loss(config: Config, network: Network, loss: Loss) -> Callable[..., tup
         alpha = config.augment.mixup
         blend = mixup.draw(key, alpha, len(image)) if alpha else None
         image = blend.images(image) if blend else image
-        with mixstyle.styles(config.model.mixstyle, key):
+        with mixstyle.styles(config.model.mixstyle, key), layers.statistics_of(config.model.norm_images):
             output = model(image, train=True, rngs=rngs)
 
         def loss_of(labels: Any) -> Array:

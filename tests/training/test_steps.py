@@ -1,6 +1,7 @@
 """The compiled step against plain NumPy in float64: loss, gradient, clipping, optimizer, schedule and averages."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -236,3 +237,12 @@ def test_folds_share_a_program_and_other_settings_have_their_own():
     predict = steps.predict_program(network, CellTask.decode, mesh)
     assert steps.predict_program(network, CellTask.decode, mesh) is predict
     assert steps.predict_program(network, CellTask.decode, mesh, dihedral=True) is not predict
+
+
+def test_statistics_of_groups_need_no_exchange_between_devices(together):
+    """Eight norms, each with an exchange forward and backward; what remains are the gradients, averages and metrics."""
+    (done,) = together("tests.reductions", processes=1, devices=4)
+    found = json.loads(done.stdout)
+    assert found["whole"] >= 16
+    assert found["groups"] <= 4
+    assert found["difference"] < 1e-5
