@@ -128,7 +128,8 @@ def _stop(name: str, folder: pathlib.Path, data: pathlib.Path, rng: random.Rando
     process.process.send_signal(getattr(signal, f"SIG{_SIGNAL.value}"))
     code, seconds = process.end(), time.monotonic() - begin
     said = [line for line in process.errors if line.startswith("hep2jax: asked to stop")]
-    if any(line.startswith(("params_digest", "{")) for line in process.lines):
+    last = "params_digest" if arguments is _RUN else "{"  # each fold says its own digest
+    if any(line.startswith(last) for line in process.lines):
         return "finished before the signal", seconds  # which may still end the interpreter's own clearing up
     if code != stopping.EXIT_CODE or len(said) != 1 or len(process.errors) > 2:
         return f"exit code {code}: {' | '.join(process.errors[-3:])}", seconds

@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "hep2jax"
 
 FLOORS = (
-    ("errors", "files", "fingerprint", "progress", "grey_levels", "metrics"),
+    ("errors", "files", "fingerprint", "background", "progress", "grey_levels", "metrics"),
     ("config", "config_files", "mesh", "stopping", "distributed", "remote"),
     ("data.tiles", "data.augment", "data.sets", "data.splits", "data.streams"),
     ("ops", "models", "fisher"),
@@ -32,7 +32,14 @@ FLOORS = (
         "training.steps",
     ),
     ("tasks", "perf.model_flops"),
-    ("training.calibrating", "training.evaluation", "training.fit", "training.loop", "training.folds"),
+    (
+        "training.calibrating",
+        "training.evaluation",
+        "training.outcome",
+        "training.fit",
+        "training.loop",
+        "training.folds",
+    ),
     ("specimens", "perf.aot", "perf.profiling"),
     ("api", "cli", "prediction", "handover"),
     ("predict", "view", "export", "main", "prepare", "__main__"),

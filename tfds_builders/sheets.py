@@ -16,7 +16,7 @@ SUFFIXES = (".csv", ".xlsx", ".xls")
 _SECONDS = 60
 _READ_EXCEL = """
 import json, resource, sys
-resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31))
+resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
 import python_calamine
 try:
     sheet = python_calamine.CalamineWorkbook.from_path(sys.argv[1]).get_sheet_by_index(0)
@@ -35,7 +35,7 @@ def read_sheet(path: pathlib.Path) -> Rows:
     Excel files are read by python-calamine, the only maintained reader of both formats (xlrd reads .xls only).
 
     Raises:
-        ValueError: the file is damaged, takes more than 2 GiB or a minute to read, or the reader is not installed.
+        ValueError: the file is damaged, takes more than 1 GiB or a minute to read, or the reader is not installed.
     """
     lines = _read_text(path) if path.suffix.lower() == ".csv" else _read_excel(path)
     rows = [(number, [_text(entry) for entry in line]) for number, line in enumerate(lines, start=1)]

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ from hep2jax.errors import DivergedError, UsageError
 from hep2jax.perf import chips, model_flops
 from hep2jax.progress import TrainingDisplay, say, scaled, shown
 from hep2jax.tasks import Evaluator, Parameters, Task
-from hep2jax.training import checkpoints, evaluation, fit, fitted, optimizers, packing, steps, timing, workdir
+from hep2jax.training import checkpoints, evaluation, fit, fitted, optimizers, outcome, packing, steps, timing, workdir
 from hep2jax.training import state as states
 from hep2jax.training.goodput import Account
 from hep2jax.training.state import Network, TrainState
@@ -210,21 +210,12 @@ def _starting_state(config: Config, task: Task, fresh: TrainState, folder: pathl
 def _announce(run: Run) -> None:
     if not run.is_chief:
         return
-    splits = ", ".join(f"{name} {_size(run, indices)}" for name, indices in run.partition.splits().items())
+    outcome.announce(run.config, run.task, run.partition)
     num_parameters = states.num_parameters(run.state.params)
-    say(f"{run.config.data.name}: {run.partition.description}; {run.partition.leakage_note} ({splits})")
-    for note in run.task.notes:
-        say(f"{run.config.data.name}: {note}")
     devices = f"{jax.device_count()} {jax.default_backend()} device(s)"
     say(f"{run.config.model.name}: {num_parameters:,} parameters, {devices}")
     if run.step:
         say(f"continuing at step {run.step} of {run.config.train.num_steps}")
-
-
-def _size(run: Run, indices: Sequence[int]) -> str:
-    """Such as `96 of 48 specimens`, or only the number of examples if their specimens are unknown."""
-    specimens = {run.task.items[i].specimen for i in indices}
-    return f"{len(indices)}" if "" in specimens else f"{len(indices)} of {len(specimens)} specimens"
 
 
 def _train(run: Run) -> None:
@@ -411,23 +402,16 @@ def _finish(run: Run) -> None:
         run.state, _ = checkpoints.restore_first(best, run.state) or (run.state, None)
     with run.clock.phase("evaluation"):
         evaluated = evaluation.measure_splits(run.task, run.evaluator, run.parameters, run.partition)
-    if not run.is_chief:
-        return
-    _keep_nuclear_size(run)
-    evaluated = evaluation.with_calibration(run.task, run.directory, evaluated, run.partition, run.step, renews=True)
-    for split, metrics in evaluated.metrics.items():
-        run.writer.write(last_step, split, run.task.summary(metrics.measured))
-    size, seconds = states.num_parameters(run.state.params), run.account.seconds()
-    final = {"params_digest": digest, "num_parameters": size, "seconds": seconds["total"]}
-    run.writer.write(last_step, "final", {**final, "goodput": seconds["step"] / seconds["total"]})
-    evaluation.write_report(run.task, run.directory, evaluated, seconds, run.step)
-    say(run.account.describe())
-    say(f"params_digest {digest}")
-
-
-def _keep_nuclear_size(run: Run) -> None:
-    """Measure the training images, unless an earlier start did: a work directory is trained on the same data always."""
-    if workdir.read_nuclear_size(run.directory) is not None:
-        return
-    if (nuclear_size := run.task.nuclear_size(run.partition.train)) is not None:
-        workdir.write_nuclear_size(run.directory, nuclear_size)
+    if run.is_chief:
+        outcome.leave(
+            run.task,
+            run.directory,
+            run.partition,
+            evaluated,
+            run.account,
+            run.writer,
+            last_step=last_step,
+            measured_step=run.step,
+            digest=digest,
+            num_parameters=states.num_parameters(run.state.params),
+        )

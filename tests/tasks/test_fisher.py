@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -52,6 +53,10 @@ def test_a_run_leaves_the_work_directory_of_any_run(finished):
     assert "By cell" in (directory / "report" / "index.html").read_text()
     last = json.loads((directory / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["num_parameters"] > 1000
+    assert 0 < last["goodput"] < 1
+    account = json.loads((directory / "time.json").read_text())
+    assert (account["starts"], account["step"]) == (1, 1)
+    assert account["seconds"]["step"] > 0 < account["seconds"]["evaluation"]
     assert json.loads((directory / "classes.json").read_text()) == list(task.classes)
 
 
@@ -64,6 +69,16 @@ def test_a_finished_run_is_not_fitted_again(finished, monkeypatch):
     other = dataclasses.replace(task.config, fisher=dataclasses.replace(task.config.fisher, ridge=1.0))
     with pytest.raises(UsageError, match=r"fisher\.ridge was 3\.0 and is now 1\.0"):
         loop.complete(other, directory, task)
+
+
+def test_the_account_goes_on_when_a_finished_run_is_measured_again(finished, tmp_path):
+    directory, task = finished
+    copy = shutil.copytree(directory, tmp_path / "work")
+    loop.train(task.config, copy, task)
+    first, second = (json.loads((folder / "time.json").read_text()) for folder in (directory, copy))
+    assert second["starts"] == 2
+    assert second["seconds"]["step"] == first["seconds"]["step"]  # nothing was fitted again
+    assert second["seconds"]["evaluation"] > first["seconds"]["evaluation"]
 
 
 def test_a_loaded_reader_reads_as_the_evaluation(finished):
