@@ -34,7 +34,11 @@ def load(workdir: str | os.PathLike[str]) -> Reader:
 
 
 def _open(workdir: str | os.PathLike[str], key: str = "--workdir") -> Reader:
-    trained = evaluation.load(workdir, key)
+    return reader_of(evaluation.load(workdir, key))
+
+
+def reader_of(trained: evaluation.Trained) -> Reader:
+    """The reader of what was loaded from a work directory."""
     kind = tasks.kind(trained.config)
     return kind.reader_class(
         trained.config, trained.classes, trained.network, trained.parameters, trained.nuclear_size, trained.calibration

@@ -4,10 +4,19 @@
 
 DIR is a finished run of a network that labels the pixels of synthetic fields, such as `configs/fcn.py`. The images are
 synthetic fields of five sizes, drawn once and repeated. Every measurement is a process of its own that has compiled
-before its clock starts. The evaluation measures masks and patterns against the truth; prediction decodes, decides and
-writes everything that the command writes. Peaks are those of whole processes, of all images and of a tenth of them.
+before its clock starts:
+
+* `network`: the compiled forward pass alone, on the tiles of images in memory;
+* `evaluate`: the evaluation of these images, which measures masks and patterns against the truth;
+* `predict`: the command, which decodes files, decides, and writes everything that it writes;
+* `PyTorch`, if it is installed and has this network: a loop of the same network over the same files (batches of tiles,
+  channels last, one after another), which blends and decides like ours and writes nothing.
+
+Peaks are those of whole processes, of all images and of a tenth of them. The share of waiting is that of the time in
+which the network could have computed, by its rate alone, and did not.
 """
 
+import importlib.util
 import itertools
 import json
 import os
@@ -17,29 +26,33 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 from absl import flags
 
-import hep2jax
-from hep2jax import cli, predict, tasks
+from hep2jax import api, cli, predict, tasks
 from hep2jax import mesh as meshes
-from hep2jax.config import DataConfig
+from hep2jax.config import Config, DataConfig
+from hep2jax.data import tiles
 from hep2jax.data.sets import fields as field_sets
 from hep2jax.data.sets.fields import Field
 from hep2jax.errors import UsageError
-from hep2jax.tasks.fields import FieldEvaluator, FieldTask
+from hep2jax.tasks.fields import FieldEvaluator, FieldTask, decide, to_native, working_pair
+from hep2jax.tasks.reading import as_field
+from hep2jax.tasks.tile_reader import TileReader
 from hep2jax.training import evaluation
+from hep2jax.training.evaluation import Trained
 from scripts import bench_common
+from tfds_builders import image_files
 from tfds_builders.hep2_synthetic import generator
 
 SIZES = ((416, 416), (300, 500), (520, 694), (260, 347), (150, 210))
 """Heights and widths of the images, in turn."""
 _DISTINCT = 40
-_PARTS = ("evaluate", "predict")
+_PARTS = ("network", "evaluate", "predict", "PyTorch")
 
 
 def define_flags() -> None:
@@ -85,8 +98,18 @@ def _draw(index: int) -> generator.Field:
 def _rounds(workdir: str, folder: str, images: int, repeats: int) -> dict[str, list[dict[str, float]]]:
     """What the processes of each round say; the last is the prediction of a tenth of the images."""
     parts = {part: _process(part, workdir, folder, images) for part in _PARTS}
+    if not _has_peer(workdir):
+        del parts["PyTorch"]
     rounds = bench_common.interleaved(parts, repeats)
     return rounds | {"predict, a tenth": [_process("predict", workdir, folder, images // 10)()]}
+
+
+def _has_peer(workdir: str) -> bool:
+    if importlib.util.find_spec("torch") is None:
+        return False
+    from scripts.peers import networks
+
+    return evaluation.load(workdir).config.model.name in networks.TWINS
 
 
 def _process(part: str, workdir: str, folder: str, images: int) -> Any:
@@ -104,16 +127,36 @@ def _process(part: str, workdir: str, folder: str, images: int) -> Any:
 
 
 def _measure(part: str, workdir: str, folder: pathlib.Path, images: int) -> dict[str, float]:
-    run = {"evaluate": _evaluate, "predict": _predict}[part]
-    rate = run(workdir, folder, images)
-    return {"images_per_second": rate, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
-
-
-def _evaluate(workdir: str, folder: pathlib.Path, images: int) -> float:
-    del folder
     trained = evaluation.load(workdir)
     if not issubclass(tasks.kind(trained.config), FieldTask):
         raise UsageError(f"--workdir={workdir}: its network does not label pixels")
+    measure = {"network": _network, "evaluate": _evaluate, "predict": _predict, "PyTorch": _peer}[part]
+    seconds = measure(trained, folder, images)
+    num_tiles = sum(_num_tiles(SIZES[index % len(SIZES)], trained.config) for index in range(images))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"images_per_second": images / seconds, "tiles_per_second": num_tiles / seconds, "peak_mb": peak}
+
+
+def _num_tiles(size: tuple[int, int], config: Config) -> int:
+    height, width = field_sets.resize_image(np.zeros(size, np.uint8), config.data.scale).shape
+    options = config.evaluation
+    return len(tiles.plan(0, (height, width), options.tile_size, options.tile_overlap))
+
+
+def _network(trained: Trained, folder: pathlib.Path, images: int) -> float:
+    del folder
+    reader = TileReader(trained.config, trained.network, meshes.make_mesh(), FieldEvaluator.decode)
+    drawn = [working_pair(_field(index, trained.config.data)) for index in range(min(_DISTINCT, images))]
+    for _ in reader.read(trained.parameters, drawn[:1]):
+        pass
+    started = time.perf_counter()
+    for _ in reader.read(trained.parameters, (drawn[index % len(drawn)] for index in range(images))):
+        pass
+    return time.perf_counter() - started
+
+
+def _evaluate(trained: Trained, folder: pathlib.Path, images: int) -> float:
+    del folder
     evaluator = FieldEvaluator(trained.config, trained.network, meshes.make_mesh())
     drawn = [_field(index, trained.config.data) for index in range(min(_DISTINCT, images))]
     evaluator.measure(trained.parameters, drawn[:1], trained.classes)
@@ -122,7 +165,38 @@ def _evaluate(workdir: str, folder: pathlib.Path, images: int) -> float:
     for first in range(0, images, size):  # the results of an evaluation hold masks, which add up
         fields = [drawn[next(numbers)] for _ in range(min(size, images - first))]
         evaluator.measure(trained.parameters, fields, trained.classes)
-    return images / (time.perf_counter() - started)
+    return time.perf_counter() - started
+
+
+def _peer(trained: Trained, folder: pathlib.Path, images: int) -> float:
+    import torch  # pyright: ignore[reportMissingImports]
+
+    from scripts.peers import networks, training
+
+    config = trained.config
+    model = networks.build(config.model, 1 + len(trained.classes))
+    networks.copy_parameters(model, *trained.parameters)
+    trainer = training.Trainer(
+        model, config, training.WAYS["channels_last"], "cuda" if torch.cuda.is_available() else "cpu"
+    )
+    options = config.evaluation
+
+    def read(paths: Iterable[pathlib.Path]) -> None:
+        fields, ahead = itertools.tee(
+            as_field(image_files.read_first(path).pixels_8_bit, path.name, config) for path in paths
+        )
+        side, overlap = options.tile_size, options.tile_overlap
+        blender, pairs = tiles.Blender(side, overlap), map(working_pair, ahead)
+        for batch in tiles.batches(pairs, batch_size=options.batch_size, tile=side, overlap=overlap):
+            found = trainer.predict(trainer.put({"image": batch.image, "tone_curve": batch.tone_curve}))
+            for tile, pixels in zip(batch.tiles, found.permute(0, 2, 3, 1).cpu().numpy(), strict=False):
+                if (blended := blender.add(tile, pixels)) is not None:
+                    decide(to_native(blended, next(fields).image.shape), options)
+
+    read([folder / "000000.png"])
+    started = time.perf_counter()
+    read(folder / f"{index:06d}.png" for index in range(images))
+    return time.perf_counter() - started
 
 
 def _field(index: int, config: DataConfig) -> Field:
@@ -140,30 +214,36 @@ def _field(index: int, config: DataConfig) -> Field:
     )
 
 
-def _predict(workdir: str, folder: pathlib.Path, images: int) -> float:
-    reader = hep2jax.load(workdir)
+def _predict(trained: Trained, folder: pathlib.Path, images: int) -> float:
+    reader = api.reader_of(trained)
     reader(np.zeros((64, 64), np.uint8))
     paths = [str(folder / f"{index:06d}.png") for index in range(images)]
     # It stays until all is measured: file systems create files slowly where thousands were removed a moment ago.
     output = tempfile.mkdtemp(prefix="output-", dir=folder)
     started = time.perf_counter()
     predict.predict(reader, paths, pathlib.Path(output))
-    return images / (time.perf_counter() - started)
+    return time.perf_counter() - started
 
 
 def _report(rounds: dict[str, list[dict[str, float]]], images: int) -> None:
-    rates = {name: [row["images_per_second"] for row in rounds[name]] for name in _PARTS}
+    rates = {name: [row["images_per_second"] for row in rows] for name, rows in rounds.items()}
+    of_tiles = {name: [row["tiles_per_second"] for row in rows] for name, rows in rounds.items()}
     peaks = {name: max(row["peak_mb"] for row in rows) for name, rows in rounds.items()}
-    ratio = bench_common.ratios(rates, "evaluate")["predict"]
+    several = {name: values for name, values in rates.items() if name != "predict, a tenth"}
+    ratios = bench_common.ratios(several, "evaluate")
     growth = peaks["predict"] / peaks["predict, a tenth"]
+    busy = bench_common.ratios({name: of_tiles[name] for name in several}, "network")
     where = bench_common.machine()
     bench_common.say_where({"images": images, **where})
-    rows = [(name, rate, peaks[name]) for name, rate in bench_common.medians(rates).items()]
-    rows.append(("predict, a tenth", rounds["predict, a tenth"][0]["images_per_second"], peaks["predict, a tenth"]))
-    print(bench_common.table(("variant", "images/s", "peak in MB"), rows))
-    print(f"predict over evaluate: {ratio:.2f}; peak over that of a tenth: {growth:.3f}")
-    result = {"benchmark": "predict", "images": images, **where, "images_per_second": bench_common.medians(rates)}
-    print(json.dumps({**result, "peak_mb": peaks, "ratio": ratio, "peak_ratio": growth}))
+    medians, tiles_a_second = bench_common.medians(rates), bench_common.medians(of_tiles)
+    rows = [
+        (name, medians[name], tiles_a_second[name], f"{1 - busy[name]:.1%}" if name in busy else "", peaks[name])
+        for name in rates
+    ]
+    print(bench_common.table(("variant", "images/s", "tiles/s", "waiting", "peak in MB"), rows))
+    print(f"predict over evaluate: {ratios['predict']:.2f}; peak over that of a tenth: {growth:.3f}")
+    result = {"benchmark": "predict", "images": images, **where, "images_per_second": medians}
+    print(json.dumps({**result, "peak_mb": peaks, "ratio": ratios["predict"], "peak_ratio": growth}))
 
 
 if __name__ == "__main__":

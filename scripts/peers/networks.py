@@ -19,10 +19,14 @@ Output = tuple[Tensor, tuple[Tensor, ...]]
 """Logits [B, K] or [B, K, H, W], and the logits of the side heads in training."""
 
 
+TWINS = ("gao", "resnet", "fcn", "dsfcn", "unet")
+"""The networks that `build` makes."""
+
+
 def build(config: ModelConfig, num_outputs: int) -> nn.Module:
     """Build the PyTorch twin of the network that `hep2jax.models.build` builds for grey images."""
-    twins = {"gao": Gao, "resnet": ResNet, "fcn": Fcn, "dsfcn": Dsfcn, "unet": UNet}
-    return twins[config.name](config, num_outputs)
+    classes: tuple[Callable[[ModelConfig, int], nn.Module], ...] = (Gao, ResNet, Fcn, Dsfcn, UNet)
+    return classes[TWINS.index(config.name)](config, num_outputs)
 
 
 class PooledConv(nn.Module):
