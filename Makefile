@@ -14,6 +14,9 @@ unexport PYTHONDONTWRITEBYTECODE    # what is imported is compiled once, not by 
 
 .PHONY: train test test-slow tutorials docs lint setup clean icpr2012 icpr2012-cells
 
+# Without an accelerator, two cores compute half of each batch each. XLA could wait for ever with more devices than cores.
+train: export JAX_NUM_CPU_DEVICES ?= $(shell $(PYTHON) -c "import os; \
+	print(min(2, len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1))")
 train: $(INSTALLED)
 	$(RUN) -m hep2jax.main --config=configs/fcn.py $(ARGS)
 
