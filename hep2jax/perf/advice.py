@@ -110,7 +110,7 @@ def verdict(evidence: Evidence) -> str:
         ("no operation running", evidence.idle),
         ("transfers between chips", evidence.collectives),
         ("the network's arithmetic at the published peak", evidence.arithmetic),
-        ("the traffic of memory at the published bandwidth", evidence.traffic),
+        ("what operations read and write, some of it on the chip, at the published bandwidth of HBM", evidence.traffic),
         ("operations with convolutions or matrix products", evidence.products),
     ]
     known = [f"{name} {percent(seconds / step)}" for name, seconds in shares if seconds]
