@@ -11,6 +11,7 @@ import ctypes
 import dataclasses
 import errno
 import importlib
+import itertools
 import json
 import os
 import pathlib
@@ -121,6 +122,29 @@ def check_alike(config: Config, mode: str, directory: pathlib.Path) -> None:
                     f"and {value} here; start the same command on every process"
                 )
     _check_shared(directory)
+
+
+_comparisons = itertools.count()  # those of all processes come in the same order
+
+
+def check_same_data(digest: Callable[[], str]) -> None:
+    """Make sure that all processes have loaded the same examples, which may lie on the disks of several hosts.
+
+    Args:
+        digest: returns what differs between different examples; only called if there are several processes.
+
+    Raises:
+        UsageError: on every process, if they have not.
+    """
+    if _runtime() is None or _client() is None:
+        return
+    everyone = _exchange(f"data-{next(_comparisons)}", digest())
+    other = next((number for number, said in enumerate(everyone) if said != everyone[0]), None)
+    if other is not None:
+        raise UsageError(
+            f"process {other} has other examples than process 0; prepare the same data set on every host, or copy it "
+            "there (data.data_dir)"
+        )
 
 
 def _check_shared(directory: pathlib.Path) -> None:

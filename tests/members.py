@@ -9,7 +9,7 @@ from absl import flags
 from hep2jax import cli, distributed, main
 from hep2jax.errors import UsageError
 
-FAILURES = {"misuse": UsageError("there is no such thing"), "bug": KeyError("a bug"), "none": None}
+FAILURES = {"misuse": UsageError("there is no such thing"), "bug": KeyError("a bug"), "data": None, "none": None}
 
 
 def run(argv: Sequence[str]) -> None:
@@ -27,6 +27,9 @@ def run(argv: Sequence[str]) -> None:
     cli.prepare_runtime()
     with distributed.joined(processes, options.join_timeout):
         distributed.check_alike(config, options.mode, directory)
+        own = options.deed == "data" and processes.process_id == options.actor
+        for digest in ("same", str(own)):
+            distributed.check_same_data(lambda digest=digest: digest)
         print("joined", flush=True)
         if processes.process_id == options.actor and (error := FAILURES[options.deed]):
             raise error

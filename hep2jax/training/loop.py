@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from hep2jax import distributed, stopping, tasks
 from hep2jax import mesh as meshes
-from hep2jax import stopping, tasks
 from hep2jax.config import Config
 from hep2jax.data.splits import protocols
 from hep2jax.data.streams import feeding
@@ -138,8 +138,13 @@ def complete(config: Config, directory: pathlib.Path, task: Task) -> dict[str, l
 
 
 def _check_data(config: Config, directory: pathlib.Path, task: Task) -> protocols.Partition:
-    """The partition. Raises UsageError if the checkpoint in the work directory was trained on other examples."""
+    """The partition.
+
+    Raises:
+        UsageError: the processes have different examples, or the checkpoint was trained on others.
+    """
     partition = protocols.partition(config.data, task.name, task.items, task.classes)
+    distributed.check_same_data(lambda: task.fingerprint(range(len(task.items))))
     meshes.on_chief(lambda: workdir.check_same_data(directory, task.fingerprint(partition.train)))
     return partition
 

@@ -108,6 +108,13 @@ def test_nothing_is_left_in_a_work_directory_that_all_see(together, tmp_path):
     assert not list((tmp_path / "w").iterdir())
 
 
+def test_processes_with_different_examples(together, tmp_path):
+    flags = [*CONFIG, f"--workdir={tmp_path / 'w'}", "--deed=data", "--actor=1"]
+    for done in together("tests.members", *flags, processes=2, devices=1):
+        assert done.returncode == 2
+        assert _only_line(done).startswith("process 1 has other examples than process 0; prepare the same data set")
+
+
 @pytest.mark.parametrize("actor", [0, 1])
 def test_an_error_of_one_process_ends_the_others(actor: int, together, tmp_path):
     flags = [*CONFIG, f"--workdir={tmp_path / 'w'}", f"--actor={actor}", "--deed=misuse", "--sleep=60"]
