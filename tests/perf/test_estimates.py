@@ -8,6 +8,7 @@ import pathlib
 import pytest
 
 import hep2jax
+from hep2jax import tasks
 from hep2jax.perf import aot
 
 LIBTPU = "0.0.52"
@@ -27,7 +28,7 @@ def _version() -> str:
 @pytest.mark.parametrize(("name", "images"), STORED)
 def test_a_step_costs_what_it_did(name: str, images: int, tmp_path: pathlib.Path):
     options = aot.Options(slices=aot.Options.parse("v5e:1").slices, batches=[images], cache=tmp_path / "cache")
-    aot.run(hep2jax.load_config(name), tmp_path / "run", options)
+    aot.run(tasks.resolve(hep2jax.load_config(name)), tmp_path / "run", options)
     values = json.loads((tmp_path / "run" / "profile" / "compile.json").read_text())
     (found,) = values["generations"]["v5e"]["slices"]
     seconds, size = STORED[name, images]
