@@ -172,6 +172,15 @@ def test_the_page_has_no_inline_script_or_style():
     assert "innerHTML" not in script
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT raises KeyboardInterrupt, also where a shell has started the tests in the background and ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_the_server_has_ended_when_the_command_ends(desk):
     before, main = set(threading.enumerate()), threading.get_ident()
     timer = threading.Timer(0.5, signal.pthread_kill, (main, signal.SIGINT))
