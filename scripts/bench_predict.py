@@ -44,6 +44,7 @@ from hep2jax.tasks.fields import FieldEvaluator, FieldTask, decide, to_native, w
 from hep2jax.tasks.reading import as_field
 from hep2jax.tasks.tile_reader import TileReader
 from hep2jax.training import evaluation
+from hep2jax.training import workdir as workdirs
 from hep2jax.training.evaluation import Trained
 from scripts import bench_common
 from tfds_builders import image_files
@@ -109,7 +110,7 @@ def _has_peer(workdir: str) -> bool:
         return False
     from scripts.peers import networks
 
-    return evaluation.load(workdir).config.model.name in networks.TWINS
+    return workdirs.open_for_reading(pathlib.Path(workdir)).model.name in networks.TWINS
 
 
 def _process(part: str, workdir: str, folder: str, images: int) -> Any:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Float
 
 from hep2jax import ops
 from hep2jax.models import mixstyle
@@ -76,21 +76,12 @@ class BatchNorm(nnx.Module):
         """Normalise [..., C] by the batch, and update the running averages; with `train=False`, by the averages."""
         return mixstyle.mix(ops.scale_and_shift(x, *self.coefficients(x, train=train)))
 
-    def coefficients(
-        self, x: ops.Image, sign: Array | int = 1, *, train: bool
-    ) -> tuple[Float32[Array, "*b c"], Float32[Array, "*b c"]]:
-        """Factor and offset that normalise `x`, whose channels are already multiplied by their `sign`.
-
-        Both are [c] or, if the examples of a batch are normalised in groups, [b, 1, ..., 1, c].
-        """
+    def coefficients(self, x: ops.Image, sign: Array | int = 1, *, train: bool) -> tuple[ops.PerGroup, ops.PerGroup]:
+        """Factor and offset that normalise `x`, whose channels are already multiplied by their `sign`."""
         mean, var = self._batch_statistics(x, sign) if train else (self.mean[...], self.var[...])
         factor = self.scale[...] * lax.rsqrt(var + self.epsilon)
         # The form (x - mean) * factor + bias would keep x - mean for the backward pass, which is a second copy of x.
-        coefficients = factor * sign, self.bias[...] - mean * factor
-        if mean.ndim == 1:
-            return coefficients
-        factor, offset = (_for_each_example(values, x) for values in coefficients)
-        return factor, offset
+        return factor * sign, self.bias[...] - mean * factor
 
     def _batch_statistics(self, x: ops.Image, sign: Array | int) -> tuple[Array, Array]:
         # E[x^2] - E[x]^2 needs one pass over the activations. In float32 it is safe while |mean| < 100 deviations.
@@ -102,14 +93,6 @@ class BatchNorm(nnx.Module):
             # `average[...] = ...` would ask a traced value for its sharding, an error that takes longer in each layer.
             average.set_value(self.momentum * average[...] + (1 - self.momentum) * lax.stop_gradient(value))
         return mean, var
-
-
-def _for_each_example(values: Float32[Array, "groups c"], x: ops.Image) -> Float32[Array, "*b c"]:
-    """The values of each group for each of its examples, in the shape in which they are multiplied with `x`."""
-    pixels = jax.tree.leaves(x)[0]
-    groups, channels = values.shape
-    repeated = jnp.broadcast_to(values[:, None], (groups, len(pixels) // groups, channels))
-    return repeated.reshape(len(pixels), *[1] * (pixels.ndim - 2), channels)
 
 
 class ConvNorm(nnx.Module):

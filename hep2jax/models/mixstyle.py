@@ -72,7 +72,7 @@ def mixed(maps: ops.AnyImage, key: Array, probability: float) -> ops.AnyImage:
     partner = jax.random.permutation(partner_key, len(mean))
     factor = (share * deviation + (1 - share) * deviation[partner]) / deviation
     offset = share * mean + (1 - share) * mean[partner] - factor * mean
-    return ops.scale_and_shift(maps, factor[:, None, None], offset[:, None, None])
+    return ops.scale_and_shift(maps, factor, offset)
 
 
 def _style(maps: ops.Image) -> tuple[Float[Array, "batch c"], Float[Array, "batch c"]]:

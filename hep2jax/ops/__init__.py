@@ -8,7 +8,7 @@ numbers within rounding; tests compare them with those of `target(PLAIN)`.
 from hep2jax.ops.convolution import conv2d, depthwise_conv2d, doubled_conv2d
 from hep2jax.ops.dihedral import dihedral_views, mean_of_views
 from hep2jax.ops.lanes import AnyImage, Image, stage
-from hep2jax.ops.norms import moments, norm_pool, relu, scale_and_shift
+from hep2jax.ops.norms import PerGroup, moments, norm_pool, relu, scale_and_shift
 from hep2jax.ops.pooled_convolution import conv_pool
 from hep2jax.ops.pooling import max_pool
 from hep2jax.ops.targets import PLAIN, Target, current, target
@@ -16,6 +16,7 @@ from hep2jax.ops.upsampling import depth_to_space, interpolation_matrix, space_t
 from hep2jax.ops.warp import crops
 
 __all__ = [
+    "PerGroup",
     "PLAIN",
     "AnyImage",
     "Image",

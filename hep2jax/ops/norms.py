@@ -10,7 +10,9 @@ from jaxtyping import Array, Float32, Num
 from hep2jax.ops.lanes import AnyImage, Columns
 from hep2jax.ops.pooling import max_pool
 
-PerChannel = Float32[Array, "*b c"]
+PerChannel = Float32[Array, " c"]
+PerGroup = Float32[Array, "*groups c"]
+"""For all examples of a batch, [c], or for each of its groups of successive examples, [groups, c]."""
 
 
 def moments(x: Array | Columns, *, together: int = 0) -> tuple[Array, Array]:
@@ -33,9 +35,9 @@ def moments(x: Array | Columns, *, together: int = 0) -> tuple[Array, Array]:
     return mean, square
 
 
-def scale_and_shift(x: AnyImage, factor: Float32[Array, "*b c"], offset: Float32[Array, "*b c"]) -> AnyImage:
-    """`x * factor + offset` by channel, in float32; both are [c] or, with values for each example, [b, 1, 1, c]."""
-    factor, offset = (_for_each_column(values, x) for values in (factor, offset))
+def scale_and_shift(x: AnyImage, factor: PerGroup, offset: PerGroup) -> AnyImage:
+    """`x * factor + offset` by channel, in float32."""
+    factor, offset = (_for_each_example(_for_each_column(values, x), x) for values in (factor, offset))
     return jax.tree.map(lambda pixels: (pixels.astype(jnp.float32) * factor + offset).astype(pixels.dtype), x)
 
 
@@ -45,7 +47,7 @@ def relu(x: AnyImage) -> AnyImage:
 
 
 def norm_pool(
-    x: AnyImage, scale: PerChannel, coefficients: Callable[[AnyImage, Array], tuple[PerChannel, PerChannel]]
+    x: AnyImage, scale: PerChannel, coefficients: Callable[[AnyImage, Array], tuple[PerGroup, PerGroup]]
 ) -> AnyImage:
     """2x2 max pool of the normalised image. A ReLU after it gives the same numbers as a ReLU before the pool.
 
@@ -68,5 +70,14 @@ def norm_pool(
     return scale_and_shift(max_pool(x), factor, offset)
 
 
-def _for_each_column(values: Num[Array, "*b c"], x: Array | Columns) -> Num[Array, "*b c2"]:
+def _for_each_example(values: Num[Array, "*groups c"], x: Array | Columns) -> Num[Array, "*b c"]:
+    """Values of groups, repeated for their examples as [b, 1, 1, c]; those of the whole batch stay [c]."""
+    if values.ndim == 1:
+        return values
+    (groups, channels), batch = values.shape, len(jax.tree.leaves(x)[0])
+    repeated = jnp.broadcast_to(values[:, None], (groups, batch // groups, channels))
+    return repeated.reshape(batch, 1, 1, channels)
+
+
+def _for_each_column(values: Num[Array, "*groups c"], x: Array | Columns) -> Num[Array, "*groups c2"]:
     return jnp.tile(values, x.count if isinstance(x, Columns) else 1)

@@ -117,11 +117,10 @@ class FieldsByCells(Reader):
     @override
     def row(self, reading: Reading) -> dict[str, Any]:
         """The common columns, the share of the cells, their number, the share of cell pixels and of each pattern."""
-        inside = sum(np.count_nonzero(mask) for mask in reading.class_masks)
         return super().row(reading) | {
             "share": round(max(reading.probabilities.values()), DECIMALS),
             "num_cells": reading.num_cells,
-            "foreground": round(inside / sum(mask.size for mask in reading.class_masks), DECIMALS),
+            "foreground": round(reading.foreground, DECIMALS),
             **reading.rounded,
         }
 

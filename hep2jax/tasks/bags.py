@@ -26,7 +26,7 @@ from hep2jax.models import TileOutput, mil
 from hep2jax.tasks.base import SPECIMENS_AND_IMAGES, BatchShapes, Evaluator, TaskOfFields, image_shapes
 from hep2jax.tasks.calibration import Outcome
 from hep2jax.tasks.fields import working_pair
-from hep2jax.tasks.reading import Parameters, PatternReader, Reading, Ready, as_field
+from hep2jax.tasks.reading import Parameters, PatternReader, Reading, Ready, as_fields
 from hep2jax.tasks.tile_reader import TileReader
 from hep2jax.training import losses
 from hep2jax.training.state import Network
@@ -149,8 +149,7 @@ class BagReader(PatternReader):
 
     @override
     def _outputs(self, images: Iterable[Ready]) -> Iterable[Any]:
-        fields = (as_field(given.image, given.name, self.config) for given in images)
-        return self._evaluator.read(self._parameters, map(working_pair, fields))
+        return self._evaluator.read(self._parameters, map(working_pair, as_fields(images, self.config)))
 
     @override
     def _decide(self, outputs: Sequence[Any]) -> Reading:

@@ -29,7 +29,7 @@ from hep2jax.tasks import field_results, found_cells
 from hep2jax.tasks.base import SPECIMENS_AND_IMAGES, BatchShapes, Evaluator, TaskOfFields, image_shapes
 from hep2jax.tasks.calibration import LEAST_SHARE, Outcome
 from hep2jax.tasks.field_results import FieldMetrics, FieldResult, by_specimen, vote
-from hep2jax.tasks.reading import DECIMALS, Parameters, Reader, Reading, Ready, as_field
+from hep2jax.tasks.reading import DECIMALS, Parameters, Reader, Reading, Ready, as_fields
 from hep2jax.tasks.tile_reader import TileReader
 from hep2jax.training import losses
 from hep2jax.training.state import Network
@@ -170,8 +170,7 @@ class PixelReader(Reader):
 
     @override
     def _outputs(self, images: Iterable[Ready]) -> Iterable[Any]:
-        fields = (as_field(given.image, given.name, self.config) for given in images)
-        return self._evaluator.read_pixels(self._parameters, fields)
+        return self._evaluator.read_pixels(self._parameters, as_fields(images, self.config))
 
     @override
     def _decide(self, outputs: Sequence[Any]) -> Reading:
@@ -202,11 +201,10 @@ class PixelReader(Reader):
     @override
     def row(self, reading: Reading) -> dict[str, Any]:
         """The common columns, the share of the votes, the number of cells, the share of cell pixels."""
-        inside = sum(np.count_nonzero(mask) for mask in reading.class_masks)
         return super().row(reading) | {
             "share": round(max(reading.probabilities.values()), DECIMALS),
             "num_cells": reading.num_cells,
-            "foreground": round(inside / sum(mask.size for mask in reading.class_masks), DECIMALS),
+            "foreground": round(reading.foreground, DECIMALS),
         }
 
 

@@ -32,7 +32,7 @@ from hep2jax.tasks.calibration import LEAST_SHARE, Outcome
 from hep2jax.tasks.field_results import FieldMetrics, FieldResult
 from hep2jax.tasks.fields import FieldEvaluator, FieldTask, PixelReader, counted_cells, working_pair
 from hep2jax.tasks.found_cells import FoundCell
-from hep2jax.tasks.reading import Parameters, Reading, Ready, as_field
+from hep2jax.tasks.reading import Parameters, Reading, Ready, as_fields
 from hep2jax.training import losses
 from hep2jax.training.state import Network
 
@@ -204,8 +204,7 @@ class PatchReader(PixelReader):
 
     @override
     def _outputs(self, images: Iterable[Ready]) -> Iterable[Any]:
-        fields = (as_field(given.image, given.name, self.config) for given in images)
-        return self._evaluator.read(self._parameters, fields)
+        return self._evaluator.read(self._parameters, as_fields(images, self.config))
 
     @override
     def _decide(self, outputs: Sequence[Any]) -> Reading:

@@ -136,6 +136,12 @@ class Reading:
         )
 
     @property
+    def foreground(self) -> float:
+        """The share of the pixels of all fields that are cell. Only if the network segments."""
+        inside = sum(np.count_nonzero(mask) for mask in self.class_masks)
+        return inside / sum(mask.size for mask in self.class_masks)
+
+    @property
     def num_cells(self) -> int:
         """The number of cells of all fields."""
         return sum(map(len, self.cells))
@@ -344,6 +350,11 @@ def in_groups(items: Iterable[_Sized], num_pixels: Callable[[_Sized], int]) -> I
         size += num_pixels(item)
     if group:
         yield group
+
+
+def as_fields(images: Iterable[Ready], config: Config) -> Iterator[field_sets.Field]:
+    """The images as fields without annotations."""
+    return (as_field(given.image, given.name, config) for given in images)
 
 
 def as_field(image: UInt8[np.ndarray, "height width"], name: str, config: Config) -> field_sets.Field:

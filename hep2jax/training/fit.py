@@ -27,9 +27,10 @@ def run(config: Config, directory: pathlib.Path, task: Task, partition: protocol
         raise UsageError(f"{task.name}: there is nothing to learn from ({partition.description})")
     if is_chief:
         outcome.announce(config, task, partition)
-    account = Account(directory, clock, first_step=fitted.STEP if fitted.is_fitted(directory) else 0)
+    is_fitted = fitted.is_fitted(directory)
+    account = Account(directory, clock, first_step=fitted.STEP if is_fitted else 0)
     try:
-        if not fitted.is_fitted(directory):
+        if not is_fitted:
             with clock.phase("step"):
                 (parameters, _), along = task.fit(partition.train, mesh)
             if is_chief:
@@ -41,29 +42,18 @@ def run(config: Config, directory: pathlib.Path, task: Task, partition: protocol
             evaluator = task.evaluator(evaluation.make_network(config, task.num_outputs), mesh)
             evaluated = evaluation.measure_splits(task, evaluator, (parameters, {}), partition)
         if is_chief:
-            _leave(task, directory, partition, evaluated, account, parameters)
+            with contextlib.closing(workdir.MetricsWriter(directory, 0)) as writer:
+                outcome.leave(
+                    task,
+                    directory,
+                    partition,
+                    evaluated,
+                    account,
+                    writer,
+                    last_step=fitted.STEP,
+                    measured_step=fitted.STEP,
+                    digest=states.params_digest(parameters),
+                    num_parameters=states.num_parameters(parameters),
+                )
     finally:
         account.write()
-
-
-def _leave(
-    task: Task,
-    directory: pathlib.Path,
-    partition: protocols.Partition,
-    evaluated: evaluation.Evaluation,
-    account: Account,
-    parameters: states.Tree,
-) -> None:
-    with contextlib.closing(workdir.MetricsWriter(directory, 0)) as writer:
-        outcome.leave(
-            task,
-            directory,
-            partition,
-            evaluated,
-            account,
-            writer,
-            last_step=fitted.STEP,
-            measured_step=fitted.STEP,
-            digest=states.params_digest(parameters),
-            num_parameters=states.num_parameters(parameters),
-        )

@@ -19,14 +19,9 @@ Output = tuple[Tensor, tuple[Tensor, ...]]
 """Logits [B, K] or [B, K, H, W], and the logits of the side heads in training."""
 
 
-TWINS = ("gao", "resnet", "fcn", "dsfcn", "unet")
-"""The networks that `build` makes."""
-
-
 def build(config: ModelConfig, num_outputs: int) -> nn.Module:
     """Build the PyTorch twin of the network that `hep2jax.models.build` builds for grey images."""
-    classes: tuple[Callable[[ModelConfig, int], nn.Module], ...] = (Gao, ResNet, Fcn, Dsfcn, UNet)
-    return classes[TWINS.index(config.name)](config, num_outputs)
+    return TWINS[config.name](config, num_outputs)
 
 
 class PooledConv(nn.Module):
@@ -316,6 +311,16 @@ class UNet(nn.Module):
 
 
 _NAMES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+
+
+TWINS: dict[str, Callable[[ModelConfig, int], nn.Module]] = {
+    "gao": Gao,
+    "resnet": ResNet,
+    "fcn": Fcn,
+    "dsfcn": Dsfcn,
+    "unet": UNet,
+}
+"""The networks that have a twin, by `model.name`."""
 
 
 def copy_parameters(model: nn.Module, params: states.Tree, batch_stats: states.Tree) -> None:
