@@ -73,6 +73,13 @@ class DataConfig:
     """Directory of the prepared data sets, also gs://… or s3://…. None: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
     manual_dir: str | None = _key(None, may_change=True, of_evaluation=True)
     """Directory of the owner's files, for data sets that need a licence."""
+    along: str = ""
+    """Networks for cells: TFDS name of a second data set, whose training cells are learned from along with the own ones
+    as far as both sets share patterns (see `hep2jax.data.sets.along`). Empty: none."""
+    along_manual_dir: str | None = _key(None, may_change=True)
+    """`along`: directory of the owner's files. None: `manual_dir`."""
+    along_scale: float = _key(1.0, at_least=1e-3, at_most=1.0)
+    """`along`: what `scale` is for the own set. Nuclei of both sets should have the same size in the input."""
     protocol: str = _key("contest", choices=PROTOCOLS, of_evaluation=True)
     """contest: the data set's own splits. The others are described in hep2jax.data.splits.protocols."""
     fold: int = _key(0, at_least=0, of_evaluation=True)
@@ -320,6 +327,10 @@ class EvaluationConfig:
     nuclear_diameter: float = _key(0.0, at_least=0.0)
     """Typical diameter of a nucleus in native pixels. 0: unknown. If it is known, touching cells are separated for
     SEG_instances, and the two options below are available."""
+    cell_reader: str = ""
+    """Networks that label pixels: work directory of a reader of single cells (a network or `fisher`), in which {fold}
+    stands for `data.fold` in two digits. The patterns of cells, fields and specimens are then those that it reads in
+    the cells that were found, instead of those of the pixels; `nuclear_diameter` must be known. Empty: none."""
     baselines: bool = False
     """Whether to measure Otsu + watershed, in two variants, on the same pixels too."""
     drop_cut_cells: bool = False
@@ -537,5 +548,7 @@ def _check_relations(config: Config) -> None:
     _check_limits("evaluation.tile_overlap", tiles.tile_overlap, at_least=0, at_most=tiles.tile_size // 2)
     if config.data.normalise == "log" and not config.data.background_window:
         raise UsageError("data.background_window=0: data.normalise=log needs it, in native pixels")
+    if tiles.cell_reader and not tiles.nuclear_diameter > 0:
+        raise UsageError("evaluation.nuclear_diameter=0: evaluation.cell_reader needs it, in native pixels")
     if (tiles.baselines or tiles.drop_cut_cells) and not tiles.nuclear_diameter > 0:
         raise UsageError("evaluation.nuclear_diameter=0: baselines and drop_cut_cells need it, in native pixels")

@@ -31,6 +31,7 @@ FLOORS = (
         "training.checkpoints",
         "training.steps",
     ),
+    ("training.restoring",),
     ("tasks", "perf.model_flops"),
     (
         "training.calibrating",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
+from hep2jax.data.sets.along import broad
 from hep2jax.fisher import encoding, ridge
 from hep2jax.fisher.descriptors import DESCRIPTORS, Descriptor
 from hep2jax.fisher.encoding import Codebook
@@ -85,11 +86,6 @@ def some_of_each(names: Sequence[str], limit: int, rng: np.random.Generator) -> 
             left[name] -= 1
             chosen.append(row)
     return np.sort(np.array(chosen, np.int64))
-
-
-def broad(pattern: str) -> str:
-    """The pattern under which data sets agree: fine and coarse speckled are speckled."""
-    return "speckled" if pattern.endswith("speckled") else pattern
 
 
 def fit_reader(

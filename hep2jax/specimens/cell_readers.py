@@ -22,11 +22,8 @@ from sklearn.svm import LinearSVC
 from hep2jax.errors import UsageError
 from hep2jax.specimens.features import Extractor
 from hep2jax.tasks import Parameters
+from hep2jax.tasks.cell_patterns import Scores
 from hep2jax.tasks.cells import CellEvaluator
-
-Scores = Float[np.ndarray, "cell pattern"]
-"""One row of pattern scores for each cell; they are not negative, and each row sums to 1. The prediction is the pattern
-with the highest score, or the first such pattern in a tie."""
 
 
 @runtime_checkable

@@ -1,40 +1,23 @@
 """Reading fields that nobody annotated with a network of single cells: cells are found, cut out, read and counted."""
 
-import dataclasses
-import math
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
 from typing_extensions import override
 
 from hep2jax import mesh as meshes
 from hep2jax import tasks
 from hep2jax.errors import UsageError
 from hep2jax.specimens import classical, single_cells, voting
-from hep2jax.specimens.cell_readers import NetworkReader
 from hep2jax.tasks import CellTask, Reader, Reading, found_cells
+from hep2jax.tasks.cell_patterns import CellPatterns
 from hep2jax.tasks.reading import DECIMALS, Ready, in_groups
 from hep2jax.training.evaluation import Trained
 
 DIAMETERS = (4.0, 2000.0)
 """The nuclear diameters that can be meant, in pixels."""
-SIZES = (0.25, 4.0)
-"""The areas of objects that are read as cells, in areas of a nucleus: those of half to twice its diameter. Others are
-specks, or clumps that the watershed did not separate. `single_cells.CellSystem` takes its bounds from the annotated
-cells, which a work directory does not hold."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _FieldOutput:
-    """The cells of one field that were read."""
-
-    labels: Int[np.ndarray, "height width"]
-    """Their label map; objects that were not read are background."""
-    scores: Float[np.ndarray, "cell pattern"]
-    rows: Float[np.ndarray, "label pattern"]
-    """The scores of each label; zeros for those that are not in the map."""
 
 
 class FieldsByCells(Reader):
@@ -68,35 +51,21 @@ class FieldsByCells(Reader):
             raise UsageError(f"--nuclear_diameter={nuclear_diameter:g}: must be 4 to 2000 pixels")
         self.config, self.classes = trained.config, trained.classes
         evaluator = kind.evaluator_class(trained.config, trained.network, meshes.make_mesh())
-        self._cells = NetworkReader(evaluator=evaluator, parameters=trained.parameters)
+        read = functools.partial(evaluator.predict, trained.parameters)
+        self._cells = CellPatterns(trained.classes, read, trained.config.data, nuclear_diameter)
         self._diameter, self._segmenter = nuclear_diameter, segmenter
 
     @override
     def _outputs(self, images: Iterable[Ready]) -> Iterable[Any]:
         for group in in_groups(images, lambda given: given.image.size):
-            yield from self._read_fields(group)
+            fields = [given.image for given in group]
+            yield from self._cells.read(list(zip(fields, self._find(fields), strict=True)))
 
-    def _read_fields(self, fields: Sequence[Ready]) -> list[_FieldOutput]:
-        instances = self._find(fields)
-        area = math.pi / 4 * self._diameter**2
-        bounds = [share * area for share in SIZES]
-        found = [
-            single_cells.cut_cells(field.image, labels, *bounds).cuts
-            for field, labels in zip(fields, instances, strict=True)
-        ]
-        cuts = [cut for field in found for cut in field]
-        scores = np.zeros((0, len(self.classes)))
-        if cuts:  # those of all fields at once, so that batches are full
-            scores = np.asarray(single_cells.read_cuts(cuts, self._cells, self.config.data), np.float64)
-        parts = np.split(scores, np.cumsum([len(field) for field in found])[:-1])
-        numbers = [[cut.number for cut in field] for field in found]
-        return [_output(*field) for field in zip(instances, numbers, parts, strict=True)]
-
-    def _find(self, fields: Sequence[Ready]) -> list[np.ndarray]:
+    def _find(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The label map of the objects in each field."""
         if self._segmenter is None:
-            return [single_cells.find_by_threshold(field.image, self._diameter) for field in fields]
-        readings = self._segmenter.read([field.image for field in fields])
+            return [single_cells.find_by_threshold(image, self._diameter) for image in images]
+        readings = self._segmenter.read(images)
         return [classical.split_touching(reading.cell_masks[0], self._diameter) for reading in readings]
 
     @override
@@ -109,7 +78,7 @@ class FieldsByCells(Reader):
         return Reading(
             patterns=patterns,
             probabilities=self._by_pattern(shares),
-            class_masks=tuple(_class_mask(field) for field in outputs),
+            class_masks=tuple(field.patterns.astype(np.uint8) for field in outputs),
             cells=tuple(found_cells.by_votes(field.labels, field.rows, self.classes) for field in outputs),
             cell_labels=tuple(field.labels for field in outputs),
         )
@@ -123,15 +92,3 @@ class FieldsByCells(Reader):
             "foreground": round(reading.foreground, DECIMALS),
             **reading.rounded,
         }
-
-
-def _output(instances: np.ndarray, numbers: Sequence[int], scores: np.ndarray) -> _FieldOutput:
-    rows = np.zeros((int(instances.max(initial=0)) + 1, scores.shape[1]))
-    rows[list(numbers)] = scores
-    read = rows.max(axis=1) > 0
-    return _FieldOutput(labels=np.where(read[instances], instances, 0).astype(np.int32), scores=scores, rows=rows)
-
-
-def _class_mask(field: _FieldOutput) -> np.ndarray:
-    values = np.where(field.rows.max(axis=1) > 0, field.rows.argmax(axis=1) + 1, 0).astype(np.uint8)
-    return values[field.labels]

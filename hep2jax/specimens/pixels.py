@@ -27,7 +27,7 @@ class PixelNetwork:
     def read(self, fields: Sequence[Field]) -> list[FieldReading]:
         """Results of the fields, in input order."""
         prepared = [base.prepare_field(field, self.config.data) for field in fields]
-        return list(self._evaluator.read_pixels(self._parameters, prepared))
+        return list(self._evaluator.read_pixels(self._parameters, prepared, self.classes))
 
 
 def fit_network(config: Config, fields: FieldSet, train: Sequence[int], directory: pathlib.Path) -> PixelNetwork:

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int, Integer
+from jaxtyping import Int, Integer
 
 from hep2jax import files
 from hep2jax import mesh as meshes
-from hep2jax.config import Config, DataConfig
+from hep2jax.config import Config
 from hep2jax.data.sets import cells as cell_data
-from hep2jax.data.sets.cells import CellSet, Cut
+from hep2jax.data.sets.cells import CellSet
 from hep2jax.data.sets.fields import Field, FieldSet
 from hep2jax.data.sets.items import units
 from hep2jax.errors import UsageError
@@ -24,7 +24,8 @@ from hep2jax.specimens import base, cell_readers, classical, features, pixels, v
 from hep2jax.specimens.base import Reading
 from hep2jax.specimens.cell_readers import CellReader, FeatureReader, Grid, NetworkReader, SvmKnn
 from hep2jax.specimens.features import Extractor, FeatureNetwork
-from hep2jax.tasks import CellTask, FisherTask
+from hep2jax.tasks import CellTask, FisherTask, cell_patterns
+from hep2jax.tasks.cell_patterns import FieldCells
 from hep2jax.training import evaluation
 
 FINDERS = ("true", "predicted", "otsu")
@@ -156,7 +157,7 @@ class CellSystem:
         cuts = [cut for found in field_cells for cut in found.cuts]
         if not cuts:
             return base.without_pattern(fields, self._num_patterns, _reason_without_cells(field_cells), masks=masks)
-        scores = read_cuts(cuts, self._reader, self._config.data)
+        scores = cell_patterns.read_cuts(cuts, self._reader.read, self._config.data)
         name = fields[0].specimen_id
         result = voting.read_specimens(
             scores,
@@ -188,7 +189,7 @@ class CellSystem:
             instances = [classical.drop_cut_cells(cells, diameter) for cells in instances]
         return instances
 
-    def _cut(self, field: Field, instances: Integer[np.ndarray, "height width"]) -> "FieldCells":
+    def _cut(self, field: Field, instances: Integer[np.ndarray, "height width"]) -> FieldCells:
         """Cut out the cells of one field."""
         if self._options.finder == "true":
             mitotic = cell_data.of_kind(field, "mitotic_cell")
@@ -198,42 +199,12 @@ class CellSystem:
                 cuts=cut_outs.cuts, mitotic=is_mitotic, num_cut_by_frame=cut_outs.num_cut_by_frame, num_wrong_size=0
             )
         slack = self._options.size_slack
-        return cut_cells(field.image, instances, self._sizes.low / slack, self._sizes.high * slack)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FieldCells:
-    """The cells of a field, and the numbers of objects that are not used."""
-
-    cuts: tuple[Cut, ...]
-    mitotic: Bool[np.ndarray, " cuts"]
-    num_cut_by_frame: int
-    num_wrong_size: int
+        return cell_patterns.cut_cells(field.image, instances, self._sizes.low / slack, self._sizes.high * slack)
 
 
 def find_by_threshold(image: np.ndarray, nuclear_diameter: float) -> Integer[np.ndarray, "height width"]:
     """The cells of one field, without a network; see `classical.segment`."""
     return classical.segment(image, variant="otsu_log_watershed", nuclear_diameter=nuclear_diameter)
-
-
-def cut_cells(
-    image: np.ndarray, instances: Integer[np.ndarray, "height width"], smallest: float, largest: float
-) -> FieldCells:
-    """Cut found cells out of a field: those off its frame with `smallest` to `largest` pixels."""
-    cut_outs = cell_data.cut_out(image, instances)
-    cell_sized = tuple(cut for cut in cut_outs.cuts if smallest <= int(np.count_nonzero(cut.mask)) <= largest)
-    return FieldCells(
-        cuts=cell_sized,
-        mitotic=np.zeros(len(cell_sized), bool),
-        num_cut_by_frame=cut_outs.num_cut_by_frame,
-        num_wrong_size=len(cut_outs.cuts) - len(cell_sized),
-    )
-
-
-def read_cuts(cuts: Sequence[Cut], reader: CellReader, data: DataConfig) -> cell_readers.Scores:
-    """The scores of cells that were cut out, prepared as in training; there is at least one."""
-    prepared = [cell_data.preprocess(cut.image, cut.mask, data) for cut in cuts]
-    return reader.read([image for image, _ in prepared], [tone_curve for _, tone_curve in prepared])
 
 
 def _reason_without_cells(found: Sequence[FieldCells]) -> str:

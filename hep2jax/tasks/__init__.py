@@ -62,6 +62,18 @@ def resolve(config: Config) -> Config:
             f"augment.mixup={config.augment.mixup}: only networks that classify cells can be trained with mixup, and "
             f"model.name='{config.model.name}' is not one of them"
         )
+    if config.data.along:
+        configs.check_choice("data.along", config.data.along, tuple(prepare.BUILDERS))
+        if not task.supports_along:
+            raise UsageError(
+                f"data.along={config.data.along}: only networks that classify cells learn from a second data set in "
+                f"this way, and model.name='{config.model.name}' is not one of them"
+            )
+    if config.evaluation.cell_reader and not task.supports_cell_reader:
+        raise UsageError(
+            f"evaluation.cell_reader={config.evaluation.cell_reader}: only networks that label pixels find cells for "
+            f"it, and model.name='{config.model.name}' is not one of them"
+        )
     return task.resolve(config)
 
 

@@ -13,13 +13,16 @@ from hep2jax import config as configs
 from hep2jax import mesh as meshes
 from hep2jax import models, report
 from hep2jax.config import Config
+from hep2jax.data.sets import along as along_sets
 from hep2jax.data.sets import appearance
 from hep2jax.data.sets import cells as cell_sets
+from hep2jax.data.sets.along import Along
 from hep2jax.data.sets.cells import Cell, CellSet
 from hep2jax.data.streams import cells as cell_stream
 from hep2jax.data.streams import feeding
 from hep2jax.data.streams.stream import Stream
 from hep2jax.errors import UsageError
+from hep2jax.fingerprint import fingerprint
 from hep2jax.metrics.classification import ClassificationMetrics, classification_metrics, describe_recalls
 from hep2jax.metrics.estimates import defined_values
 from hep2jax.metrics.grouping import evenly_spread, group_by
@@ -164,7 +167,7 @@ class CellTask(Task[CellResult, CellMetrics]):
     """Classification of cells, and of specimens by the most frequent pattern of their cells."""
 
     networks: ClassVar[Mapping[str, type[Classifier]]] = models.CLASSIFIERS
-    supports_mixup = True
+    supports_mixup = supports_along = True
     reader_class = CellReader
     evaluator_class: ClassVar[type[CellEvaluator]] = CellEvaluator
     layout = report.Layout(
@@ -181,16 +184,18 @@ class CellTask(Task[CellResult, CellMetrics]):
     )
     compile_batches = (64, 128, 256)
 
-    def __init__(self, config: Config, cells: CellSet) -> None:
+    def __init__(self, config: Config, cells: CellSet, along: Along | None = None) -> None:
+        """`along` holds cells of another data set, from which a network learns too."""
         self.config = config
-        self.cells = cells
+        self.cells, self._along = cells, along
         self.name, self.classes, self.items = cells.name, cells.classes, cells.items
         self.examples = cells.cells
 
     @override
     @classmethod
     def load(cls, config: Config) -> Self:
-        return cls(config, cell_sets.load(config.data))
+        cells = cell_sets.load(config.data)
+        return cls(config, cells, along_sets.load(config.data, cells.classes))
 
     @override
     @classmethod
@@ -215,7 +220,8 @@ class CellTask(Task[CellResult, CellMetrics]):
     @override
     @classmethod
     def batch_shapes(cls, config: Config, size: int) -> BatchShapes:
-        return image_shapes(config, size) | {"labels": jax.ShapeDtypeStruct((size,), np.int32)}
+        labels = ((size, len(cls.patterns(config))), np.bool_) if config.data.along else ((size,), np.int32)
+        return image_shapes(config, size) | {"labels": jax.ShapeDtypeStruct(*labels)}
 
     @override
     @staticmethod
@@ -231,8 +237,14 @@ class CellTask(Task[CellResult, CellMetrics]):
         return jax.nn.softmax(output.logits.astype(np.float32), axis=-1)
 
     @override
+    def fingerprint(self, indices: Sequence[int]) -> str:
+        """Covers the cells of the second data set too, if there is one."""
+        own = super().fingerprint(indices)
+        return fingerprint(own, self._along) if self._along else own
+
+    @override
     def stream(self, indices: Sequence[int], rows: meshes.Rows) -> Stream:
-        return Stream(cell_stream.CellPlan(self.config, self.cells, indices), rows=rows)
+        return Stream(cell_stream.CellPlan(self.config, self.cells, indices, self._along), rows=rows)
 
     @override
     def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> Evaluator[CellResult]:

@@ -20,12 +20,13 @@ from hep2jax.data.sets import fields as field_sets
 from hep2jax.data.sets.fields import FieldSet
 from hep2jax.data.streams.fields import FieldPlan
 from hep2jax.data.streams.stream import Stream
+from hep2jax.errors import UsageError
 from hep2jax.metrics.grouping import evenly_spread
 from hep2jax.metrics.objects import connected_objects
 from hep2jax.metrics.pixels import VOID, count_classes
 from hep2jax.metrics.segmentation import ImageScore, score_image
 from hep2jax.specimens import classical, voting
-from hep2jax.tasks import field_results, found_cells
+from hep2jax.tasks import cell_patterns, field_results, found_cells
 from hep2jax.tasks.base import SPECIMENS_AND_IMAGES, BatchShapes, Evaluator, TaskOfFields, image_shapes
 from hep2jax.tasks.calibration import LEAST_SHARE, Outcome
 from hep2jax.tasks.field_results import FieldMetrics, FieldResult, by_specimen, vote
@@ -60,6 +61,7 @@ class FieldEvaluator:
     def __init__(self, config: Config, network: Network, mesh: jax.sharding.Mesh) -> None:
         self._config = config
         self._reader = TileReader(config, network, mesh, self.decode)
+        self._cells = cell_patterns.open_reader(config, mesh) if config.evaluation.cell_reader else None
 
     def predict(self, parameters: Parameters, images: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
         """Blended probabilities, float32 [h, w, K+1], of each working image, in order.
@@ -74,18 +76,31 @@ class FieldEvaluator:
             if blended is not None:
                 yield blended
 
-    def read_pixels(self, parameters: Parameters, fields: Iterable[field_sets.Field]) -> Iterator[FieldReading]:
-        """The reading of each field, in order. Evaluation, prediction and specimen systems all use this."""
+    def read_pixels(
+        self, parameters: Parameters, fields: Iterable[field_sets.Field], classes: Sequence[str]
+    ) -> Iterator[FieldReading]:
+        """The reading of each field, in order. Evaluation, prediction and specimen systems all use this.
+
+        `classes` are the patterns.
+
+        Raises:
+            UsageError: a reader of cells is configured that reads other patterns.
+        """
+        if self._cells and self._cells.classes != tuple(classes):
+            raise UsageError(
+                f"evaluation.cell_reader: reads {', '.join(self._cells.classes)}, not {', '.join(classes)}"
+            )
         fields, ahead = itertools.tee(fields)
         predictions = self.predict(parameters, map(working_pair, ahead))
         for working, field in zip(predictions, fields, strict=True):
-            yield decide(to_native(working, field.image.shape), self._config.evaluation)
+            reading = decide(to_native(working, field.image.shape), self._config.evaluation)
+            yield with_patterns_of_cells(reading, field.image, self._cells) if self._cells else reading
 
     def measure(
         self, parameters: Parameters, fields: Sequence[field_sets.Field], classes: Sequence[str]
     ) -> list[FieldResult]:
         """The results of the fields, in order; `classes` are the patterns."""
-        readings = self.read_pixels(parameters, fields)
+        readings = self.read_pixels(parameters, fields, classes)
         return [self._measure_field(field, reading, classes) for field, reading in zip(fields, readings, strict=True)]
 
     def _measure_field(self, field: field_sets.Field, reading: FieldReading, classes: Sequence[str]) -> FieldResult:
@@ -135,6 +150,23 @@ def decide(probabilities: Float[np.ndarray, "height width classes"], options: Ev
     return FieldReading(foreground=foreground, cells=cells, pattern=pattern, votes=votes)
 
 
+def with_patterns_of_cells(
+    reading: FieldReading, image: np.ndarray, reader: cell_patterns.CellPatterns
+) -> FieldReading:
+    """The reading with the pattern of each cell as a reader of single cells has it; the pixels of these cells vote.
+
+    Where no cell can be read, everything stays as it was.
+    """
+    assert reading.cells is not None
+    (read,) = reader.read([(image, reading.cells)])
+    if not len(read.scores):
+        return reading
+    of_cells = read.patterns
+    votes = voting.pattern_counts(of_cells > 0, of_cells - 1, len(reading.votes))
+    pattern = np.where(of_cells > 0, of_cells - 1, reading.pattern)
+    return dataclasses.replace(reading, pattern=pattern, votes=votes)
+
+
 def counted_cells(foreground: np.ndarray, options: EvaluationConfig) -> tuple[np.ndarray, np.ndarray | None]:
     """The foreground that counts and the label map of its cells; the map is None if the nuclear diameter is unknown."""
     if not options.nuclear_diameter:
@@ -170,7 +202,7 @@ class PixelReader(Reader):
 
     @override
     def _outputs(self, images: Iterable[Ready]) -> Iterable[Any]:
-        return self._evaluator.read_pixels(self._parameters, as_fields(images, self.config))
+        return self._evaluator.read_pixels(self._parameters, as_fields(images, self.config), self.classes)
 
     @override
     def _decide(self, outputs: Sequence[Any]) -> Reading:
@@ -212,6 +244,7 @@ class FieldTask(TaskOfFields[FieldResult, FieldMetrics]):
     """Segmentation of fields: each pixel is background or has a pattern. Output channel 0 is background."""
 
     networks = models.SEGMENTERS
+    supports_cell_reader = True
     least_probability = LEAST_SHARE
     reader_class = PixelReader
     layout = report.Layout(

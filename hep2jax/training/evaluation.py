@@ -21,9 +21,8 @@ from hep2jax.progress import say
 from hep2jax.specimens.nuclear_size import NuclearSize
 from hep2jax.tasks import Evaluator, Parameters, SplitMetrics, Task
 from hep2jax.tasks.calibration import Calibration
-from hep2jax.training import calibrating, checkpoints, environment, fitted, optimizers, workdir
+from hep2jax.training import calibrating, environment, restoring, workdir
 from hep2jax.training import state as states
-from hep2jax.training.state import Network, TrainState
 from hep2jax.training.timing import StepClock
 
 RECORDS = "records.json"
@@ -172,7 +171,7 @@ def run(config: Config, directory: pathlib.Path) -> None:
             )
         partition = protocols.partition(config.data, task.name, task.items, task.classes)
         network, mesh = make_network(config, task.num_outputs), meshes.make_mesh()
-        parameters, step = _restore_averaged(config, directory, network, mesh)
+        parameters, step = restoring.averaged(config, directory, network, mesh)
     for note in task.notes:
         say(f"{task.name}: {note}")
     say(f"checkpoint of step {step}")
@@ -203,23 +202,6 @@ def evaluation_config(saved: Config, given: Config) -> Config:
     return tasks.resolve(config)
 
 
-def restore(
-    config: Config, directory: pathlib.Path, network: Network, mesh: jax.sharding.Mesh
-) -> tuple[TrainState, int]:
-    """The state of a work directory's best intact checkpoint (of the newest if none has a score), and its step.
-
-    Raises:
-        UsageError: there is no checkpoint, or it is of another architecture.
-        DamagedCheckpointError: all checkpoints are damaged.
-    """
-    optimizer = optimizers.make_optimizer(config.optimizer, config.train.num_steps)
-    like = states.shapes(network, optimizer, meshes.replicated(mesh))
-    restored = checkpoints.restore_first(checkpoints.best(directory / "checkpoints"), like)
-    if restored is None:
-        raise UsageError(f"--workdir={directory}: there is no finished checkpoint yet; train longer")
-    return restored[0], restored[1].step
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trained:
     """The reader of a work directory."""
@@ -241,12 +223,12 @@ def load(directory: str | os.PathLike[str], key: str = "--workdir") -> Trained:
     """Load the reader of a work directory, which may be in object storage. `key` is the option that names it.
 
     Raises:
-        UsageError, DamagedCheckpointError: as for `restore`; UsageError also if the directory holds no run.
+        UsageError, DamagedCheckpointError: as for `restoring.restore`; UsageError also if the directory holds no run.
     """
     with remote.opened(directory, key) as local:
         config, classes = workdir.open_for_reading(local), workdir.read_classes(local)
         network = make_network(config, tasks.num_outputs(config, classes))
-        parameters, step = _restore_averaged(config, local, network, meshes.make_mesh())
+        parameters, step = restoring.averaged(config, local, network, meshes.make_mesh())
         size, calibration = workdir.read_nuclear_size(local), calibrating.read(local, step)
     return Trained(
         config=config,
@@ -261,13 +243,3 @@ def load(directory: str | os.PathLike[str], key: str = "--workdir") -> Trained:
 def make_network(config: Config, num_outputs: int) -> Any:
     """The configured network; None if the reader is fitted in one piece and has none."""
     return None if tasks.kind(config).is_fitted else states.make_network(config, num_outputs)
-
-
-def _restore_averaged(
-    config: Config, directory: pathlib.Path, network: Network | None, mesh: jax.sharding.Mesh
-) -> tuple[Parameters, int]:
-    """The parameters that are evaluated, and their step."""
-    if network is None:
-        return (fitted.load(directory), {}), fitted.STEP
-    state, step = restore(config, directory, network, mesh)
-    return (state.ema_params, state.ema_batch_stats), step

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Integer
+from jaxtyping import Array, Bool, Float, Int, Integer
 
 from hep2jax.config import LossConfig
 from hep2jax.metrics.pixels import VOID
@@ -196,7 +196,7 @@ def soft_dice(
 
 def cell_loss(
     output: ClassifierOutput,
-    labels: Int[Array, " batch"],
+    labels: Int[Array, " batch"] | Bool[Array, "batch pattern"],
     target: Float[Array, "image height width channel"],
     class_weights: Float[Array, " pattern"],
     config: LossConfig,
@@ -208,21 +208,30 @@ def cell_loss(
 
     Args:
         output: what a classifier returned, float32 logits [B, K].
-        labels: pattern of each cell, 0..K-1.
+        labels: pattern of each cell, 0..K-1; or which patterns it may have, of which only the sum of the probabilities
+            counts then.
         target: the image to reconstruct (`Classifier.target`); not used if the network reconstructs nothing.
         class_weights: float32 [K], positive.
         config: weights and smoothing.
     """
-    one_hot = _one_hot(labels, output.logits.shape[-1])
-    weight = jnp.where(one_hot, class_weights, 0.0).sum(-1)
-    smoothed = optax.smooth_labels(one_hot.astype(jnp.float32), config.label_smoothing)
+    possible = labels if labels.ndim == 2 else _one_hot(labels, output.logits.shape[-1])
+    weight = jnp.where(possible, class_weights, 0.0).sum(-1) / possible.sum(-1)
     heads = [(output.logits, 1.0), *((logits, config.side_weight) for logits in output.side_logits)]
-    nll = sum((share * optax.softmax_cross_entropy(logits, smoothed) for logits, share in heads), jnp.zeros(()))
+    nll = sum((share * _set_nll(logits, possible, config.label_smoothing) for logits, share in heads), jnp.zeros(()))
     loss = (nll * weight).sum() / weight.sum()
     if output.reconstruction is None:
         return loss
     error = jnp.square(output.reconstruction - target.astype(jnp.float32)).mean()
     return loss + config.reconstruction_weight * error
+
+
+def _set_nll(
+    logits: Float[Array, "batch pattern"], possible: Bool[Array, "batch pattern"], smoothing: float
+) -> Float[Array, " batch"]:
+    """Negative logarithm of the summed probability of the possible patterns; cross-entropy if that is one pattern."""
+    log_probabilities = jax.nn.log_softmax(logits)
+    among = jax.nn.logsumexp(log_probabilities, axis=-1, where=possible)
+    return -(1.0 - smoothing) * among - smoothing * log_probabilities.mean(-1)
 
 
 def label_loss(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hep2jax import mesh as meshes
-from hep2jax.training import evaluation
+from hep2jax.training import restoring
 from hep2jax.training import state as states
 from tests import processes
 
@@ -231,7 +231,7 @@ def test_two_processes_extract_the_same_features(alone_and_together):
 def test_one_process_reads_the_checkpoint_of_two(alone_and_together):
     together, config = alone_and_together[1], processes.KINDS["cells"]().config
     config.seed = 1  # so that what is not read from the checkpoint differs
-    state, _ = evaluation.restore(config, together / "cells", states.make_network(config, 3), meshes.make_mesh())
+    state, _ = restoring.restore(config, together / "cells", states.make_network(config, 3), meshes.make_mesh())
     assert states.params_digest(state.params) == (together / "cells.digest").read_text()
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
 from hep2jax.tasks.cells import CellTask
-from hep2jax.training import evaluation, loop, packing, workdir
+from hep2jax.training import evaluation, loop, packing, restoring, workdir
 from hep2jax.training.state import TrainState
 from hep2jax.training.timing import StepClock
 from tests.data.cell_tables import cell_set
@@ -76,7 +76,7 @@ def test_the_averages_of_the_best_checkpoint_are_reported_and_restored(tmp_path)
     )
     np.testing.assert_allclose(said, expected, atol=1e-5)
     assert min(np.abs(other - expected).max() for other in others) > 0.1
-    state, step = evaluation.restore(config, directory, this.network, this.mesh)
+    state, step = restoring.restore(config, directory, this.network, this.mesh)
     assert step == 1
     trained = evaluation.load(directory)
     assert trained.classes == task.classes

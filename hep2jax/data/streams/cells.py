@@ -11,6 +11,7 @@ from typing_extensions import override
 from hep2jax import mesh as meshes
 from hep2jax.config import Config
 from hep2jax.data.augment import geometry
+from hep2jax.data.sets.along import Along
 from hep2jax.data.sets.cells import CellSet
 from hep2jax.data.streams import canvases, feeding
 from hep2jax.data.streams.stream import TONES, Batch, Crops, Plan
@@ -21,9 +22,13 @@ class CellPlan(Plan):
     """One crop of each drawn cell, shifted about the middle of the input. In addition to the crops, batches hold
 
     labels   int32   [rows]               pattern
+
+    or, if the cells of a second set are learned from along with these,
+
+    labels   bool    [rows, patterns]     the patterns that the cell may have
     """
 
-    def __init__(self, config: Config, cells: CellSet, indices: Sequence[int]) -> None:
+    def __init__(self, config: Config, cells: CellSet, indices: Sequence[int], along: Along | None = None) -> None:
         """Plan batches of the chosen cells.
 
         Raises:
@@ -32,12 +37,14 @@ class CellPlan(Plan):
         chosen = [cells.cells[i] for i in indices]
         if not chosen:
             raise UsageError(f"{cells.name}: no cell to train on under data.protocol={config.data.protocol}")
+        chosen += along.cells if along else ()
         self.config = config
         self.items = [cell.item for cell in chosen]
         self.pictures = [cell.ready for cell in chosen]
         self.tone_curve = np.stack([cell.tone_curve for cell in chosen])
         self.origins = np.stack([_origin(picture, config.data.crop_size) for picture in self.pictures])
         self._patterns = np.array([item.pattern for item in self.items], np.int32)
+        self._along = along
         self._num_patterns = len(cells.classes)
 
     @override
@@ -54,12 +61,17 @@ class CellPlan(Plan):
 
     @override
     def labels(self, chosen: Int[np.ndarray, " example"]) -> Batch:
-        return {"labels": self._patterns[chosen]}
+        labels = self._patterns[chosen]
+        return {"labels": self._along.possible[labels] if self._along else labels}
 
     @override
     def frequencies(self, shares: Float64[np.ndarray, " example"]) -> Float64[np.ndarray, " pattern"]:
-        """Share of each pattern among the drawn cells."""
-        return np.bincount(self._patterns, shares, minlength=self._num_patterns)
+        """Share of each pattern among the drawn cells; a cell that may have several counts for each in part."""
+        if self._along is None:
+            return np.bincount(self._patterns, shares, minlength=self._num_patterns)
+        possible = self._along.possible
+        of_labels = np.bincount(self._patterns, shares, minlength=len(possible))
+        return of_labels @ (possible / np.maximum(possible.sum(axis=1, keepdims=True), 1))
 
     @override
     def make_store(self) -> tuple[canvases.Store, np.ndarray]:

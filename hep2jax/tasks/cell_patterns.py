@@ -1,0 +1,151 @@
+"""The patterns of fields by their cells: cells that were found in a field are cut out and read one by one."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int, Integer
+
+from hep2jax import remote
+from hep2jax.config import Config, DataConfig
+from hep2jax.data.sets import cells as cell_sets
+from hep2jax.data.sets.cells import Cut
+from hep2jax.errors import UsageError
+from hep2jax.tasks.cells import CellTask
+from hep2jax.tasks.fisher import FisherTask
+from hep2jax.training import restoring, workdir
+from hep2jax.training import state as states
+
+SIZES = (0.25, 4.0)
+"""The areas of objects that are read as cells, in areas of a nucleus: those of half to twice its diameter. Others are
+specks, or clumps that the watershed did not separate. `single_cells.CellSystem` takes its bounds from the annotated
+cells, which a work directory does not hold."""
+
+Scores = Float[np.ndarray, "cell pattern"]
+"""One row of pattern scores for each cell; they are not negative, and each row sums to 1. The prediction is the pattern
+with the highest score, or the first such pattern in a tie."""
+ReadCells = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], Scores]
+"""Scores of cells, in input order, from the images and tone curves of `cells.preprocess`."""
+Segmented = tuple[np.ndarray, Integer[np.ndarray, "height width"]]
+"""A field, uint8 [height, width], and the label map of what was found in it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CellScores:
+    """The cells of one field that were read."""
+
+    labels: Int[np.ndarray, "height width"]
+    """Their label map; objects that were not read are background."""
+    scores: Scores
+    rows: Float[np.ndarray, "label pattern"]
+    """The scores of each label; zeros for those that are not in the map."""
+
+    @property
+    def patterns(self) -> Int[np.ndarray, "height width"]:
+        """1 + the most probable pattern on the cells, 0 elsewhere."""
+        return np.where(self.rows.max(axis=1) > 0, self.rows.argmax(axis=1) + 1, 0)[self.labels]
+
+
+class CellPatterns:
+    """A trained reader of single cells that reads the cells of fields.
+
+    Attributes:
+        classes: its patterns.
+    """
+
+    def __init__(self, classes: Sequence[str], read: ReadCells, data: DataConfig, nuclear_diameter: float) -> None:
+        """`data` says how its cells are prepared; the diameter is that of the nuclei in pixels of the fields."""
+        self.classes = tuple(classes)
+        self._read, self._data = read, data
+        low, high = (share * math.pi / 4 * nuclear_diameter**2 for share in SIZES)
+        self._bounds = low, high
+
+    def read(self, fields: Sequence[Segmented]) -> list[CellScores]:
+        """The cells of each field, in order. Objects that touch the frame or have no cell's size are not read."""
+        found = [cut_cells(image, labels, *self._bounds).cuts for image, labels in fields]
+        cuts = [cut for field in found for cut in field]
+        scores = np.zeros((0, len(self.classes)))
+        if cuts:  # those of all fields at once, so that batches are full
+            scores = np.asarray(read_cuts(cuts, self._read, self._data), np.float64)
+        parts = np.split(scores, np.cumsum([len(field) for field in found])[:-1])
+        numbers = [[cut.number for cut in field] for field in found]
+        maps = [labels for _, labels in fields]
+        return [_scores(*field) for field in zip(maps, numbers, parts, strict=True)]
+
+
+def _scores(instances: np.ndarray, numbers: Sequence[int], scores: np.ndarray) -> CellScores:
+    rows = np.zeros((int(instances.max(initial=0)) + 1, scores.shape[1]))
+    rows[list(numbers)] = scores
+    read = rows.max(axis=1) > 0
+    return CellScores(labels=np.where(read[instances], instances, 0).astype(np.int32), scores=scores, rows=rows)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FieldCells:
+    """The cells of a field, and the numbers of objects that are not used."""
+
+    cuts: tuple[Cut, ...]
+    mitotic: Bool[np.ndarray, " cuts"]
+    num_cut_by_frame: int
+    num_wrong_size: int
+
+
+def cut_cells(
+    image: np.ndarray, instances: Integer[np.ndarray, "height width"], smallest: float, largest: float
+) -> FieldCells:
+    """Cut found cells out of a field: those off its frame with `smallest` to `largest` pixels."""
+    cut_outs = cell_sets.cut_out(image, instances)
+    cell_sized = tuple(cut for cut in cut_outs.cuts if smallest <= int(np.count_nonzero(cut.mask)) <= largest)
+    return FieldCells(
+        cuts=cell_sized,
+        mitotic=np.zeros(len(cell_sized), bool),
+        num_cut_by_frame=cut_outs.num_cut_by_frame,
+        num_wrong_size=len(cut_outs.cuts) - len(cell_sized),
+    )
+
+
+def read_cuts(cuts: Sequence[Cut], read: ReadCells, data: DataConfig) -> Scores:
+    """The scores of cells that were cut out, prepared as in training; there is at least one."""
+    prepared = [cell_sets.preprocess(cut.image, cut.mask, data) for cut in cuts]
+    return read([image for image, _ in prepared], [tone_curve for _, tone_curve in prepared])
+
+
+def open_reader(config: Config, mesh: jax.sharding.Mesh) -> CellPatterns:
+    """The reader of cells that `evaluation.cell_reader` names, for fields with the configured nuclear diameter.
+
+    Raises:
+        UsageError: the directory holds no trained reader of cells, or one whose training cells came from another
+            division of the same data set, so that it may know the specimens that are read.
+    """
+    directory = config.evaluation.cell_reader.replace("{fold}", f"{config.data.fold:02d}")
+    with remote.opened(directory, _KEY) as local:
+        of_cells, classes = workdir.open_for_reading(local), workdir.read_classes(local)
+        kind = next((kind for kind in (CellTask, FisherTask) if kind.reads(of_cells)), None)
+        if kind is None:
+            raise UsageError(f"{_KEY}={directory}: holds no reader of single cells, but {of_cells.model.name}")
+        _check_division(directory, config.data, of_cells.data)
+        network: Any = None if kind.is_fitted else states.make_network(of_cells, kind.count_outputs(classes))
+        parameters, _ = restoring.averaged(of_cells, local, network, mesh)
+    evaluator = kind.evaluator_class(of_cells, network, mesh)
+    read = functools.partial(evaluator.predict, parameters)
+    return CellPatterns(classes, read, of_cells.data, config.evaluation.nuclear_diameter)
+
+
+_KEY = "evaluation.cell_reader"
+_DIVISION = ("protocol", "fold", "num_folds", "protocol_seed", "split_lists")
+
+
+def _check_division(directory: str, fields: DataConfig, cells: DataConfig) -> None:
+    if fields.name != cells.name or fields.protocol == cells.protocol == "contest":
+        return
+    differing = [key for key in _DIVISION if getattr(fields, key) != getattr(cells, key)]
+    if differing:
+        raise UsageError(
+            f"{_KEY}={directory}: was trained with another data.{differing[0]} "
+            f"({getattr(cells, differing[0])}, here {getattr(fields, differing[0])}), so that it may know the "
+            "specimens that are to be read"
+        )
