@@ -47,7 +47,9 @@ class FieldReading:
     pattern: Int[np.ndarray, "height width"]
     """0 to patterns - 1; meaningful on the foreground."""
     votes: Int[np.ndarray, " patterns"]
-    """int64, foreground pixels by pattern."""
+    """int64, foreground pixels by pattern; with `evaluation.cell_reader` those of the cells that it read."""
+    scores: Float[np.ndarray, "label pattern"] | None = None
+    """What `evaluation.cell_reader` says of each cell, zeros if it was not read; None without such a reader."""
 
 
 class FieldEvaluator:
@@ -164,7 +166,7 @@ def with_patterns_of_cells(
     of_cells = read.patterns
     votes = voting.pattern_counts(of_cells > 0, of_cells - 1, len(reading.votes))
     pattern = np.where(of_cells > 0, of_cells - 1, reading.pattern)
-    return dataclasses.replace(reading, pattern=pattern, votes=votes)
+    return dataclasses.replace(reading, pattern=pattern, votes=votes, scores=read.rows)
 
 
 def counted_cells(foreground: np.ndarray, options: EvaluationConfig) -> tuple[np.ndarray, np.ndarray | None]:
@@ -209,7 +211,7 @@ class PixelReader(Reader):
         votes = np.stack([field.votes for field in outputs])
         labels = [self._labels(field) for field in outputs]
         cells = [
-            found_cells.by_pixels(map_, field.pattern, self.classes)
+            found_cells.by_pixels(map_, field.pattern, self.classes, field.scores)
             for map_, field in zip(labels, outputs, strict=True)
         ]
         masks = [(field.pattern.astype(np.uint8) + np.uint8(1)) * field.foreground for field in outputs]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from scipy import ndimage
 
 
@@ -40,7 +40,10 @@ class FoundCell:
 
 
 def by_pixels(
-    labels: Int[np.ndarray, "height width"], pattern: Int[np.ndarray, "height width"], classes: Sequence[str]
+    labels: Int[np.ndarray, "height width"],
+    pattern: Int[np.ndarray, "height width"],
+    classes: Sequence[str],
+    scores: Float[np.ndarray, "label pattern"] | None = None,
 ) -> tuple[FoundCell, ...]:
     """The cells of a label map, each with the pattern of most of its pixels; of tied patterns the first wins.
 
@@ -48,12 +51,15 @@ def by_pixels(
         labels: 0 is background; any positive numbers are cells.
         pattern: index into `classes` of each pixel; meaningful on the cells.
         classes: the names of the patterns.
+        scores: what a reader of single cells says of each label; its rows of zeros leave the pixels to decide.
     """
     boxes = _boxes(labels)
-    votes = np.zeros((len(boxes) + 1, len(classes)), np.int64)
+    votes = np.zeros((len(boxes) + 1, len(classes)))
     for label, box in enumerate(boxes, start=1):
         if box is not None:
             votes[label] = np.bincount(pattern[box][labels[box] == label], minlength=len(classes))
+            if scores is not None and scores[label].any():
+                votes[label] = scores[label]
     return _cells(labels, boxes, votes, classes)
 
 

@@ -135,6 +135,7 @@ def test_fields(network: str, make: Callable[..., Task], tmp_path):
         _check_fields(task, evaluator.measure(parameters, range(len(task.items))), tmp_path)
         _check_cells(task, tmp_path)
         _check_segmenter(task.fields, tmp_path)
+        _check_cell_reader(task, tmp_path)
 
 
 def _check_segmenter(fields: FieldSet, directory: pathlib.Path) -> None:
@@ -153,6 +154,30 @@ def _check_segmenter(fields: FieldSet, directory: pathlib.Path) -> None:
     assert any(reading.num_cells for reading in readings)
     with pytest.raises(UsageError, match="gao makes no masks of cells"):
         hep2jax.load_single_cell_system(directory / "cells", nuclear_diameter=20, segmenter=directory / "cells")
+
+
+def _check_cell_reader(task: Any, directory: pathlib.Path) -> None:
+    """With a reader of cells, each cell has the pattern that this reader gives its crop, and these cells vote."""
+    task.config.evaluation.cell_reader = str(directory / "cells")
+    evaluator = task.evaluator(states.make_network(task.config, task.num_outputs), meshes.make_mesh())
+    results = evaluator.measure(evaluation.load(directory).parameters, range(len(task.items)))
+    _check_fields(task, results, directory)
+    single, network, read = hep2jax.load(directory / "cells"), hep2jax.load(directory), 0
+    for field, result in zip(task.fields.fields, results, strict=True):
+        reading = network(field.image)
+        cuts = {cut.number: cut for cut in cells.cut_out(field.image, reading.cell_labels[0]).cuts}
+        votes = np.zeros(len(task.classes), int)
+        for cell in reading.cells[0]:
+            if cell.label in cuts and 0.25 <= cell.area / (np.pi * 10**2) <= 4:
+                own = single(cuts[cell.label].image, cuts[cell.label].mask)
+                assert cell.pattern == own.pattern
+                assert cell.probability == pytest.approx(own.probabilities[own.pattern], abs=EXACT)
+                votes[task.classes.index(own.pattern)] += cell.area
+        read += votes.sum()
+        if votes.any():
+            np.testing.assert_array_equal(result.votes, votes)
+    assert read > 0
+    task.config.evaluation.cell_reader = ""
 
 
 def _check_cells(task: Any, directory: pathlib.Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 import scipy.special
 
 from hep2jax.config import LossConfig
-from hep2jax.models import SegmenterOutput
+from hep2jax.models import ClassifierOutput, SegmenterOutput
 from hep2jax.training import losses
 
 CLASSES = 4
@@ -184,3 +184,21 @@ def test_the_weight_of_gaps_counts_in_loss_and_weight():
     )
     assert float(terms.weight[0]) == 8 * (8 + 4 * 4)
     assert float(terms.nll[0]) == pytest.approx(8 * (8 + 4 * 4) * np.log(CLASSES), rel=1e-5)
+
+
+def test_a_cell_that_may_have_several_patterns_counts_by_the_sum_of_their_probabilities():
+    logits = jnp.array([[0.3, -1.0, 2.0], [1.0, 0.5, -0.5]])
+    possible = jnp.array([[True, False, True], [False, True, False]])
+    probabilities = jax.nn.softmax(logits)
+    config = LossConfig(label_smoothing=0.1)
+    expected = -0.9 * jnp.log(jnp.array([probabilities[0, 0] + probabilities[0, 2], probabilities[1, 1]]))
+    expected -= 0.1 * jnp.log(probabilities).mean(axis=1)
+
+    def loss(values, labels):
+        return losses.cell_loss(ClassifierOutput(values), labels, jnp.zeros((2, 1, 1, 1)), jnp.ones(3), config)
+
+    assert loss(logits, possible) == pytest.approx(float(expected.mean()), rel=1e-5)
+    assert jnp.isfinite(jax.grad(loss)(logits * 1e4, possible)).all()
+    one_each = jnp.array([2, 1])
+    of_sets = float(loss(logits, jax.nn.one_hot(one_each, 3) > 0))
+    assert float(loss(logits, one_each)) == pytest.approx(of_sets, rel=1e-6)

@@ -13,7 +13,7 @@ from jaxtyping import Bool
 
 from hep2jax.config import DataConfig
 from hep2jax.data.sets import cells as cell_sets
-from hep2jax.data.sets.cells import Cell
+from hep2jax.data.sets.cells import Cell, CellSet
 from hep2jax.errors import UsageError
 
 
@@ -60,13 +60,21 @@ def load(config: DataConfig, classes: Sequence[str]) -> Along | None:
         scale=config.along_scale,
         channel="grey",
     )
-    found = cell_sets.load(theirs)
-    shared = [[broad(own) == broad(other) for own in classes] for other in found.classes]
+    return of_set(cell_sets.load(theirs), classes)
+
+
+def of_set(cells: CellSet, classes: Sequence[str]) -> Along:
+    """The training cells of a set whose patterns are among `classes`, the own patterns.
+
+    Raises:
+        UsageError: there are none.
+    """
+    shared = [[broad(own) == broad(other) for own in classes] for other in cells.classes]
     possible = np.concatenate([np.eye(len(classes), dtype=bool), np.array(shared, bool)])
-    chosen = [cell for cell in found.cells if cell.item.split == "train" and any(shared[cell.item.pattern])]
+    chosen = [cell for cell in cells.cells if cell.item.split == "train" and any(shared[cell.item.pattern])]
     if not chosen:
-        raise UsageError(f"data.along={config.along}: has no training cell of the patterns {', '.join(classes)}")
-    return Along(cells=tuple(_renamed(cell, config.along, len(classes)) for cell in chosen), possible=possible)
+        raise UsageError(f"data.along={cells.name}: has no training cell of the patterns {', '.join(classes)}")
+    return Along(cells=tuple(_renamed(cell, cells.name, len(classes)) for cell in chosen), possible=possible)
 
 
 def _renamed(cell: Cell, set_name: str, num_own: int) -> Cell:
