@@ -71,32 +71,35 @@ def segment(
     if np.ptp(image) == 0:
         return np.zeros(image.shape, np.int32)
     sigma = SMOOTHING_SIGMA * nuclear_diameter if smoothing_sigma is None else smoothing_sigma
-    nucleus_area = math.pi / 4 * nuclear_diameter**2
     contrast = _blur(image.astype(np.float32), sigma)
     if variant == "otsu_log_watershed":
         contrast = log_over_background(contrast, BACKGROUND_WIDTH * nuclear_diameter)
     # Otsu's 256 bins need float64: in a blurred flat image the differences are too small for bin edges in float32.
     mask = contrast > threshold_otsu(contrast.astype(np.float64))
-    mask = _fill_holes(mask, MAX_HOLE_AREA * nucleus_area)
-    least = round(MIN_AREA * nucleus_area) if min_pixels is None else min_pixels
-    return _split_regions(connected_objects(mask, least), nuclear_diameter)
+    return separate(mask, nuclear_diameter, min_pixels)
 
 
-def split_touching(mask: Mask, nuclear_diameter: float) -> Int[np.ndarray, "height width"]:
-    """Separate a foreground mask into nuclei by a watershed on its smoothed distance transform.
+def separate(mask: Mask, nuclear_diameter: float, min_pixels: int | None = None) -> Int[np.ndarray, "height width"]:
+    """The cells of a foreground mask: holes are filled, specks removed, and touching nuclei parted.
+
+    They are parted by a watershed on the smoothed distance transform.
 
     Args:
         mask: bool [height, width].
         nuclear_diameter: in pixels; maxima closer than `SEED_DISTANCE` times this stay one object.
+        min_pixels: area of the smallest region to keep; None: `MIN_AREA` times the area of a nominal nucleus.
 
     Returns:
-        int32 [height, width]; positive exactly on the mask.
+        int32 [height, width], 0 = background, objects 1, 2, ...
     """
-    return _split_regions(connected_objects(mask), nuclear_diameter)
+    nucleus_area = math.pi / 4 * nuclear_diameter**2
+    least = round(MIN_AREA * nucleus_area) if min_pixels is None else min_pixels
+    filled = _fill_holes(mask, MAX_HOLE_AREA * nucleus_area)
+    return _split_regions(connected_objects(filled, least), nuclear_diameter)
 
 
 def _split_regions(regions: Labels, nuclear_diameter: float) -> Labels:
-    """`split_touching` of the mask whose connected regions these are."""
+    """`separate` of the mask whose connected regions these are."""
     distance = _blur(distance_to_background(regions > 0), SEED_SIGMA * nuclear_diameter)
     separation = max(1, round(SEED_DISTANCE * nuclear_diameter))
     return flood(distance, regions, region_peaks(distance, regions, separation))

@@ -66,7 +66,7 @@ class FieldsByCells(Reader):
         if self._segmenter is None:
             return [single_cells.find_by_threshold(image, self._diameter) for image in images]
         readings = self._segmenter.read(images)
-        return [classical.split_touching(reading.cell_masks[0], self._diameter) for reading in readings]
+        return [classical.separate(reading.cell_masks[0], self._diameter) for reading in readings]
 
     @override
     def _decide(self, outputs: Sequence[Any]) -> Reading:

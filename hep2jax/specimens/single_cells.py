@@ -183,7 +183,7 @@ class CellSystem:
         if self._options.finder == "true":
             return [field.instances.astype(np.int32) for field in fields]
         if self._pixels is not None:
-            return [classical.split_touching(reading.foreground, diameter) for reading in self._pixels.read(fields)]
+            return [classical.separate(reading.foreground, diameter) for reading in self._pixels.read(fields)]
         instances = [find_by_threshold(field.image, diameter) for field in fields]
         if self._options.drop_cut_cells:
             instances = [classical.drop_cut_cells(cells, diameter) for cells in instances]

@@ -170,10 +170,13 @@ def with_patterns_of_cells(
 
 
 def counted_cells(foreground: np.ndarray, options: EvaluationConfig) -> tuple[np.ndarray, np.ndarray | None]:
-    """The foreground that counts and the label map of its cells; the map is None if the nuclear diameter is unknown."""
+    """The foreground that counts and the label map of its cells; the map is None if the nuclear diameter is unknown.
+
+    If it is known, holes are filled and specks removed as by the classical segmentation, its baseline.
+    """
     if not options.nuclear_diameter:
         return foreground, None
-    cells = classical.split_touching(foreground, options.nuclear_diameter)
+    cells = classical.separate(foreground, options.nuclear_diameter, options.min_object_pixels)
     if options.drop_cut_cells:
         cells = classical.drop_cut_cells(cells, options.nuclear_diameter)
     return cells > 0, cells

@@ -116,21 +116,35 @@ def test_background_of_a_crop_smaller_than_a_nucleus_is_no_hole():
     assert _dice(objects > 0, truth > 0) > 0.95
 
 
-def test_split_keeps_every_pixel_of_the_mask():
+def _without_holes(mask: np.ndarray, largest: float) -> np.ndarray:
+    """The mask with background regions (4-connected) of up to `largest` pixels filled, except those at the edge."""
+    regions, count = ndimage.label(np.pad(~mask, 1, constant_values=True))
+    small = [label for label in range(1, count + 1) if label != regions[0, 0] and (regions == label).sum() <= largest]
+    return mask | np.isin(regions, small)[1:-1, 1:-1]
+
+
+def test_cells_are_the_mask_without_holes_and_specks():
+    filled = 0
     for seed in range(10):
         rng = np.random.default_rng(seed)
         centres = [tuple(c) for c in rng.uniform(0, 120, (rng.integers(1, 25), 2))]
         mask = (_discs(centres, (120, 120), radius=9.0) > 0) | (rng.random((120, 120)) < 0.02)
-        objects = classical.split_touching(mask, 18.0)
-        np.testing.assert_array_equal(objects > 0, mask)
-        regions = metrics.connected_objects(mask)
+        mask &= rng.random((120, 120)) > 0.05
+        objects, whole = classical.separate(mask, 18.0, 0), _without_holes(mask, np.pi * 81)
+        filled += (whole & ~mask).sum()
+        np.testing.assert_array_equal(objects > 0, whole)
+        regions = metrics.connected_objects(whole)
+        sized = metrics.connected_objects(whole, 20)
+        np.testing.assert_array_equal(classical.separate(mask, 18.0, 20) > 0, sized > 0)
+        np.testing.assert_array_equal(classical.separate(mask, 18.0) > 0, metrics.connected_objects(whole, 25) > 0)
         for label in range(1, objects.max() + 1):
             assert len(np.unique(regions[objects == label])) == 1
+    assert filled > 100
 
 
 @pytest.mark.parametrize(("value", "count"), [(False, 0), (True, 1)])
-def test_split_of_uniform_masks(value, count):
-    assert classical.split_touching(np.full((20, 20), value), 30.0).max() == count
+def test_cells_of_uniform_masks(value, count):
+    assert classical.separate(np.full((20, 20), value), 30.0).max() == count
 
 
 def test_distances_are_exact():
@@ -176,7 +190,7 @@ def test_cells_that_the_frame_cuts_are_dropped():
 
 
 def _regions_and_heights(seed):
-    """Regions of every size from single pixels up, with the heights that they have in `split_touching`, or others."""
+    """Regions of every size from single pixels up, with the heights that they have in `separate`, or others."""
     rng = np.random.default_rng(seed)
     shape = tuple(rng.integers(1, 90, 2))
     smooth = cv2.GaussianBlur(rng.random(shape), (0, 0), rng.uniform(0.1, 6))
