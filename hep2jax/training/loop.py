@@ -16,6 +16,7 @@ from hep2jax import mesh as meshes
 from hep2jax.config import Config
 from hep2jax.data.splits import protocols
 from hep2jax.data.streams import feeding
+from hep2jax.data.streams.packed import Packed
 from hep2jax.errors import DivergedError, UsageError
 from hep2jax.perf import chips, model_flops
 from hep2jax.progress import TrainingDisplay, say, scaled, shown
@@ -239,7 +240,7 @@ def _train(run: Run) -> None:
 class Feed:
     """The inputs of the compiled step besides the state."""
 
-    batches: Iterator[feeding.DeviceBatch]
+    batches: Iterator[Packed]
     """Each is the batch of one call, that is of `train.steps_per_call` steps."""
     constants: steps.Constants
 
@@ -315,7 +316,7 @@ def _save(run: Run, step: int, score: float | None = None) -> None:
         run.account.write(step)
 
 
-def next_batch(clock: StepClock, batches: Iterator, newest: steps.Metrics | None) -> feeding.DeviceBatch:
+def next_batch(clock: StepClock, batches: Iterator, newest: steps.Metrics | None) -> Packed:
     """The next batch. All waiting for it counts as `data_wait`, unless the devices are still busy when it arrives.
 
     `newest`: metrics of the step that was dispatched last; None if no step is running.
@@ -329,7 +330,7 @@ def next_batch(clock: StepClock, batches: Iterator, newest: steps.Metrics | None
 
 
 def compile_step(
-    run: Run, batch: feeding.DeviceBatch, constants: steps.Constants, *, network: Network | None = None
+    run: Run, batch: Packed, constants: steps.Constants, *, network: Network | None = None
 ) -> jax.stages.Compiled:
     """Compile the training step and keep XLA's analysis of it. `network` replaces the run's network, if given."""
     program = steps.train_program(run.config, network or run.network, run.task.loss, run.mesh)

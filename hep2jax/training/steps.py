@@ -17,6 +17,7 @@ from hep2jax import ops
 from hep2jax.config import Config, Frozen
 from hep2jax.data.augment import intensity, mixup
 from hep2jax.data.sets import framing
+from hep2jax.data.streams.packed import Packed, unpack
 from hep2jax.models import layers, mixstyle
 from hep2jax.training import optimizers, packing
 from hep2jax.training.state import Network, TrainState
@@ -92,10 +93,11 @@ def make_loss(config: Config, network: Network, loss: Loss) -> Callable[..., tup
 
 def make_train_step(
     config: Config, network: Network, loss: Loss
-) -> Callable[[TrainState, Batch, Constants], tuple[TrainState, Metrics]]:
+) -> Callable[[TrainState, Batch | Packed, Constants], tuple[TrainState, Metrics]]:
     """`step(state, batch, constants) -> (state, metrics)`; metrics are scalars over the global batch.
 
-    The state may be packed (see `packing`) and is returned in the same form.
+    The state may be packed (see `packing`) and is returned in the same form; a batch may be packed, too (see
+    `data.streams.packed`).
 
     With `train.steps_per_call` > 1 one call does that many steps: every leaf of the batch and of the metrics then has
     the steps as its first axis.
@@ -104,8 +106,8 @@ def make_train_step(
     schedule = optimizers.make_schedule(config.optimizer, config.train.num_steps)
     grad_fn = jax.value_and_grad(make_loss(config, network, loss), has_aux=True)
 
-    def step(state: TrainState, batch: Batch, constants: Constants) -> tuple[TrainState, Metrics]:
-        batch = ops.crops(batch, constants, size=config.data.crop_size, stretch=1 / config.augment.scale_min)
+    def step(state: TrainState, batch: Batch | Packed, constants: Constants) -> tuple[TrainState, Metrics]:
+        batch = ops.crops(unpack(batch), constants, size=config.data.crop_size, stretch=1 / config.augment.scale_min)
         batch = intensity.on_device(batch)
         class_weights = constants["class_weights"]
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
@@ -120,7 +122,7 @@ def make_train_step(
         }
         return _average(updated, config.optimizer.ema_decay), metrics
 
-    def several(state: TrainState, batches: Batch, constants: Constants) -> tuple[TrainState, Metrics]:
+    def several(state: TrainState, batches: Batch | Packed, constants: Constants) -> tuple[TrainState, Metrics]:
         return jax.lax.scan(lambda state, batch: step(state, batch, constants), state, batches)
 
     return step if config.train.steps_per_call == 1 else several

@@ -6,14 +6,15 @@ next batches are already being computed.
 
 import collections
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grain
 import jax
-import numpy as np
 
 from hep2jax import mesh as meshes
 from hep2jax import stopping
+from hep2jax.data.streams import packed
+from hep2jax.data.streams.packed import Packed
 
 DeviceBatch = dict[str, jax.Array]
 
@@ -24,21 +25,25 @@ IN_FLIGHT = 2
 host, and hold no more batches than these."""
 
 
-def put(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh, *, stacked: bool = False) -> DeviceBatch:
+def put(batch: Any, mesh: jax.sharding.Mesh, *, stacked: bool = False) -> Any:
     """Make global arrays on the devices from this process's rows (`mesh.local_rows`, in order). Does not block.
 
     Args:
-        batch: host arrays. In arrays with several entries for each row (`mil`), the entries of a row are adjacent.
+        batch: host arrays by name, or packed. In arrays with several entries for each row (`mil`), the entries of a row
+            are adjacent.
         mesh: the devices.
         stacked: see `mesh.batch_sharding`.
+
+    Returns:
+        The same with arrays of the devices.
     """
     return jax.make_array_from_process_local_data(meshes.batch_sharding(mesh, stacked=stacked), batch)
 
 
 def prefetched(
     batches: grain.MapDataset, mesh: jax.sharding.Mesh, ahead: int, *, stack: int = 1
-) -> grain.DatasetIterator[DeviceBatch]:
-    """Iterate over device batches; one thread prepares up to `ahead` of them. Close the iterator to end the thread.
+) -> grain.DatasetIterator[Packed]:
+    """Iterate over device batches, packed; one thread prepares up to `ahead`. Close the iterator to end the thread.
 
     With `stack` > 1, every element holds that many batches, stacked along a new first axis.
     """
@@ -46,6 +51,7 @@ def prefetched(
     # batches, and leaves the other cores free.
     options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     stacked = stack > 1
+    batches = batches.map(packed.pack)
     source = batches.batch(stack, drop_remainder=True) if stacked else batches
     stream = source.to_iter_dataset(options).map(lambda batch: put(batch, mesh, stacked=stacked))
     return grain.experimental.ThreadPrefetchIterDataset(stream, prefetch_buffer_size=ahead).__iter__()
