@@ -185,7 +185,11 @@ class ModelConfig:
     """Which network is built, and how wide."""
 
     name: str = "fcn"
-    """One of the networks of hep2jax.models, or `fisher`, the texture reader of cells (see hep2jax.fisher)."""
+    """One of the networks of hep2jax.models; `fisher`, the texture reader of cells (see hep2jax.fisher); or `mean`, the
+    mean of trained readers of cells (see `members`)."""
+    members: str = ""
+    """`mean`: the work directories of two or more trained readers of cells, with commas between; {fold} stands for
+    `data.fold` in two digits. Each prepares the cells as it was trained."""
     width: float = _key(1.0, at_least=1e-3, at_most=16.0)
     """Multiplier on every channel count of the published network (rounded to a multiple of 8, at least 8)."""
     depth: int = _key(0, choices=DEPTHS)

@@ -22,8 +22,7 @@ from sklearn.svm import LinearSVC
 from hep2jax.errors import UsageError
 from hep2jax.specimens.features import Extractor
 from hep2jax.tasks import Parameters
-from hep2jax.tasks.cell_patterns import Scores
-from hep2jax.tasks.cells import CellEvaluator
+from hep2jax.tasks.cells import CellEvaluator, Scores
 
 
 @runtime_checkable

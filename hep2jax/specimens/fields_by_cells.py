@@ -51,8 +51,8 @@ class FieldsByCells(Reader):
             raise UsageError(f"--nuclear_diameter={nuclear_diameter:g}: must be 4 to 2000 pixels")
         self.config, self.classes = trained.config, trained.classes
         evaluator = kind.evaluator_class(trained.config, trained.network, meshes.make_mesh())
-        read = functools.partial(evaluator.predict, trained.parameters)
-        self._cells = CellPatterns(trained.classes, read, trained.config.data, nuclear_diameter)
+        read = functools.partial(evaluator.read, trained.parameters)
+        self._cells = CellPatterns(trained.classes, read, nuclear_diameter)
         self._diameter, self._segmenter = nuclear_diameter, segmenter
 
     @override

@@ -157,7 +157,8 @@ class CellSystem:
         cuts = [cut for found in field_cells for cut in found.cuts]
         if not cuts:
             return base.without_pattern(fields, self._num_patterns, _reason_without_cells(field_cells), masks=masks)
-        scores = cell_patterns.read_cuts(cuts, self._reader.read, self._config.data)
+        prepared = [cell_data.preprocess(cut.image, cut.mask, self._config.data) for cut in cuts]
+        scores = self._reader.read([image for image, _ in prepared], [tone_curve for _, tone_curve in prepared])
         name = fields[0].specimen_id
         result = voting.read_specimens(
             scores,

@@ -13,6 +13,7 @@ from hep2jax.tasks.fields import FieldTask
 from hep2jax.tasks.fisher import FisherTask
 from hep2jax.tasks.joint import JointTask
 from hep2jax.tasks.labels import LabelsTask
+from hep2jax.tasks.mean import MeanTask
 from hep2jax.tasks.reading import Input, Parameters, Reader, Reading
 
 __all__ = [
@@ -33,7 +34,7 @@ __all__ = [
     "resolve",
 ]
 
-KINDS: tuple[type[Task], ...] = (FieldTask, CellTask, FisherTask, BagTask, LabelsTask, JointTask)
+KINDS: tuple[type[Task], ...] = (FieldTask, CellTask, FisherTask, MeanTask, BagTask, LabelsTask, JointTask)
 """Every kind of task. A network and a data set together determine one of them."""
 
 

@@ -29,6 +29,7 @@ from hep2jax.specimens import nuclear_size
 from hep2jax.specimens.nuclear_size import NuclearSize
 from hep2jax.tasks.calibration import LEAST_PROBABILITY, Outcome
 from hep2jax.tasks.reading import Parameters, Reader
+from hep2jax.training import state as states
 from hep2jax.training.state import Network, Tree
 
 if TYPE_CHECKING:
@@ -249,6 +250,10 @@ class Task(abc.ABC, Generic[Result, Metrics]):
     def fit(self, indices: Sequence[int], mesh: jax.sharding.Mesh) -> tuple[Parameters, Tree]:
         """Fit the reader to these examples, if `is_fitted`: its parameters, and what other fits may take from here."""
         raise NotImplementedError(f"{self.config.model.name} is trained by steps")
+
+    def count_parameters(self, parameters: Tree) -> int:
+        """The number of parameters of a reader that is fitted in one piece, counted as single numbers."""
+        return states.num_parameters(parameters)
 
     @abc.abstractmethod
     def stream(self, indices: Sequence[int], rows: meshes.Rows) -> Stream:

@@ -1,35 +1,26 @@
 """The patterns of fields by their cells: cells that were found in a field are cut out and read one by one."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 
-from hep2jax import remote
-from hep2jax.config import Config, DataConfig
+from hep2jax.config import Config
 from hep2jax.data.sets import cells as cell_sets
 from hep2jax.data.sets.cells import Cut
-from hep2jax.errors import UsageError
-from hep2jax.tasks.cells import CellTask
-from hep2jax.tasks.fisher import FisherTask
-from hep2jax.training import restoring, workdir
-from hep2jax.training import state as states
+from hep2jax.tasks.cells import CutCell, Scores
+from hep2jax.tasks.mean import open_trained
 
 SIZES = (0.25, 4.0)
 """The areas of objects that are read as cells, in areas of a nucleus: those of half to twice its diameter. Others are
 specks, or clumps that the watershed did not separate. `single_cells.CellSystem` takes its bounds from the annotated
 cells, which a work directory does not hold."""
 
-Scores = Float[np.ndarray, "cell pattern"]
-"""One row of pattern scores for each cell; they are not negative, and each row sums to 1. The prediction is the pattern
-with the highest score, or the first such pattern in a tie."""
-ReadCells = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], Scores]
-"""Scores of cells, in input order, from the images and tone curves of `cells.preprocess`."""
+ReadCells = Callable[[Sequence[CutCell]], Scores]
+"""Scores of at least one cell, in order."""
 Segmented = tuple[np.ndarray, Integer[np.ndarray, "height width"]]
 """A field, uint8 [height, width], and the label map of what was found in it."""
 
@@ -57,10 +48,9 @@ class CellPatterns:
         classes: its patterns.
     """
 
-    def __init__(self, classes: Sequence[str], read: ReadCells, data: DataConfig, nuclear_diameter: float) -> None:
-        """`data` says how its cells are prepared; the diameter is that of the nuclei in pixels of the fields."""
-        self.classes = tuple(classes)
-        self._read, self._data = read, data
+    def __init__(self, classes: Sequence[str], read: ReadCells, nuclear_diameter: float) -> None:
+        """The diameter is that of the nuclei, in pixels of the fields."""
+        self.classes, self._read = tuple(classes), read
         low, high = (share * math.pi / 4 * nuclear_diameter**2 for share in SIZES)
         self._bounds = low, high
 
@@ -70,7 +60,7 @@ class CellPatterns:
         cuts = [cut for field in found for cut in field]
         scores = np.zeros((0, len(self.classes)))
         if cuts:  # those of all fields at once, so that batches are full
-            scores = np.asarray(read_cuts(cuts, self._read, self._data), np.float64)
+            scores = np.asarray(self._read(cuts), np.float64)
         parts = np.split(scores, np.cumsum([len(field) for field in found])[:-1])
         numbers = [[cut.number for cut in field] for field in found]
         maps = [labels for _, labels in fields]
@@ -108,44 +98,12 @@ def cut_cells(
     )
 
 
-def read_cuts(cuts: Sequence[Cut], read: ReadCells, data: DataConfig) -> Scores:
-    """The scores of cells that were cut out, prepared as in training; there is at least one."""
-    prepared = [cell_sets.preprocess(cut.image, cut.mask, data) for cut in cuts]
-    return read([image for image, _ in prepared], [tone_curve for _, tone_curve in prepared])
-
-
 def open_reader(config: Config, mesh: jax.sharding.Mesh) -> CellPatterns:
     """The reader of cells that `evaluation.cell_reader` names, for fields with the configured nuclear diameter.
 
     Raises:
-        UsageError: the directory holds no trained reader of cells, or one whose training cells came from another
-            division of the same data set, so that it may know the specimens that are read.
+        UsageError: as for `mean.open_trained`.
     """
-    directory = config.evaluation.cell_reader.replace("{fold}", f"{config.data.fold:02d}")
-    with remote.opened(directory, _KEY) as local:
-        of_cells, classes = workdir.open_for_reading(local), workdir.read_classes(local)
-        kind = next((kind for kind in (CellTask, FisherTask) if kind.reads(of_cells)), None)
-        if kind is None:
-            raise UsageError(f"{_KEY}={directory}: holds no reader of single cells, but {of_cells.model.name}")
-        _check_division(directory, config.data, of_cells.data)
-        network: Any = None if kind.is_fitted else states.make_network(of_cells, kind.count_outputs(classes))
-        parameters, _ = restoring.averaged(of_cells, local, network, mesh)
-    evaluator = kind.evaluator_class(of_cells, network, mesh)
-    read = functools.partial(evaluator.predict, parameters)
-    return CellPatterns(classes, read, of_cells.data, config.evaluation.nuclear_diameter)
-
-
-_KEY = "evaluation.cell_reader"
-_DIVISION = ("protocol", "fold", "num_folds", "protocol_seed", "split_lists")
-
-
-def _check_division(directory: str, fields: DataConfig, cells: DataConfig) -> None:
-    if fields.name != cells.name or fields.protocol == cells.protocol == "contest":
-        return
-    differing = [key for key in _DIVISION if getattr(fields, key) != getattr(cells, key)]
-    if differing:
-        raise UsageError(
-            f"{_KEY}={directory}: was trained with another data.{differing[0]} "
-            f"({getattr(cells, differing[0])}, here {getattr(fields, differing[0])}), so that it may know the "
-            "specimens that are to be read"
-        )
+    options = config.evaluation
+    reader = open_trained(options.cell_reader, "evaluation.cell_reader", config.data, mesh)
+    return CellPatterns(reader.classes, reader.read, options.nuclear_diameter)

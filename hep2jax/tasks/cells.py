@@ -2,11 +2,11 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float, Float32, UInt8
 from typing_extensions import override
 
 from hep2jax import config as configs
@@ -100,6 +100,31 @@ class CellMetrics:
     """None if the specimen of any cell is unknown."""
 
 
+@runtime_checkable
+class CutCell(Protocol):
+    """A cell that was cut out of an image, before any preprocessing."""
+
+    @property
+    def image(self) -> UInt8[np.ndarray, "height width"]:
+        """Its grey levels."""
+        ...
+
+    @property
+    def mask(self) -> Bool[np.ndarray, "height width"]:
+        """True on the cell; false everywhere if there is no mask."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Its name, for messages."""
+        ...
+
+
+Scores = Float[np.ndarray, "cell pattern"]
+"""One row of pattern scores for each cell; they are not negative, and each row sums to 1. The prediction is the pattern
+with the highest score, or the first such pattern in a tie."""
+
+
 class CellEvaluator:
     """A network's compiled forward pass over cells."""
 
@@ -123,20 +148,29 @@ class CellEvaluator:
         outputs = (self._predict(*parameters, batch["image"], batch["tone_curve"]) for batch in batches)
         return np.concatenate(list(feeding.fetched(outputs)))[: len(images)]  # the rest is padding of the last batch
 
+    def read(self, parameters: Parameters, cells: Sequence[CutCell]) -> Scores:
+        """The probabilities of at least one cell, which is prepared as in training."""
+        data = self._config.data
+        prepared = [cell_sets.preprocess(cell.image, cell.mask, data, name=cell.name) for cell in cells]
+        images, tone_curves = zip(*prepared, strict=True)
+        return self.predict(parameters, images, tone_curves)
+
     def measure(self, parameters: Parameters, cells: Sequence[Cell]) -> list[CellResult]:
         """The results of the cells, in order."""
         probabilities = self.predict(parameters, [cell.ready for cell in cells], [cell.tone_curve for cell in cells])
-        return [
-            CellResult(
-                identifier=cell.item.identifier,
-                specimen=cell.item.specimen,
-                group=cell.item.group,
-                intensity=cell.intensity,
-                truth=cell.item.pattern,
-                probabilities=row,
-            )
-            for cell, row in zip(cells, probabilities, strict=True)
-        ]
+        return [result_of(cell, row) for cell, row in zip(cells, probabilities, strict=True)]
+
+
+def result_of(cell: Cell, probabilities: Float32[np.ndarray, " pattern"]) -> CellResult:
+    """The result of a cell that was read so."""
+    return CellResult(
+        identifier=cell.item.identifier,
+        specimen=cell.item.specimen,
+        group=cell.item.group,
+        intensity=cell.intensity,
+        truth=cell.item.pattern,
+        probabilities=probabilities,
+    )
 
 
 class CellReader(PatternReader):
@@ -149,9 +183,7 @@ class CellReader(PatternReader):
     @override
     def _outputs(self, images: Iterable[Ready]) -> Iterable[Any]:
         for group in in_groups(images, lambda given: given.image.size):
-            ready = [cell_sets.preprocess(image, mask, self.config.data, name=name) for image, mask, name in group]
-            cells, tone_curves = zip(*ready, strict=True)
-            yield from self._evaluator.predict(self._parameters, cells, tone_curves)
+            yield from self._evaluator.read(self._parameters, group)
 
     @override
     def picture(self, image: np.ndarray) -> np.ndarray:

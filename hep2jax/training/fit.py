@@ -53,7 +53,7 @@ def run(config: Config, directory: pathlib.Path, task: Task, partition: protocol
                     last_step=fitted.STEP,
                     measured_step=fitted.STEP,
                     digest=states.params_digest(parameters),
-                    num_parameters=states.num_parameters(parameters),
+                    num_parameters=task.count_parameters(parameters),
                 )
     finally:
         account.write()

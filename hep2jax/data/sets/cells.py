@@ -76,11 +76,16 @@ class Crop:
     field: str = ""
     """Fingerprint of the field that it was cut from; empty if the owner cut it."""
 
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return self.identifier
+
 
 def load(config: DataConfig) -> CellSet:
     """Read and preprocess every cell of every split of the data set, see `read_crops`."""
     classes, crops = read_crops(config)
-    return _make_set(config.name, classes, crops, config)
+    return from_crops(config.name, classes, crops, config)
 
 
 def read_crops(config: DataConfig) -> tuple[tuple[str, ...], list[Crop]]:
@@ -130,7 +135,7 @@ def from_fields(fields: FieldSet, config: DataConfig) -> CellSet:
         for field, picture in ((field, fingerprint(field.image)) for field in fields.fields)
         for cut in cut_out(field.image, field.instances, of_kind(field, "cell")).cuts
     ]
-    return _make_set(fields.name, fields.classes, crops, config)
+    return from_crops(fields.name, fields.classes, crops, config)
 
 
 def of_kind(field: Field, kind: str) -> list[int]:
@@ -139,7 +144,8 @@ def of_kind(field: Field, kind: str) -> list[int]:
     return [number for number in present if field.kinds.get(number, "cell") == kind]
 
 
-def _make_set(name: str, classes: Sequence[str], crops: Sequence[Crop], config: DataConfig) -> CellSet:
+def from_crops(name: str, classes: Sequence[str], crops: Sequence[Crop], config: DataConfig) -> CellSet:
+    """The cells of a data set of this name, preprocessed as configured."""
     # Fields are compared too, because the masks of two copies of a field, and thus the cells cut from it, may differ.
     groups = group_specimens((c.specimen, picture) for c in crops for picture in (c.image, c.field) if len(picture))
     cells = tuple(_make_cell(crop, groups[crop.specimen], config) for crop in crops)
@@ -203,6 +209,11 @@ class Cut:
     """The object's value in the instance mask."""
     image: UInt8[np.ndarray, "height width"]
     mask: Bool[np.ndarray, "height width"]
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"cell {self.number}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
