@@ -1,19 +1,49 @@
-"""The reader to submit to the ICPR 2012 contest for its cells, fitted to the complete training half.
+"""The reader to submit to the ICPR 2012 contest for its cells: the mean of a texture reader and of networks.
 
-`fisher` learns them along with the cells of I3A Task 1, from `configs/fisher.py:icpr2014_whole`. Its settings were the
-best with held-out specimens of the training half (docs/fisher.md). Give the directory of the original files with
---config.data.manual_dir=DIR; the contest's test half is evaluated if it is present. `make icpr2012-cells` runs both.
+`make icpr2012-cells` runs everything. The variants are its parts, each on the complete training half:
+
+* `texture`: `fisher`, learned along with the cells of I3A Task 1 from `configs/fisher.py:icpr2014_whole`.
+* `network`: `gao`, pre-trained on these cells by `configs/icpr2014_pretraining.py`.
+* `networks`: the mean of three of them, with the seeds 0, 1 and 2.
+
+With --config.data.protocol=loso one specimen of the training half is held out instead. Give the directory of the
+original files with --config.data.manual_dir=DIR; the contest's test half is evaluated if it is present.
 """
 
-from hep2jax.config import Config, check_variant
+from collections.abc import Iterable
 
-from . import fisher
+from hep2jax.config import Config, DataConfig, ModelConfig, check_variant
 
-VARIANTS = ()
+from . import fisher, icpr2014_pretraining
+
+VARIANTS = ("texture", "network", "networks")
+SEEDS = range(3)
+_RUNS = "runs/icpr2012_cells"
 
 
 def get_config(variant: str = "") -> Config:
     check_variant(variant, VARIANTS)
-    config = fisher.get_config("icpr2012")
-    config.data.protocol = "contest"
+    if variant == "texture":
+        config = fisher.get_config("icpr2012")
+    elif variant == "network":
+        config = _network()
+    elif variant == "networks":
+        config = _mean(f"{_RUNS}-network-{seed}" for seed in SEEDS)
+    else:
+        config = _mean([f"{_RUNS}-texture", f"{_RUNS}-networks"])
+    data = config.data
+    data.name, data.builder_config, data.channel, data.protocol = "icpr2012", "cells", "green", "contest"
     return config
+
+
+def _network() -> Config:
+    config = icpr2014_pretraining.get_config()
+    config.model.init_from = "runs/icpr2014_pretraining"
+    config.optimizer.learning_rate, config.loss.label_smoothing = 2.5e-4, 0.1
+    config.train.num_steps, config.train.checkpoint_every, config.train.log_every = 400, 400, 100
+    config.evaluation.dihedral = True
+    return config
+
+
+def _mean(members: Iterable[str]) -> Config:
+    return Config(data=DataConfig(normalise="none"), model=ModelConfig(name="mean", members=",".join(members)))

@@ -1,6 +1,7 @@
 """The interface of a kind of task: everything that training, evaluation, prediction and the report need from it."""
 
 import abc
+import copy
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -225,6 +226,12 @@ class Task(abc.ABC, Generic[Result, Metrics]):
         """The arrays that are averaged over mirrored and rotated views of an image: probabilities where possible."""
 
     # What needs a data set.
+
+    def under(self, config: Config) -> Self:
+        """The same data set under another division, such as another fold."""
+        other = copy.copy(self)
+        other.config = config
+        return other
 
     @property
     def num_outputs(self) -> int:

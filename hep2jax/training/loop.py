@@ -78,7 +78,7 @@ def train(config: Config, directory: pathlib.Path, task: Task | None = None) -> 
         with clock.phase("init"):
             meshes.on_chief(lambda: stack.enter_context(workdir.lock(directory)))
             meshes.on_chief(lambda: workdir.open_for_training(directory, config))
-            task = task or tasks.load(config)
+            task = task.under(config) if task else tasks.load(config)
             partition = _check_data(config, directory, task)
         if task.is_fitted:
             fit.run(config, directory, task, partition, clock)
@@ -129,6 +129,7 @@ def complete(config: Config, directory: pathlib.Path, task: Task) -> dict[str, l
         UsageError: the work directory belongs to another run, or its checkpoint was trained on other examples.
     """
     meshes.on_chief(lambda: workdir.open_for_training(directory, config))
+    task = task.under(config)
     partition = _check_data(config, directory, task)
     results = _saved_results(config, directory, task, partition)
     if results is None:

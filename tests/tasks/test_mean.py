@@ -115,6 +115,21 @@ def _num_parameters(directory: pathlib.Path) -> int:
     return json.loads((directory / "metrics.jsonl").read_text().splitlines()[-1])["num_parameters"]
 
 
+def test_each_fold_of_a_cross_validation_has_its_own_members(folder, tmp_path):
+    """Members that know the specimens that are held out would not be noticed otherwise."""
+    for fold in range(3):
+        task = _unchecked(_task, _network(fold=fold))
+        loop.train(task.config, tmp_path / f"network-{fold:02d}", task)
+    config = _mean(tmp_path, "network-{fold}", "network-{fold}")
+    task = _unchecked(_task, config, MeanTask)
+    for fold in range(3):
+        own = dataclasses.replace(task.config, data=dataclasses.replace(task.config.data, fold=fold))
+        for row in loop.complete(own, tmp_path / f"mean-{fold:02d}", task)["test"]:
+            crop = next(crop for crop in CROPS if crop.identifier == row.identifier)
+            reading = hep2jax.load(tmp_path / f"network-{fold:02d}")(crop.image, crop.mask)
+            np.testing.assert_allclose(list(reading.probabilities.values()), row.probabilities, atol=1e-5)
+
+
 def test_a_mean_can_be_a_member(folder, tmp_path):
     _, results = _run(folder, tmp_path / "one", "network-00", "texture")
     _, again = _run(folder, tmp_path / "two", "texture", tmp_path / "one")
