@@ -17,7 +17,7 @@ from hep2jax.errors import UsageError
 from hep2jax.tasks.cells import CellTask
 from hep2jax.tasks.fisher import FisherTask
 from hep2jax.tasks.mean import MeanTask
-from hep2jax.training import loop
+from hep2jax.training import loop, workdir
 from tests.data.cell_tables import PATTERNS, picture
 
 DIVISION = {"protocol": "kfold", "num_folds": 3}
@@ -56,7 +56,7 @@ def _network(**data) -> Config:
     return Config(
         data=DataConfig(**({"crop_size": 32, "normalise": "contrast_stretch"} | DIVISION | data)),
         model=ModelConfig(name="vggcell", width=0.05),
-        train=TrainConfig(num_steps=2, global_batch_size=16, checkpoint_every=2),
+        train=TrainConfig(num_steps=1, global_batch_size=16, checkpoint_every=1),
         evaluation=EvaluationConfig(batch_size=16, gallery_specimens=2),
     )
 
@@ -71,9 +71,12 @@ def _mean(folder, *members: str | pathlib.Path) -> Config:
 def folder(tmp_path_factory):
     """The work directories `network-00` and `texture` of one fold, and `whole` of all specimens."""
     folder = tmp_path_factory.mktemp("members")
-    for name, config in (("network-00", _network()), ("whole", _network(protocol="contest"))):
-        task = _unchecked(_task, config)
-        loop.train(task.config, folder / name, task)
+    task = _unchecked(_task, _network())
+    loop.train(task.config, folder / "network-00", task)
+    shutil.copytree(folder / "network-00", folder / "whole")
+    values = json.loads((folder / "whole" / workdir.CONFIG).read_text())
+    values["data"]["protocol"] = "contest"
+    (folder / "whole" / workdir.CONFIG).write_text(json.dumps(values))
     config = _network(cell_fit="frame", scale=0.5, crop_size=40, normalise="none")
     config.model, config.fisher = ModelConfig(name="fisher"), FisherConfig(gaussians=4, codebook_cells=12)
     task = _unchecked(_task, config, FisherTask)
@@ -117,12 +120,12 @@ def _num_parameters(directory: pathlib.Path) -> int:
 
 def test_each_fold_of_a_cross_validation_has_its_own_members(folder, tmp_path):
     """Members that know the specimens that are held out would not be noticed otherwise."""
-    for fold in range(3):
-        task = _unchecked(_task, _network(fold=fold))
-        loop.train(task.config, tmp_path / f"network-{fold:02d}", task)
+    shutil.copytree(folder / "network-00", tmp_path / "network-00")
+    other = _unchecked(_task, _network(fold=1))
+    loop.train(other.config, tmp_path / "network-01", other)
     config = _mean(tmp_path, "network-{fold}", "network-{fold}")
     task = _unchecked(_task, config, MeanTask)
-    for fold in range(3):
+    for fold in range(2):
         own = dataclasses.replace(task.config, data=dataclasses.replace(task.config.data, fold=fold))
         for row in loop.complete(own, tmp_path / f"mean-{fold:02d}", task)["test"]:
             crop = next(crop for crop in CROPS if crop.identifier == row.identifier)
