@@ -12,7 +12,7 @@ original files with --config.data.manual_dir=DIR; the contest's test half is eva
 
 from collections.abc import Iterable
 
-from hep2jax.config import Config, DataConfig, ModelConfig, check_variant
+from hep2jax.config import Config, ModelConfig, check_variant
 
 from . import fisher, icpr2014_pretraining
 
@@ -46,4 +46,4 @@ def _network() -> Config:
 
 
 def _mean(members: Iterable[str]) -> Config:
-    return Config(data=DataConfig(normalise="none"), model=ModelConfig(name="mean", members=",".join(members)))
+    return Config(model=ModelConfig(name="mean", members=",".join(members)))

@@ -14,6 +14,7 @@ from hep2jax.data.sets import cells as cell_sets
 from hep2jax.data.sets.cells import CellSet, Crop
 from hep2jax.errors import UsageError
 from hep2jax.fingerprint import fingerprint
+from hep2jax.models.classifier import Classifier
 from hep2jax.tasks.base import Evaluator
 from hep2jax.tasks.cells import CellReader, CellResult, CellTask, CutCell, Scores, result_of
 from hep2jax.tasks.fisher import FisherTask
@@ -73,12 +74,14 @@ class MeanTask(CellTask):
     @override
     @classmethod
     def resolve(cls, config: Config) -> Config:
-        """Needs `model.members`; how cells are prepared is the members' affair."""
+        """Needs `model.members`. How cells are prepared is the members' affair: the keys for it get plain values."""
         if len(_directories(config)) < 2:
             raise UsageError(
                 f"{_KEY}='{config.model.members}': must name at least two work directories, with commas between"
             )
-        return config
+        plain = {"crop_size": Classifier.side, "cell_fit": "stretch", "normalise": "none"}
+        plain |= {"cell_margin": -1.0, "masked": False, "mean_centring": False}
+        return dataclasses.replace(config, data=dataclasses.replace(config.data, **plain))
 
     @override
     def fit(self, indices: Sequence[int], mesh: jax.sharding.Mesh) -> tuple[Parameters, Tree]:

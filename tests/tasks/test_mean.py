@@ -62,7 +62,7 @@ def _network(**data) -> Config:
 
 
 def _mean(folder, *members: str | pathlib.Path) -> Config:
-    config = _network(normalise="none")
+    config = _network(crop_size=0, masked=True, cell_fit="frame")  # of which the mean itself makes nothing
     config.model = ModelConfig(name="mean", members=", ".join(str(folder / name) for name in members))
     return config
 
