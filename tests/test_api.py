@@ -97,7 +97,7 @@ def test_a_configuration_by_name():
 
 
 def test_every_network_has_a_reader():
-    assert {name for kind in tasks.KINDS for name in kind.networks} == {*models.NETWORKS, "fisher"}
+    assert {name for kind in tasks.KINDS for name in kind.networks} == {*models.NETWORKS, "fisher", "mean"}
 
 
 @pytest.mark.parametrize(

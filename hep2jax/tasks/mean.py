@@ -166,7 +166,7 @@ def open_trained(directory: str, key: str, data: DataConfig, mesh: jax.sharding.
     """
     directory = directory.replace("{fold}", f"{data.fold:02d}")
     with remote.opened(directory, key) as local:
-        config, classes = workdir.open_for_reading(local), workdir.read_classes(local)
+        config, classes = workdir.open_for_reading(local, key), workdir.read_classes(local)
         kind = next((kind for kind in (CellTask, FisherTask, MeanTask) if kind.reads(config)), None)
         if kind is None:
             raise UsageError(f"{key}={directory}: holds no reader of single cells, but {config.model.name}")

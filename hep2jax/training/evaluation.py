@@ -226,7 +226,7 @@ def load(directory: str | os.PathLike[str], key: str = "--workdir") -> Trained:
         UsageError, DamagedCheckpointError: as for `restoring.restore`; UsageError also if the directory holds no run.
     """
     with remote.opened(directory, key) as local:
-        config, classes = workdir.open_for_reading(local), workdir.read_classes(local)
+        config, classes = workdir.open_for_reading(local, key), workdir.read_classes(local)
         network = make_network(config, tasks.num_outputs(config, classes))
         parameters, step = restoring.averaged(config, local, network, meshes.make_mesh())
         size, calibration = workdir.read_nuclear_size(local), calibrating.read(local, step)

@@ -101,14 +101,14 @@ def trained_on(directory: pathlib.Path) -> Any:
         raise UsageError(f"{error}; choose another work directory") from error
 
 
-def open_for_reading(directory: pathlib.Path) -> Config:
-    """The configuration of a finished or unfinished run.
+def open_for_reading(directory: pathlib.Path, key: str = "--workdir") -> Config:
+    """The configuration of a finished or unfinished run. `key` is the option that names it.
 
     Raises:
         UsageError: the directory holds no run, or its configuration cannot be read.
     """
     if not (directory / CONFIG).is_file():
-        raise UsageError(f"--workdir={directory}: holds no run ({CONFIG} is missing); train first or name another")
+        raise UsageError(f"{key}={directory}: holds no run ({CONFIG} is missing); train first or name another")
     return configs.load(directory / CONFIG)
 
 

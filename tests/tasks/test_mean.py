@@ -149,7 +149,7 @@ def test_what_is_refused(folder, tmp_path):
         _run(folder, tmp_path / "a", "texture")
     with pytest.raises(UsageError, match=r"whole: was trained with data\.protocol=contest, here it is kfold"):
         _run(folder, tmp_path / "b", "texture", "whole")
-    with pytest.raises(UsageError, match="nothing: holds no run"):
+    with pytest.raises(UsageError, match=r"model\.members=.*nothing: holds no run"):
         _run(folder, tmp_path / "c", "texture", "nothing")
     task = _unchecked(_task, _mean(folder, "network-00", "texture"), MeanTask)
     task.config.data.channel = "green"
