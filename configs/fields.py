@@ -20,6 +20,7 @@ def get_config(variant: str = "") -> Config:
     config.data.normalise, config.data.background_window = "log", 2 * config.evaluation.nuclear_diameter
     # Twelve specimens teach what a cell is, and hardly what a pattern is.
     config.loss.pattern_weight, config.loss.dice_weight = 0.25, 0.5
+    config.evaluation.unsure_band = 0.15
     if variant == "dsfcn":
         return config
     config.data.protocol = variant or "kfold"

@@ -192,7 +192,8 @@ def _peer(trained: Trained, folder: pathlib.Path, images: int) -> float:
             found = trainer.predict(trainer.put({"image": batch.image, "tone_curve": batch.tone_curve}))
             for tile, pixels in zip(batch.tiles, found.permute(0, 2, 3, 1).cpu().numpy(), strict=False):
                 if (blended := blender.add(tile, pixels)) is not None:
-                    decide(to_native(blended, next(fields).image.shape), options)
+                    image = next(fields).image
+                    decide(to_native(blended, image.shape), image, options)
 
     read([folder / "000000.png"])
     started = time.perf_counter()

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from fractions import Fraction
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -74,14 +75,18 @@ def check(config: Config) -> None:
             "or classify single cells can"
         )
     normalisations = ("field", "none") if kind is FieldTask else ("contrast_stretch", "none")
-    choices = [("data.normalise", data.normalise, normalisations)]
+    choices: list[tuple[str, Any, tuple[Any, ...]]] = [("data.normalise", data.normalise, normalisations)]
+    if kind is FieldTask:
+        options = config.evaluation
+        choices += [("evaluation.unsure_band", options.unsure_band, (0.0,))]
+        choices += [("evaluation.cell_reader", options.cell_reader, ("",))]
     if kind is CellTask:
         choices += [("data.cell_fit", data.cell_fit, ("stretch",)), ("data.cell_margin", data.cell_margin, (-1.0,))]
     for key, value, possible in choices:
         if value not in possible:
             raise UsageError(
                 f"--workdir: its network was trained with {key}={value}, which cannot be exported; "
-                f"{' and '.join(map(str, possible))} can"
+                f"{' and '.join(repr(name) if name == '' else str(name) for name in possible)} can"
             )
 
 

@@ -68,15 +68,20 @@ def segment(
         ValueError: the variant is unknown, the image is not uint8 [height, width], or the diameter is not positive.
     """
     _check(image, variant, nuclear_diameter)
+    mask = bright(image, variant=variant, nuclear_diameter=nuclear_diameter, smoothing_sigma=smoothing_sigma)
+    return separate(mask, nuclear_diameter, min_pixels)
+
+
+def bright(image: Grey, *, variant: str, nuclear_diameter: float, smoothing_sigma: float | None = None) -> Mask:
+    """The pixels above the threshold of `segment`, with the same arguments; holes and specks are still there."""
     if np.ptp(image) == 0:
-        return np.zeros(image.shape, np.int32)
+        return np.zeros(image.shape, bool)
     sigma = SMOOTHING_SIGMA * nuclear_diameter if smoothing_sigma is None else smoothing_sigma
     contrast = _blur(image.astype(np.float32), sigma)
     if variant == "otsu_log_watershed":
         contrast = log_over_background(contrast, BACKGROUND_WIDTH * nuclear_diameter)
     # Otsu's 256 bins need float64: in a blurred flat image the differences are too small for bin edges in float32.
-    mask = contrast > threshold_otsu(contrast.astype(np.float64))
-    return separate(mask, nuclear_diameter, min_pixels)
+    return contrast > threshold_otsu(contrast.astype(np.float64))
 
 
 def separate(mask: Mask, nuclear_diameter: float, min_pixels: int | None = None) -> Int[np.ndarray, "height width"]:

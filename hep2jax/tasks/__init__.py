@@ -70,11 +70,13 @@ def resolve(config: Config) -> Config:
                 f"data.along={config.data.along}: only networks that classify cells learn from a second data set in "
                 f"this way, and model.name='{config.model.name}' is not one of them"
             )
-    if config.evaluation.cell_reader and not task.supports_cell_reader:
-        raise UsageError(
-            f"evaluation.cell_reader={config.evaluation.cell_reader}: only networks that label pixels find cells for "
-            f"it, and model.name='{config.model.name}' is not one of them"
-        )
+    for key in ("cell_reader", "unsure_band"):
+        value = getattr(config.evaluation, key)
+        if value and not task.labels_pixels:
+            raise UsageError(
+                f"evaluation.{key}={value}: is for networks that label pixels, and "
+                f"model.name='{config.model.name}' is not one of them"
+            )
     return task.resolve(config)
 
 

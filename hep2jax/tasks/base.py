@@ -117,7 +117,7 @@ class Task(abc.ABC, Generic[Result, Metrics]):
         reader_class: reads a user's images with a trained network of this kind.
         supports_mixup: whether networks can be trained on blends of two examples (see `augment.mixup`).
         supports_along: whether networks can learn from the cells of a second data set too (see `data.along`).
-        supports_cell_reader: whether patterns can be read from single cells (see `evaluation.cell_reader`).
+        labels_pixels: whether networks give every pixel a pattern (see `evaluation.cell_reader` and `unsure_band`).
         is_fitted: whether the reader is fitted in one piece, by `fit`, instead of trained by steps; then there is no
             network, and `evaluator` and `reader_class` take None in its place.
         several: whether an example may have several patterns, or none.
@@ -139,7 +139,7 @@ class Task(abc.ABC, Generic[Result, Metrics]):
     layout: ClassVar[report.Layout]
     supports_mixup: ClassVar[bool] = False
     supports_along: ClassVar[bool] = False
-    supports_cell_reader: ClassVar[bool] = False
+    labels_pixels: ClassVar[bool] = False
     is_fitted: ClassVar[bool] = False
     several: ClassVar[bool] = False
     least_probability: ClassVar[float] = LEAST_PROBABILITY

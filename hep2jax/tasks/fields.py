@@ -95,7 +95,7 @@ class FieldEvaluator:
         fields, ahead = itertools.tee(fields)
         predictions = self.predict(parameters, map(working_pair, ahead))
         for working, field in zip(predictions, fields, strict=True):
-            reading = decide(to_native(working, field.image.shape), self._config.evaluation)
+            reading = decide(to_native(working, field.image.shape), field.image, self._config.evaluation)
             yield with_patterns_of_cells(reading, field.image, self._cells) if self._cells else reading
 
     def measure(
@@ -144,9 +144,18 @@ class FieldEvaluator:
         return scores
 
 
-def decide(probabilities: Float[np.ndarray, "height width classes"], options: EvaluationConfig) -> FieldReading:
-    """The reading of a field from the probabilities of its pixels (see `voting.decide`), with only cells that count."""
+def decide(
+    probabilities: Float[np.ndarray, "height width classes"], image: np.ndarray, options: EvaluationConfig
+) -> FieldReading:
+    """The reading of a field from the probabilities of its pixels (see `voting.decide`), with only cells that count.
+
+    With `evaluation.unsure_band`, the contrast of the image decides where the network hesitates.
+    """
     foreground, pattern = voting.decide(probabilities, options.foreground_threshold)
+    if options.unsure_band:
+        unsure = np.abs(1 - probabilities[..., 0] - options.foreground_threshold) < options.unsure_band
+        above = classical.bright(image, variant="otsu_log_watershed", nuclear_diameter=options.nuclear_diameter)
+        foreground = np.where(unsure, above, foreground)
     foreground, cells = counted_cells(foreground, options)
     votes = voting.pattern_counts(foreground, pattern, probabilities.shape[-1] - 1)
     return FieldReading(foreground=foreground, cells=cells, pattern=pattern, votes=votes)
@@ -249,7 +258,7 @@ class FieldTask(TaskOfFields[FieldResult, FieldMetrics]):
     """Segmentation of fields: each pixel is background or has a pattern. Output channel 0 is background."""
 
     networks = models.SEGMENTERS
-    supports_cell_reader = True
+    labels_pixels = True
     least_probability = LEAST_SHARE
     reader_class = PixelReader
     layout = report.Layout(

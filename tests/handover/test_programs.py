@@ -1,5 +1,8 @@
 """Exported programs say what hep2jax says."""
 
+import dataclasses
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -23,6 +26,12 @@ def _field_config(**data) -> Config:
         model=ModelConfig(name="unet", width=0.01),
         evaluation=EvaluationConfig(tile_size=32, tile_overlap=8, batch_size=4),
     )
+
+
+def _decided(**evaluation: Any) -> Config:
+    config = _field_config()
+    config.evaluation = dataclasses.replace(config.evaluation, nuclear_diameter=20.0, **evaluation)
+    return config
 
 
 def _cell_config(**data) -> Config:
@@ -91,6 +100,8 @@ def test_cells_with_and_without_masks(masked: bool):
         (Config(model=ModelConfig(name="mil")), "'mil', which cannot be exported"),
         (Config(model=ModelConfig(name="fisher")), "'fisher', which cannot be exported"),
         (_field_config(normalise="log", background_window=60.0), "data.normalise=log, which cannot be exported; field"),
+        (_decided(unsure_band=0.1), r"evaluation.unsure_band=0.1, which cannot be exported; 0.0 can"),
+        (_decided(cell_reader="runs/c"), r"evaluation.cell_reader=runs/c, which cannot be exported; '' can"),
         (_cell_config(normalise="clahe"), "data.normalise=clahe, which"),
         (_cell_config(cell_fit="native"), "data.cell_fit=native, which cannot be exported; stretch can"),
         (_cell_config(cell_margin=0.1), "data.cell_margin=0.1, which"),

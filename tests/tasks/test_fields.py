@@ -10,12 +10,14 @@ import pytest
 from flax import nnx
 
 from hep2jax import mesh as meshes
-from hep2jax.config import Config, EvaluationConfig
+from hep2jax import tasks
+from hep2jax.config import Config, EvaluationConfig, ModelConfig
 from hep2jax.data.sets import fields as field_sets
+from hep2jax.errors import UsageError
 from hep2jax.metrics.pixels import VOID
 from hep2jax.metrics.serialise import to_dict
 from hep2jax.models import SegmenterOutput
-from hep2jax.tasks.fields import FieldTask, to_native
+from hep2jax.tasks.fields import FieldTask, decide, to_native
 from hep2jax.training import optimizers
 from hep2jax.training import state as states
 from tests.data.fields import field_set
@@ -128,6 +130,42 @@ def test_the_second_pattern_is_the_second_in_every_count():
 def test_the_configured_threshold_decides_what_is_cell():
     assert _bright(0.4, 0.5)[1].score.counts.ratios().Dice == 0
     assert _bright(0.4, 0.4)[1].score.counts.ratios().Dice > 0.98
+
+
+def test_where_the_network_hesitates_the_contrast_decides():
+    """Four discs: bright or as dark as the background, of a cell probability of 0.6 or 0.4, or of 0.9 or 0.1."""
+    rows, columns = np.mgrid[:120, :120]
+    image, cell = np.full((120, 120), 20, np.uint8), np.full((120, 120), 0.02, np.float32)
+    discs = {}
+    for probability, is_bright, centre in (
+        (0.6, True, (30, 30)),
+        (0.6, False, (30, 90)),
+        (0.4, True, (90, 30)),
+        (0.1, True, (90, 90)),
+        (0.9, False, (60, 60)),
+    ):
+        disc = np.hypot(rows - centre[0], columns - centre[1]) < 12
+        discs[probability, is_bright] = disc
+        image[disc], cell[disc] = 120 if is_bright else 20, probability
+    probabilities = np.stack([1 - cell, cell], axis=-1)
+    found = {}
+    for band in (0.0, 0.15):
+        options = EvaluationConfig(nuclear_diameter=24.0, unsure_band=band)
+        reading = decide(probabilities, image, options)
+        found[band] = {disc: reading.foreground[where].mean() > 0.5 for disc, where in discs.items()}
+    assert [disc for disc, seen in found[0.0].items() if seen] == [(0.6, True), (0.6, False), (0.9, False)]
+    assert [disc for disc, seen in found[0.15].items() if seen] == [(0.6, True), (0.4, True), (0.9, False)]
+
+
+@pytest.mark.parametrize("key", ["unsure_band", "cell_reader"])
+def test_only_networks_of_pixels_take_what_is_for_them(key: str):
+    config = Config(model=ModelConfig(name="mil"), evaluation=EvaluationConfig(nuclear_diameter=20.0))
+    setattr(config.evaluation, key, {"unsure_band": 0.1, "cell_reader": "runs/cells"}[key])
+    with pytest.raises(UsageError, match=rf"evaluation\.{key}=.*: is for networks that label pixels"):
+        tasks.resolve(config)
+    config.model.name, config.evaluation.nuclear_diameter = "fcn", 0.0
+    with pytest.raises(UsageError, match=r"evaluation\.nuclear_diameter=0: "):
+        tasks.resolve(config)
 
 
 def test_masks_are_interpolated_between_working_pixels():
