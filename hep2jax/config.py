@@ -330,15 +330,16 @@ class EvaluationConfig:
     eight times the work."""
     nuclear_diameter: float = _key(0.0, at_least=0.0)
     """Typical diameter of a nucleus in native pixels. 0: unknown. If it is known, touching cells are separated for
-    SEG_instances, and the two options below are available."""
+    SEG_instances, holes are filled and specks removed, and the options below are available."""
     unsure_band: float = _key(0.0, at_least=0.0, at_most=0.5)
     """Networks that label pixels: where the probability of cell is nearer than this to `foreground_threshold`, Otsu's
     threshold of the logarithm of intensity over background decides, as in the better of the two baselines. 0: off;
     `nuclear_diameter` must be known."""
     cell_reader: str = ""
-    """Networks that label pixels: work directory of a reader of single cells (a network or `fisher`), in which {fold}
-    stands for `data.fold` in two digits. The patterns of cells, fields and specimens are then those that it reads in
-    the cells that were found, instead of those of the pixels; `nuclear_diameter` must be known. Empty: none."""
+    """Networks that label pixels: work directory of a reader of single cells (a network, `fisher` or `mean`), in which
+    {fold} stands for `data.fold` in two digits. The patterns of cells, fields and specimens are then those that it
+    reads in the cells that were found, instead of those of the pixels; `nuclear_diameter` must be known. Empty:
+    none."""
     baselines: bool = False
     """Whether to measure Otsu + watershed, in two variants, on the same pixels too."""
     drop_cut_cells: bool = False
@@ -556,9 +557,6 @@ def _check_relations(config: Config) -> None:
     _check_limits("evaluation.tile_overlap", tiles.tile_overlap, at_least=0, at_most=tiles.tile_size // 2)
     if config.data.normalise == "log" and not config.data.background_window:
         raise UsageError("data.background_window=0: data.normalise=log needs it, in native pixels")
-    if tiles.cell_reader and not tiles.nuclear_diameter > 0:
-        raise UsageError("evaluation.nuclear_diameter=0: evaluation.cell_reader needs it, in native pixels")
-    if (tiles.baselines or tiles.drop_cut_cells or tiles.unsure_band) and not tiles.nuclear_diameter > 0:
-        raise UsageError(
-            "evaluation.nuclear_diameter=0: baselines, drop_cut_cells and unsure_band need it, in native pixels"
-        )
+    needing = [key for key in ("unsure_band", "cell_reader", "baselines", "drop_cut_cells") if getattr(tiles, key)]
+    if needing and not tiles.nuclear_diameter > 0:
+        raise UsageError(f"evaluation.nuclear_diameter=0: {' and '.join(needing)} need it, in native pixels")

@@ -2,7 +2,7 @@
 
 A transfer costs the host about as much for sixteen bytes as for a kilobyte. With crops that are cut on the devices, a
 batch is nothing but small arrays: indices, matrices, tone curves, labels. `pack` joins them on the host, and the
-training step takes them apart again with `unpack`, at no cost worth measuring.
+training step takes them apart again with `unpack`.
 """
 
 import dataclasses
