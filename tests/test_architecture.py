@@ -30,8 +30,8 @@ FLOORS = (
         "training.fitted",
         "training.checkpoints",
         "training.steps",
+        "training.restoring",
     ),
-    ("training.restoring",),
     ("tasks", "perf.model_flops"),
     (
         "training.calibrating",
