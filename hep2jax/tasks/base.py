@@ -242,6 +242,10 @@ class Task(abc.ABC, Generic[Result, Metrics]):
         """Digest of everything that is learnt from or measured: pixels, truth, names and order of these examples."""
         return fingerprint(self.classes, [self._fingerprints[i] for i in indices])
 
+    def relies_on(self) -> dict[str, str]:
+        """Digests of other readers that the evaluation uses, by the key that names them."""
+        return {}
+
     @functools.cached_property
     def _fingerprints(self) -> list[str]:
         return [fingerprint(example) for example in self.examples]

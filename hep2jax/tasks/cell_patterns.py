@@ -12,7 +12,7 @@ from hep2jax.config import Config
 from hep2jax.data.sets import cells as cell_sets
 from hep2jax.data.sets.cells import Cut
 from hep2jax.tasks.cells import CutCell, Scores
-from hep2jax.tasks.mean import open_trained
+from hep2jax.tasks.mean import TrainedCells, open_trained
 
 SIZES = (0.25, 4.0)
 """The areas of objects that are read as cells, in areas of a nucleus: those of half to twice its diameter. Others are
@@ -99,11 +99,15 @@ def cut_cells(
 
 
 def open_reader(config: Config, mesh: jax.sharding.Mesh) -> CellPatterns:
-    """The reader of cells that `evaluation.cell_reader` names, for fields with the configured nuclear diameter.
+    """The reader of `open_named`, for fields with the configured nuclear diameter."""
+    reader = open_named(config, mesh)
+    return CellPatterns(reader.classes, reader.read, config.evaluation.nuclear_diameter)
+
+
+def open_named(config: Config, mesh: jax.sharding.Mesh) -> TrainedCells:
+    """The reader of cells that `evaluation.cell_reader` names.
 
     Raises:
         UsageError: as for `mean.open_trained`.
     """
-    options = config.evaluation
-    reader = open_trained(options.cell_reader, "evaluation.cell_reader", config.data, mesh)
-    return CellPatterns(reader.classes, reader.read, options.nuclear_diameter)
+    return open_trained(config.evaluation.cell_reader, "evaluation.cell_reader", config.data, mesh)

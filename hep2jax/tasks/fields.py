@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import jax
@@ -303,7 +303,24 @@ class FieldTask(TaskOfFields[FieldResult, FieldMetrics]):
         return Stream(FieldPlan(self.config, self.fields, indices), rows=rows)
 
     @override
+    def under(self, config: Config) -> Self:
+        other = super().under(config)
+        vars(other).pop("_digests", None)  # another fold may have another reader of cells
+        return other
+
+    @override
+    def relies_on(self) -> dict[str, str]:
+        return self._digests
+
+    @functools.cached_property
+    def _digests(self) -> dict[str, str]:
+        if not self.config.evaluation.cell_reader:
+            return {}
+        return {"cell_reader": cell_patterns.open_named(self.config, meshes.make_mesh()).digest}
+
+    @override
     def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> Evaluator[FieldResult]:
+        self.relies_on()  # by all processes together; process 0 asks again when it writes the report
         forward = FieldEvaluator(self.config, network, mesh)
         return Evaluator(self.examples, functools.partial(forward.measure, classes=self.classes))
 

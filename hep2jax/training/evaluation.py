@@ -57,8 +57,8 @@ def _measured_splits(partition: protocols.Partition) -> dict[str, tuple[int, ...
 
 
 def _identity(task: Task, splits: Mapping[str, Sequence[int]], step: int) -> dict[str, Any]:
-    """What identifies an evaluation: the examples of each split, the evaluation settings and the checkpoint's step."""
-    return {
+    """What identifies an evaluation: the examples of each split, the settings, other readers, the checkpoint's step."""
+    return task.relies_on() | {
         "examples": {name: task.fingerprint(indices) for name, indices in splits.items()},
         "evaluation": dataclasses.asdict(task.config.evaluation),
         "step": step,

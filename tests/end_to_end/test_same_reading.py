@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import pathlib
+import shutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -177,7 +178,15 @@ def _check_cell_reader(task: Any, directory: pathlib.Path) -> None:
         if votes.any():
             np.testing.assert_array_equal(result.votes, votes)
     assert read > 0
+    before = task.under(task.config).relies_on()
+    shutil.rmtree(directory / "cells")
+    other = _config("gao", crop_size=78, normalise="none")
+    _keep_network(CellTask(other, cells.from_fields(task.fields, other.data)), directory / "cells")
+    after = task.under(task.config).relies_on()
+    assert before.keys() == after.keys() == {"cell_reader"}
+    assert before != after  # so that what was measured with the other reader is not taken for it
     task.config.evaluation.cell_reader = ""
+    assert task.under(task.config).relies_on() == {}
 
 
 def _check_cells(task: Any, directory: pathlib.Path) -> None:
