@@ -13,6 +13,7 @@ from absl import flags
 
 from hep2jax import cli, distributed, main, tasks
 from hep2jax import mesh as meshes
+from hep2jax.data.streams import packed
 from hep2jax.training import loop, packing
 from hep2jax.training import state as states
 from hep2jax.training.timing import StepClock
@@ -29,7 +30,7 @@ def run(argv: Sequence[str]) -> None:
     processes = distributed.parse(cluster=False, **{name: getattr(options, name) for name in names})
     with distributed.joined(processes, options.join_timeout):
         this = loop.prepare(config, directory, StepClock(), tasks.load(config))
-        gather = jax.jit(lambda batch: batch, out_shardings=meshes.replicated(this.mesh))
+        gather = jax.jit(packed.unpack, out_shardings=meshes.replicated(this.mesh))
         with loop.open_feed(this, this.step, this.step + config.train.steps_per_call) as feed:
             batch = jax.device_get(gather(next(feed.batches)))
         if this.is_chief:

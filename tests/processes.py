@@ -14,6 +14,7 @@ from absl import flags
 
 from hep2jax import mesh as meshes
 from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
+from hep2jax.data.streams import packed
 from hep2jax.specimens import features
 from hep2jax.specimens.features import Extractor
 from hep2jax.tasks import Parameters, Task
@@ -97,7 +98,7 @@ def _stirred(this: Run) -> Parameters:
 
 
 def _first_batch(this: Run) -> dict[str, np.ndarray]:
-    gather = jax.jit(lambda batch: batch, out_shardings=meshes.replicated(this.mesh))
+    gather = jax.jit(packed.unpack, out_shardings=meshes.replicated(this.mesh))
     with loop.open_feed(this, 0, this.config.train.num_steps) as feed:
         return jax.device_get(gather(next(feed.batches)))
 

@@ -1,6 +1,7 @@
 """`mean`: the mean of several trained readers of cells, as a reader of its own."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
@@ -144,7 +145,7 @@ class TrainedCells:
         """The scores of at least one cell, prepared as in training."""
         return self.evaluator.read(self.parameters, cells)
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """Of everything that its scores depend on."""
         learned, statistics = self.parameters
