@@ -70,12 +70,13 @@ def unpack(batch: Packed | dict[str, jax.Array]) -> dict[str, jax.Array]:
     """The arrays as they were before `pack`; a batch that is not packed stays as it is."""
     if not isinstance(batch, Packed):
         return batch
-    return batch.whole | {place.name: _array(batch.rows[:, place.first : place.end], place) for place in batch.places}
+    return batch.whole | {place.name: _array(batch.rows[..., place.first : place.end], place) for place in batch.places}
 
 
 def _array(rows: jax.Array, place: Place) -> jax.Array:
-    count, (entries, *rest), dtype = len(rows), place.shape, np.dtype(place.dtype)
-    shape = (count * entries, *rest)
+    *steps, count, _ = rows.shape
+    (entries, *rest), dtype = place.shape, np.dtype(place.dtype)
+    shape = (*steps, count * entries, *rest)
     if dtype == np.bool_:
         return rows.reshape(shape) != 0
     if dtype.itemsize == 1:

@@ -47,5 +47,7 @@ def test_batches_of_several_steps_are_stacked_as_they_are():
         return None, packed.unpack(batch)
 
     _, found = jax.lax.scan(each, None, feeding.put(stacked, meshes.make_mesh(), stacked=True))
+    together = jax.jit(packed.unpack)(stacked)
     for step, batch in enumerate(batches):
         _assert_same({name: array[step] for name, array in found.items()}, batch)
+        _assert_same({name: array[step] for name, array in together.items()}, batch)
