@@ -58,14 +58,14 @@ def resolve(config: Config) -> Config:
     configs.validate(config)
     configs.check_choice("data.name", config.data.name, tuple(prepare.BUILDERS))
     task = kind(config)
-    if config.augment.mixup and not task.supports_mixup:
+    if config.augment.mixup and not task.classifies_cells:
         raise UsageError(
             f"augment.mixup={config.augment.mixup}: only networks that classify cells can be trained with mixup, and "
             f"model.name='{config.model.name}' is not one of them"
         )
     if config.data.along:
         configs.check_choice("data.along", config.data.along, tuple(prepare.BUILDERS))
-        if not task.supports_along:
+        if not task.classifies_cells:
             raise UsageError(
                 f"data.along={config.data.along}: only networks that classify cells learn from a second data set in "
                 f"this way, and model.name='{config.model.name}' is not one of them"

@@ -115,8 +115,8 @@ class Task(abc.ABC, Generic[Result, Metrics]):
         networks: class of the network, by `model.name`, for each network with this task.
         layout: what the report shows.
         reader_class: reads a user's images with a trained network of this kind.
-        supports_mixup: whether networks can be trained on blends of two examples (see `augment.mixup`).
-        supports_along: whether networks can learn from the cells of a second data set too (see `data.along`).
+        classifies_cells: whether networks are trained to classify cells, so that they can be trained on blends of two
+            of them and on those of a second data set too (see `augment.mixup` and `data.along`).
         labels_pixels: whether networks give every pixel a pattern (see `evaluation.cell_reader` and `unsure_band`).
         is_fitted: whether the reader is fitted in one piece, by `fit`, instead of trained by steps; then there is no
             network, and `evaluator` and `reader_class` take None in its place.
@@ -137,8 +137,7 @@ class Task(abc.ABC, Generic[Result, Metrics]):
     networks: ClassVar[Mapping[str, Callable[..., ImageNetwork]]]
     reader_class: ClassVar[type[Reader]]
     layout: ClassVar[report.Layout]
-    supports_mixup: ClassVar[bool] = False
-    supports_along: ClassVar[bool] = False
+    classifies_cells: ClassVar[bool] = False
     labels_pixels: ClassVar[bool] = False
     is_fitted: ClassVar[bool] = False
     several: ClassVar[bool] = False

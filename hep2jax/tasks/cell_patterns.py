@@ -98,16 +98,11 @@ def cut_cells(
     )
 
 
-def open_reader(config: Config, mesh: jax.sharding.Mesh) -> CellPatterns:
-    """The reader of `open_named`, for fields with the configured nuclear diameter."""
-    reader = open_named(config, mesh)
-    return CellPatterns(reader.classes, reader.read, config.evaluation.nuclear_diameter)
-
-
-def open_named(config: Config, mesh: jax.sharding.Mesh) -> TrainedCells:
-    """The reader of cells that `evaluation.cell_reader` names.
+def open_named(config: Config, mesh: jax.sharding.Mesh) -> TrainedCells | None:
+    """The reader of cells that `evaluation.cell_reader` names; None if it names none.
 
     Raises:
         UsageError: as for `mean.open_trained`.
     """
-    return open_trained(config.evaluation.cell_reader, "evaluation.cell_reader", config.data, mesh)
+    directory = config.evaluation.cell_reader
+    return open_trained(directory, "evaluation.cell_reader", config.data, mesh) if directory else None

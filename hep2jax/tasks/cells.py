@@ -199,7 +199,7 @@ class CellTask(Task[CellResult, CellMetrics]):
     """Classification of cells, and of specimens by the most frequent pattern of their cells."""
 
     networks: ClassVar[Mapping[str, type[Classifier]]] = models.CLASSIFIERS
-    supports_mixup = supports_along = True
+    classifies_cells = True
     reader_class = CellReader
     evaluator_class: ClassVar[type[CellEvaluator]] = CellEvaluator
     layout = report.Layout(

@@ -29,7 +29,9 @@ from hep2jax.specimens import classical, voting
 from hep2jax.tasks import cell_patterns, field_results, found_cells
 from hep2jax.tasks.base import SPECIMENS_AND_IMAGES, BatchShapes, Evaluator, TaskOfFields, image_shapes
 from hep2jax.tasks.calibration import LEAST_SHARE, Outcome
+from hep2jax.tasks.cell_patterns import CellPatterns
 from hep2jax.tasks.field_results import FieldMetrics, FieldResult, by_specimen, vote
+from hep2jax.tasks.mean import TrainedCells
 from hep2jax.tasks.reading import DECIMALS, Parameters, Reader, Reading, Ready, as_fields
 from hep2jax.tasks.tile_reader import TileReader
 from hep2jax.training import losses
@@ -60,10 +62,14 @@ class FieldEvaluator:
         """Probabilities, float32 [tiles, height, width, 1 + patterns], from the output of a segmenter."""
         return jax.nn.softmax(output.logits.astype(np.float32), axis=-1)
 
-    def __init__(self, config: Config, network: Network, mesh: jax.sharding.Mesh) -> None:
+    def __init__(
+        self, config: Config, network: Network, mesh: jax.sharding.Mesh, cell_reader: TrainedCells | None = None
+    ) -> None:
+        """`cell_reader` is that of the configuration, if it is open already."""
         self._config = config
         self._reader = TileReader(config, network, mesh, self.decode)
-        self._cells = cell_patterns.open_reader(config, mesh) if config.evaluation.cell_reader else None
+        reader = cell_reader or cell_patterns.open_named(config, mesh)
+        self._cells = reader and CellPatterns(reader.classes, reader.read, config.evaluation.nuclear_diameter)
 
     def predict(self, parameters: Parameters, images: Iterable[tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
         """Blended probabilities, float32 [h, w, K+1], of each working image, in order.
@@ -161,9 +167,7 @@ def decide(
     return FieldReading(foreground=foreground, cells=cells, pattern=pattern, votes=votes)
 
 
-def with_patterns_of_cells(
-    reading: FieldReading, image: np.ndarray, reader: cell_patterns.CellPatterns
-) -> FieldReading:
+def with_patterns_of_cells(reading: FieldReading, image: np.ndarray, reader: CellPatterns) -> FieldReading:
     """The reading with the pattern of each cell as a reader of single cells has it; the pixels of these cells vote.
 
     Where no cell can be read, everything stays as it was.
@@ -305,23 +309,21 @@ class FieldTask(TaskOfFields[FieldResult, FieldMetrics]):
     @override
     def under(self, config: Config) -> Self:
         other = super().under(config)
-        vars(other).pop("_digests", None)  # another fold may have another reader of cells
+        vars(other).pop("_cell_reader", None)  # another fold may have another reader of cells
         return other
 
     @override
     def relies_on(self) -> dict[str, str]:
-        return self._digests
+        return {"cell_reader": self._cell_reader.digest} if self._cell_reader else {}
 
     @functools.cached_property
-    def _digests(self) -> dict[str, str]:
-        if not self.config.evaluation.cell_reader:
-            return {}
-        return {"cell_reader": cell_patterns.open_named(self.config, meshes.make_mesh()).digest}
+    def _cell_reader(self) -> TrainedCells | None:
+        return cell_patterns.open_named(self.config, meshes.make_mesh())
 
     @override
     def evaluator(self, network: Network, mesh: jax.sharding.Mesh) -> Evaluator[FieldResult]:
-        self.relies_on()  # by all processes together; process 0 asks again when it writes the report
-        forward = FieldEvaluator(self.config, network, mesh)
+        # All processes open the reader of cells here; process 0 asks for it again when it writes the report.
+        forward = FieldEvaluator(self.config, network, mesh, self._cell_reader)
         return Evaluator(self.examples, functools.partial(forward.measure, classes=self.classes))
 
     @override

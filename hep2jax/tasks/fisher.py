@@ -55,7 +55,7 @@ class FisherTask(CellTask):
     """Classification of cells by the texture reader, and of specimens by the most frequent pattern of their cells."""
 
     networks: ClassVar[Any] = {"fisher": FisherReader}
-    supports_mixup = supports_along = False
+    classifies_cells = False
     is_fitted = True
     reader_class = FisherReader
     evaluator_class = FisherEvaluator

@@ -56,7 +56,7 @@ class MeanTask(CellTask):
     """Classification of cells by the mean of the members' probabilities, and of specimens as by any reader of cells."""
 
     networks: ClassVar[Any] = {"mean": MeanReader}
-    supports_mixup = supports_along = False
+    classifies_cells = False
     is_fitted = True
     reader_class = MeanReader
     evaluator_class: ClassVar[Any] = MeanEvaluator
