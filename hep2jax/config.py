@@ -78,7 +78,7 @@ class DataConfig:
     as far as both sets share patterns (see `hep2jax.data.sets.along`). Empty: none."""
     along_manual_dir: str | None = _key(None, may_change=True)
     """`along`: directory of the owner's files. None: `manual_dir`."""
-    along_scale: float = _key(1.0, at_least=1e-3, at_most=1.0)
+    along_scale: float = _key(1.0, at_least=1e-3, at_most=4.0)
     """`along`: what `scale` is for the own set. Nuclei of both sets should have the same size in the input."""
     protocol: str = _key("contest", choices=PROTOCOLS, of_evaluation=True)
     """contest: the data set's own splits. The others are described in hep2jax.data.splits.protocols."""
@@ -98,9 +98,9 @@ class DataConfig:
     validation if the protocol has no validation split of its own."""
     channel: str = _key("grey", choices=CHANNELS)
     """grey: mean of the channels; green: the channel that carries the FITC signal of colour images."""
-    scale: float = _key(1.0, at_least=1e-3, at_most=1.0)
-    """Fields: the working resolution; images are shrunk by this factor (area average) before anything else. Cells:
-    input pixels per native pixel if `cell_fit` is native."""
+    scale: float = _key(1.0, at_least=1e-3, at_most=4.0)
+    """Fields: the working resolution, at most 1; images are shrunk by this factor (area average) before anything else.
+    Cells: input pixels per native pixel if `cell_fit` is native or frame."""
     normalise: str = _key("field", choices=dict.fromkeys(FIELD_NORMALISATIONS + CELL_NORMALISATIONS))
     """Fields: field (the median of each image, which is its background, is mapped to 0 and its `top_percentile` to 1),
     log (the same with the logarithm of the grey levels over the background, see `background_window`) or none (grey /
@@ -210,12 +210,13 @@ class ModelConfig:
     after Hoffer et al. 2017); it must divide `train.global_batch_size`. As many as a device holds, or fewer, need no
     exchange between devices. 0: the statistics of the whole batch, over all devices."""
     regions: bool = False
-    """Networks for cells that average their feature maps (`vggcell`, `resnet`, `dsrn`, `dcrnet`, `dri`): whether they
-    average over the inside of the cell, its border and a ring outside it, each by itself, in their last two maps. Needs
-    `data.cell_fit=frame`."""
+    """Networks for cells that average their feature maps (`vggcell`, `resnet`, `dsrn`, `dcrnet`, `dri`, and
+    `efficientnet_lite0` to 2): whether they average over the inside of the cell, its border and a ring outside it, each
+    by itself, in their last two maps. Needs `data.cell_fit=frame`."""
     init_from: str = ""
     """Work directory of a pre-trained network (empty: none). Training starts from its parameters wherever path and
-    shape agree; heads start from fresh parameters if it was trained on other patterns."""
+    shape agree; heads start from fresh parameters if it was trained on other patterns. `imagenet` means the published
+    weights of `efficientnet_lite0`, 1 and 2, which are packages (the extra `pretrained`)."""
 
 
 @dataclasses.dataclass(kw_only=True)

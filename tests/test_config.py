@@ -12,6 +12,7 @@ from hep2jax.config import Config
 from hep2jax.errors import UsageError
 from hep2jax.training import evaluation, optimizers, steps
 from hep2jax.training import state as states
+from scripts import bench_zoo
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -48,7 +49,7 @@ def test_an_unknown_key_names_the_nearest():
         ("data", "protocol", "los", "nearest is 'loso'"),
         ("data", "name", "icpr2013", "nearest is 'icpr2012'"),
         ("data", "crop_size", 100, "multiple of 32"),
-        ("data", "scale", 1.5, "between"),
+        ("data", "scale", 4.5, "between"),
         ("data", "num_folds", 1, "at least 2"),
         ("model", "width", 0.0, "between"),
         ("train", "num_steps", 0, "at least 1"),
@@ -124,10 +125,20 @@ def test_a_cell_network_supplies_the_side_of_its_input(name: str):
     config = config_files.load("cnn")
     config.model.name = name
     side = tasks.resolve(config).data.crop_size
-    assert side == (78 if name == "gao" else 80)
+    assert side == (78 if name == "gao" else 128 if name.startswith("efficientnet") else 80)
     assert config.data.crop_size == 0
     config.data.crop_size = 64
     assert tasks.resolve(config).data.crop_size == 64
+
+
+def test_only_cells_are_enlarged():
+    config = config_files.load("cnn")
+    config.data.scale = 1.5
+    assert tasks.resolve(config).data.scale == 1.5
+    config = config_files.load("fcn")
+    config.data.scale = 1.5
+    with pytest.raises(UsageError, match="^data.scale=1.5: fields are shrunk, never enlarged"):
+        tasks.resolve(config)
 
 
 @pytest.mark.parametrize("name", [name for name in models.NETWORKS if name not in models.CLASSIFIERS])
@@ -160,7 +171,7 @@ def test_published_segmenters_lower_to_a_training_step(name: str):
 
 
 @pytest.mark.parametrize(
-    "name", _quick("cnn", "dacn", others=[n for n in models.CLASSIFIERS if n not in ("gao", "dacn")])
+    "name", _quick("cnn", "dacn", others=[name for name in bench_zoo.OF_CELLS if name not in ("cnn", "dacn")])
 )
 def test_published_classifiers_lower_to_a_training_step(name: str):
     state = _trace_step(name)

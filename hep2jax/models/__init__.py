@@ -14,6 +14,7 @@ from hep2jax.models.dcae import Dcae
 from hep2jax.models.dcrnet import DcrNet
 from hep2jax.models.dri import Dri
 from hep2jax.models.dsfcn import Dsfcn
+from hep2jax.models.efficientnet import EfficientNetLite0, EfficientNetLite1, EfficientNetLite2
 from hep2jax.models.fcn import Fcn
 from hep2jax.models.fcrn import Fcrn
 from hep2jax.models.gao import Gao
@@ -54,6 +55,9 @@ CLASSIFIERS: dict[str, type[Classifier]] = {
     "dcrnet": DcrNet,
     "dri": Dri,
     "dcae": Dcae,
+    "efficientnet_lite0": EfficientNetLite0,
+    "efficientnet_lite1": EfficientNetLite1,
+    "efficientnet_lite2": EfficientNetLite2,
 }
 """Networks that classify the pattern of a cell, by `model.name`."""
 

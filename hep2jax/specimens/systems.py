@@ -29,7 +29,7 @@ def _single_cells(
         pretrained=features.network,
         weights=features.weights,
         # The head is left out: on one CPU, its SVMs take minutes, and on synthetic cells it was worse than stage5.
-        **({"layers": ("stage3", "stage5", "stage7"), "side": 128} if features.network == pretrained.DEFAULT else {}),
+        **({"layers": ("stage3", "stage5", "stage7"), "side": 128} if features.network in pretrained.PACKAGED else {}),
     )
     return CellSystem(_cells_name(finder, reader, rule), options, configs["cells"], segmenter)
 

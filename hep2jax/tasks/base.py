@@ -182,6 +182,8 @@ class Task(abc.ABC, Generic[Result, Metrics]):
         configs.check_choice("data.normalise", config.data.normalise, configs.FIELD_NORMALISATIONS)
         if config.data.cell_fit == "frame":
             raise UsageError(f"data.cell_fit=frame: {config.model.name} does not read single cells")
+        if config.data.scale > 1:
+            raise UsageError(f"data.scale={config.data.scale}: fields are shrunk, never enlarged: at most 1")
         sizes = (("data.crop_size", config.data.crop_size), ("evaluation.tile_size", config.evaluation.tile_size))
         for key, size in sizes:
             if size < 32 or size % 32:

@@ -18,6 +18,7 @@ from hep2jax.data.splits import protocols
 from hep2jax.data.streams import feeding
 from hep2jax.data.streams.packed import Packed
 from hep2jax.errors import DivergedError, UsageError
+from hep2jax.models import pretrained
 from hep2jax.perf import chips, model_flops
 from hep2jax.progress import TrainingDisplay, say, scaled, shown
 from hep2jax.tasks import Evaluator, Parameters, Task
@@ -206,12 +207,24 @@ def _starting_state(config: Config, task: Task, fresh: TrainState, folder: pathl
         return saved
     if not config.model.init_from:
         return fresh
-    source = evaluation.load(config.model.init_from, key="model.init_from")
-    state, taken, total = states.graft(fresh, *source.parameters, heads=source.classes == task.classes)
+    if config.model.init_from == pretrained.IMAGENET:
+        weights = _imagenet_weights(config.model.name)
+        state, taken, total = states.graft(fresh, weights, weights, heads=False)
+    else:
+        source = evaluation.load(config.model.init_from, key="model.init_from")
+        state, taken, total = states.graft(fresh, *source.parameters, heads=source.classes == task.classes)
     if not taken:
         raise UsageError(f"model.init_from={config.model.init_from}: no parameter of that network fits this one")
     say(f"pre-trained: {taken} of {total} parameter arrays taken from {config.model.init_from}")
     return state
+
+
+def _imagenet_weights(name: str) -> pretrained.Parameters:
+    """Parameters and statistics in one tree: they have the same paths in the networks for cells."""
+    if name not in pretrained.PACKAGED:
+        known = ", ".join(pretrained.PACKAGED)
+        raise UsageError(f"model.init_from={pretrained.IMAGENET}: model.name={name} has no such weights: {known} have")
+    return pretrained.load(name)[1]
 
 
 def _announce(run: Run) -> None:

