@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float32, Int, Int32, UInt8
 from skimage.filters import threshold_otsu
 from skimage.segmentation import watershed
 
+from hep2jax.data.sets import framing
 from hep2jax.data.sets.contrast import log_over_background
 from hep2jax.metrics import connected_objects
 
@@ -111,16 +112,8 @@ def _split_regions(regions: Labels, nuclear_diameter: float) -> Labels:
 
 
 def distance_to_background(mask: Mask) -> Float32[np.ndarray, "height width"]:
-    """The distance of each pixel of a mask from the nearest pixel outside it or outside the image, in pixels.
-
-    The square is a whole number. OpenCV is off by some units in the last place, which differ from call to call and
-    would change objects where two floods meet; rounding the square makes the distances exact up to 1,400 pixels.
-    """
-    # Add a border of background: OpenCV does not treat the image edge as background, and a mask that is true
-    # everywhere would have no distances.
-    framed = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    distance = cv2.distanceTransform(framed, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
-    return np.sqrt(np.rint(np.square(distance)))
+    """The distance of each pixel of a mask from the nearest pixel outside it or outside the image, in pixels."""
+    return framing.distances(np.pad(mask, 1))[1:-1, 1:-1]
 
 
 def flood(heights: Float32[np.ndarray, "height width"], regions: Labels, peaks: Int[np.ndarray, "peaks 2"]) -> Labels:
