@@ -193,7 +193,7 @@ class ModelConfig:
     width: float = _key(1.0, at_least=1e-3, at_most=16.0)
     """Multiplier on every channel count of the published network (rounded to a multiple of 8, at least 8)."""
     depth: int = _key(0, choices=DEPTHS)
-    """Layers of `resnet` and `dsrn`: 18, 34 or 50; 0: as published."""
+    """Layers of `resnet` and `dsrn`, and of the trunk of `dsfcn`: 18, 34 or 50; 0: 50, as published."""
     flatten_side: int = _key(0, at_least=0)
     """`joint`: height and width of the patches. Its two fully connected heads then take the flattened bottleneck
     (published: 384). 0: they take its mean over the patch, which may then have any size."""

@@ -1,9 +1,9 @@
 """Estimates the training step of every published configuration on one chip of each TPU generation.
 
-    python -m scripts.tpu_zoo [--configs=fcn,unet] [--generations=v5e,v5p,v6e] [--output=FILE]
+    python -m scripts.tpu_zoo [--configs=fcn,unet] [--generations=v5e,v5p,v6e] [--images=128] [--output=FILE]
 
 No TPU is used: the TPU compiler (the extra `aot`) compiles the `published` variant of each configuration and estimates
-its cycles, as `--mode=compile` does. The batch of a chip is `train.global_batch_size`, halved until the program fits in
+its cycles, as `--mode=compile` does. The batch of a chip, 128 images by default, is halved until the program fits in
 its memory. `of the roofline`: the step that the network's FLOPs at the published peak and the bytes that the program
 reads and writes at the published bandwidth would allow, whichever is longer, as a share of the estimated one. Some of
 these bytes stay on the chip, so that this share can exceed 100 %. `largest parts`: the modules that take most of the
@@ -35,6 +35,7 @@ def define_flags() -> None:
     published = [name for name in bench_zoo.SHIPPED if ":" not in name]
     flags.DEFINE_list("configs", published, "Configurations in configs/ that have a variant `published`.")
     flags.DEFINE_list("generations", ["v5e", "v5p", "v6e"], "TPU generations.")
+    flags.DEFINE_integer("images", 128, "Images on a chip; bags of tiles, for `mil`.")
     flags.DEFINE_string("output", "", "JSON file that is written after every row, or empty.")
 
 
@@ -47,7 +48,7 @@ def main(argv: Sequence[str]) -> None:
     results: list[dict[str, Any]] = []
     for generation in flags.FLAGS.generations:
         for name in flags.FLAGS.configs:
-            results.append(row := measure(name, slices.parse(f"{generation}:1")))
+            results.append(row := measure(name, slices.parse(f"{generation}:1"), flags.FLAGS.images))
             print(bench_common.table(_HEAD, [list(row.values())]).splitlines()[-1], flush=True)
             if flags.FLAGS.output:
                 with files.replaced(pathlib.Path(flags.FLAGS.output)) as unfinished:
@@ -55,15 +56,12 @@ def main(argv: Sequence[str]) -> None:
     print(bench_common.table(_HEAD, [list(row.values()) for row in results]))
 
 
-def measure(name: str, target: slices.Slice) -> dict[str, Any]:
+def measure(name: str, target: slices.Slice, images: int) -> dict[str, Any]:
     """The row of a configuration on one chip, in the order of the columns; with empty cells if it does not compile."""
     config = tasks.resolve(config_files.load(f"{name}:published"))
     step_compiler = Compiler(config=config, cache=Options(slices=()).cache.expanduser(), limit_seconds=LIMIT_SECONDS)
-    images = 2 * config.train.global_batch_size
-    compiled = None
-    while compiled is None or (compiled.record["status"] == "out of memory" and images > 1):
+    while (compiled := step_compiler.compile(target, images)).record["status"] == "out of memory" and images > 1:
         images //= 2
-        compiled = step_compiler.compile(target, images)
     head = {"configuration": f"`{name}`", "chip": target.generation_name, "images": images}
     if not compiled.is_done:
         status = compiled.record["status"]

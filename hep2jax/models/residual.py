@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
+from hep2jax.errors import UsageError
 from hep2jax.models.layers import ConvNorm, scale_channels
 from hep2jax.models.network import Settings
 
@@ -38,6 +39,14 @@ def sand_clock(channels: int) -> Profile:
     cost.
     """
     return (channels // 4, 1), (channels // 8, 3), (channels // 4, 3), (channels, 1)
+
+
+VARIANTS = {
+    18: ((2, 2, 2, 2), basic, BASIC_STAGE_CHANNELS),
+    34: ((3, 4, 6, 3), basic, BASIC_STAGE_CHANNELS),
+    50: ((3, 4, 6, 3), bottleneck, STAGE_CHANNELS),
+}
+"""Number of modules in each stage, the module, and the channels of the stages, by depth (He et al. 2016, table 1)."""
 
 
 class ResidualModule(nnx.Module):
@@ -125,3 +134,17 @@ class ResidualTrunk(nnx.Module):
                 x = module(x, train=train)
             features.append(x)
         return features
+
+
+def resnet_trunk(
+    settings: Settings, depth: int, *, fine: bool = False, modules: tuple[int, ...] = (), rngs: nnx.Rngs
+) -> ResidualTrunk:
+    """The trunk of the ResNet of this depth; `fine` as in `ResidualTrunk`; `modules` are fewer or more in each stage.
+
+    Raises:
+        UsageError: there is no variant of this depth.
+    """
+    if depth not in VARIANTS:
+        raise UsageError(f"model.depth={depth}: must be 0 or one of {', '.join(map(str, VARIANTS))}")
+    depths, profile, channels = VARIANTS[depth]
+    return ResidualTrunk(settings, modules or depths, profile, stage_channels=channels, fine=fine, rngs=rngs)

@@ -4,18 +4,11 @@ from flax import nnx
 from jaxtyping import Array
 from typing_extensions import override
 
-from hep2jax.errors import UsageError
 from hep2jax.models.classifier import Description, PoolingClassifier
 from hep2jax.models.layers import global_average
 from hep2jax.models.network import Settings
-from hep2jax.models.residual import BASIC_STAGE_CHANNELS, STAGE_CHANNELS, ResidualTrunk, basic, bottleneck
+from hep2jax.models.residual import ResidualTrunk, resnet_trunk
 
-VARIANTS = {
-    18: ((2, 2, 2, 2), basic, BASIC_STAGE_CHANNELS),
-    34: ((3, 4, 6, 3), basic, BASIC_STAGE_CHANNELS),
-    50: ((3, 4, 6, 3), bottleneck, STAGE_CHANNELS),
-}
-"""Number of modules in each stage, the module, and the channels of the stages, by depth (He et al. 2016, table 1)."""
 PUBLISHED_DEPTH = 50
 
 
@@ -61,13 +54,5 @@ class Dsrn(PoolingClassifier):
 
 
 def cell_trunk(settings: Settings, *, rngs: nnx.Rngs) -> ResidualTrunk:
-    """The residual trunk of the configured depth with the stem for cells.
-
-    Raises:
-        UsageError: there is no variant of this depth.
-    """
-    depth = settings.depth or PUBLISHED_DEPTH
-    if depth not in VARIANTS:
-        raise UsageError(f"model.depth={depth}: must be 0 or one of {', '.join(map(str, VARIANTS))}")
-    depths, profile, channels = VARIANTS[depth]
-    return ResidualTrunk(settings, depths, profile, stage_channels=channels, fine=True, rngs=rngs)
+    """The residual trunk of the configured depth with the stem for cells; UsageError as for `resnet_trunk`."""
+    return resnet_trunk(settings, settings.depth or PUBLISHED_DEPTH, fine=True, rngs=rngs)

@@ -196,6 +196,11 @@ class Task(abc.ABC, Generic[Result, Metrics]):
         return len(classes)
 
     @classmethod
+    def make_network(cls, config: Config, classes: Sequence[str]) -> Any:
+        """The network for these patterns; None if the reader is fitted in one piece and has none."""
+        return None if cls.is_fitted else states.make_network(config, cls.count_outputs(classes))
+
+    @classmethod
     def describe_outputs(cls, num_outputs: int) -> str:
         """The channels of the network's output in words."""
         return f"{num_outputs} patterns"

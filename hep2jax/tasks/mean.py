@@ -172,7 +172,7 @@ def open_trained(directory: str, key: str, data: DataConfig, mesh: jax.sharding.
         if kind is None:
             raise UsageError(f"{key}={directory}: holds no reader of single cells, but {config.model.name}")
         _check_division(f"{key}={directory}", data, config.data)
-        network: Any = None if kind.is_fitted else states.make_network(config, kind.count_outputs(classes))
+        network = kind.make_network(config, classes)
         parameters, _ = restoring.averaged(config, local, network, mesh)
     evaluator = kind.evaluator_class(config, network, mesh)
     return TrainedCells(config=config, classes=classes, evaluator=evaluator, parameters=parameters)

@@ -22,7 +22,6 @@ from hep2jax.specimens.nuclear_size import NuclearSize
 from hep2jax.tasks import Evaluator, Parameters, SplitMetrics, Task
 from hep2jax.tasks.calibration import Calibration
 from hep2jax.training import calibrating, environment, restoring, workdir
-from hep2jax.training import state as states
 from hep2jax.training.timing import StepClock
 
 RECORDS = "records.json"
@@ -170,7 +169,7 @@ def run(config: Config, directory: pathlib.Path) -> None:
                 f"{', '.join(task.classes)}"
             )
         partition = protocols.partition(config.data, task.name, task.items, task.classes)
-        network, mesh = make_network(config, task.num_outputs), meshes.make_mesh()
+        network, mesh = task.make_network(config, task.classes), meshes.make_mesh()
         parameters, step = restoring.averaged(config, directory, network, mesh)
     for note in task.notes:
         say(f"{task.name}: {note}")
@@ -227,7 +226,7 @@ def load(directory: str | os.PathLike[str], key: str = "--workdir") -> Trained:
     """
     with remote.opened(directory, key) as local:
         config, classes = workdir.open_for_reading(local, key), workdir.read_classes(local)
-        network = make_network(config, tasks.num_outputs(config, classes))
+        network = tasks.kind(config).make_network(config, classes)
         parameters, step = restoring.averaged(config, local, network, meshes.make_mesh())
         size, calibration = workdir.read_nuclear_size(local), calibrating.read(local, step)
     return Trained(
@@ -238,8 +237,3 @@ def load(directory: str | os.PathLike[str], key: str = "--workdir") -> Trained:
         nuclear_size=size,
         calibration=calibration,
     )
-
-
-def make_network(config: Config, num_outputs: int) -> Any:
-    """The configured network; None if the reader is fitted in one piece and has none."""
-    return None if tasks.kind(config).is_fitted else states.make_network(config, num_outputs)

@@ -39,7 +39,7 @@ def run(config: Config, directory: pathlib.Path, task: Task, partition: protocol
             account.write(fitted.STEP)
         parameters = fitted.load(directory)
         with clock.phase("evaluation"):
-            evaluator = task.evaluator(evaluation.make_network(config, task.num_outputs), mesh)
+            evaluator = task.evaluator(task.make_network(config, task.classes), mesh)
             evaluated = evaluation.measure_splits(task, evaluator, (parameters, {}), partition)
         if is_chief:
             with contextlib.closing(workdir.MetricsWriter(directory, 0)) as writer:

@@ -183,7 +183,7 @@ class ResNet(nn.Module):
 
     def __init__(self, config: ModelConfig, num_outputs: int):
         super().__init__()
-        depths, profile, channels = resnet.VARIANTS[config.depth or resnet.PUBLISHED_DEPTH]
+        depths, profile, channels = residual.VARIANTS[config.depth or resnet.PUBLISHED_DEPTH]
         self.trunk = ResidualTrunk(config.width, depths, profile, channels, fine=True)
         self.head = Head(self.trunk.channels[-1], num_outputs)
 
@@ -256,7 +256,7 @@ class Dsfcn(nn.Module):
 
     def __init__(self, config: ModelConfig, num_outputs: int):
         super().__init__()
-        self.trunk = ResidualTrunk(config.width, dsfcn.DEPTHS, residual.bottleneck, residual.STAGE_CHANNELS)
+        self.trunk = ResidualTrunk(config.width, *residual.VARIANTS[config.depth or dsfcn.DEPTH])
         *shallow, deepest = self.trunk.channels
         channels = scale_channels(dsfcn.DECODER_CHANNELS, config.width)
         self.top = ConvNorm(deepest, channels, 1)

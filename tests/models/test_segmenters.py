@@ -175,6 +175,15 @@ def test_published_size(name, derived, total):
     assert sum(math.prod(leaf.shape) for leaf in flat_params(abstract(name)).values()) == total
 
 
+def test_the_trunk_of_dsfcn_can_be_shallower():
+    # ResNet-34 without its classifier holds 21,284,672 parameters with RGB.
+    shallow = sum(math.prod(leaf.shape) for leaf in flat_params(abstract("dsfcn", depth=34)).values())
+    laterals = (1024 + 512 + 256 - 256 - 128 - 64) * 256
+    sides = heads(256, 512, 1024) - heads(64, 128, 256)
+    trunks = 23_508_032 - 21_284_672 + conv(1, 2048, 256) - conv(1, 512, 256)
+    assert size_of_dsfcn() - shallow == trunks + laterals + sides
+
+
 def test_an_rgb_image_adds_two_channels_of_first_kernels():
     count = {
         c: sum(math.prod(leaf.shape) for leaf in flat_params(abstract("fcn", in_channels=c)).values()) for c in (1, 3)
