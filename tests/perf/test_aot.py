@@ -17,6 +17,7 @@ from hep2jax.perf.aot import compiler, estimate, hlo, page, scopes, slices, tabl
 from hep2jax.tasks.fields import FieldTask
 from hep2jax.training import optimizers, steps
 from hep2jax.training import state as states
+from scripts import tpu_zoo
 
 # A step of two convolutions for v5e:4, the second in a loop of three rounds, as the compiler wrote it; the insides of
 # most fusions and most of the backend's configuration are left out.
@@ -223,6 +224,17 @@ def test_step_seconds_and_mfu_follow_from_cycles_and_bytes():
     assert found.mfu == pytest.approx(3.2e8 / found.step_seconds / found.peak_flops)
     assert found.memory.total == 1_410_000_000
     assert _estimate("v5e:1").collective_seconds == 0
+
+
+def test_the_row_of_a_configuration_follows_from_its_estimate():
+    assert CHIP is not None
+    found = _estimate("v5e:1")
+    row = tpu_zoo.columns(found, CHIP)
+    assert row["step"] == pytest.approx(1e3 * found.compute_seconds)
+    assert row["images/s"] == pytest.approx(32 / found.compute_seconds)
+    assert row["roofline"] == pytest.approx(100 * 1e9 / CHIP.hbm_bandwidth / found.compute_seconds)  # bytes take longer
+    slowest = found.modules[0]
+    assert row["parts"].startswith(f"{slowest.module} {100 * slowest.total / found.cycles:.0f} %, ")
 
 
 def test_the_fastest_batch_that_fits_is_recommended():
