@@ -157,7 +157,7 @@ class EfficientNetLite0(PoolingClassifier):
         coloured = image
         if self.in_channels == 1:
             coloured = jnp.broadcast_to((image - GREY_MEAN) / GREY_DEVIATION, (*image.shape[:3], 3))
-        *_, fine, _, _, last = self.trunk(coloured.astype(image.dtype), train=train)
+        *_, fine, _, _, last = self.trunk(coloured, train=train)
         return Description(self.average((fine, last), image))
 
 

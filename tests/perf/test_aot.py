@@ -1,5 +1,6 @@
 import ast
 import dataclasses
+import importlib
 import importlib.util
 import json
 import pathlib
@@ -224,6 +225,11 @@ def test_step_seconds_and_mfu_follow_from_cycles_and_bytes():
     assert found.mfu == pytest.approx(3.2e8 / found.step_seconds / found.peak_flops)
     assert found.memory.total == 1_410_000_000
     assert _estimate("v5e:1").collective_seconds == 0
+
+
+def test_every_configuration_of_the_zoo_has_a_published_variant():
+    for name in tpu_zoo.PUBLISHED:
+        assert "published" in importlib.import_module(f"configs.{name}").VARIANTS
 
 
 def test_the_row_of_a_configuration_follows_from_its_estimate():
