@@ -28,10 +28,8 @@ def get_config(variant: str = "") -> Config:
 
 def _across_specimens() -> Config:
     config = vggcell.get_config("icpr2014")
-    config.data.scale, config.data.crop_size = (
-        1.5,
-        96,
-    )  # ImageNet's filters expect finer detail than a cell of 50 pixels
+    # The filters were learned on objects larger than cells of 50 pixels.
+    config.data.scale, config.data.crop_size = 1.5, 96
     config.model = ModelConfig(name="efficientnet_lite0", dropout=0.4, regions=True, init_from="imagenet")
     config.optimizer.learning_rate = 1e-3
     config.train.num_steps, config.train.global_batch_size = 300, 64

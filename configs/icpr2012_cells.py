@@ -28,9 +28,9 @@ def get_config(variant: str = "") -> Config:
     elif variant == "network":
         config = _network()
     elif variant == "networks":
-        config = _mean(f"{_RUNS}-network-{seed}" for seed in SEEDS)
+        config = mean_of(f"{_RUNS}-network-{seed}" for seed in SEEDS)
     else:
-        config = _mean([f"{_RUNS}-texture", f"{_RUNS}-networks"])
+        config = mean_of([f"{_RUNS}-texture", f"{_RUNS}-networks"])
     data = config.data
     data.name, data.builder_config, data.channel, data.protocol = "icpr2012", "cells", "green", "contest"
     return config
@@ -45,5 +45,6 @@ def _network() -> Config:
     return config
 
 
-def _mean(members: Iterable[str]) -> Config:
+def mean_of(members: Iterable[str]) -> Config:
+    """The mean of the readers in these work directories."""
     return Config(model=ModelConfig(name="mean", members=",".join(members)))

@@ -15,11 +15,10 @@ with the directory of the original files as --config.data.manual_dir=DIR:
 Without a variant: the mean of `texture` and `networks`.
 """
 
-from collections.abc import Iterable
-
-from hep2jax.config import Config, ModelConfig, check_variant
+from hep2jax.config import Config, check_variant
 
 from . import fisher, icpr2014_pretraining, vggcell
+from .icpr2012_cells import mean_of
 
 _NETWORKS = ("stretched", "framed", "along")
 VARIANTS = ("texture", *_NETWORKS, "networks")
@@ -35,7 +34,8 @@ def get_config(variant: str = "") -> Config:
     elif variant in ("framed", "along"):
         config = _framed()
     else:
-        config = _mean(_NETWORKS if variant == "networks" else ("texture", "networks"))
+        members = _NETWORKS if variant == "networks" else ("texture", "networks")
+        config = mean_of(f"runs/icpr2014_cells-{name}/fold-{{fold}}" for name in members)
     if variant == "along":
         config.data.along, config.data.along_scale = "icpr2012", 0.62  # nuclei of 77 pixels become 48, as in I3A
     config.data.name, config.data.protocol, config.data.num_folds = "icpr2014_task1", "kfold", 5
@@ -47,8 +47,3 @@ def _framed() -> Config:
     config.model.width, config.model.mixstyle, config.augment.mixup = 0.25, 0.5, 0.4
     config.train.num_steps, config.train.global_batch_size, config.train.checkpoint_every = 300, 64, 300
     return config
-
-
-def _mean(members: Iterable[str]) -> Config:
-    folders = ",".join(f"runs/icpr2014_cells-{name}/fold-{{fold}}" for name in members)
-    return Config(model=ModelConfig(name="mean", members=folders))
