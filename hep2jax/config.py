@@ -135,7 +135,7 @@ class DataConfig:
     warp: str = _key("auto", choices=WARPS)
     """Where crops are cut, mirrored and rotated. host: by OpenCV, and uint8 crops are sent to the device; device:
     inside the training step, from training images that stay in device memory, so that only indices and matrices are
-    sent; auto: device on GPUs, which are faster than the host can feed them, otherwise host."""
+    sent; auto: device on GPUs and TPUs, which are faster than the host can feed them, otherwise host."""
     foreground_crops: float = _key(0.75, at_least=0.0, at_most=1.0)
     """Share of the crops that are centred on a cell pixel; the others are placed anywhere in the image."""
     bag_tiles: int = _key(8, at_least=1)

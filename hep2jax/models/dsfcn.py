@@ -10,12 +10,10 @@ from hep2jax.models.layers import BatchNorm, ConvNorm, DenseUp, Head, dropout, s
 from hep2jax.models.network import Settings
 from hep2jax.models.residual import resnet_trunk
 from hep2jax.models.segmenter import Segmenter, SegmenterOutput
-from hep2jax.ops import upsample
 
 DEPTH = 50
 """Layers of the trunk."""
 DECODER_CHANNELS = 256
-SIDE_STRIDES = (4, 8, 16)
 
 
 class Dsfcn(Segmenter):
@@ -33,8 +31,9 @@ class Dsfcn(Segmenter):
     * there are three DDLs of factor 2 with 256 channels; the 1x1 projection of the trunk's map of the same size is
       added to each, and the sum is normalised and rectified. The last DDL gives the logits in one step of factor 4, so
       that no map with many channels is computed at full size;
-    * HS is 1x1 heads on the trunk's maps at strides 4, 8 and 16, up-sampled bilinearly to full size, in training only;
-      their weight is `loss.side_weight`.
+    * HS is 1x1 heads on the trunk's maps at strides 4, 8 and 16, in training only. Each score stands for the pixels
+      that it covers: the loss compares it with the shares of their labels (`losses`), so that nothing is up-sampled.
+      The weight of the heads is `loss.side_weight`.
     """
 
     stride: ClassVar[int] = 32
@@ -57,7 +56,7 @@ class Dsfcn(Segmenter):
         self.head_sides = nnx.List([Head(c, settings.num_outputs, dtype=dtype, rngs=rngs) for c in shallow])
 
     def forward(self, image: Array, *, train: bool, rngs: nnx.Rngs | None) -> SegmenterOutput:
-        """The side logits are in the order of `SIDE_STRIDES`."""
+        """The side logits are those of the strides 4, 8 and 16, in this order."""
         *shallow, deepest = self.trunk(image, train=train)
         x = self.top(deepest, train=train)
         for step, feature in zip(self.steps, reversed(shallow), strict=True):
@@ -67,8 +66,7 @@ class Dsfcn(Segmenter):
         return SegmenterOutput(logits, self._side_logits(shallow) if train else ())
 
     def _side_logits(self, features: list[Array]) -> tuple[Array, ...]:
-        scaled = zip(self.head_sides, features, SIDE_STRIDES, strict=True)
-        return tuple(upsample(head(feature), stride) for head, feature, stride in scaled)
+        return tuple(head(feature) for head, feature in zip(self.head_sides, features, strict=True))
 
 
 class DecoderStep(nnx.Module):

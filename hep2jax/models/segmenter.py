@@ -15,12 +15,12 @@ class SegmenterOutput(NamedTuple):
 
     Attributes:
         logits: float32 [B, H, W, K].
-        side_logits: float32 [B, H, W, K] each, of the side heads in training; empty in evaluation and for networks
-            without side heads.
+        side_logits: float32 [B, h, w, K] each, of the side heads in training, where each stands for H/h by W/w pixels;
+            empty in evaluation and for networks without side heads.
     """
 
     logits: Float[Array, "batch height width output"]
-    side_logits: tuple[Float[Array, "batch height width output"], ...] = ()
+    side_logits: tuple[Float[Array, "batch _ _ output"], ...] = ()
 
 
 class Segmenter(ImageNetwork):

@@ -9,10 +9,12 @@ no influence on any value or gradient.
 """
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, Integer
 
@@ -48,7 +50,8 @@ def segmentation_loss(
     """Terms of the loss for each example of a batch.
 
     Args:
-        output: what a network returned, float32 logits [B, H, W, K].
+        output: what a network returned, float32 logits [B, H, W, K]; those of side heads may be coarser, each for a
+            rectangle of pixels.
         labels: any integer type; 0 is background, 1 + i is pattern i, 255 is void.
         class_weights: float32 [K], positive.
         config: smoothing, the weights of patterns and gaps, and whether Dice is needed (it is computed only if its
@@ -56,7 +59,7 @@ def segmentation_loss(
     """
     boost = 1.0 + config.gap_weight * gaps(labels, config.gap_width) if config.gap_weight else None
     nll, weight = _weighted_nll(output.logits, labels, class_weights, boost, config)
-    side = [_weighted_nll(logits, labels, class_weights, boost, config)[0] for logits in output.side_logits]
+    side = [_coarse_nll(logits, labels, class_weights, boost, config) for logits in output.side_logits]
     dice = soft_dice(output.logits, labels) if config.dice_weight else jnp.zeros_like(nll)
     return LossTerms(nll, sum(side, jnp.zeros_like(nll)), weight, dice)
 
@@ -90,6 +93,60 @@ def _weighted_nll(
     two_labels = jnp.where(weights > 0, labels > 0, VOID)
     of_cells = jnp.asarray(_pixel_nll(two, two_labels, smoothing)) * weights
     return share * nll + (1.0 - share) * of_cells.sum((1, 2)), weight
+
+
+def _coarse_nll(
+    logits: Float[Array, "batch rows columns output"],
+    labels: Integer[Array, "batch height width"],
+    class_weights: Array,
+    boost: Array | None,
+    config: LossConfig,
+) -> Float[Array, " batch"]:
+    """What `_weighted_nll` would give for these logits, repeated to full size, without their being repeated.
+
+    The cross-entropies of pixels that share logits depend only on how much the pixels of each class weigh together.
+    """
+    masses = _class_masses(labels, class_weights, boost, logits.shape[1:3])
+    classes = [logits[..., index] for index in range(logits.shape[-1])]
+    share, smoothing = config.pattern_weight, config.label_smoothing
+    nll = _mass_nll(classes, masses, smoothing)
+    if share == 1.0:
+        return nll
+    cell = jax.nn.logsumexp(logits[..., 1:], axis=-1)
+    of_two = [masses[0], sum(masses[1:], jnp.zeros(()))]
+    return share * nll + (1.0 - share) * _mass_nll([classes[0], cell], of_two, smoothing)
+
+
+def _class_masses(
+    labels: Array, class_weights: Array, boost: Array | None, shape: tuple[int, ...]
+) -> list[Float[Array, "batch rows columns"]]:
+    """For each class the weights of `pixel_weights`, summed over its pixels in each of `shape` rectangles."""
+    down, across = (
+        np.repeat(np.eye(count, dtype=np.float32), size // count, axis=1)
+        for count, size in zip(shape, labels.shape[1:], strict=True)
+    )
+    pixels = (labels[:, None].astype(jnp.int32) == jnp.arange(len(class_weights))[:, None, None]).astype(jnp.float32)
+    if boost is not None:
+        pixels *= boost[:, None]
+    # Products with zeros and ones, which are faster than sums over axes that are split. Zeros and ones are exact in
+    # bfloat16, in which a TPU multiplies, and weights of gaps are not.
+    precision = None if boost is None else jax.lax.Precision.HIGHEST
+    sums = jnp.einsum("hy,bkyx,wx->bkhw", down, pixels, across, precision=precision)
+    return [sums[:, index] * weight for index, weight in enumerate(class_weights)]
+
+
+def _mass_nll(logits: Sequence[Array], masses: Sequence[Array], smoothing: float) -> Float[Array, " batch"]:
+    """Cross-entropies with smoothed labels, weighted by the mass of each class, summed over each example.
+
+    Classes are handled one by one, as in `_pixel_nll`.
+    """
+    zero = jnp.zeros(())
+    top = jax.lax.stop_gradient(functools.reduce(jnp.maximum, logits))
+    normaliser = top + jnp.log(sum((jnp.exp(logit - top) for logit in logits), zero))
+    mass = sum(masses, zero)
+    spread = mass * (smoothing / len(masses))
+    hit = sum((((1.0 - smoothing) * own + spread) * x for own, x in zip(masses, logits, strict=True)), zero)
+    return (mass * normaliser - hit).sum((1, 2))
 
 
 def gaps(labels: Integer[Array, "batch height width"], width: int) -> Float[Array, "batch height width"]:
@@ -149,8 +206,8 @@ def _pixel_nll(
 
     The classes are handled one by one instead of as an axis to reduce: a compiler then reads the logits once and writes
     one number per pixel. By the TPU compiler's estimate (v5e, 128 images of 256 x 256, nine classes, including the
-    heads) `fcn` spends 2.9 ms on it instead of 4.7 ms with reductions, and `dsfcn` with its side heads 27.2 ms instead
-    of 32.6 ms. On CPU, with 16 x 128 x 128 x 7, it takes 8.3 ms; reductions take 9.2 ms, or 7.7 ms with this gradient.
+    heads) `fcn` spends 2.9 ms on it instead of 4.7 ms with reductions. On CPU, with 16 x 128 x 128 x 7, it takes
+    8.3 ms; reductions take 9.2 ms, or 7.7 ms with this gradient.
     """
     return _pixel_nll_forward(logits, labels, smoothing)[0]
 

@@ -270,8 +270,8 @@ class Dsfcn(nn.Module):
         x = self.top(deepest)
         for step, feature in zip(self.steps, reversed(shallow), strict=True):
             x = step(x, feature)
-        sides = zip(self.head_sides, shallow, dsfcn.SIDE_STRIDES, strict=True) if self.training else ()
-        return at_least_float32(self.head(x)), tuple(upsample(head(feature), stride) for head, feature, stride in sides)
+        sides = zip(self.head_sides, shallow, strict=True) if self.training else ()
+        return at_least_float32(self.head(x)), tuple(head(feature) for head, feature in sides)
 
 
 class DoubleConv(nn.Module):

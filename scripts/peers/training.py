@@ -133,7 +133,7 @@ class Trainer:
         logits, sides = self._model(normalise(image, tone_curve))
         labels = labels.long()
         return sum(
-            (self._config.loss.side_weight * cross_entropy(side, labels, class_weights) for side in sides),
+            (self._config.loss.side_weight * coarse_cross_entropy(side, labels, class_weights) for side in sides),
             cross_entropy(logits, labels, class_weights),
         )
 
@@ -141,6 +141,15 @@ class Trainer:
 def cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
     """Weighted mean over cells or pixels, without void pixels."""
     return functional.cross_entropy(networks.at_least_float32(logits), labels, class_weights, ignore_index=VOID)
+
+
+def coarse_cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor) -> Tensor:
+    """`cross_entropy` of logits of rectangles of pixels, as if they were repeated to the size of the labels."""
+    valid = (labels != VOID)[..., None]
+    pixels = functional.one_hot(torch.where(labels == VOID, 0, labels), len(class_weights)) * valid
+    shares = functional.avg_pool2d(pixels.movedim(-1, 1).float(), labels.shape[1] // logits.shape[2])
+    masses = shares * class_weights[:, None, None]
+    return -(masses * functional.log_softmax(networks.at_least_float32(logits), 1)).sum() / masses.sum()
 
 
 def learning_rate(options: OptimizerConfig, step: int, num_steps: int) -> float:

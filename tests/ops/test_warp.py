@@ -1,5 +1,7 @@
 """Crops made on the device are those made on the host, within interpolation error."""
 
+import itertools
+
 import cv2
 import jax
 import jax.numpy as jnp
@@ -8,16 +10,17 @@ import pytest
 
 from hep2jax import ops
 from hep2jax.config import AugmentConfig, Config, DataConfig, TrainConfig
+from hep2jax.data.augment import geometry
 from hep2jax.data.sets.fields import FieldSet, make_field
 from hep2jax.data.streams import canvases
 from hep2jax.data.streams.cells import CellPlan
 from hep2jax.data.streams.fields import FieldPlan
 from hep2jax.data.streams.stream import Stream
-from hep2jax.ops import warp
+from hep2jax.ops import shears, warp
 from tests.data.cell_tables import cell_set
 
 PLATFORMS = ("cpu", "tpu")
-"""By gathering pixels, and by matrix products."""
+"""By gathering pixels, and by shears."""
 _USUAL = {"xla_cpu_use_fusion_emitters": True} if jax.__version_info__ < (0, 11) else None
 """As users compile. XLA's older code generator, which the default lane uses, computes the place of a pixel anew for
 each use of it: where a place is nearly whole, the weights of its neighbours need not add up to 1."""
@@ -61,7 +64,7 @@ def test_cells(platform: str, fit: str):
         np.testing.assert_array_equal(cut["tone_curve"], expected["tone_curve"])
         difference = np.abs(cut["image"] - expected["image"])
         assert difference.mean() < 0.6
-        assert difference.max() < 3.5  # OpenCV rounds places to 1/32 pixel, the products weights to 8 bits
+        assert difference.max() < 3.5  # OpenCV rounds places to 1/32 pixel and values to whole grey levels
 
 
 def _fields(sizes: list[tuple[int, int]]) -> FieldSet:
@@ -103,14 +106,61 @@ def test_fields_of_several_sizes(platform: str):
 
 def test_a_whole_canvas_is_cut_exactly():
     """A matrix of whole numbers, turned by a quarter: no interpolation, so all give the pixels themselves."""
-    pictures = np.stack([_smooth((40, 50), number) for number in range(3)])
-    index, matrix = jnp.array([2, 0]), jnp.array([[[0, 1, 7], [-1, 0, 35]]] * 2, jnp.float32)
-    expected = [np.rot90(pictures[i][35 - 23 : 36, 7 : 7 + 24], -1) for i in (2, 0)]
+    pictures = np.stack([_smooth((64, 256), number) for number in range(3)])
+    index, matrix = jnp.array([2, 0]), jnp.array([[[0, 1, 107], [-1, 0, 55]]] * 2, jnp.float32)
+    expected = [np.rot90(pictures[i][55 - 23 : 56, 107 : 107 + 24], -1) for i in (2, 0)]
     for platform in PLATFORMS:
-        for cut in (warp.bilinear, warp.nearest):
-            with ops.target(platform):
-                cut = np.asarray(jax.jit(cut, static_argnums=3)(pictures, index, matrix, 24))
-            np.testing.assert_array_equal(cut, expected)
+        with ops.target(platform):
+            (image,), (labels,) = jax.jit(
+                lambda *given: warp.cut([jnp.asarray(pictures)], [jnp.asarray(pictures)], *given, 24)
+            )(index, matrix)
+        np.testing.assert_array_equal(image, expected)
+        np.testing.assert_array_equal(labels, expected)
+
+
+def _turned(angle: float, zoom: float, mirror: int, centre: tuple[float, float], size: int) -> np.ndarray:
+    matrix = geometry.cmr_matrix(centre, size, angle=np.deg2rad(angle), zoom=zoom, flip=mirror)
+    return matrix[None]
+
+
+def test_shears_reach_every_corner():
+    """At every angle, as small and as large as allowed, in every corner of a canvas that is wider than a window."""
+    size, zoom, (height, width) = 40, 0.7, (160, 640)
+    reach = size / 2**0.5 / zoom + 2
+    pictures, labels = _smooth((height, width), 1)[None], (_smooth((height, width), 2) > 130).astype(np.uint8)[None]
+    angles, zooms = np.arange(0, 360, 22.5), (zoom, 1 / zoom)
+    corners = [(y, x) for y in (reach, height - 1 - reach) for x in (reach, width - 1 - reach)]
+    chosen = itertools.product(angles, zooms, corners, (1, -1))
+    matrices = np.concatenate([_turned(angle, by, mirror, centre, size) for angle, by, centre, mirror in chosen])
+    found = {}
+    for platform in PLATFORMS:
+        with ops.target(platform):
+            cut = jax.jit(
+                lambda *given: warp.cut([jnp.asarray(pictures)], [jnp.asarray(labels)], *given, size, stretch=1 / zoom)
+            )
+            found[platform] = jax.tree.map(np.asarray, cut(jnp.zeros(len(matrices), int), jnp.asarray(matrices)))
+    (gathered, of_pixels), (sheared, of_lines) = (
+        (images[0], labels[0]) for images, labels in (found[name] for name in PLATFORMS)
+    )
+    difference = np.abs(gathered - sheared)
+    assert difference.mean() < 0.2
+    assert difference.max() < 3.5
+    # A label may be that of a neighbour: where all nine pixels about a place agree, so do both.
+    grown, shrunk = (operation(labels[0], np.ones((3, 3))) for operation in (cv2.dilate, cv2.erode))
+    with ops.target("cpu"):
+        inner = [
+            warp.cut([], [jnp.asarray(edge)[None]], jnp.zeros(len(matrices), int), jnp.asarray(matrices), size)[1][0]
+            for edge in (grown, shrunk)
+        ]
+    certain = np.asarray(inner[0] == inner[1])
+    assert certain.mean() > 0.7
+    np.testing.assert_array_equal(of_pixels[certain], of_lines[certain])
+
+
+def test_shears_take_canvases_of_whole_tiles():
+    index, matrix = jnp.zeros(1, int), jnp.asarray(_turned(0, 1, 1, (20, 20), 8))
+    with ops.target("tpu"), pytest.raises(ValueError, match="multiples of 32 x 128"):
+        warp.cut([jnp.zeros((1, 40, 128), jnp.uint8)], [], index, matrix, 8)
 
 
 def test_a_batch_with_an_image_is_left_alone():
@@ -131,6 +181,6 @@ def test_only_indices_and_matrices_travel():
     }
     side = 2 * (canvases.reach(48, FAR) + 10) + 1
     count, height, width = stream.store["pictures"].shape
-    assert (count, height % 32, width % 128) == (len(cells), 0, 0)
-    assert side <= height < side + 32
-    assert side <= width < side + 128
+    assert (count, height % shears.ROWS, width % shears.LANES) == (len(cells), 0, 0)
+    assert side <= height < side + shears.ROWS
+    assert side <= width < side + shears.LANES

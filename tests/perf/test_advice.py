@@ -65,7 +65,8 @@ def test_the_verdict_names_the_figures_that_it_follows_from():
 @pytest.mark.parametrize(
     ("values", "flag", "saves"),
     [
-        ({"waiting": 0.03}, "--config.data.warp=device", 0.03),
+        ({"waiting": 0.03}, "--config.train.prefetch=6", 0.03),
+        ({"platform": "cpu", "waiting": 0.03}, "--config.data.warp=device", 0.03),
         ({"idle": 0.08}, "--config.train.steps_per_call=8", 0.07),
         ({"platform": "cpu", "idle": 0.08}, "--config.train.global_batch_size=128", 0.04),
         ({"platform": "cpu", "cores_busy": 1.0, "cores": 4}, "JAX_NUM_CPU_DEVICES=4 before the command", 0.075),
@@ -87,8 +88,8 @@ def test_each_cause_has_its_change(values, flag: str, saves: float):
 
 
 def test_what_is_done_already_is_not_advised():
-    waiting = _evidence(waiting=0.03)
-    assert _first(waiting, dataclasses.replace(CONFIG, data=DataConfig(warp="auto"))).flag.endswith("prefetch=6")
+    waiting = _evidence(waiting=0.03, platform="cpu")
+    assert _first(waiting, dataclasses.replace(CONFIG, data=DataConfig(warp="device"))).flag.endswith("prefetch=6")
     several = dataclasses.replace(CONFIG, train=TrainConfig(steps_per_call=8))
     assert not advice.changes(_evidence(idle=0.08), several)
     full = {"optimizer": 0.06, "memory_share": 0.8}

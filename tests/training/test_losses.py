@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -134,6 +136,25 @@ def test_combination_is_the_documented_sum(logits, labels):
     side = sum(reference_cross_entropy(logits * factor, labels, 0.1)[0] for factor in (0.5, 2.0))
     expected = (nll + 0.4 * side).sum() / weight.sum() + 0.7 * np.mean(reference_dice(logits, labels))
     assert float(total_and_gradient(logits, labels, side=2)[0]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("config", [LossConfig(), LossConfig(label_smoothing=0.1, pattern_weight=0.3, gap_weight=2.0)])
+def test_coarse_side_heads_count_as_if_they_were_repeated(logits, labels, config):
+    coarse = (logits[:, :4, :3], 0.5 * logits[:, :2, :2], 2.0 * logits[:, :1, :6])
+
+    def loss(coarse, *, repeated: bool):
+        sides = coarse
+        if repeated:
+            sides = [jnp.repeat(jnp.repeat(x, 8 // x.shape[1], axis=1), 6 // x.shape[2], axis=2) for x in coarse]
+        return losses.combine(
+            losses.segmentation_loss(SegmenterOutput(logits, tuple(sides)), labels, WEIGHTS, config), config
+        )
+
+    of_parts = [jax.jit(jax.value_and_grad(functools.partial(loss, repeated=way)))(coarse) for way in (False, True)]
+    assert float(of_parts[0][0]) == pytest.approx(float(of_parts[1][0]), rel=1e-5)
+    for gradient, expected in zip(of_parts[0][1], of_parts[1][1], strict=True):
+        assert np.abs(expected).max() > 0
+        np.testing.assert_allclose(gradient, expected, atol=1e-5)
 
 
 def test_mean_is_over_the_whole_batch_not_over_its_parts(logits, labels):

@@ -25,7 +25,7 @@ _HEIGHTS, _WIDTHS = 32, 128
 
 def on_devices(data: DataConfig, platform: str | None = None) -> bool:
     """Whether crops are cut on the devices (`data.warp`) of a platform: cpu, gpu or tpu; None: that of this process."""
-    return data.warp == "device" or (data.warp == "auto" and (platform or jax.default_backend()) == "gpu")
+    return data.warp == "device" or (data.warp == "auto" and (platform or jax.default_backend()) != "cpu")
 
 
 def reach(crop_size: int, augment: AugmentConfig) -> int:
