@@ -62,7 +62,9 @@ class Dsfcn(Segmenter):
         for step, feature in zip(self.steps, reversed(shallow), strict=True):
             x = step(x, feature, train=train)
         x = dropout(x, self.dropout, train=train, rngs=rngs)
-        logits = self.head(x).astype(jnp.float32)
+        # The loss takes the scores of a block of pixels as they are, without the rearrangement to an image.
+        head = self.head.blocks if train and self.pixel_block == 1 else self.head
+        logits = head(x).astype(jnp.float32)
         return SegmenterOutput(logits, self._side_logits(shallow) if train else ())
 
     def _side_logits(self, features: list[Array]) -> tuple[Array, ...]:

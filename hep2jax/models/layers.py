@@ -194,6 +194,23 @@ class DenseUp(nnx.Module):
         """Height and width are multiplied by `factor`."""
         return ops.depth_to_space(self.conv(x), self.factor)
 
+    def blocks(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w pixel k"]:
+        """The same before depth to space: the pixels of each block, row by row, have an axis of their own.
+
+        A loss of pixels needs no more, and on a TPU the rearrangement costs as much as the convolution. The kernel is
+        rearranged instead, so that the pixels of a channel are adjacent: `dsfcn`'s head with its loss, forward and
+        backward, takes 13 ms instead of 19 by the TPU compiler's estimate (128 images of 256 x 256 on a v5e), and 17 ms
+        if the channels of a pixel are adjacent.
+        """
+        y = ops.conv2d(x, self._by_channel(self.conv.kernel[...]).astype(self.conv.dtype))
+        if self.conv.bias is not None:
+            y += self._by_channel(self.conv.bias[...]).astype(y.dtype)
+        return jnp.moveaxis(y.reshape(*y.shape[:3], -1, self.factor**2), 3, 4)
+
+    def _by_channel(self, values: Float[Array, "*n p"]) -> Float[Array, "*n p"]:
+        """The order (pixel of the block, channel) of the last axis turned into (channel, pixel)."""
+        return values.reshape(*values.shape[:-1], self.factor**2, -1).swapaxes(-1, -2).reshape(values.shape)
+
 
 def global_average(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
     """Mean over the pixels, in float32."""

@@ -14,12 +14,13 @@ class SegmenterOutput(NamedTuple):
     """Logits of every pixel; channel 0 is background, channel 1 + i is pattern i.
 
     Attributes:
-        logits: float32 [B, H, W, K].
+        logits: float32 [B, H, W, K]; in training also [B, h, w, p, K], scores of blocks of p = H/h * W/w pixels, row by
+            row.
         side_logits: float32 [B, h, w, K] each, of the side heads in training, where each stands for H/h by W/w pixels;
             empty in evaluation and for networks without side heads.
     """
 
-    logits: Float[Array, "batch height width output"]
+    logits: Float[Array, "batch height width *pixel output"]
     side_logits: tuple[Float[Array, "batch _ _ output"], ...] = ()
 
 
@@ -47,6 +48,8 @@ class Segmenter(ImageNetwork):
         """
         blocks = space_to_depth(self.accept(image), self.pixel_block)
         output = self.forward(blocks, train=train, rngs=rngs)
+        if self.pixel_block == 1:
+            return output
         return SegmenterOutput(
             depth_to_space(output.logits, self.pixel_block),
             tuple(depth_to_space(logits, self.pixel_block) for logits in output.side_logits),

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 
 def upsample(x: Float[Array, "b h w k"], factor: int) -> Float[Array, "b h2 w2 k"]:
@@ -33,7 +33,7 @@ def depth_to_space(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height * factor, width * factor, -1)
 
 
-def space_to_depth(x: Float[Array, "b h2 w2 k"], factor: int) -> Float[Array, "b h w c"]:
+def space_to_depth(x: Shaped[Array, "b h2 w2 k"], factor: int) -> Shaped[Array, "b h w c"]:
     """The inverse of `depth_to_space`: turn each `factor` x `factor` block of pixels into channels (row, column, k)."""
     if factor == 1:
         return x

@@ -16,13 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, Integer
+from jaxtyping import Array, Bool, Float, Int, Integer, Shaped
 
 from hep2jax.config import LossConfig
 from hep2jax.metrics.pixels import VOID
 from hep2jax.models.classifier import ClassifierOutput
 from hep2jax.models.joint import JointOutput
 from hep2jax.models.segmenter import SegmenterOutput
+from hep2jax.ops import space_to_depth
 
 
 class LossTerms(NamedTuple):
@@ -50,18 +51,28 @@ def segmentation_loss(
     """Terms of the loss for each example of a batch.
 
     Args:
-        output: what a network returned, float32 logits [B, H, W, K]; those of side heads may be coarser, each for a
-            rectangle of pixels.
+        output: what a network returned, see `SegmenterOutput`.
         labels: any integer type; 0 is background, 1 + i is pattern i, 255 is void.
         class_weights: float32 [K], positive.
         config: smoothing, the weights of patterns and gaps, and whether Dice is needed (it is computed only if its
             weight is not 0).
     """
     boost = 1.0 + config.gap_weight * gaps(labels, config.gap_width) if config.gap_weight else None
-    nll, weight = _weighted_nll(output.logits, labels, class_weights, boost, config)
     side = [_coarse_nll(logits, labels, class_weights, boost, config) for logits in output.side_logits]
+    labels = _as_pixels_of(output.logits, labels)
+    boost = None if boost is None else _as_pixels_of(output.logits, boost)
+    nll, weight = _weighted_nll(output.logits, labels, class_weights, boost, config)
     dice = soft_dice(output.logits, labels) if config.dice_weight else jnp.zeros_like(nll)
     return LossTerms(nll, sum(side, jnp.zeros_like(nll)), weight, dice)
+
+
+def _as_pixels_of(
+    logits: Float[Array, "batch rows columns *pixel output"], values: Shaped[Array, "batch height width"]
+) -> Shaped[Array, "batch rows columns *pixel"]:
+    """Values of pixels in the order of the logits, which may be those of blocks of pixels."""
+    if logits.ndim == 4:
+        return values
+    return space_to_depth(values[..., None], values.shape[1] // logits.shape[1])
 
 
 def combine(terms: LossTerms, config: LossConfig) -> Float[Array, ""]:
@@ -92,7 +103,7 @@ def _weighted_nll(
     weights = pixel_weights(labels, class_weights, boost)
     two_labels = jnp.where(weights > 0, labels > 0, VOID)
     of_cells = jnp.asarray(_pixel_nll(two, two_labels, smoothing)) * weights
-    return share * nll + (1.0 - share) * of_cells.sum((1, 2)), weight
+    return share * nll + (1.0 - share) * _over_pixels(of_cells), weight
 
 
 def _coarse_nll(
@@ -167,17 +178,17 @@ def _running_maximum(values: Array, before: int, after: int) -> Array:
 
 
 def pixel_cross_entropy(
-    logits: Float[Array, "batch height width output"],
-    labels: Integer[Array, "batch height width"],
+    logits: Float[Array, "batch *pixel output"],
+    labels: Integer[Array, "batch ..."],
     class_weights: Float[Array, " output"],
     label_smoothing: float = 0.0,
-    boost: Float[Array, "batch height width"] | None = None,
+    boost: Float[Array, "batch ..."] | None = None,
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"]]:
     """Softmax cross-entropy, each pixel weighted by the weight of its class, times its `boost`.
 
     Args:
-        logits: float32 [B, H, W, K].
-        labels: as in `segmentation_loss`.
+        logits: float32 [B, ..., K].
+        labels: as in `segmentation_loss`, [B, ...].
         class_weights: float32 [K].
         label_smoothing: share s of the target that is spread evenly over the K classes (Szegedy et al. 2016).
         boost: factor for the weight of each pixel; None: 1.
@@ -188,11 +199,15 @@ def pixel_cross_entropy(
     """
     weights = pixel_weights(labels, class_weights, boost)
     nll = jnp.asarray(_pixel_nll(logits.astype(jnp.float32), labels, label_smoothing))
-    return (nll * weights).sum((1, 2)), weights.sum((1, 2))
+    return _over_pixels(nll * weights), _over_pixels(weights)
+
+
+def _over_pixels(values: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
+    return values.sum(tuple(range(1, values.ndim)))
 
 
 def pixel_weights(labels: Array, class_weights: Array, boost: Array | None = None) -> Array:
-    """The weight of each pixel in `pixel_cross_entropy`, float32 [B, H, W]; 0 for void pixels."""
+    """The weight of each pixel in `pixel_cross_entropy`, float32; 0 for void pixels."""
     weighted = (jnp.where(labels == index, weight, 0.0) for index, weight in enumerate(class_weights))
     weights = sum(weighted, jnp.zeros(labels.shape))
     return weights if boost is None else weights * boost
@@ -200,8 +215,8 @@ def pixel_weights(labels: Array, class_weights: Array, boost: Array | None = Non
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _pixel_nll(
-    logits: Float[Array, "batch height width output"], labels: Integer[Array, "batch height width"], smoothing: float
-) -> Float[Array, "batch height width"]:
+    logits: Float[Array, "batch *pixel output"], labels: Integer[Array, "batch ..."], smoothing: float
+) -> Float[Array, "batch ..."]:
     """Cross-entropy of each pixel with its smoothed label; the value of a void pixel is arbitrary.
 
     The classes are handled one by one instead of as an axis to reduce: a compiler then reads the logits once and writes
@@ -234,7 +249,7 @@ _pixel_nll.defvjp(_pixel_nll_forward, _pixel_nll_backward)
 
 
 def soft_dice(
-    logits: Float[Array, "batch height width output"], labels: Integer[Array, "batch height width"]
+    logits: Float[Array, "batch *pixel output"], labels: Integer[Array, "batch ..."]
 ) -> Float[Array, " batch"]:
     """1 - soft Dice of the foreground, whose probability is 1 - p(background) (Milletari et al. 2016).
 
@@ -247,7 +262,7 @@ def soft_dice(
     valid = labels < logits.shape[-1]
     foreground = jnp.where(valid, 1.0 - jax.nn.softmax(logits.astype(jnp.float32))[..., 0], 0.0)
     truth = (valid & (labels > 0)).astype(jnp.float32)
-    overlap, total = (foreground * truth).sum((1, 2)), (foreground + truth).sum((1, 2))
+    overlap, total = _over_pixels(foreground * truth), _over_pixels(foreground + truth)
     return 1.0 - (2.0 * overlap + 1.0) / (total + 1.0)
 
 

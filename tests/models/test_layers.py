@@ -5,6 +5,7 @@ import pytest
 from flax import nnx
 from jax import lax
 
+from hep2jax import ops
 from hep2jax.models import layers
 
 
@@ -88,3 +89,17 @@ def test_dropout_keeps_the_mean_and_follows_its_key():
     np.testing.assert_array_equal(layers.dropout(x, 0.25, train=False, rngs=None), x)
     with pytest.raises(ValueError, match="rngs"):
         layers.dropout(x, 0.25, train=True, rngs=None)
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_blocks_are_the_image_before_depth_to_space(use_bias: bool):
+    dense = layers.DenseUp(
+        6, 5, factor=2, kernel_size=3, use_bias=use_bias, dtype=jnp.dtype(jnp.float32), rngs=nnx.Rngs(0)
+    )
+    if use_bias:
+        dense.conv.bias[...] = jnp.arange(20.0)
+    x = jax.random.normal(jax.random.key(1), (2, 4, 6, 6))
+    blocks = dense.blocks(x)
+    assert blocks.shape == (2, 4, 6, 4, 5)
+    image = ops.depth_to_space(blocks.reshape(2, 4, 6, 20), 2)
+    np.testing.assert_allclose(image, dense(x), atol=1e-5)

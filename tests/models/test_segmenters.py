@@ -237,8 +237,10 @@ def test_what_depends_on_the_patterns_is_named_head(name):
 def test_output_shapes(name, train, in_channels):
     output = trace(name, (2, 96, 160, in_channels), train=train, in_channels=in_channels)
     strides = (4, 8, 16) if train and name == "dsfcn" else ()
-    for logits, stride in zip((output.logits, *output.side_logits), (1, *strides), strict=True):
-        assert (logits.shape, logits.dtype) == ((2, 96 // stride, 160 // stride, CLASSES), jnp.float32)
+    shapes = [(2, 24, 40, 16, CLASSES) if strides else (2, 96, 160, CLASSES)]
+    shapes += [(2, 96 // stride, 160 // stride, CLASSES) for stride in strides]
+    assert [logits.shape for logits in (output.logits, *output.side_logits)] == shapes
+    assert {logits.dtype for logits in (output.logits, *output.side_logits)} == {jnp.dtype(jnp.float32)}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,6 +8,7 @@ import scipy.special
 
 from hep2jax.config import LossConfig
 from hep2jax.models import ClassifierOutput, SegmenterOutput
+from hep2jax.ops import space_to_depth
 from hep2jax.training import losses
 
 CLASSES = 4
@@ -155,6 +156,14 @@ def test_coarse_side_heads_count_as_if_they_were_repeated(logits, labels, config
     for gradient, expected in zip(of_parts[0][1], of_parts[1][1], strict=True):
         assert np.abs(expected).max() > 0
         np.testing.assert_allclose(gradient, expected, atol=1e-5)
+
+
+def test_blocks_of_pixels_give_the_loss_of_the_image(logits, labels):
+    config = LossConfig(label_smoothing=0.1, pattern_weight=0.3, gap_weight=2.0, dice_weight=0.5)
+    blocks = space_to_depth(logits, 2).reshape(3, 4, 3, 4, CLASSES)
+    expected, found = (losses.segmentation_loss(SegmenterOutput(x), labels, WEIGHTS, config) for x in (logits, blocks))
+    for name in ("nll", "weight", "dice"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-5)
 
 
 def test_mean_is_over_the_whole_batch_not_over_its_parts(logits, labels):
