@@ -63,8 +63,7 @@ class Dsfcn(Segmenter):
             x = step(x, feature, train=train)
         x = dropout(x, self.dropout, train=train, rngs=rngs)
         # The loss takes the scores of a block of pixels as they are, without the rearrangement to an image.
-        head = self.head.blocks if train and self.pixel_block == 1 else self.head
-        logits = head(x).astype(jnp.float32)
+        logits = self.head(x, in_blocks=train and self.pixel_block == 1).astype(jnp.float32)
         return SegmenterOutput(logits, self._side_logits(shallow) if train else ())
 
     def _side_logits(self, features: list[Array]) -> tuple[Array, ...]:

@@ -190,18 +190,18 @@ class DenseUp(nnx.Module):
         )
         self.factor = factor
 
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 k"]:
-        """Height and width are multiplied by `factor`."""
-        return ops.depth_to_space(self.conv(x), self.factor)
+    def __call__(
+        self, x: Float[Array, "b h w c"], *, in_blocks: bool = False
+    ) -> Float[Array, "b h2 w2 k"] | Float[Array, "b h w pixel k"]:
+        """Height and width are multiplied by `factor`; `in_blocks`, the `factor` x `factor` pixels have their own axis.
 
-    def blocks(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w pixel k"]:
-        """The same before depth to space: the pixels of each block, row by row, have an axis of their own.
-
-        A loss of pixels needs no more, and on a TPU the rearrangement costs as much as the convolution. The kernel is
-        rearranged instead, so that the pixels of a channel are adjacent: `dsfcn`'s head with its loss, forward and
-        backward, takes 13 ms instead of 19 by the TPU compiler's estimate (128 images of 256 x 256 on a v5e), and 17 ms
-        if the channels of a pixel are adjacent.
+        A loss of pixels needs no image, and on a TPU depth to space costs as much as the convolution. In blocks the
+        kernel is rearranged instead, so that the pixels of a channel are adjacent: `dsfcn`'s head with its loss,
+        forward and backward, takes 13 ms instead of 19 by the TPU compiler's estimate (128 images of 256 x 256 on a
+        v5e), and 17 ms if the channels of a pixel are adjacent.
         """
+        if not in_blocks:
+            return ops.depth_to_space(self.conv(x), self.factor)
         y = ops.conv2d(x, self._by_channel(self.conv.kernel[...]).astype(self.conv.dtype))
         if self.conv.bias is not None:
             y += self._by_channel(self.conv.bias[...]).astype(y.dtype)

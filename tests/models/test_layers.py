@@ -99,7 +99,7 @@ def test_blocks_are_the_image_before_depth_to_space(use_bias: bool):
     if use_bias:
         dense.conv.bias[...] = jnp.arange(20.0)
     x = jax.random.normal(jax.random.key(1), (2, 4, 6, 6))
-    blocks = dense.blocks(x)
+    blocks = dense(x, in_blocks=True)
     assert blocks.shape == (2, 4, 6, 4, 5)
     image = ops.depth_to_space(blocks.reshape(2, 4, 6, 20), 2)
     np.testing.assert_allclose(image, dense(x), atol=1e-5)
