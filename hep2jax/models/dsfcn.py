@@ -25,7 +25,7 @@ class Dsfcn(Segmenter):
 
     Our reading, because backbone, wiring and weights are not public:
     * the backbone is ResNet-50; with `settings.depth` 34 it is ResNet-34, whose maps have a quarter of the channels, so
-      that a step reads and writes 43 GB in place of 79 and takes 81 ms in place of 148 (the TPU compiler's estimate for
+      that a step reads and writes 41 GB in place of 77 and takes 76 ms in place of 143 (the TPU compiler's estimate for
       128 images on a v5e);
     * a DDL is a 3x3 convolution to r*r times the channels, then depth to space (dense up-sampling, Shi et al. 2016);
     * there are three DDLs of factor 2 with 256 channels; the 1x1 projection of the trunk's map of the same size is
