@@ -7,8 +7,9 @@ whole pixels, which takes one selection for each binary digit of the shift; the 
 after them are taken by a product with a matrix of zeros and ones, the same for all lines; and three weights, which
 depend on the fractions of line and place, make the value.
 
-Grey levels are interpolated between the two rows beside a place along the sheared column, elsewhere between four
-pixels: where the image is smooth, both are the same. The label of a place is at most one pixel away from its own.
+Grey levels are interpolated along a sheared column, between the two rows beside a place; other platforms interpolate
+between the four pixels around it. Where the image is smooth, both are the same. The label of a place is that of a pixel
+at most one away from the nearest.
 """
 
 import math
@@ -34,7 +35,7 @@ def cut(
     size: int,
     stretch: float,
 ) -> list[Float32[Array, "batch size size"]]:
-    """Crops of up to three kinds of canvases, of which at most two are smooth.
+    """Crops of up to three kinds of canvases, of which at most two are smooth: between the passes they share 32 bits.
 
     Args:
         canvases: they contain every pixel that the matrices reach and the two next to it.
