@@ -52,7 +52,9 @@ def cut(
     a, b, d, e = jnp.where(lies, b, a), jnp.where(lies, a, b), jnp.where(lies, e, d), jnp.where(lies, d, e)
     left, top = (first + jnp.minimum(p * far, 0) + jnp.minimum(q * far, 0) for first, p, q in ((c, a, b), (f, d, e)))
     longest, straight = math.ceil(far * stretch * math.sqrt(2)), math.ceil(far * stretch)
-    pixels, left, top = _windows(canvases, index, jnp.floor(left) - 1, jnp.floor(top), longest + _SUPPORT + 2)
+    # One pixel more on each side: a sheared column leans out by up to one, and places are rounded.
+    left, top = jnp.floor(left) - 1, jnp.floor(top) - 1
+    pixels, left, top = _windows(canvases, index, left, top, longest + _SUPPORT + 2)
     rows = top[:, None] + jnp.arange(pixels.shape[1])
     starts = (b / e)[:, None] * rows + (c - b * f / e - left)[:, None]
     sheared = _resampled(pixels, a - b * d / e, starts, size, longest, axis=2, depths=[8] * len(smooth), smooth=smooth)

@@ -184,3 +184,20 @@ def test_only_indices_and_matrices_travel():
     assert (count, height % shears.ROWS, width % shears.LANES) == (len(cells), 0, 0)
     assert side <= height < side + shears.ROWS
     assert side <= width < side + shears.LANES
+
+
+def test_a_crop_that_begins_with_a_tile_is_whole():
+    """A quarter turn is not exact in floating point, so that a place on the border of a tile may lie before it."""
+    size, pictures = 40, _smooth((160, 256), 3)[None]
+    tops = shears.ROWS * np.arange(1, 4)
+    chosen = itertools.product((0, 90, 180, 270), (1, -1), tops + (size - 1) / 2, np.arange(60, 70) + 0.5)
+    matrices = np.concatenate([_turned(angle, 1.0, mirror, (y, x), size) for angle, mirror, y, x in chosen])
+    index = jnp.zeros(len(matrices), int)
+    found = []
+    for platform in PLATFORMS:
+        with ops.target(platform):
+            ((image,), _) = jax.jit(lambda *given: warp.cut([jnp.asarray(pictures)], [], *given, size))(
+                index, jnp.asarray(matrices)
+            )
+        found.append(np.asarray(image))
+    np.testing.assert_allclose(*found, atol=0.01)
