@@ -161,7 +161,8 @@ def test_coarse_side_heads_count_as_if_they_were_repeated(logits, labels, config
 def test_blocks_of_pixels_give_the_loss_of_the_image(logits, labels):
     config = LossConfig(label_smoothing=0.1, pattern_weight=0.3, gap_weight=2.0, dice_weight=0.5)
     blocks = space_to_depth(logits, 2).reshape(3, 4, 3, 4, CLASSES)
-    expected, found = (losses.segmentation_loss(SegmenterOutput(x), labels, WEIGHTS, config) for x in (logits, blocks))
+    terms = jax.jit(lambda x: losses.segmentation_loss(SegmenterOutput(x), labels, WEIGHTS, config))
+    expected, found = terms(logits), terms(blocks)
     for name in ("nll", "weight", "dice"):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-5)
 
