@@ -125,7 +125,7 @@ def four_devices(together, cell_run, tmp_path_factory):
     ("module", "num_processes"),
     [
         ("tests.scattered", 2),
-        ("tests.scattered", 4),
+        pytest.param("tests.scattered", 4, marks=pytest.mark.slow),
         pytest.param("hep2jax.main", 4, marks=pytest.mark.slow),
         pytest.param("hep2jax.main", 2, marks=pytest.mark.slow),
     ],
