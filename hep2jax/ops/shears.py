@@ -19,8 +19,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Float32, Int32, UInt8
 
-ROWS, LANES = 32, 128
-"""Canvases are as high and as wide as multiples of these, the tile of bytes on a TPU: whole tiles are copied fast."""
+from hep2jax.ops.lanes import LANES
+
+ROWS = 32
+"""Canvases are as high and as wide as multiples of this and of `LANES`, the tile of bytes on a TPU: whole tiles are
+copied fast."""
 
 _PRODUCTS = {1: "bxl,bnx->bnl", 2: "blx,bnx->bln"}
 _SUPPORT = 3  # pixels that weigh in a value: a place lies up to two pixels behind the first of them

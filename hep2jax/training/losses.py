@@ -152,12 +152,16 @@ def _mass_nll(logits: Sequence[Array], masses: Sequence[Array], smoothing: float
     Classes are handled one by one, as in `_pixel_nll`.
     """
     zero = jnp.zeros(())
-    top = jax.lax.stop_gradient(functools.reduce(jnp.maximum, logits))
-    normaliser = top + jnp.log(sum((jnp.exp(logit - top) for logit in logits), zero))
     mass = sum(masses, zero)
     spread = mass * (smoothing / len(masses))
     hit = sum((((1.0 - smoothing) * own + spread) * x for own, x in zip(masses, logits, strict=True)), zero)
-    return (mass * normaliser - hit).sum((1, 2))
+    return (mass * _normaliser(logits) - hit).sum((1, 2))
+
+
+def _normaliser(classes: Sequence[Array]) -> Array:
+    """The logarithm of the sum of exponentials, from one array a class."""
+    top = jax.lax.stop_gradient(functools.reduce(jnp.maximum, classes))
+    return top + jnp.log(sum((jnp.exp(logit - top) for logit in classes), jnp.zeros(())))
 
 
 def gaps(labels: Integer[Array, "batch height width"], width: int) -> Float[Array, "batch height width"]:
@@ -229,8 +233,7 @@ def _pixel_nll(
 
 def _pixel_nll_forward(logits: Array, labels: Array, smoothing: float) -> tuple[Array, tuple[Array, ...]]:
     classes = [logits[..., index] for index in range(logits.shape[-1])]
-    top = functools.reduce(jnp.maximum, classes)
-    normaliser = top + jnp.log(sum((jnp.exp(logit - top) for logit in classes), jnp.zeros(())))
+    normaliser = _normaliser(classes)
     hit = sum((jnp.where(labels == index, logit, 0.0) for index, logit in enumerate(classes)), jnp.zeros(()))
     nll = normaliser - (1.0 - smoothing) * hit
     if smoothing:
